@@ -1,0 +1,313 @@
+//! Who gets in: this machine's tools and pages, and nobody who borrows the name of this machine or a page of it.
+
+use std::net::IpAddr;
+
+use crate::client::{Exchange, Reply};
+use crate::error::ApiError;
+use crate::settings::Settings;
+
+/// Schemes of desktop apps, editors and browser extensions, whose pages may call.
+const APP_SCHEMES: [&str; 8] = [
+    "app://",
+    "file://",
+    "tauri://",
+    "vscode-webview://",
+    "chrome-extension://",
+    "moz-extension://",
+    "safari-web-extension://",
+    "extension://",
+];
+
+/// How long a browser may remember the answer to a preflight.
+const PREFLIGHT_SECONDS: &str = "600";
+
+/// Whether listening on `HOST` lets in this machine only.
+pub fn is_loopback_host(host: &str) -> bool {
+    let host = host.to_ascii_lowercase();
+    let name = host == "localhost" || host.ends_with(".localhost");
+    name || host
+        .parse::<IpAddr>()
+        .is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+/// Checks in the order in which they can be passed: where it is sent to, which page sends it, who sends it.
+///
+/// Adds the CORS headers that the answer to an allowed page needs.
+pub fn check(exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiError> {
+    exchange.check_framing()?;
+    check_host(exchange, settings)?;
+    check_origin(exchange, settings)?;
+    let open_to_all = exchange.path == "/health" || is_preflight(exchange);
+    if !open_to_all {
+        check_key(exchange, settings)?;
+    }
+    match is_debug_path(&exchange.path) {
+        true => check_debug(exchange),
+        false => Ok(()),
+    }
+}
+
+fn is_debug_path(path: &str) -> bool {
+    path == "/debug" || path.starts_with("/debug/")
+}
+
+/// A web site can give its own name this machine's address (DNS rebinding) and so be "same origin"; but the name it
+/// gives is in `Host`. With a key of the proxy's own, names don't matter.
+fn check_host(exchange: &Exchange, settings: &Settings) -> Result<(), ApiError> {
+    if settings.proxy_api_key.is_some() {
+        return Ok(());
+    }
+    let own = |host: &str| is_own_host(host, &settings.listen.host);
+    let target = exchange.target_host.as_deref();
+    match exchange
+        .header("host")
+        .into_iter()
+        .chain(target)
+        .find(|host| !own(host))
+    {
+        None => Ok(()),
+        Some(_) => Err(ApiError::new(
+            403,
+            "forbidden_host",
+            "This name is not one of this machine's. Use http://localhost:5000 or an IP address, or set PROXY_API_KEY in .env.",
+        )),
+    }
+}
+
+fn is_own_host(host: &str, bound: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && host.parse::<IpAddr>().is_err() => {
+            name
+        }
+        _ => host,
+    };
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let bare = name.trim_matches(['[', ']']);
+    if bare.parse::<IpAddr>().is_ok() || name == "localhost" || name.ends_with(".localhost") {
+        return true;
+    }
+    if name == bound.to_ascii_lowercase() {
+        return true;
+    }
+    let machine = gethostname::gethostname().to_string_lossy().to_ascii_lowercase();
+    let short = machine.split('.').next().unwrap_or_default();
+    !name.is_empty() && (name == machine || name == short || name.strip_suffix(".local") == Some(short))
+}
+
+fn check_origin(exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiError> {
+    let Some(origin) = exchange.header("origin").map(str::to_owned) else {
+        return Ok(()); // no browser, or a page opened by its user
+    };
+    if !is_allowed_origin(&origin, settings) && !is_own_origin(exchange, &origin) {
+        return Err(ApiError::new(
+            403,
+            "forbidden_origin",
+            "This web page may not use the proxy. If you trust it, add its origin to ALLOWED_ORIGINS in .env.",
+        ));
+    }
+    exchange
+        .extra_headers
+        .push(("access-control-allow-origin", origin));
+    exchange
+        .extra_headers
+        .push(("access-control-expose-headers", "*".into()));
+    exchange.extra_headers.push(("vary", "Origin".into()));
+    Ok(())
+}
+
+fn is_allowed_origin(origin: &str, settings: &Settings) -> bool {
+    let origin = origin.to_ascii_lowercase();
+    if APP_SCHEMES.iter().any(|scheme| origin.starts_with(scheme)) {
+        return true;
+    }
+    let page = origin
+        .strip_prefix("http://")
+        .or_else(|| origin.strip_prefix("https://"));
+    let loopback = page.is_some_and(|authority| {
+        let name = match authority.rsplit_once(':') {
+            Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => name,
+            _ => authority,
+        };
+        is_loopback_host(
+            name.strip_prefix('[')
+                .and_then(|n| n.strip_suffix(']'))
+                .unwrap_or(name),
+        )
+    });
+    let listed = settings
+        .allowed_origins
+        .iter()
+        .any(|allowed| allowed == "*" || *allowed == origin);
+    loopback || listed
+}
+
+/// Whether the page was served by the proxy itself, under the name that the request is sent to.
+fn is_own_origin(exchange: &Exchange, origin: &str) -> bool {
+    let host = exchange.header("host").unwrap_or_default();
+    !host.is_empty()
+        && origin
+            .strip_prefix("http://")
+            .is_some_and(|page| page.eq_ignore_ascii_case(host))
+}
+
+fn check_key(exchange: &Exchange, settings: &Settings) -> Result<(), ApiError> {
+    let Some(key) = &settings.proxy_api_key else {
+        return Ok(());
+    };
+    let matches = |given: &str| key.matches(given.trim().as_bytes());
+    let scheme = |name: &str, value: &str| {
+        let (scheme, rest) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case(name).then(|| rest.trim().to_owned())
+    };
+    let authorized = exchange
+        .headers("authorization")
+        .any(|value| match scheme("bearer", value) {
+            Some(given) => matches(&given),
+            None => scheme("basic", value)
+                .and_then(|b64| basic_password(&b64))
+                .is_some_and(|given| key.matches(&given)),
+        });
+    if authorized || exchange.headers("x-api-key").any(matches) {
+        return Ok(());
+    }
+    let message = "This proxy asks for its own key: send the value of PROXY_API_KEY as the API key (Authorization: Bearer).";
+    let error = ApiError::new(401, "invalid_proxy_key", message);
+    // A browser asks its user for it, and then sends it with the panel's own requests too.
+    Err(match is_debug_path(&exchange.path) {
+        true => error.with(
+            "www-authenticate",
+            "Basic realm=\"local-api-proxy: any user name, PROXY_API_KEY as password\"",
+        ),
+        false => error,
+    })
+}
+
+/// The password of HTTP Basic, whatever the user name.
+fn basic_password(base64: &str) -> Option<Vec<u8>> {
+    let decoded = decode_base64(base64)?;
+    let colon = decoded.iter().position(|b| *b == b':')?;
+    Some(decoded[colon + 1..].to_vec())
+}
+
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.decode(text).ok()
+}
+
+/// The panel shows what was asked and answered: only to this machine, and not to other pages on it.
+fn check_debug(exchange: &Exchange) -> Result<(), ApiError> {
+    let local = exchange
+        .peer
+        .is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+    if !local {
+        let message = "The panel answers only on the machine that the proxy runs on.";
+        return Err(ApiError::new(403, "forbidden_host", message));
+    }
+    match exchange.header("origin") {
+        Some(origin) if !is_own_origin(exchange, origin) => {
+            let message = "Only the panel's own page may ask for this.";
+            Err(ApiError::new(403, "forbidden_origin", message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a browser asks if it may send a request.
+pub fn is_preflight(exchange: &Exchange) -> bool {
+    exchange.method == tiny_http::Method::Options
+}
+
+/// The answer to a preflight, which has passed [`check`].
+pub fn preflight(exchange: &Exchange) -> Reply {
+    let mut reply = Reply {
+        status: 204,
+        ..Reply::default()
+    };
+    reply = reply.with("allow", "GET, HEAD, POST, OPTIONS");
+    if exchange.header("origin").is_none() {
+        return reply;
+    }
+    // A list of names and nothing else: it is echoed.
+    let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-_, ".contains(&b);
+    let asked = exchange
+        .header("access-control-request-headers")
+        .filter(|names| names.bytes().all(is_name));
+    let headers = asked.unwrap_or("authorization, content-type, x-api-key");
+    reply = reply
+        .with("access-control-allow-methods", "GET, HEAD, POST, OPTIONS")
+        .with("access-control-allow-headers", headers)
+        .with("access-control-max-age", PREFLIGHT_SECONDS);
+    if exchange
+        .header("access-control-request-private-network")
+        .is_some()
+    {
+        reply = reply.with("access-control-allow-private-network", "true");
+    }
+    reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_names() {
+        for host in [
+            "localhost",
+            "LOCALHOST:5000",
+            "127.0.0.1:1",
+            "[::1]:5000",
+            "::1",
+            "192.168.1.2",
+            "a.localhost:1",
+            "my.box:5000",
+        ] {
+            assert!(is_own_host(host, "my.box"), "{host}");
+        }
+        for host in [
+            "evil.com",
+            "localhost.evil.com",
+            "127.0.0.1.evil.com",
+            "evil.com:5000",
+            "",
+            "notlocalhost",
+        ] {
+            assert!(!is_own_host(host, "localhost"), "{host}");
+        }
+    }
+
+    #[test]
+    fn origins() {
+        let settings = Settings {
+            allowed_origins: vec!["https://app.example.com".into()],
+            ..Settings::default()
+        };
+        for origin in [
+            "http://localhost:3000",
+            "https://127.0.0.1",
+            "http://[::1]:8080",
+            "app://obsidian.md",
+            "https://App.example.com",
+            "chrome-extension://abc",
+        ] {
+            assert!(is_allowed_origin(origin, &settings), "{origin}");
+        }
+        for origin in [
+            "null",
+            "https://evil.com",
+            "http://localhost.evil.com",
+            "http://127.0.0.1.evil.com:80",
+            "http://localhost@evil.com",
+            "https://example.com",
+            "httpx://localhost",
+        ] {
+            assert!(!is_allowed_origin(origin, &settings), "{origin}");
+        }
+        let all = Settings {
+            allowed_origins: vec!["*".into()],
+            ..Settings::default()
+        };
+        assert!(is_allowed_origin("https://evil.com", &all));
+        assert!(is_allowed_origin("null", &all));
+    }
+}

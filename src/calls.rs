@@ -1,0 +1,364 @@
+//! Debug mode's memory: today's count, the recent calls, and what is handed to the writer thread for each of them.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Local};
+
+use crate::files::{DayCount, DebugFile, Files, Kind, count_on_disk, timestamp};
+use crate::json::quoted;
+use crate::live::Snapshot;
+
+/// Calls that the panel can show.
+const MAX_CALLS: usize = 1000;
+/// What they asked and were answered, together; of older ones only the figures are kept.
+const MAX_TEXT_BYTES: usize = 32 << 20;
+
+/// One try of a call that failed and was followed by another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedTry {
+    /// The model that was asked.
+    pub model: String,
+    /// What happened, in words.
+    pub reason: String,
+    /// When, from the beginning of the call.
+    pub at: Duration,
+}
+
+/// The figures of a call.
+#[derive(Debug, Clone, Default)]
+pub struct Figures {
+    /// HTTP status; 499 when the client left.
+    pub status: u16,
+    /// The model that the client named.
+    pub asked: Option<String>,
+    /// The model that answered, or was asked last.
+    pub model: String,
+    /// Whether the answer was streamed.
+    pub stream: bool,
+    /// Tries that failed before the last.
+    pub failed_tries: Vec<FailedTry>,
+    /// Time spent waiting for the account's limit.
+    pub waited: Duration,
+    /// From the beginning to the first content.
+    pub first_token: Option<Duration>,
+    /// From the beginning to the end.
+    pub total: Duration,
+    /// Tokens of the request.
+    pub prompt_tokens: Option<u64>,
+    /// Tokens of the answer.
+    pub completion_tokens: Option<u64>,
+}
+
+/// How a call ended, with the JSON that its second file holds as `data`.
+#[derive(Debug, Clone)]
+pub enum Ending {
+    /// With an answer.
+    Response(Arc<str>),
+    /// With an error: `{"error": …, "status": …}`.
+    Error(Arc<str>),
+}
+
+#[derive(Debug)]
+struct Call {
+    message_id: String,
+    time: DateTime<Local>,
+    /// `None` while the call is under way.
+    figures: Option<Figures>,
+    request: Option<Arc<str>>,
+    ending: Option<Ending>,
+}
+
+/// Calls of today and of this run.
+#[derive(Debug)]
+pub struct Calls {
+    files: Files,
+    memory: Mutex<Memory>,
+    next_id: AtomicU32,
+    id_step: u32,
+}
+
+#[derive(Debug)]
+struct Memory {
+    today: DayCount,
+    /// The folder that `today` was read from; `None` until the first look.
+    counted_in: Option<Option<PathBuf>>,
+    recent: VecDeque<Call>,
+    text_bytes: usize,
+    errors_today: u64,
+    failed_tries_today: u64,
+}
+
+/// A call that is being recorded.
+#[derive(Debug)]
+pub struct Recording {
+    message_id: String,
+    dir: Option<PathBuf>,
+}
+
+impl Calls {
+    /// No calls yet.
+    pub fn new(files: Files) -> Self {
+        let random = RandomState::new().hash_one(std::process::id());
+        let today = DayCount {
+            date: Local::now().date_naive(),
+            count: 0,
+            last_updated: None,
+        };
+        Self {
+            files,
+            memory: Mutex::new(Memory {
+                today,
+                counted_in: None,
+                recent: VecDeque::new(),
+                text_bytes: 0,
+                errors_today: 0,
+                failed_tries_today: 0,
+            }),
+            next_id: AtomicU32::new(random as u32),
+            // An odd step visits all 2^32 numbers before one comes again.
+            id_step: (random >> 32) as u32 | 1,
+        }
+    }
+
+    /// Where the files go.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// Records that a call begins, if debug mode is on.
+    pub fn begin(&self, snapshot: &Snapshot, request: &str) -> Option<Recording> {
+        if !snapshot.debug {
+            return None;
+        }
+        let message_id = format!("{:08x}", self.next_id.fetch_add(self.id_step, Ordering::Relaxed));
+        let time = Local::now();
+        let request = Arc::<str>::from(request);
+        let dir = snapshot.settings.cache_dir.clone();
+        if let Some(dir) = &dir {
+            self.files.save(DebugFile {
+                dir: dir.clone(),
+                kind: Kind::Request,
+                time,
+                message_id: message_id.clone(),
+                data: Arc::clone(&request),
+                attempts: None,
+                calls: None,
+            });
+        }
+        let mut memory = self.lock();
+        memory.text_bytes += request.len();
+        memory.recent.push_back(Call {
+            message_id: message_id.clone(),
+            time,
+            figures: None,
+            request: Some(request),
+            ending: None,
+        });
+        memory.forget_old();
+        Some(Recording { message_id, dir })
+    }
+
+    /// Records how it ended.
+    pub fn end(&self, recording: Recording, figures: Figures, ending: Ending) {
+        let Recording { message_id, dir } = recording;
+        let time = Local::now();
+        let attempts = (!figures.failed_tries.is_empty()).then(|| attempts_json(&figures));
+        let (kind, data) = match &ending {
+            Ending::Response(data) => (Kind::Response, Arc::clone(data)),
+            Ending::Error(data) => (Kind::Error, Arc::clone(data)),
+        };
+        let mut memory = self.lock();
+        memory.turn_to(time, dir.as_ref());
+        memory.failed_tries_today += figures.failed_tries.len() as u64;
+        let calls = match kind {
+            Kind::Response => {
+                memory.today.count += 1;
+                memory.today.last_updated = Some(time);
+                Some(memory.today.clone())
+            }
+            _ => {
+                memory.errors_today += 1;
+                None
+            }
+        };
+        if let Some(call) = memory
+            .recent
+            .iter_mut()
+            .rev()
+            .find(|call| call.message_id == message_id)
+        {
+            call.figures = Some(figures);
+            call.ending = Some(ending);
+            memory.text_bytes += data.len();
+        }
+        memory.forget_old();
+        // Under the lock, so that the counts reach the file in their order.
+        if let Some(dir) = dir {
+            self.files.save(DebugFile {
+                dir,
+                kind,
+                time,
+                message_id,
+                data,
+                attempts,
+                calls,
+            });
+        }
+    }
+
+    /// `GET /debug/stats`.
+    pub fn stats_json(&self, snapshot: &Snapshot) -> String {
+        let mut memory = self.lock();
+        memory.turn_to(Local::now(), snapshot.settings.cache_dir.as_ref());
+        format!(
+            r#"{{{}, "errors": {}, "failed_tries": {}, "files_not_saved": {}}}"#,
+            memory.today.fields(),
+            memory.errors_today,
+            memory.failed_tries_today,
+            self.files.not_saved()
+        )
+    }
+
+    /// `GET /debug/calls`: newest first.
+    pub fn list_json(&self) -> String {
+        let memory = self.lock();
+        let mut list = String::with_capacity(64 + memory.recent.len() * 256);
+        list.push_str(r#"{"calls":["#);
+        for (index, call) in memory.recent.iter().rev().enumerate() {
+            list.push_str(if index == 0 { "{" } else { ",{" });
+            call.push_fields(&mut list);
+            list.push('}');
+        }
+        list.push_str("]}");
+        list
+    }
+
+    /// `GET /debug/calls/{message_id}`.
+    pub fn call_json(&self, message_id: &str) -> Option<String> {
+        let memory = self.lock();
+        let call = memory.recent.iter().find(|call| call.message_id == message_id)?;
+        let mut json = String::from("{");
+        call.push_fields(&mut json);
+        let request = call.request.as_deref().unwrap_or("null");
+        let _ = write!(json, r#","request":{request}"#);
+        match &call.ending {
+            Some(Ending::Response(data)) => {
+                let _ = write!(json, r#","response":{data}"#);
+            }
+            Some(Ending::Error(data)) => {
+                let error = crate::json::fields(data).unwrap_or_default();
+                for field in error.iter().filter(|field| field.name != "status") {
+                    let _ = write!(json, ",{}:{}", field.raw_name, field.value);
+                }
+            }
+            None => {}
+        }
+        json.push('}');
+        Some(json)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    /// Begins a new day, or a new folder's count, where one has begun.
+    fn turn_to(&mut self, now: DateTime<Local>, dir: Option<&PathBuf>) {
+        let date = now.date_naive();
+        let new_day = self.today.date != date;
+        if new_day {
+            self.errors_today = 0;
+            self.failed_tries_today = 0;
+        }
+        let same_folder = self
+            .counted_in
+            .as_ref()
+            .is_some_and(|counted| counted.as_ref() == dir);
+        if same_folder && !new_day {
+            return;
+        }
+        // A folder that wasn't looked at before may know of calls of an earlier run.
+        self.today = match dir {
+            Some(dir) => count_on_disk(dir, date),
+            None if new_day => DayCount {
+                date,
+                count: 0,
+                last_updated: None,
+            },
+            None => self.today.clone(),
+        };
+        self.counted_in = Some(dir.cloned());
+    }
+
+    fn forget_old(&mut self) {
+        while self.recent.len() > MAX_CALLS {
+            if let Some(call) = self.recent.pop_front() {
+                self.text_bytes -= call.text_bytes();
+            }
+        }
+        for call in &mut self.recent {
+            if self.text_bytes <= MAX_TEXT_BYTES {
+                return;
+            }
+            self.text_bytes -= call.text_bytes();
+            call.request = None;
+            call.ending = None;
+        }
+    }
+}
+
+impl Call {
+    fn text_bytes(&self) -> usize {
+        let ending = self.ending.as_ref().map_or(0, |ending| match ending {
+            Ending::Response(data) | Ending::Error(data) => data.len(),
+        });
+        self.request.as_ref().map_or(0, |r| r.len()) + ending
+    }
+
+    fn push_fields(&self, json: &mut String) {
+        let or_null = |value: Option<String>| value.unwrap_or_else(|| "null".into());
+        let ms = |d: Duration| ((d.as_secs_f64() * 10_000.0).round() / 10.0).to_string();
+        let none = Figures::default();
+        let done = self.figures.as_ref();
+        let figures = done.unwrap_or(&none);
+        let _ = write!(
+            json,
+            concat!(
+                r#""message_id":"{}","timestamp":{},"status":{},"asked":{},"model":{},"stream":{},"attempts":{},"#,
+                r#""waited_ms":{},"first_token_ms":{},"total_ms":{},"prompt_tokens":{},"completion_tokens":{},"tries":{}"#
+            ),
+            self.message_id,
+            quoted(&timestamp(self.time)),
+            or_null(done.map(|f| f.status.to_string())),
+            or_null(figures.asked.as_deref().map(quoted)),
+            or_null(done.map(|f| quoted(&f.model))),
+            figures.stream,
+            figures.failed_tries.len() + 1,
+            ms(figures.waited),
+            or_null(figures.first_token.map(ms)),
+            or_null(done.map(|f| ms(f.total))),
+            or_null(figures.prompt_tokens.map(|n| n.to_string())),
+            or_null(figures.completion_tokens.map(|n| n.to_string())),
+            attempts_json(figures)
+        );
+    }
+}
+
+fn attempts_json(figures: &Figures) -> String {
+    let tries = figures.failed_tries.iter().map(|failed| {
+        format!(
+            r#"{{"model":{},"failed":{},"after_ms":{}}}"#,
+            quoted(&failed.model),
+            quoted(&failed.reason),
+            failed.at.as_millis()
+        )
+    });
+    format!("[{}]", tries.collect::<Vec<_>>().join(","))
+}

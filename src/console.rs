@@ -1,0 +1,84 @@
+//! What the program says: one thread prints whole lines, so that a console that is paused (a click into a
+//! Windows console selects text and stops every write), slow or closed never holds a request up.
+
+use std::io::Write;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use chrono::Local;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+/// Lines that may wait for a paused console; later ones are counted and left out.
+const QUEUED_LINES: usize = 4096;
+
+enum Message {
+    Line(String),
+    /// Answered once everything before it is printed.
+    Flush(Sender<()>),
+}
+
+static PRINTER: OnceLock<Sender<Message>> = OnceLock::new();
+static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
+
+fn printer() -> &'static Sender<Message> {
+    PRINTER.get_or_init(|| {
+        let (lines, receiver) = bounded(QUEUED_LINES);
+        // Without the thread (no more threads to be had) lines are lost, requests aren't.
+        let _ = thread::Builder::new()
+            .name("console".into())
+            .spawn(move || print(receiver));
+        lines
+    })
+}
+
+fn print(lines: Receiver<Message>) {
+    let mut text = String::new();
+    while let Ok(first) = lines.recv() {
+        let mut flushed = Vec::new();
+        for message in std::iter::once(first).chain(lines.try_iter().take(QUEUED_LINES)) {
+            match message {
+                Message::Line(line) => {
+                    text.push_str(&line);
+                    text.push('\n');
+                }
+                Message::Flush(done) => flushed.push(done),
+            }
+        }
+        let left_out = LEFT_OUT.swap(0, Ordering::Relaxed);
+        if left_out > 0 {
+            text.push_str(&format!("({left_out} lines left out: the console was busy)\n"));
+        }
+        // `println!` would panic on a closed pipe; here the line is simply nobody's.
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        text.clear();
+        for done in flushed {
+            let _ = done.send(());
+        }
+    }
+}
+
+/// Prints one line as it is.
+pub fn print_line(line: String) {
+    if let Err(TrySendError::Full(_)) = printer().try_send(Message::Line(line)) {
+        LEFT_OUT.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Prints one line with the local time before it.
+pub fn say(text: impl std::fmt::Display) {
+    print_line(format!("{}  {text}", Local::now().format("%H:%M:%S")));
+}
+
+/// Waits until everything said so far is printed, at most a second.
+pub fn flush() {
+    let (done, printed) = bounded(1);
+    if printer()
+        .send_timeout(Message::Flush(done), Duration::from_secs(1))
+        .is_ok()
+    {
+        let _ = printed.recv_timeout(Duration::from_secs(1));
+    }
+}

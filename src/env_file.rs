@@ -1,0 +1,189 @@
+//! Reading `.env` the way people write it: any encoding Windows produces, one bad line never costs the others.
+
+use std::fmt::Write;
+
+/// The file named here is read at start and whenever it changes.
+pub const NAME: &str = ".env";
+
+/// A line that can't be understood; the others count.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BadLine {
+    /// Its number in the file, from 1.
+    pub number: usize,
+}
+
+/// What a `.env` file says: `(name, value)` in the order of the file, and the lines that say nothing.
+pub type Parsed = (Vec<(String, String)>, Vec<BadLine>);
+
+/// Text of a `.env` file: UTF-8 with or without byte-order mark, or UTF-16 (what PowerShell's `>` writes).
+///
+/// Bytes that are neither become U+FFFD, so that a comment in the system's code page harms nothing.
+pub fn decode(bytes: &[u8]) -> String {
+    match bytes {
+        [0xEF, 0xBB, 0xBF, rest @ ..] => String::from_utf8_lossy(rest).into_owned(),
+        [0xFF, 0xFE, rest @ ..] => utf16(rest, u16::from_le_bytes),
+        [0xFE, 0xFF, rest @ ..] => utf16(rest, u16::from_be_bytes),
+        // No setting begins with a NUL: this is UTF-16 that lost its mark.
+        [first, 0, ..] if *first != 0 => utf16(bytes, u16::from_le_bytes),
+        [0, second, ..] if *second != 0 => utf16(bytes, u16::from_be_bytes),
+        _ => String::from_utf8_lossy(bytes).into_owned(),
+    }
+}
+
+fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> String {
+    let units = bytes
+        .chunks_exact(2)
+        .map(|pair| unit([pair[0], pair[1]]))
+        .collect::<Vec<_>>();
+    String::from_utf16_lossy(&units)
+}
+
+/// Takes the lines one by one, so that a bad one (an unclosed quote, say) can't swallow the next.
+pub fn parse(text: &str) -> Parsed {
+    let mut settings = Vec::new();
+    let mut bad = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        // Files of old Macs, and a CR left over from CRLF inside UTF-16.
+        for line in line.split('\r') {
+            match parse_line(line.trim()) {
+                Ok(None) => {}
+                Ok(Some(setting)) => settings.push(setting),
+                Err(()) => bad.push(BadLine { number: index + 1 }),
+            }
+        }
+    }
+    (settings, bad)
+}
+
+fn parse_line(line: &str) -> Result<Option<(String, String)>, ()> {
+    if line.is_empty() || line.starts_with('#') {
+        return Ok(None);
+    }
+    let (name, value) = line.split_once('=').ok_or(())?;
+    let line = format!("{}={}", name.trim(), literal(value.trim()));
+    match dotenv::Iter::new(line.as_bytes()).next() {
+        Some(Ok(setting)) => Ok(Some(setting)),
+        _ => Err(()),
+    }
+}
+
+/// A value as dotenvy must read it to mean what is written: it would expand `$NAME` (a password with a dollar),
+/// take `\` for an escape (`C:\temp`), and stop at a blank (`C:\My Files`).
+fn literal(value: &str) -> String {
+    let (inside, after, quoted) = match value.chars().next() {
+        Some('\'') => return value.to_owned(), // means itself already
+        Some('"') => match closing_quote(&value[1..]) {
+            Some(end) => (&value[1..=end], &value[end + 2..], true),
+            None => return value.to_owned(), // dotenvy refuses it
+        },
+        Some('#') => return String::new(),
+        _ => match value.find(" #").or_else(|| value.find("\t#")) {
+            Some(comment) => (value[..comment].trim_end(), "", false),
+            None => (value, "", false),
+        },
+    };
+    let mut line = String::with_capacity(value.len() + 8);
+    line.push('"');
+    let mut chars = inside.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                line.push_str("\\\"");
+            }
+            '\\' | '"' | '$' => {
+                let _ = write!(line, "\\{c}");
+            }
+            c => line.push(c),
+        }
+    }
+    line.push('"');
+    line.push_str(after);
+    line
+}
+
+/// Where the quote that ends `text` is. A backslash before a quote keeps the value going, unless nothing is left to go
+/// on with: `"C:\cache\"` is a folder.
+fn closing_quote(text: &str) -> Option<usize> {
+    let mut last_escaped = None;
+    for (at, _) in text.match_indices('"') {
+        if text[..at].ends_with('\\') {
+            last_escaped = Some(at);
+        } else {
+            return Some(at);
+        }
+    }
+    last_escaped.filter(|at| text[at + 1..].trim().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(text: &str) -> Vec<(String, String)> {
+        let (settings, bad) = parse(text);
+        assert_eq!(bad, [], "in {text:?}");
+        settings
+    }
+
+    fn value(line: &str) -> String {
+        let settings = values(line);
+        assert_eq!(settings.len(), 1, "in {line:?}");
+        settings[0].1.clone()
+    }
+
+    #[test]
+    fn every_encoding_windows_writes() {
+        let text = "MODEL=模型\r\nPORT=5001";
+        let utf16 = |unit: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(unit).collect::<Vec<_>>();
+        let utf8 = text.as_bytes().to_vec();
+        for bytes in [
+            utf8.clone(),
+            [&[0xEF, 0xBB, 0xBF][..], &utf8].concat(),
+            [&[0xFF, 0xFE][..], &utf16(u16::to_le_bytes)].concat(),
+            [&[0xFE, 0xFF][..], &utf16(u16::to_be_bytes)].concat(),
+            utf16(u16::to_le_bytes),
+            utf16(u16::to_be_bytes),
+        ] {
+            let expected = [
+                ("MODEL".to_owned(), "模型".to_owned()),
+                ("PORT".to_owned(), "5001".to_owned()),
+            ];
+            assert_eq!(values(&decode(&bytes)), expected, "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn slips_of_the_hand() {
+        assert_eq!(value("export KEY=a"), "a");
+        assert_eq!(value("  KEY  =  a b  "), "a b");
+        assert_eq!(value("KEY=\"a b\" # comment"), "a b");
+        assert_eq!(value("KEY='a $b \\n'"), "a $b \\n");
+        assert_eq!(value("KEY=a # comment"), "a");
+        assert_eq!(value("KEY=a#b"), "a#b");
+        assert_eq!(value("KEY=pa$$word$HOME"), "pa$$word$HOME");
+        assert_eq!(value("KEY=it's"), "it's");
+        assert_eq!(value("KEY="), "");
+        assert_eq!(value("KEY= # nothing"), "");
+        assert_eq!(value("KEY=a=b"), "a=b");
+    }
+
+    #[test]
+    fn windows_paths_are_themselves() {
+        assert_eq!(value(r"CACHE_DIR=C:\temp\new"), r"C:\temp\new");
+        assert_eq!(value(r"CACHE_DIR=C:\My Files\缓存"), r"C:\My Files\缓存");
+        assert_eq!(value(r#"CACHE_DIR="C:\temp\new""#), r"C:\temp\new");
+        assert_eq!(value(r#"CACHE_DIR="C:\cache\""#), r"C:\cache\");
+        assert_eq!(value(r#"CACHE_DIR="\\server\share""#), r"\\server\share");
+        assert_eq!(value(r#"KEY="say \"hi\"""#), r#"say "hi""#);
+    }
+
+    #[test]
+    fn a_bad_line_costs_only_itself() {
+        let (settings, bad) = parse("A=1\nnonsense\nB=\"open\nC=3\n=4\n");
+        let names = settings.iter().map(|(name, _)| name.as_str());
+        assert_eq!(names.collect::<Vec<_>>(), ["A", "C"]);
+        let numbers = bad.iter().map(|line| line.number);
+        assert_eq!(numbers.collect::<Vec<_>>(), [2, 3, 5]);
+    }
+}

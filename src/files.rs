@@ -1,0 +1,412 @@
+//! The writer thread: debug files on their way to `CACHE_DIR`, one after the other, each of them whole or not there.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use chrono::{DateTime, Days, Local, NaiveDate};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+
+use crate::console::say;
+use crate::json;
+use crate::live::Live;
+
+/// Bytes that may wait to be written; what comes beyond them is left out and counted.
+const MAX_QUEUED_BYTES: usize = 64 << 20;
+/// How often the thread looks whether a day has ended.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(30);
+/// Files that aren't whole yet begin with this and end with `.tmp`.
+const UNFINISHED_PREFIX: &str = ".local-api-proxy-";
+
+/// What a debug file is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// What the client sent.
+    Request,
+    /// The answer.
+    Response,
+    /// What there was instead of an answer.
+    Error,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Request => "REQUEST",
+            Self::Response => "RESPONSE",
+            Self::Error => "ERROR",
+        }
+    }
+}
+
+/// One debug file.
+#[derive(Debug)]
+pub struct DebugFile {
+    /// `CACHE_DIR` at the time of the call.
+    pub dir: PathBuf,
+    /// What it is about.
+    pub kind: Kind,
+    /// Of the name and the `timestamp`.
+    pub time: DateTime<Local>,
+    /// 8 hex digits, the same in both files of a call.
+    pub message_id: String,
+    /// JSON.
+    pub data: Arc<str>,
+    /// JSON of the tries, where there was more than one.
+    pub attempts: Option<String>,
+    /// The day's count with this call, when it left a RESPONSE.
+    pub calls: Option<DayCount>,
+}
+
+/// `CALLS_YYYYMMDD.json`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DayCount {
+    /// The day, in local time.
+    pub date: NaiveDate,
+    /// Calls that left a RESPONSE.
+    pub count: u64,
+    /// When the last of them ended.
+    pub last_updated: Option<DateTime<Local>>,
+}
+
+impl DayCount {
+    /// `"date": …, "count": …, "last_updated": …`
+    pub fn fields(&self) -> String {
+        let last = self
+            .last_updated
+            .map_or("null".into(), |t| json::quoted(&timestamp(t)));
+        let date = self.date.format("%Y%m%d");
+        format!(
+            r#""date": "{date}", "count": {}, "last_updated": {last}"#,
+            self.count
+        )
+    }
+}
+
+/// Local time to the microsecond, as in `2024-02-14T10:30:45.123456`.
+pub fn timestamp(time: DateTime<Local>) -> String {
+    time.format("%Y-%m-%dT%H:%M:%S%.6f").to_string()
+}
+
+enum Job {
+    Save(Box<DebugFile>),
+    Flush(Sender<()>),
+}
+
+/// The way to the writer thread.
+#[derive(Debug)]
+pub struct Files {
+    jobs: Sender<Job>,
+    queued_bytes: Arc<AtomicUsize>,
+    not_saved: Arc<AtomicU64>,
+}
+
+impl Files {
+    /// Starts the thread.
+    pub fn start(live: Arc<Live>) -> io::Result<Self> {
+        let (jobs, receiver) = unbounded();
+        let files = Self {
+            jobs,
+            queued_bytes: Arc::default(),
+            not_saved: Arc::default(),
+        };
+        let mut writer = Writer {
+            live,
+            queued_bytes: Arc::clone(&files.queued_bytes),
+            not_saved: Arc::clone(&files.not_saved),
+            failing: false,
+            unsaved_count: None,
+            cleaned_on: None,
+        };
+        thread::Builder::new()
+            .name("writer".into())
+            .spawn(move || writer.run(&receiver))?;
+        Ok(files)
+    }
+
+    /// Hands a file over; never waits.
+    pub fn save(&self, file: DebugFile) {
+        let bytes = file.data.len();
+        if self.queued_bytes.fetch_add(bytes, Ordering::Relaxed) > MAX_QUEUED_BYTES {
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.not_saved.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let _ = self.jobs.send(Job::Save(Box::new(file)));
+    }
+
+    /// Files that could not be saved since the start.
+    pub fn not_saved(&self) -> u64 {
+        self.not_saved.load(Ordering::Relaxed)
+    }
+
+    /// Waits until everything handed over so far is written. Whether it was in time.
+    pub fn flush(&self, limit: Duration) -> bool {
+        let (done, written) = bounded(1);
+        self.jobs.send(Job::Flush(done)).is_ok() && written.recv_timeout(limit).is_ok()
+    }
+}
+
+struct Writer {
+    live: Arc<Live>,
+    queued_bytes: Arc<AtomicUsize>,
+    not_saved: Arc<AtomicU64>,
+    /// The last file could not be saved, and that has been said.
+    failing: bool,
+    /// Counts are written when nothing else is waiting.
+    unsaved_count: Option<(PathBuf, DayCount)>,
+    /// The day on which old files were last removed.
+    cleaned_on: Option<(PathBuf, NaiveDate, u32)>,
+}
+
+impl Writer {
+    fn run(&mut self, jobs: &Receiver<Job>) {
+        self.clean();
+        loop {
+            match jobs.recv_timeout(CLOCK_INTERVAL) {
+                Ok(Job::Save(file)) => {
+                    self.save(&file);
+                    self.queued_bytes.fetch_sub(file.data.len(), Ordering::Relaxed);
+                    if jobs.is_empty() {
+                        self.save_count();
+                    }
+                }
+                Ok(Job::Flush(done)) => {
+                    self.save_count();
+                    let _ = done.send(());
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.save_count();
+                    self.clean();
+                }
+                Err(RecvTimeoutError::Disconnected) => return self.save_count(),
+            }
+        }
+    }
+
+    fn save(&mut self, file: &DebugFile) {
+        let written = write_whole(&file.dir, &name(file), &text(file));
+        self.report(&file.dir, &written);
+        if let Some(count) = &file.calls {
+            let other_day = |(dir, saved): &(PathBuf, DayCount)| saved.date != count.date || *dir != file.dir;
+            if self.unsaved_count.as_ref().is_some_and(other_day) {
+                self.save_count();
+            }
+            self.unsaved_count = Some((file.dir.clone(), count.clone()));
+        }
+    }
+
+    fn save_count(&mut self) {
+        if let Some((dir, count)) = self.unsaved_count.take() {
+            let written = write_whole(&dir, &count_name(count.date), &format!("{{{}}}", count.fields()));
+            self.report(&dir, &written);
+        }
+    }
+
+    /// Says once that saving fails, and once that it works again.
+    fn report(&mut self, dir: &Path, written: &io::Result<()>) {
+        match written {
+            Ok(()) if self.failing => say(format_args!(
+                "debug files can be saved again in {}",
+                dir.display()
+            )),
+            Ok(()) => {}
+            Err(error) => {
+                self.not_saved.fetch_add(1, Ordering::Relaxed);
+                if !self.failing {
+                    let dir = dir.display();
+                    say(format_args!(
+                        "debug files can't be saved in {dir}: {error}. Requests go on; check CACHE_DIR and the space left"
+                    ));
+                }
+            }
+        }
+        self.failing = written.is_err();
+    }
+
+    fn clean(&mut self) {
+        let snapshot = self.live.snapshot();
+        let Some(dir) = &snapshot.settings.cache_dir else {
+            return;
+        };
+        let today = Local::now().date_naive();
+        let days = snapshot.settings.cache_keep_days.unwrap_or(u32::MAX);
+        let state = (dir.clone(), today, days);
+        if self.cleaned_on.as_ref() == Some(&state) {
+            return;
+        }
+        let first_time = self.cleaned_on.is_none();
+        self.cleaned_on = Some(state);
+        let oldest = today.checked_sub_days(Days::new(days.into()));
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let unfinished = first_time && name.starts_with(UNFINISHED_PREFIX) && name.ends_with(".tmp");
+            let old = oldest.is_some_and(|oldest| date_in_name(name).is_some_and(|date| date < oldest));
+            if unfinished || old {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+/// `YYYYMMDD_HHMMSS_mmm_TYPE_ID.json`
+fn name(file: &DebugFile) -> String {
+    let time = file.time.format("%Y%m%d_%H%M%S_%3f");
+    format!("{time}_{}_{}.json", file.kind.name(), file.message_id)
+}
+
+fn count_name(date: NaiveDate) -> String {
+    format!("CALLS_{}.json", date.format("%Y%m%d"))
+}
+
+/// The day in the name of a file that this program made; `None` for all others.
+fn date_in_name(name: &str) -> Option<NaiveDate> {
+    let stem = name.strip_suffix(".json")?;
+    let digits = |text: &str, len: usize| text.len() == len && text.bytes().all(|b| b.is_ascii_digit());
+    let date = match stem.strip_prefix("CALLS_") {
+        Some(date) => date,
+        None => match stem.split('_').collect::<Vec<_>>()[..] {
+            [date, time, ms, "REQUEST" | "RESPONSE" | "ERROR", id]
+                if digits(time, 6)
+                    && digits(ms, 3)
+                    && id.len() == 8
+                    && id.bytes().all(|b| b.is_ascii_hexdigit()) =>
+            {
+                date
+            }
+            _ => return None,
+        },
+    };
+    NaiveDate::parse_from_str(date, "%Y%m%d")
+        .ok()
+        .filter(|_| digits(date, 8))
+}
+
+fn text(file: &DebugFile) -> String {
+    let mut text = String::with_capacity(file.data.len() + file.data.len() / 4 + 160);
+    text.push_str("{\n  \"timestamp\": ");
+    text.push_str(&json::quoted(&timestamp(file.time)));
+    text.push_str(",\n  \"type\": \"");
+    text.push_str(file.kind.name());
+    text.push_str("\",\n  \"message_id\": \"");
+    text.push_str(&file.message_id);
+    text.push_str("\",\n  \"data\": ");
+    json::indent(&file.data, 1, &mut text);
+    if let Some(attempts) = &file.attempts {
+        text.push_str(",\n  \"attempts\": ");
+        json::indent(attempts, 1, &mut text);
+    }
+    text.push_str("\n}\n");
+    text
+}
+
+/// Writes beside the final name and renames, so that a reader, or the next start after a crash, sees all or nothing.
+fn write_whole(dir: &Path, name: &str, text: &str) -> io::Result<()> {
+    let unfinished = dir.join(format!("{UNFINISHED_PREFIX}{name}.tmp"));
+    let write = || fs::write(&unfinished, text);
+    let written = match write() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(dir).and_then(|()| write()),
+        result => result,
+    };
+    written
+        .and_then(|()| fs::rename(&unfinished, dir.join(name)))
+        .inspect_err(|_| {
+            let _ = fs::remove_file(&unfinished);
+        })
+}
+
+/// Whether files can be saved in `dir`, found out by saving one.
+pub fn check_writable(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    let probe = dir.join(format!("{UNFINISHED_PREFIX}probe-{}.tmp", std::process::id()));
+    fs::write(&probe, "")?;
+    fs::remove_file(probe)
+}
+
+/// The day's count as the files have it. A crash may have come between a RESPONSE and the count, and somebody may have
+/// removed RESPONSEs: the larger number is right.
+pub fn count_on_disk(dir: &Path, date: NaiveDate) -> DayCount {
+    let none = DayCount {
+        date,
+        count: 0,
+        last_updated: None,
+    };
+    let saved = fs::read_to_string(dir.join(count_name(date))).ok();
+    let saved = saved
+        .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
+        .unwrap_or_default();
+    let time = saved["last_updated"]
+        .as_str()
+        .and_then(|t| chrono::NaiveDateTime::parse_from_str(t, "%Y-%m-%dT%H:%M:%S%.f").ok());
+    let time = time.and_then(|t| t.and_local_timezone(Local).earliest());
+    let saved = DayCount {
+        count: saved["count"].as_u64().unwrap_or(0),
+        last_updated: time,
+        ..none
+    };
+    let mut count = 0;
+    let mut last = None;
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if date_in_name(&name) == Some(date) && name.contains("_RESPONSE_") {
+            count += 1;
+            last = last.max(Some(name));
+        }
+    }
+    if count <= saved.count {
+        return saved;
+    }
+    let time = last
+        .and_then(|name| chrono::NaiveDateTime::parse_from_str(name.get(..19)?, "%Y%m%d_%H%M%S_%3f").ok());
+    DayCount {
+        date,
+        count,
+        last_updated: time
+            .and_then(|t| t.and_local_timezone(Local).earliest())
+            .or(saved.last_updated),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_own_names_have_a_date() {
+        let date = NaiveDate::from_ymd_opt(2024, 2, 14);
+        assert_eq!(date_in_name("20240214_103045_123_REQUEST_a1b2c3d4.json"), date);
+        assert_eq!(date_in_name("CALLS_20240214.json"), date);
+        for other in [
+            "20240214_notes.json",
+            "20240214_103045_123_REQUEST_a1b2c3d4.txt",
+            "CALLS_2024.json",
+            "20241314_103045_123_ERROR_a1b2c3d4.json",
+        ] {
+            assert_eq!(date_in_name(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_debug_file_is_laid_out_for_reading() {
+        use chrono::TimeZone;
+        let time = Local.with_ymd_and_hms(2024, 2, 14, 10, 30, 45).unwrap()
+            + chrono::Duration::microseconds(123_456);
+        let file = DebugFile {
+            dir: PathBuf::new(),
+            kind: Kind::Request,
+            time,
+            message_id: "a1b2c3d4".into(),
+            data: r#"{"model":"\u4f60","n":1.0}"#.into(),
+            attempts: None,
+            calls: None,
+        };
+        assert_eq!(name(&file), "20240214_103045_123_REQUEST_a1b2c3d4.json");
+        let expected = "{\n  \"timestamp\": \"2024-02-14T10:30:45.123456\",\n  \"type\": \"REQUEST\",\n  \"message_id\": \"a1b2c3d4\",\n  \"data\": {\n    \"model\": \"你\",\n    \"n\": 1.0\n  }\n}\n";
+        assert_eq!(text(&file), expected);
+    }
+}

@@ -1,0 +1,483 @@
+//! The account's own limit: 20 requests a minute and 50 or 1000 a day for free models, whichever key.
+//!
+//! While it is known to be reached, no call is spent on finding out: requests wait their turn outside the workers, or
+//! are told when to come back. How much a window holds is found out by single calls: beyond what is known to pass,
+//! one call at a time goes ahead and the others follow when it has passed. So a limit costs one rejected call a window.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::settings::Secret;
+
+/// Requests that may wait.
+const MAX_WAITING: usize = 1000;
+/// What OpenRouter lets through a minute; also what is taken for granted of any upstream.
+const USUAL_LIMIT: u32 = 20;
+/// Once this many have passed in a window, the upstream is taken to have no such limit.
+const NO_LIMIT_BEYOND: u32 = 600;
+/// A limit's window, where the upstream didn't say when the next one begins.
+const WINDOW: Duration = Duration::from_secs(60);
+/// How long others wait for the one that went ahead: not long where no limit is known, so that slow models cost no time.
+const PATIENCE_WITHOUT_LIMIT: Duration = Duration::from_millis(200);
+const PATIENCE_WITH_LIMIT: Duration = Duration::from_secs(2);
+/// A limit that wasn't met for so long is forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(150);
+
+/// An account's limit as the upstream told it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// When the next window begins.
+    pub reset: SystemTime,
+    /// Requests a window.
+    pub per_window: Option<u32>,
+}
+
+impl Limit {
+    /// Time until the next window begins.
+    pub fn remaining(&self) -> Duration {
+        self.reset.duration_since(SystemTime::now()).unwrap_or_default()
+    }
+}
+
+/// What a request is told.
+pub enum Admission<T> {
+    /// Go on. The outcome is to be told to [`Gate::passed`] or [`Gate::rejected`].
+    Go(T, Pass),
+    /// It waits now, and is given back by [`Gate::next`].
+    Waits,
+    /// It can't be served within the time it may wait.
+    TooLate(T, Limit),
+    /// Too many wait already.
+    Full(T),
+}
+
+/// Leave to make one call. Dropped, it counts as passed: what came of the call was not the limit.
+#[derive(Debug)]
+pub struct Pass {
+    gate: Arc<Shared>,
+    /// The one that goes ahead.
+    ahead: Option<u64>,
+    told: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    changed: Condvar,
+    window: Mutex<Window>,
+}
+
+/// What is known of the present window.
+#[derive(Debug)]
+struct Window {
+    closed: Option<Limit>,
+    /// For which key it is closed.
+    key: Option<Secret>,
+    limit: Option<(u32, Instant)>,
+    began: Instant,
+    made: u32,
+    /// Calls that may be made without one going ahead.
+    allowance: u32,
+    ahead: Option<(u64, Instant)>,
+    next_ahead: u64,
+}
+
+struct Waiting<T> {
+    order: u64,
+    waited_before: Duration,
+    since: Instant,
+    request: T,
+}
+
+/// The gate, with the requests that wait before it.
+pub struct Gate<T> {
+    shared: Arc<Shared>,
+    waiting: Mutex<VecDeque<Waiting<T>>>,
+}
+
+impl<T> fmt::Debug for Gate<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Gate({:?})", self.shared)
+    }
+}
+
+/// When a request came, how long it has waited in all, and how long it may.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    /// First come, first served.
+    pub order: u64,
+    /// Before now.
+    pub waited: Duration,
+    /// `MAX_WAIT`.
+    pub max_wait: Duration,
+}
+
+/// What [`Gate::next`] gives back.
+pub enum Next<T> {
+    /// May go on; it has waited this much more.
+    Go(T, Pass, Duration),
+    /// Can't be served within the time it may wait.
+    TooLate(T, Limit, Duration),
+}
+
+impl<T> Default for Gate<T> {
+    fn default() -> Self {
+        let window = Window {
+            closed: None,
+            key: None,
+            limit: None,
+            began: Instant::now(),
+            made: 0,
+            allowance: USUAL_LIMIT,
+            ahead: None,
+            next_ahead: 0,
+        };
+        Self {
+            shared: Arc::new(Shared {
+                changed: Condvar::new(),
+                window: Mutex::new(window),
+            }),
+            waiting: Mutex::default(),
+        }
+    }
+}
+
+impl<T> Gate<T> {
+    /// Asks for leave to make a call with this key.
+    pub fn admit(&self, request: T, turn: Turn, key: Option<&Secret>) -> Admission<T> {
+        let mut waiting = self.lock_waiting();
+        let mut window = self.shared.lock();
+        window.follow_key(key);
+        let nobody_before = waiting.front().is_none_or(|first| first.order > turn.order);
+        if nobody_before && let Some(ahead) = window.try_pass() {
+            return Admission::Go(request, self.pass(ahead));
+        }
+        if let Some(limit) = window
+            .closed
+            .filter(|limit| turn.waited + limit.remaining() > turn.max_wait)
+        {
+            return Admission::TooLate(request, limit);
+        }
+        if waiting.len() >= MAX_WAITING {
+            return Admission::Full(request);
+        }
+        // One that was rejected goes back to where it was: before all that came later.
+        let at = waiting.partition_point(|other| other.order < turn.order);
+        let entry = Waiting {
+            order: turn.order,
+            waited_before: turn.waited,
+            since: Instant::now(),
+            request,
+        };
+        waiting.insert(at, entry);
+        drop(window);
+        self.shared.changed.notify_all();
+        Admission::Waits
+    }
+
+    /// Waits for the next request that may go on, or can't. `None` after `limit` without one, to look at what else may
+    /// have changed: `still_wanted` and the settings, which `rules` asks for.
+    pub fn next(&self, limit: Duration, rules: impl Fn() -> (Duration, Option<Secret>)) -> Option<Next<T>> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let (max_wait, key) = rules();
+            let mut waiting = self.lock_waiting();
+            let mut window = self.shared.lock();
+            window.follow_key(key.as_ref());
+            let mut until = deadline;
+            if !waiting.is_empty() {
+                if let Some(ahead) = window.try_pass()
+                    && let Some(first) = waiting.pop_front()
+                {
+                    return Some(Next::Go(first.request, self.pass(ahead), first.since.elapsed()));
+                }
+                if let Some(closed) = window.closed {
+                    let late =
+                        |w: &Waiting<T>| w.waited_before + w.since.elapsed() + closed.remaining() > max_wait;
+                    if let Some(at) = waiting.iter().position(late)
+                        && let Some(late) = waiting.remove(at)
+                    {
+                        return Some(Next::TooLate(late.request, closed, late.since.elapsed()));
+                    }
+                }
+                until = window.next_change().min(deadline);
+            }
+            // The window stays locked until it is waited for: no change can be missed.
+            drop(waiting);
+            let now = Instant::now();
+            if now >= deadline {
+                return None;
+            }
+            let pause = until.saturating_duration_since(now).max(Duration::from_millis(1));
+            let waited = self.shared.changed.wait_timeout(window, pause);
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// Takes out those who wait and aren't wanted any more.
+    pub fn remove(&self, unwanted: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut waiting = self.lock_waiting();
+        let mut removed = Vec::new();
+        for _ in 0..waiting.len() {
+            if let Some(entry) = waiting.pop_front() {
+                match unwanted(&entry.request) {
+                    true => removed.push(entry.request),
+                    false => waiting.push_back(entry),
+                }
+            }
+        }
+        removed
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.lock_waiting().len()
+    }
+
+    /// The limit that is reached now, if one is.
+    pub fn closed(&self) -> Option<Limit> {
+        self.shared
+            .lock()
+            .closed
+            .filter(|limit| !limit.remaining().is_zero())
+    }
+
+    fn pass(&self, ahead: Option<u64>) -> Pass {
+        Pass {
+            gate: Arc::clone(&self.shared),
+            ahead,
+            told: false,
+        }
+    }
+
+    fn lock_waiting(&self) -> MutexGuard<'_, VecDeque<Waiting<T>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pass {
+    /// The upstream took the call.
+    pub fn passed(mut self) {
+        self.tell(None);
+    }
+
+    /// The upstream rejected it: the account's limit is reached.
+    pub fn rejected(mut self, limit: Limit) {
+        self.tell(Some(limit));
+    }
+
+    fn tell(&mut self, limit: Option<Limit>) {
+        if std::mem::replace(&mut self.told, true) || (self.ahead.is_none() && limit.is_none()) {
+            return;
+        }
+        let mut window = self.gate.lock();
+        match limit {
+            Some(limit) => window.close(limit),
+            None => window.went_well(),
+        }
+        if window.ahead.is_some_and(|(number, _)| Some(number) == self.ahead) {
+            window.ahead = None;
+        }
+        drop(window);
+        self.gate.changed.notify_all();
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.tell(None);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Window {
+    /// A limit belongs to an account; another key may be another account's.
+    fn follow_key(&mut self, key: Option<&Secret>) {
+        if self.closed.is_some() && self.key.as_ref() != key {
+            self.closed = None;
+            self.limit = None;
+            self.begin(USUAL_LIMIT);
+        }
+        if self.key.as_ref() != key {
+            self.key = key.cloned();
+        }
+    }
+
+    /// Whether a call may be made now; `Some(Some(_))` when it is the one that goes ahead.
+    fn try_pass(&mut self) -> Option<Option<u64>> {
+        if let Some(limit) = self.closed {
+            if !limit.remaining().is_zero() {
+                return None;
+            }
+            // The first of a new window goes ahead: clocks differ.
+            self.closed = None;
+            self.begin(0);
+        }
+        if self.began.elapsed() > WINDOW {
+            if self.limit.is_some_and(|(_, met)| met.elapsed() > FORGOTTEN_AFTER) {
+                self.limit = None;
+            }
+            self.begin(
+                self.limit
+                    .map_or(self.allowance.max(USUAL_LIMIT), |(limit, _)| limit),
+            );
+        }
+        if self.made < self.allowance {
+            self.made = self.made.saturating_add(1);
+            return Some(None);
+        }
+        if let Some((_, since)) = self.ahead {
+            if since.elapsed() < self.patience() {
+                return None;
+            }
+            if self.limit.is_none() {
+                self.allowance = u32::MAX;
+                self.ahead = None;
+                return Some(None);
+            }
+        }
+        self.made = self.made.saturating_add(1);
+        self.next_ahead += 1;
+        self.ahead = Some((self.next_ahead, Instant::now()));
+        Some(Some(self.next_ahead))
+    }
+
+    fn patience(&self) -> Duration {
+        match self.limit {
+            Some(_) => PATIENCE_WITH_LIMIT,
+            None => PATIENCE_WITHOUT_LIMIT,
+        }
+    }
+
+    fn begin(&mut self, allowance: u32) {
+        self.began = Instant::now();
+        self.made = 0;
+        self.allowance = allowance;
+        self.ahead = None;
+    }
+
+    /// The one that went ahead has passed.
+    fn went_well(&mut self) {
+        self.allowance = match self.limit {
+            // More than the limit have passed: a new window has begun.
+            Some((limit, _)) if self.made > limit || self.allowance == 0 => {
+                self.made = 1;
+                self.began = Instant::now();
+                limit
+            }
+            Some((limit, _)) => limit,
+            None if self.made > NO_LIMIT_BEYOND => u32::MAX,
+            None => self.allowance.max(USUAL_LIMIT / 2).saturating_mul(2),
+        };
+    }
+
+    fn close(&mut self, limit: Limit) {
+        let known = self.limit.map_or(USUAL_LIMIT, |(known, _)| known);
+        // A day's limit says nothing about a minute's.
+        let a_minutes = limit.remaining() <= 2 * WINDOW;
+        let per_window = limit.per_window.filter(|n| *n > 0 && a_minutes).unwrap_or(known);
+        self.limit = Some((per_window, Instant::now()));
+        self.closed = Some(limit);
+    }
+
+    /// When waiting may come to an end by itself.
+    fn next_change(&self) -> Instant {
+        let now = Instant::now();
+        let opens = self.closed.map(|limit| now + limit.remaining());
+        let patience_ends = self.ahead.map(|(_, since)| since + self.patience());
+        opens.or(patience_ends).unwrap_or(now + WINDOW)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TURN: Turn = Turn {
+        order: 0,
+        waited: Duration::ZERO,
+        max_wait: Duration::from_secs(60),
+    };
+
+    fn turn(order: u64) -> Turn {
+        Turn { order, ..TURN }
+    }
+
+    fn go(gate: &Gate<u64>, order: u64) -> Option<Pass> {
+        match gate.admit(order, turn(order), None) {
+            Admission::Go(_, pass) => Some(pass),
+            Admission::Waits => None,
+            _ => panic!("neither goes nor waits"),
+        }
+    }
+
+    fn limit(after: Duration) -> Limit {
+        Limit {
+            reset: SystemTime::now() + after,
+            per_window: Some(20),
+        }
+    }
+
+    #[test]
+    fn beyond_what_is_known_one_goes_ahead() {
+        let gate = Gate::default();
+        let passes = (0..20).map(|n| go(&gate, n).unwrap()).collect::<Vec<_>>();
+        let ahead = go(&gate, 20).unwrap();
+        assert!(ahead.ahead.is_some() && passes.iter().all(|pass| pass.ahead.is_none()));
+        assert!(go(&gate, 21).is_none(), "waits for the one ahead");
+        ahead.passed();
+        let rules = || (TURN.max_wait, None);
+        let Some(Next::Go(21, _, _)) = gate.next(Duration::from_secs(5), rules) else {
+            panic!("follows the one ahead");
+        };
+    }
+
+    #[test]
+    fn those_that_cannot_make_it_are_told_at_once() {
+        let gate = Gate::default();
+        go(&gate, 0).unwrap().rejected(limit(Duration::from_secs(3600)));
+        assert!(matches!(gate.admit(1, turn(1), None), Admission::TooLate(1, _)));
+        let changed = Secret::clone(&crate::settings::tests_support::secret("other-key"));
+        assert!(
+            matches!(gate.admit(2, turn(2), Some(&changed)), Admission::Go(2, _)),
+            "another key"
+        );
+    }
+
+    #[test]
+    fn the_rejected_one_is_first_again() {
+        let gate = Gate::default();
+        let rejected = go(&gate, 1).unwrap();
+        rejected.rejected(limit(Duration::from_millis(300)));
+        assert!(go(&gate, 2).is_none());
+        assert!(go(&gate, 1).is_none());
+        let rules = || (TURN.max_wait, None);
+        let Some(Next::Go(1, pass, waited)) = gate.next(Duration::from_secs(5), rules) else {
+            panic!("in the order in which they came");
+        };
+        assert!(waited >= Duration::from_millis(200));
+        pass.passed();
+        assert!(matches!(
+            gate.next(Duration::from_secs(5), rules),
+            Some(Next::Go(2, _, _))
+        ));
+    }
+
+    #[test]
+    fn a_shorter_patience_counts_for_those_who_wait() {
+        let gate = Gate::default();
+        go(&gate, 1).unwrap().rejected(limit(Duration::from_secs(30)));
+        assert!(go(&gate, 2).is_none());
+        let rules = || (Duration::ZERO, None);
+        assert!(matches!(
+            gate.next(Duration::from_secs(5), rules),
+            Some(Next::TooLate(2, _, _))
+        ));
+    }
+}

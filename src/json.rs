@@ -1,0 +1,221 @@
+//! JSON read as far as needed and no further: the fields of an object with each value's text as it was written, and
+//! the same text laid out for people.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::Deserializer;
+use serde::de::{MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// One field of an object, borrowed from the text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Field<'a> {
+    /// The name with its escapes resolved.
+    pub name: Cow<'a, str>,
+    /// The name as written, quotes included.
+    pub raw_name: &'a str,
+    /// The value as written.
+    pub value: &'a str,
+}
+
+/// The fields of the object that `text` holds, in their order, duplicates among them.
+///
+/// The whole text is checked to be JSON; no tree is built, however deep it nests.
+pub fn fields(text: &str) -> Result<Vec<Field<'_>>, serde_json::Error> {
+    struct Fields;
+
+    impl<'de> Visitor<'de> for Fields {
+        type Value = Vec<Field<'de>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a JSON object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut fields = Vec::with_capacity(16);
+            while let Some((name, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+                let raw_name = name.get();
+                let name = string(raw_name).unwrap_or(Cow::Borrowed(raw_name));
+                fields.push(Field {
+                    name,
+                    raw_name,
+                    value: value.get(),
+                });
+            }
+            Ok(fields)
+        }
+    }
+
+    let mut json = serde_json::Deserializer::from_str(text);
+    let fields = json.deserialize_map(Fields)?;
+    json.end()?;
+    Ok(fields)
+}
+
+/// Leaves of each name its last field, the one that counts for most readers. Whether any had to go.
+pub fn drop_duplicates(fields: &mut Vec<Field<'_>>) -> bool {
+    let before = fields.len();
+    let mut seen = HashSet::with_capacity(before);
+    let mut keep = fields
+        .iter()
+        .rev()
+        .map(|field| seen.insert(field.name.clone()))
+        .collect::<Vec<_>>();
+    let mut is_last = || keep.pop().unwrap_or(true);
+    fields.retain(|_| is_last());
+    fields.len() != before
+}
+
+/// The field named `name`; of several the last.
+pub fn field<'f, 'a>(fields: &'f [Field<'a>], name: &str) -> Option<&'f Field<'a>> {
+    fields.iter().rev().find(|field| field.name == name)
+}
+
+/// The text of a JSON string, borrowed where it has no escapes; `None` for any other value.
+pub fn string(value: &str) -> Option<Cow<'_, str>> {
+    let inside = value.strip_prefix('"')?.strip_suffix('"')?;
+    match inside.contains('\\') {
+        false => Some(Cow::Borrowed(inside)),
+        true => serde_json::from_str(value).ok().map(Cow::Owned),
+    }
+}
+
+/// The elements of an array as written; `None` for any other value.
+pub fn elements(value: &str) -> Option<Vec<&str>> {
+    let elements = serde_json::from_str::<Vec<&RawValue>>(value).ok()?;
+    Some(elements.into_iter().map(RawValue::get).collect())
+}
+
+/// An object of these fields, each as it was written.
+pub fn object(fields: &[Field<'_>]) -> String {
+    let inside = fields.iter().map(|f| format!("{}:{}", f.raw_name, f.value));
+    format!("{{{}}}", inside.collect::<Vec<_>>().join(","))
+}
+
+/// `text` as a JSON string.
+pub fn quoted(text: &str) -> String {
+    let mut json = String::with_capacity(text.len() + 2);
+    push_quoted(&mut json, text);
+    json
+}
+
+fn push_quoted(json: &mut String, text: &str) {
+    // A string always has a JSON form; the other arm can't be reached.
+    match serde_json::to_string(text) {
+        Ok(string) => json.push_str(&string),
+        Err(_) => json.push_str("\"\""),
+    }
+}
+
+/// Appends valid JSON `text` to `out`, one field or element a line, indented by 2, with non-ASCII characters as
+/// themselves. Numbers keep their digits and objects their order: the text is laid out, not understood.
+pub fn indent(text: &str, level: usize, out: &mut String) {
+    let bytes = text.as_bytes();
+    let mut level = level;
+    let mut at = 0;
+    let line = |out: &mut String, level: usize| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n("  ", level));
+    };
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => {
+                let end = string_end(bytes, at);
+                let written = &text[at..end];
+                match written.contains("\\u").then(|| string(written)).flatten() {
+                    Some(unescaped) => push_quoted(out, &unescaped),
+                    None => out.push_str(written), // no escapes, or half a surrogate pair, which has no other form
+                }
+                at = end;
+                continue;
+            }
+            open @ (b'{' | b'[') => {
+                out.push(open as char);
+                let next = bytes[at + 1..].iter().position(|b| !b.is_ascii_whitespace());
+                match next.map(|n| (n + at + 1, bytes[n + at + 1])) {
+                    Some((end, close @ (b'}' | b']'))) => {
+                        out.push(close as char);
+                        at = end;
+                    }
+                    _ => {
+                        level += 1;
+                        line(out, level);
+                    }
+                }
+            }
+            close @ (b'}' | b']') => {
+                level = level.saturating_sub(1);
+                line(out, level);
+                out.push(close as char);
+            }
+            b',' => {
+                out.push(',');
+                line(out, level);
+            }
+            b':' => out.push_str(": "),
+            blank if blank.is_ascii_whitespace() => {}
+            other => out.push(other as char),
+        }
+        at += 1;
+    }
+}
+
+/// One past the quote that closes the string which begins at `start`.
+fn string_end(bytes: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while let Some(found) = memchr::memchr2(b'"', b'\\', &bytes[at.min(bytes.len())..]) {
+        at += found;
+        match bytes[at] {
+            b'"' => return at + 1,
+            _ => at += 2,
+        }
+    }
+    bytes.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_of_a_name_counts() {
+        let mut all = fields(r#" {"a": 1, "b":[ 2 ], "\u0061" :3.10} "#).unwrap();
+        assert_eq!(field(&all, "a").unwrap().value, "3.10");
+        assert!(drop_duplicates(&mut all));
+        assert_eq!(object(&all), r#"{"b":[ 2 ],"\u0061":3.10}"#);
+        assert!(!drop_duplicates(&mut all));
+    }
+
+    #[test]
+    fn only_whole_objects_are_fields() {
+        for bad in [
+            "",
+            "[]",
+            "1",
+            "{",
+            "{}{}",
+            r#"{"a":1,}"#,
+            r#"{"a":}"#,
+            r#"{a:1}"#,
+            "{\"a\":\"\n\"}",
+        ] {
+            assert!(fields(bad).is_err(), "{bad}");
+        }
+        let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(fields(&deep).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn indented_text_says_the_same() {
+        let mut out = String::new();
+        indent(
+            r#"{"a":[],"b":{ },"c":[1.50,{"d":"x\"\u4f60\n,:[","e":"\ud800"}],"f":1e400}"#,
+            0,
+            &mut out,
+        );
+        let expected = "{\n  \"a\": [],\n  \"b\": {},\n  \"c\": [\n    1.50,\n    {\n      \"d\": \"x\\\"你\\n,:[\",\n      \"e\": \"\\ud800\"\n    }\n  ],\n  \"f\": 1e400\n}";
+        assert_eq!(out, expected);
+    }
+}

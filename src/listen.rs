@@ -1,0 +1,204 @@
+//! The sockets that clients connect to, and tiny_http on them.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tiny_http::{Request, Server};
+
+use crate::settings::Listen;
+
+/// Connections that may wait to be accepted; std's 128 makes some of a burst of 500 wait for a second.
+const BACKLOG: i32 = 4096;
+/// A client that takes nothing of its answer for this long has stopped reading: it is let go.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// Clients that vanished without a word are noticed after about twice this.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// Descriptors that must be free before accepting goes on after it failed.
+const SPARE_DESCRIPTORS: usize = 8;
+/// How often is looked whether they are.
+const RECOVERY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Why listening failed.
+#[derive(Debug)]
+pub enum ListenError {
+    /// Something listens there already.
+    Taken(SocketAddr),
+    /// Anything else.
+    Other(SocketAddr, io::Error),
+    /// `HOST` names nothing.
+    UnknownHost(String),
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Taken(address) => {
+                write!(
+                    f,
+                    "port {} is taken by another program. Choose another with PORT in .env or --port",
+                    address.port()
+                )?;
+                if cfg!(target_os = "macos") && address.port() == 5000 {
+                    f.write_str(
+                        " (on macOS it is AirPlay Receiver's: System Settings, General, AirDrop & Handoff)",
+                    )?;
+                }
+                f.write_str(".")
+            }
+            Self::Other(address, e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                write!(
+                    f,
+                    "listening on {address} is not allowed. Choose a port above 1023 with PORT in .env or --port."
+                )
+            }
+            Self::Other(address, e) if e.kind() == io::ErrorKind::AddrNotAvailable => {
+                write!(
+                    f,
+                    "{} is not an address of this machine. Check HOST in .env or --host.",
+                    address.ip()
+                )
+            }
+            Self::Other(address, e) => {
+                write!(f, "can't listen on {address}: {e}. Check HOST and PORT in .env.")
+            }
+            Self::UnknownHost(host) => write!(
+                f,
+                "{host} is not a name that this machine knows. Check HOST in .env or --host."
+            ),
+        }
+    }
+}
+
+/// Opens the sockets for `HOST` and `PORT`; `localhost` has one for IPv4 and one for IPv6.
+pub fn bind(listen: &Listen) -> Result<Vec<TcpListener>, ListenError> {
+    if !listen.host.eq_ignore_ascii_case("localhost") {
+        let unknown = || ListenError::UnknownHost(listen.host.clone());
+        let addresses = (listen.host.as_str(), listen.port)
+            .to_socket_addrs()
+            .map_err(|_| unknown())?;
+        let listeners = addresses.map(bind_to).collect::<Result<Vec<_>, _>>()?;
+        return if listeners.is_empty() {
+            Err(unknown())
+        } else {
+            Ok(listeners)
+        };
+    }
+    let v4 = bind_to((Ipv4Addr::LOCALHOST, listen.port).into());
+    // Both have the same port, also where the system chose it.
+    let port = match &v4 {
+        Ok(listener) => listener
+            .local_addr()
+            .map_or(listen.port, |address| address.port()),
+        Err(_) => listen.port,
+    };
+    let v6 = bind_to((Ipv6Addr::LOCALHOST, port).into());
+    match (v4, v6) {
+        (Err(taken @ ListenError::Taken(_)), _) | (_, Err(taken @ ListenError::Taken(_))) => Err(taken),
+        // A machine without one of the two families.
+        (Ok(v4), v6) => Ok(std::iter::once(v4).chain(v6).collect()),
+        (Err(_), Ok(v6)) => Ok(vec![v6]),
+        (Err(error), Err(_)) => Err(error),
+    }
+}
+
+fn bind_to(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    open(address).map_err(|e| match e.kind() {
+        io::ErrorKind::AddrInUse => ListenError::Taken(address),
+        _ => ListenError::Other(address, e),
+    })
+}
+
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // `::` alone takes IPv4 clients too; `::1` must not collide with 127.0.0.1.
+        socket.set_only_v6(address.ip() != IpAddr::from(Ipv6Addr::UNSPECIFIED))?;
+    }
+    // Elsewhere than on Windows this only forgives the last run's closed connections.
+    #[cfg(not(windows))]
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    // Accepted sockets inherit these on Linux; tiny_http gives no other way to set them. (Not a receive timeout:
+    // `accept` itself would time out.)
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_write_timeout(Some(SEND_TIMEOUT));
+    let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Servers whose accept thread may need a successor.
+static SERVERS: Mutex<Vec<Weak<Server>>> = Mutex::new(Vec::new());
+
+/// Wakes the accept loops: tiny_http's own thread may have died of a panic, which leaves no message for them.
+///
+/// To be called by the panic hook for panics of threads that aren't ours.
+pub fn check_servers() {
+    let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
+    servers.retain(|server| server.upgrade().inspect(|server| server.unblock()).is_some());
+}
+
+/// Hands every request on `listener` to `dispatch`, for as long as the program runs.
+///
+/// tiny_http stops accepting at the first error of `accept` (no descriptors left, say). The socket is ours: a new server
+/// takes its place on it, while the old one's connections are served to their end.
+pub fn serve(listener: TcpListener, dispatch: Arc<dyn Fn(Request) + Send + Sync>) -> io::Result<()> {
+    let accept = move || {
+        loop {
+            wait_for_descriptors(&listener);
+            let server = listener
+                .try_clone()
+                .map(|listener| Server::from_listener(listener, None));
+            let Ok(Ok(server)) = server else {
+                thread::sleep(RECOVERY_INTERVAL);
+                continue;
+            };
+            let server = Arc::new(server);
+            SERVERS
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(Arc::downgrade(&server));
+            while let Ok(request) = server.recv() {
+                dispatch(request);
+            }
+            let dispatch = Arc::clone(&dispatch);
+            let outlive = move || {
+                loop {
+                    if let Ok(request) = server.recv() {
+                        dispatch(request);
+                    }
+                }
+            };
+            // Without a thread more to be had they stay unserved; new connections don't.
+            let _ = thread::Builder::new().name("accept-old".into()).spawn(outlive);
+        }
+    };
+    thread::Builder::new()
+        .name("accept".into())
+        .spawn(accept)
+        .map(drop)
+}
+
+fn wait_for_descriptors(listener: &TcpListener) {
+    loop {
+        let spare = (0..SPARE_DESCRIPTORS)
+            .map(|_| listener.try_clone())
+            .collect::<Result<Vec<_>, _>>();
+        if spare.is_ok() {
+            return;
+        }
+        drop(spare);
+        thread::sleep(RECOVERY_INTERVAL);
+    }
+}
+
+/// The address to tell people, with the port that the system chose where it was free to.
+pub fn port(listeners: &[TcpListener]) -> u16 {
+    let address = listeners.first().and_then(|listener| listener.local_addr().ok());
+    address.map_or(0, |address| address.port())
+}

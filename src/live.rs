@@ -1,0 +1,402 @@
+//! The settings as they are at this very moment: each request asks the store, and the store makes sure that what it
+//! hands out is what the file says now, whether or not the system reports file events.
+//!
+//! Two `stat`s a request decide: while `.env` has the stamp (times, size, identity) that it had when it was read,
+//! nothing has changed. A stamp is believed only once it has been seen for [`STAMP_GRANULARITY`], because two writes
+//! within one tick of the file system's clock (2 s on FAT) can bear the same; until then the bytes are compared, as
+//! git does with an index entry that is as young as the index itself.
+
+use std::fs::{self, Metadata};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::args::Args;
+use crate::console::say;
+use crate::env_file;
+use crate::settings::{Settings, Sources};
+use crate::upstream::Upstream;
+
+/// Debug mode is on while this file lies in the home folder.
+pub const DEBUG_FILE: &str = "DEBUG_MODE.txt";
+
+/// The coarsest clock of a file system (FAT: 2 s), with some margin.
+const STAMP_GRANULARITY: Duration = Duration::from_millis(2500);
+/// How long a file that was found missing or empty may be an editor in the middle of saving.
+const EMPTY_GRACE: Duration = Duration::from_secs(2);
+/// A file that looks half-written must have stayed the same for this long...
+const SETTLED: Duration = Duration::from_millis(60);
+/// ...or is taken as it is after this.
+const SETTLING_LIMIT: Duration = Duration::from_millis(400);
+
+/// What one request goes by, from its first byte to its last.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The settings in force.
+    pub settings: Settings,
+    /// Connections to the upstream that those settings name.
+    pub upstream: Arc<Upstream>,
+    /// Debug mode is on.
+    pub debug: bool,
+    seen: Seen,
+}
+
+/// `.env` as it was when a snapshot was made of it.
+#[derive(Debug, Default)]
+struct Seen {
+    stamp: Option<Stamp>,
+    /// The bytes, for comparison while the stamp can't be believed. Never shown: the key is in it.
+    bytes: Hidden,
+    first_seen: Option<Instant>,
+    /// The stamp is older than any file system's clock tick.
+    believed: AtomicBool,
+}
+
+#[derive(Default, PartialEq, Clone)]
+struct Hidden(Vec<u8>);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+/// What tells one state of a file from another without reading it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Stamp {
+    len: u64,
+    modified: Option<SystemTime>,
+    /// Change time, inode and device on Unix; creation time elsewhere.
+    identity: (i64, i64, u64, u64),
+}
+
+impl Stamp {
+    fn of(file: &Metadata) -> Self {
+        #[cfg(unix)]
+        let identity = {
+            use std::os::unix::fs::MetadataExt;
+            (file.ctime(), file.ctime_nsec(), file.ino(), file.dev())
+        };
+        #[cfg(not(unix))]
+        let identity = {
+            let created = file.created().ok();
+            let since = created.and_then(|t| t.duration_since(SystemTime::UNIX_EPOCH).ok());
+            (0, 0, since.map_or(0, |d| d.as_nanos() as u64), 0)
+        };
+        Self {
+            len: file.len(),
+            modified: file.modified().ok(),
+            identity,
+        }
+    }
+}
+
+/// The store.
+#[derive(Debug)]
+pub struct Live {
+    home: PathBuf,
+    args: Args,
+    current: RwLock<Arc<Snapshot>>,
+    /// Held while `.env` is read again, so that it is read once however many requests notice.
+    reload: Mutex<Reload>,
+}
+
+/// What is remembered from one reading to the next.
+#[derive(Debug)]
+struct Reload {
+    /// What `.env` said last, settings that need a restart among them.
+    wanted: Settings,
+    /// Since when the file has been missing or empty after having had something in it.
+    gone_since: Option<Instant>,
+    hinted: [bool; 2],
+}
+
+impl Live {
+    /// Reads the settings for the first time. The sentences are complaints about them.
+    pub fn start(home: PathBuf, args: Args) -> Self {
+        let (bytes, stamp) = read_file(&home.join(env_file::NAME));
+        let settings = read_settings(&home, &args, &bytes, &Settings::default());
+        let live = Self {
+            current: RwLock::new(Arc::new(Snapshot {
+                upstream: Arc::new(Upstream::new(&settings)),
+                settings: settings.clone(),
+                debug: home.join(DEBUG_FILE).exists(),
+                seen: Seen::now(stamp, bytes),
+            })),
+            reload: Mutex::new(Reload {
+                wanted: settings,
+                gone_since: None,
+                hinted: [false; 2],
+            }),
+            home,
+            args,
+        };
+        live.hint_at_misnamed_files(&mut live.lock_reload());
+        live
+    }
+
+    /// The home folder.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// The settings as the file has them now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        let current = self.current();
+        let debug = self.home.join(DEBUG_FILE).exists();
+        if current.debug == debug && current.seen.still_is(&self.home.join(env_file::NAME)) {
+            return current;
+        }
+        self.reload()
+    }
+
+    /// Reads what has changed; also what has changed by itself, such as the end of an empty file's grace.
+    pub fn reload(&self) -> Arc<Snapshot> {
+        let mut reload = self.lock_reload();
+        self.hint_at_misnamed_files(&mut reload);
+        let current = self.current();
+        let env_path = self.home.join(env_file::NAME);
+        let debug = self.home.join(DEBUG_FILE).exists();
+        let mut settings = None;
+        let mut seen = None;
+        if !current.seen.still_is(&env_path) {
+            let (mut bytes, mut stamp) = read_file(&env_path);
+            if looks_half_written(&current.seen.bytes.0, &bytes) {
+                (bytes, stamp) = wait_until_settled(&env_path, bytes);
+            }
+            if reload.is_in_the_middle_of_saving(&current.seen.bytes.0, &bytes) {
+                if debug == current.debug {
+                    return current;
+                }
+            } else {
+                if bytes != current.seen.bytes.0 {
+                    settings = Some(self.read_again(&mut reload, &current.settings, &bytes));
+                }
+                seen = Some(Seen::now(stamp, bytes));
+            }
+        } else {
+            reload.gone_since = None;
+        }
+        if debug != current.debug {
+            say(if debug {
+                "debug mode is on"
+            } else {
+                "debug mode is off"
+            });
+        } else if seen.is_none() {
+            return current;
+        }
+        let settings = settings.unwrap_or_else(|| current.settings.clone());
+        let upstream = match Upstream::needs_new(&current.settings, &settings) {
+            true => Arc::new(Upstream::new(&settings)),
+            false => Arc::clone(&current.upstream),
+        };
+        let seen = seen.unwrap_or_else(|| current.seen.again());
+        let snapshot = Arc::new(Snapshot {
+            settings,
+            upstream,
+            debug,
+            seen,
+        });
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&snapshot);
+        snapshot
+    }
+
+    fn read_again(&self, reload: &mut Reload, in_force: &Settings, bytes: &[u8]) -> Settings {
+        let mut settings = read_settings(&self.home, &self.args, bytes, in_force);
+        // The socket is open to others: taking the key away now would let everybody in.
+        if settings.proxy_api_key.is_none()
+            && in_force.proxy_api_key.is_some()
+            && !crate::access::is_loopback_host(&in_force.listen.host)
+        {
+            say("PROXY_API_KEY stays: HOST lets other machines in, and they would need no key then");
+            settings.proxy_api_key.clone_from(&in_force.proxy_api_key);
+        }
+        for change in reload.wanted.changes(&settings) {
+            say(format_args!("{} read again: {change}", env_file::NAME));
+        }
+        reload.wanted = settings.clone();
+        settings.listen = in_force.listen.clone();
+        settings
+    }
+
+    fn current(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn lock_reload(&self) -> MutexGuard<'_, Reload> {
+        self.reload.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Windows hides `.txt`, so Notepad's `.env.txt` looks right in Explorer.
+    fn hint_at_misnamed_files(&self, reload: &mut Reload) {
+        let names = [(env_file::NAME, ".env.txt"), (DEBUG_FILE, "DEBUG_MODE.txt.txt")];
+        for ((right, wrong), hinted) in names.into_iter().zip(&mut reload.hinted) {
+            let mistaken = self.home.join(wrong).exists() && !self.home.join(right).exists();
+            if mistaken && !*hinted {
+                say(format_args!(
+                    "found {wrong}: rename it to {right} (Windows may hide the .txt at its end)"
+                ));
+            }
+            *hinted = mistaken;
+        }
+    }
+}
+
+impl Reload {
+    /// An editor may truncate or remove the file before it writes it: what was there stays in force for a while.
+    fn is_in_the_middle_of_saving(&mut self, before: &[u8], now: &[u8]) -> bool {
+        let half = is_cut_short(before, now);
+        if is_blank(before) || !(is_blank(now) || half) {
+            self.gone_since = None;
+            return false;
+        }
+        let since = *self.gone_since.get_or_insert_with(Instant::now);
+        let waiting = since.elapsed() < EMPTY_GRACE;
+        if !waiting {
+            self.gone_since = None;
+        }
+        waiting
+    }
+}
+
+impl Seen {
+    fn now(stamp: Option<Stamp>, bytes: Vec<u8>) -> Self {
+        Self {
+            stamp,
+            bytes: Hidden(bytes),
+            first_seen: Some(Instant::now()),
+            believed: AtomicBool::new(false),
+        }
+    }
+
+    fn again(&self) -> Self {
+        Self {
+            stamp: self.stamp,
+            bytes: self.bytes.clone(),
+            first_seen: self.first_seen,
+            believed: AtomicBool::new(self.believed.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Whether the file is the one that was read.
+    fn still_is(&self, path: &Path) -> bool {
+        let stamp = fs::metadata(path).ok().map(|file| Stamp::of(&file));
+        if stamp != self.stamp {
+            return false;
+        }
+        if self.believed.load(Ordering::Relaxed) || stamp.is_none() {
+            return true;
+        }
+        let old_enough = self
+            .first_seen
+            .is_some_and(|since| since.elapsed() > STAMP_GRANULARITY);
+        let (bytes, stamp_after) = read_file(path);
+        let same = bytes == self.bytes.0 && stamp_after == self.stamp;
+        if same && old_enough {
+            self.believed.store(true, Ordering::Relaxed);
+        }
+        same
+    }
+}
+
+/// The file's bytes (none when it is missing or can't be read) and the stamp it had before they were read.
+fn read_file(path: &Path) -> (Vec<u8>, Option<Stamp>) {
+    let stamp = fs::metadata(path).ok().map(|file| Stamp::of(&file));
+    let bytes = fs::read(path).unwrap_or_default();
+    (bytes, stamp)
+}
+
+fn read_settings(home: &Path, args: &Args, bytes: &[u8], last_good: &Settings) -> Settings {
+    let (file, bad) = env_file::parse(&env_file::decode(bytes));
+    for line in bad {
+        say(format_args!(
+            "{} line {} can't be understood and is skipped",
+            env_file::NAME,
+            line.number
+        ));
+    }
+    let environment = |name: &str| std::env::var(name).ok();
+    let sources = Sources {
+        file: &file,
+        environment: &environment,
+        args,
+        home,
+    };
+    let (settings, complaints) = Settings::read(&sources, last_good);
+    for complaint in complaints {
+        say(format_args!("{}: {complaint}", env_file::NAME));
+    }
+    settings
+}
+
+fn is_blank(bytes: &[u8]) -> bool {
+    env_file::decode(bytes).trim().is_empty()
+}
+
+/// Whether `now` is what `before` was, cut off within a line: nobody deletes half a key.
+fn is_cut_short(before: &[u8], now: &[u8]) -> bool {
+    now.len() < before.len()
+        && before.starts_with(now)
+        && !now.ends_with(b"\n")
+        && before[now.len()] != b'\r'
+        && before[now.len()] != b'\n'
+}
+
+/// Whether a writer may still be at it: settings that were there are gone, or the last line has no end any more.
+fn looks_half_written(before: &[u8], now: &[u8]) -> bool {
+    if is_blank(now) || is_blank(before) {
+        return false; // the grace of an empty file, or nothing to compare with
+    }
+    let unended = |bytes: &[u8]| !bytes.ends_with(b"\n") && !bytes.ends_with(b"\n\0");
+    let names = |bytes: &[u8]| {
+        let (settings, _) = env_file::parse(&env_file::decode(bytes));
+        settings.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    let kept = names(now);
+    unended(now) && !unended(before) || names(before).iter().any(|name| !kept.contains(name))
+}
+
+fn wait_until_settled(path: &Path, mut bytes: Vec<u8>) -> (Vec<u8>, Option<Stamp>) {
+    let start = Instant::now();
+    let mut unchanged_since = start;
+    loop {
+        thread::sleep(Duration::from_millis(5));
+        let (now, stamp) = read_file(path);
+        if now != bytes {
+            bytes = now;
+            unchanged_since = Instant::now();
+        }
+        if unchanged_since.elapsed() >= SETTLED || start.elapsed() >= SETTLING_LIMIT {
+            return (bytes, stamp);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_written_files_are_recognized() {
+        let before = b"OPENROUTER_API_KEY=sk-or-v1-abc\nMODEL=a/b:free\n";
+        assert!(is_cut_short(before, b"OPENROUTER_API_KEY=sk-o"));
+        assert!(
+            !is_cut_short(before, b"OPENROUTER_API_KEY=sk-or-v1-abc\n"),
+            "a line was removed"
+        );
+        assert!(
+            !is_cut_short(before, b"OPENROUTER_API_KEY=sk-or-v1-abc"),
+            "so it was here"
+        );
+        assert!(!is_cut_short(before, b"OPENROUTER_API_KEY=other"));
+        assert!(looks_half_written(before, b"OPENROUTER_API_KEY=sk-or-v1-xyz\n"));
+        assert!(looks_half_written(before, b"OPENROUTER_API_KEY=k\nMODEL=a"));
+        assert!(!looks_half_written(
+            before,
+            b"MODEL=c/d:free\nOPENROUTER_API_KEY=k\n"
+        ));
+    }
+}

@@ -1,0 +1,20 @@
+//! The executable: reads the command line, starts, waits to be stopped, ends in order.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use local_api_proxy::args::{self, Command};
+use local_api_proxy::start;
+
+fn main() -> ExitCode {
+    match args::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Help) => start::print(args::HELP),
+        Ok(Command::Version) => start::print(concat!("local-api-proxy ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Run(args)) => match start::start(args) {
+            Ok(running) => running.until_stopped(),
+            Err(reason) => start::fail(&reason),
+        },
+        Err(mistake) => start::fail(&format!("{mistake}. See local-api-proxy --help.")),
+    }
+}

@@ -1,0 +1,188 @@
+//! `GET /v1/models`: the free models of the upstream, as it describes them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::client::Reply;
+use crate::error::ApiError;
+use crate::free_models::ROUTER;
+use crate::json;
+use crate::live::Snapshot;
+use crate::upstream::Upstream;
+
+/// How long a list is good.
+const CACHED_FOR: Duration = Duration::from_secs(600);
+/// A list longer than this isn't one.
+const MAX_LIST_BYTES: usize = 16 << 20;
+/// 2026-02-01, when the router was released.
+const ROUTER_CREATED: u64 = 1_769_904_000;
+
+/// The list, for as long as it is good.
+#[derive(Debug, Default)]
+pub struct Models {
+    /// Held while the list is fetched, so that it is fetched once.
+    cached: Mutex<Option<Cached>>,
+}
+
+#[derive(Debug)]
+struct Cached {
+    since: Instant,
+    upstream: Arc<Upstream>,
+    models: Arc<Vec<Model>>,
+}
+
+#[derive(Debug, Clone)]
+struct Model {
+    id: String,
+    /// The object as the upstream wrote it.
+    json: String,
+}
+
+impl Models {
+    /// Answers `GET /models`.
+    pub fn list(&self, snapshot: &Snapshot) -> Reply {
+        let models = self.current(snapshot);
+        let data = models
+            .iter()
+            .map(|model| model.json.as_str())
+            .collect::<Vec<_>>()
+            .join(",");
+        Reply::json(200, format!(r#"{{"object":"list","data":[{data}]}}"#))
+    }
+
+    /// Answers `GET /models/{id}`.
+    pub fn one(&self, snapshot: &Snapshot, id: &str) -> Reply {
+        let id = percent_decoded(id);
+        match self.current(snapshot).iter().find(|model| model.id == id) {
+            Some(model) => Reply::json(200, model.json.clone()),
+            None => {
+                let message = "No such free model. GET /v1/models lists those there are.";
+                Reply::from(&ApiError::new(404, "model_not_found", message))
+            }
+        }
+    }
+
+    fn current(&self, snapshot: &Snapshot) -> Arc<Vec<Model>> {
+        let alone = || Arc::new(vec![router()]);
+        if snapshot.settings.test_mode {
+            return alone();
+        }
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let good = cached.as_ref().filter(|cached| {
+            cached.since.elapsed() < CACHED_FOR && Arc::ptr_eq(&cached.upstream, &snapshot.upstream)
+        });
+        if let Some(cached) = good {
+            return Arc::clone(&cached.models);
+        }
+        let Some(models) = fetch(&snapshot.upstream) else {
+            return alone(); // the next request asks again
+        };
+        let models = Arc::new(models);
+        *cached = Some(Cached {
+            since: Instant::now(),
+            upstream: Arc::clone(&snapshot.upstream),
+            models: Arc::clone(&models),
+        });
+        models
+    }
+}
+
+/// What is known of the router where the upstream doesn't list it.
+fn router() -> Model {
+    let json = format!(
+        r#"{{"id":"{ROUTER}","object":"model","created":{ROUTER_CREATED},"owned_by":"openrouter","name":"Free Models Router","context_length":200000}}"#
+    );
+    Model {
+        id: ROUTER.into(),
+        json,
+    }
+}
+
+fn fetch(upstream: &Arc<Upstream>) -> Option<Vec<Model>> {
+    let mut call = upstream.models().ok()?;
+    let mut body = Vec::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match call.read(&mut buffer).ok()? {
+            0 => break,
+            read if body.len() + read <= MAX_LIST_BYTES => body.extend_from_slice(&buffer[..read]),
+            _ => return None,
+        }
+    }
+    if call.status() != 200 {
+        return None;
+    }
+    free_models(std::str::from_utf8(&body).ok()?)
+}
+
+/// The router first, then all whose id ends in `:free`.
+fn free_models(list: &str) -> Option<Vec<Model>> {
+    let fields = json::fields(list).ok()?;
+    let data = json::elements(json::field(&fields, "data")?.value)?;
+    let mut models = vec![router()];
+    for written in data {
+        let fields = json::fields(written).unwrap_or_default();
+        let Some(id) = json::field(&fields, "id").and_then(|id| json::string(id.value)) else {
+            continue;
+        };
+        let model = Model {
+            id: id.into_owned(),
+            json: written.to_owned(),
+        };
+        if model.id == ROUTER {
+            models[0] = model;
+        } else if model.id.ends_with(":free") {
+            models.push(model);
+        }
+    }
+    Some(models)
+}
+
+/// Some clients write the slash in an id as `%2F` and the colon as `%3A`.
+fn percent_decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = text.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                decoded.push(byte);
+                at += 3;
+            }
+            None => {
+                decoded.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_router_is_first_and_the_rest_is_free() {
+        let list = r#"{"data":[{"id":"a/b","x":1},{"id":"c/d:free","pricing":{"prompt":"0"}, "n":1.0},{"id":"openrouter/free","name":"R"},7]}"#;
+        let models = free_models(list).unwrap();
+        let json = models.iter().map(|m| m.json.as_str()).collect::<Vec<_>>();
+        assert_eq!(
+            json,
+            [
+                r#"{"id":"openrouter/free","name":"R"}"#,
+                r#"{"id":"c/d:free","pricing":{"prompt":"0"}, "n":1.0}"#
+            ]
+        );
+        assert_eq!(free_models(r#"{"data":[]}"#).unwrap()[0].id, ROUTER);
+        assert!(free_models("<html>").is_none());
+    }
+
+    #[test]
+    fn ids_in_addresses() {
+        assert_eq!(percent_decoded("a%2Fb%3Afree"), "a/b:free");
+        assert_eq!(percent_decoded("100%"), "100%");
+        assert_eq!(percent_decoded("%é"), "%é");
+    }
+}

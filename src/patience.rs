@@ -1,0 +1,214 @@
+//! Which failures another try can heal, how long to wait before it, and which of them are the account's own limit.
+
+use std::time::{Duration, SystemTime};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::gate::Limit;
+
+/// The first pause; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+/// An upstream that wants to be left alone for longer is left alone: the client's own back-off is the right one.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10);
+
+/// What to do about a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// No other try can help.
+    PassOn,
+    /// Try again, after this pause if the upstream named one.
+    TryAgain(Option<Duration>),
+    /// The account's limit is reached.
+    AccountLimit(Limit),
+}
+
+/// Where a header's value comes from; names are lower case.
+pub type Headers<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Judges an error by its status, its headers and its body (`{"error": …}`).
+pub fn judge(status: u16, header: Headers<'_>, body: &str) -> Verdict {
+    let retry_after = header("retry-after").and_then(|value| parse_retry_after(&value));
+    match status {
+        429 => match account_limit(header, body) {
+            Some(limit) => Verdict::AccountLimit(limit),
+            None => try_again(retry_after),
+        },
+        408 | 500 | 502..=599 => try_again(retry_after),
+        _ => Verdict::PassOn,
+    }
+}
+
+fn try_again(retry_after: Option<Duration>) -> Verdict {
+    match retry_after {
+        Some(wait) if wait > LONGEST_RETRY_AFTER => Verdict::PassOn,
+        wait => Verdict::TryAgain(wait),
+    }
+}
+
+/// Seconds or a date: [RFC 9110, 10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3).
+fn parse_retry_after(value: &str) -> Option<Duration> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds.max(0.0)).ok();
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+/// The three `X-RateLimit-*`, which stand in the head, in the body's `error.metadata.headers`, or in both.
+fn account_limit(header: Headers<'_>, body: &str) -> Option<Limit> {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Body {
+        error: Error,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Error {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Metadata {
+        headers: serde_json::Map<String, Value>,
+    }
+    let in_body = serde_json::from_str::<Body>(body)
+        .unwrap_or_default()
+        .error
+        .metadata
+        .headers;
+    let number = |name: &str| {
+        let in_body =
+            in_body
+                .iter()
+                .find(|(n, _)| n.eq_ignore_ascii_case(name))
+                .map(|(_, value)| match value {
+                    Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                });
+        header(name).or(in_body)?.trim().parse::<f64>().ok()
+    };
+    if number("x-ratelimit-remaining")? > 0.0 {
+        return None;
+    }
+    let reset_ms = number("x-ratelimit-reset")?;
+    let reset = SystemTime::UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(reset_ms / 1000.0).ok()?)?;
+    let per_window = number("x-ratelimit-limit").map(|limit| limit as u32);
+    (reset > SystemTime::now()).then_some(Limit { reset, per_window })
+}
+
+/// The pause before try number `tried` + 1, with a quarter of jitter either way; `random` is from 0 to 1.
+pub fn pause(tried: u32, named: Option<Duration>, random: f64) -> Duration {
+    named.unwrap_or_else(|| {
+        let doubled = FIRST_PAUSE.saturating_mul(1 << tried.saturating_sub(1).min(16));
+        doubled
+            .min(LONGEST_PAUSE)
+            .mul_f64(0.75 + random / 2.0)
+            .min(LONGEST_PAUSE)
+    })
+}
+
+/// The models to try, one after the other: the asked one, `FALLBACK_MODELS`, then the router, which picks another model
+/// each time by itself.
+pub fn model_of_try<'a>(first: &'a str, fallbacks: &'a [String], router: &'a str, failed: usize) -> &'a str {
+    if first == router || failed == 0 {
+        return first;
+    }
+    let mut others = fallbacks
+        .iter()
+        .map(String::as_str)
+        .filter(|model| *model != first);
+    others.nth(failed - 1).unwrap_or(router)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn no_header(_: &str) -> Option<String> {
+        None
+    }
+
+    #[test]
+    fn what_another_try_can_heal() {
+        for status in [408, 429, 500, 502, 503, 504, 524, 529] {
+            assert_eq!(judge(status, &no_header, ""), Verdict::TryAgain(None), "{status}");
+        }
+        for status in [400, 401, 402, 403, 404, 413, 422, 501, 302] {
+            assert_eq!(judge(status, &no_header, ""), Verdict::PassOn, "{status}");
+        }
+    }
+
+    #[test]
+    fn retry_after_in_both_forms() {
+        let judge_with =
+            |value: String| judge(503, &|name| (name == "retry-after").then(|| value.clone()), "");
+        assert_eq!(
+            judge_with("3".into()),
+            Verdict::TryAgain(Some(Duration::from_secs(3)))
+        );
+        assert_eq!(judge_with("11".into()), Verdict::PassOn);
+        let date = |seconds| httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(seconds));
+        assert!(
+            matches!(judge_with(date(5)), Verdict::TryAgain(Some(wait)) if wait > Duration::from_secs(3))
+        );
+        assert_eq!(judge_with(date(60)), Verdict::PassOn);
+        assert_eq!(judge_with("soon".into()), Verdict::TryAgain(None));
+    }
+
+    #[test]
+    fn the_accounts_limit_in_head_or_body() {
+        let reset = SystemTime::now() + Duration::from_secs(40);
+        let ms = reset.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
+        let body = format!(
+            r#"{{"error":{{"message":"Rate limit exceeded: free-models-per-min. ","code":429,"metadata":{{"headers":{{"X-RateLimit-Limit":"20","X-RateLimit-Remaining":"0","X-RateLimit-Reset":"{ms}"}}}}}}}}"#
+        );
+        let Verdict::AccountLimit(limit) = judge(429, &no_header, &body) else {
+            panic!("in the body");
+        };
+        assert_eq!(limit.per_window, Some(20));
+        assert!(limit.remaining() > Duration::from_secs(38));
+        let header = |name: &str| match name {
+            "x-ratelimit-remaining" => Some("0".into()),
+            "x-ratelimit-reset" => Some(ms.to_string()),
+            _ => None,
+        };
+        assert!(
+            matches!(judge(429, &header, "not JSON"), Verdict::AccountLimit(_)),
+            "in the head"
+        );
+        let past = body.replace(&ms.to_string(), "1000");
+        assert_eq!(judge(429, &no_header, &past), Verdict::TryAgain(None));
+        let left = body.replace(r#""0""#, r#""3""#);
+        assert_eq!(judge(429, &no_header, &left), Verdict::TryAgain(None));
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_bound() {
+        let middle = |tried| pause(tried, None, 0.5);
+        assert_eq!(middle(1), Duration::from_millis(500));
+        assert_eq!(middle(2), Duration::from_secs(1));
+        assert_eq!(middle(9), Duration::from_secs(8));
+        assert_eq!(pause(1, None, 0.0), Duration::from_millis(375));
+        assert_eq!(pause(1, None, 1.0), Duration::from_millis(625));
+        assert_eq!(pause(3, Some(Duration::ZERO), 1.0), Duration::ZERO);
+    }
+
+    #[test]
+    fn one_model_after_the_other() {
+        let fallbacks = ["b:free".to_owned(), "c:free".to_owned()];
+        let models = |first| {
+            (0..5)
+                .map(|failed| model_of_try(first, &fallbacks, "openrouter/free", failed))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            models("a:free"),
+            ["a:free", "b:free", "c:free", "openrouter/free", "openrouter/free"]
+        );
+        assert_eq!(models("openrouter/free"), ["openrouter/free"; 5]);
+        assert_eq!(models("b:free")[..3], ["b:free", "c:free", "openrouter/free"]);
+    }
+}

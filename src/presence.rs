@@ -1,0 +1,121 @@
+//! Who is still there: clients that leave while their answer is being waited for.
+//!
+//! tiny_http doesn't let us at its sockets, and nothing is being written that could fail. The system knows, though: in
+//! Linux's table of connections (proc(5), `/proc/net/tcp`) those of a client that closed its side are in CLOSE_WAIT or
+//! gone. Elsewhere a leaving is seen at the next write.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crate::life::{Cut, Life};
+
+/// How often is looked while somebody waits.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// Starts the thread that cuts off what nobody waits for any more.
+pub fn start(life: Arc<Life>, port: u16) -> io::Result<()> {
+    if !cfg!(target_os = "linux") {
+        return Ok(());
+    }
+    let look = move || {
+        let mut waited_before = HashSet::new();
+        loop {
+            thread::sleep(INTERVAL);
+            let clients = life.clients();
+            // Most calls end between two looks; only those seen twice are worth a look at the table.
+            let waiting = clients.iter().map(|(peer, _)| *peer).collect::<HashSet<_>>();
+            let some_stay = waiting.iter().any(|peer| waited_before.contains(peer));
+            if some_stay && let Some(present) = present_clients(port) {
+                for (peer, cutter) in clients {
+                    if waited_before.contains(&peer) && !is_present(&present, peer) {
+                        cutter.cut(Cut::ClientLeft);
+                    }
+                }
+            }
+            waited_before = waiting;
+        }
+    };
+    thread::Builder::new()
+        .name("presence".into())
+        .spawn(look)
+        .map(drop)
+}
+
+/// Clients with an open connection to our port; `None` when the system doesn't tell.
+pub fn present_clients(port: u16) -> Option<HashSet<SocketAddr>> {
+    let read = |table: &str| std::fs::read_to_string(table).ok();
+    let (v4, v6) = (read("/proc/net/tcp")?, read("/proc/net/tcp6").unwrap_or_default());
+    let rows = v4.lines().chain(v6.lines()).skip(1);
+    Some(
+        rows.filter_map(|row| established_peer(row, port))
+            .map(canonical)
+            .collect(),
+    )
+}
+
+/// Whether this client is among them.
+pub fn is_present(present: &HashSet<SocketAddr>, peer: SocketAddr) -> bool {
+    present.contains(&canonical(peer))
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// `sl local_address rem_address st …`, addresses as the hexadecimal of their 32-bit words in the machine's byte order.
+fn established_peer(row: &str, port: u16) -> Option<SocketAddr> {
+    const ESTABLISHED: &str = "01";
+    let mut columns = row.split_ascii_whitespace().skip(1);
+    let (local, peer, state) = (columns.next()?, columns.next()?, columns.next()?);
+    let ours = parse_address(local)?.port() == port;
+    if ours && state == ESTABLISHED {
+        parse_address(peer)
+    } else {
+        None
+    }
+}
+
+fn parse_address(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
+    let words = ip
+        .as_bytes()
+        .chunks(8)
+        .map(|word| u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok());
+    let bytes = words
+        .collect::<Option<Vec<_>>>()?
+        .into_iter()
+        .flat_map(u32::to_ne_bytes)
+        .collect::<Vec<_>>();
+    let port = u16::from_str_radix(port, 16).ok()?;
+    if let Ok(v4) = <[u8; 4]>::try_from(&bytes[..]) {
+        return Some((v4, port).into());
+    }
+    Some((<[u8; 16]>::try_from(&bytes[..]).ok()?, port).into())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::net::{Shutdown, TcpListener, TcpStream};
+
+    #[test]
+    fn a_client_that_closed_its_side_is_not_present() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(address) else {
+                continue;
+            };
+            let port = listener.local_addr().unwrap().port();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (_server, peer) = listener.accept().unwrap();
+            assert!(present_clients(port).unwrap().contains(&peer));
+            client.shutdown(Shutdown::Write).unwrap();
+            while present_clients(port).unwrap().contains(&peer) {
+                thread::yield_now();
+            }
+        }
+    }
+}

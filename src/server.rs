@@ -1,0 +1,286 @@
+//! From a connection's request to the thread that answers it.
+
+use std::io;
+use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use tiny_http::Method;
+
+use crate::access;
+use crate::client::{BodyError, Exchange, Reply};
+use crate::crew::Crew;
+use crate::error::ApiError;
+use crate::forward::Relay;
+use crate::gate::{Next, Pass};
+use crate::life::UnderWay;
+use crate::listen;
+use crate::panel;
+use crate::presence;
+use crate::proxy::Proxy;
+use crate::settings::Settings;
+
+/// Stack of a worker: TLS handshakes and JSON need a fraction of it, and only what is used takes memory.
+const WORKER_STACK_BYTES: usize = 512 * 1024;
+/// Uploads that may be read, and small answers that may be written, at once.
+const MAX_CREW: usize = 1024;
+/// How often the gate's thread looks at the settings and the clients of those who wait.
+const GATE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// What a worker does next.
+enum Work {
+    New(Box<Exchange>, UnderWay),
+    /// One that has waited for the account's limit.
+    Resumed(Box<Relay>, Pass, Duration),
+}
+
+/// Hands requests to threads.
+struct Dispatcher {
+    proxy: Arc<Proxy>,
+    crew: Crew,
+    work: Sender<Work>,
+    /// Requests that run or wait for a worker.
+    admitted: AtomicUsize,
+    /// `WORKERS` + `QUEUE`.
+    capacity: usize,
+}
+
+/// Starts all threads that serve these sockets.
+pub fn start(proxy: &Arc<Proxy>, listeners: Vec<TcpListener>) -> io::Result<()> {
+    let listen = proxy.live.snapshot().settings.listen.clone();
+    let (work, jobs) = unbounded();
+    let dispatcher = Arc::new(Dispatcher {
+        proxy: Arc::clone(proxy),
+        crew: Crew::new("crew", MAX_CREW),
+        work,
+        admitted: AtomicUsize::new(0),
+        capacity: listen.workers + listen.queue,
+    });
+    for number in 1..=listen.workers {
+        let (dispatcher, jobs) = (Arc::clone(&dispatcher), jobs.clone());
+        let worker = thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .stack_size(WORKER_STACK_BYTES);
+        worker.spawn(move || dispatcher.work(&jobs))?;
+    }
+    let port = listen::port(&listeners);
+    presence::start(Arc::clone(&proxy.life), port)?;
+    let gatekeeper = Arc::clone(&dispatcher);
+    thread::Builder::new()
+        .name("gate".into())
+        .spawn(move || gatekeeper.keep_gate(port))?;
+    for listener in listeners {
+        let dispatcher = Arc::clone(&dispatcher);
+        listen::serve(
+            listener,
+            Arc::new(move |request| dispatcher.dispatch(Exchange::new(request))),
+        )?;
+    }
+    Ok(())
+}
+
+/// Whether a path leads to the upstream.
+fn needs_worker(path: &str) -> bool {
+    path == "/chat/completions" || path == "/models" || path.starts_with("/models/")
+}
+
+impl Dispatcher {
+    /// Runs in the accept thread, so it waits for nothing.
+    fn dispatch(self: &Arc<Self>, mut exchange: Exchange) {
+        if exchange.body_is_on_its_way() {
+            let dispatcher = Arc::clone(self);
+            return self.crew.take(move || {
+                if dispatcher.read_body(&mut exchange) {
+                    dispatcher.hand_on(exchange);
+                }
+            });
+        }
+        self.hand_on(exchange);
+    }
+
+    fn hand_on(self: &Arc<Self>, exchange: Exchange) {
+        let error = if self.proxy.life.is_stopping() {
+            ApiError::new(
+                503,
+                "shutting_down",
+                "The proxy is stopping. Start it again to go on.",
+            )
+        } else if !needs_worker(&exchange.path) {
+            let proxy = Arc::clone(&self.proxy);
+            return self.crew.take(move || answer_here(&proxy, exchange));
+        } else if self.admitted.fetch_add(1, Ordering::SeqCst) < self.capacity {
+            let under_way = self.proxy.life.begin(exchange.peer);
+            let _ = self.work.send(Work::New(Box::new(exchange), under_way));
+            return;
+        } else {
+            self.admitted.fetch_sub(1, Ordering::SeqCst);
+            let message = "All workers are busy and the queue is full: try again in a moment, or raise WORKERS or QUEUE in .env.";
+            ApiError::new(503, "overloaded", message).retry_after(1)
+        };
+        self.crew.take(move || exchange.reply(Reply::from(&error)));
+    }
+
+    /// Reads what is still on its way, after the checks that need no body. Whether there is something to hand on.
+    fn read_body(&self, exchange: &mut Exchange) -> bool {
+        let snapshot = self.proxy.live.snapshot();
+        let error = match check(exchange, &snapshot.settings) {
+            Err(error) => error,
+            Ok(()) => match exchange.read_body(snapshot.settings.max_body_bytes) {
+                Ok(()) => return true,
+                Err(BodyError::TooLarge) => {
+                    let limit = snapshot.settings.max_body_bytes >> 20;
+                    let message = format!(
+                        "The request body is larger than {limit} MB. Send less, or raise MAX_BODY_MB in .env."
+                    );
+                    ApiError::new(413, "body_too_large", message)
+                }
+                Err(BodyError::Broken) => ApiError::new(
+                    400,
+                    "invalid_json",
+                    "The request body ended early or its chunks are broken.",
+                ),
+            },
+        };
+        exchange.answer(Reply::from(&error));
+        false
+    }
+
+    fn work(&self, jobs: &Receiver<Work>) {
+        while let Ok(job) = jobs.recv() {
+            // A panic is that request's 500, which it sends when it is dropped.
+            let _ = catch_unwind(AssertUnwindSafe(|| match job {
+                Work::New(exchange, under_way) => forward(&self.proxy, *exchange, under_way),
+                Work::Resumed(relay, pass, waited) => relay.resume(&self.proxy, pass, waited),
+            }));
+            self.admitted.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Gives those who wait for the account's limit back to the workers.
+    fn keep_gate(&self, port: u16) {
+        let proxy = &self.proxy;
+        let rules = || {
+            let settings = &proxy.live.snapshot().settings;
+            (settings.max_wait, settings.key.clone())
+        };
+        loop {
+            match proxy.gate.next(GATE_INTERVAL, rules) {
+                Some(Next::Go(relay, pass, waited)) => {
+                    let gone = relay.is_cut_off() || (!waited.is_zero() && client_left(&relay, port));
+                    if gone {
+                        drop(pass); // its leave goes to the next one
+                        self.abandon(relay);
+                        continue;
+                    }
+                    self.admitted.fetch_add(1, Ordering::SeqCst);
+                    let _ = self.work.send(Work::Resumed(Box::new(relay), pass, waited));
+                }
+                Some(Next::TooLate(relay, limit, waited)) => {
+                    let proxy = Arc::clone(proxy);
+                    self.crew.take(move || relay.give_up(&proxy, limit, waited));
+                }
+                None => {}
+            }
+            for relay in proxy.gate.remove(Relay::is_cut_off) {
+                self.abandon(relay);
+            }
+        }
+    }
+
+    fn abandon(&self, relay: Relay) {
+        let proxy = Arc::clone(&self.proxy);
+        self.crew.take(move || relay.abandon(&proxy));
+    }
+}
+
+fn client_left(relay: &Relay, port: u16) -> bool {
+    match (relay.peer(), presence::present_clients(port)) {
+        (Some(peer), Some(present)) => !presence::is_present(&present, peer),
+        _ => false,
+    }
+}
+
+/// 404 and 405, which need nothing but the request line.
+fn check_route(exchange: &Exchange) -> Option<ApiError> {
+    let path = exchange.path.as_str();
+    let get = ["GET", "HEAD"];
+    let allowed: &[&str] = match path {
+        "/chat/completions" => &["POST"],
+        "/" | "/health" | "/models" | "/debug" | "/debug/stats" | "/debug/calls" => &get,
+        _ if path.starts_with("/models/") || path.starts_with("/debug/") => &get,
+        _ => {
+            let message = "Nothing is here. This proxy serves POST /v1/chat/completions, GET /v1/models, GET /health and GET /debug.";
+            return Some(ApiError::new(404, "not_found", message));
+        }
+    };
+    let method = exchange.method.as_str();
+    if exchange.method == Method::Options || allowed.contains(&method) {
+        return None;
+    }
+    let allowed = allowed.join(", ");
+    let message = format!(
+        "{} is not served here. Use {allowed}.",
+        method.chars().take(20).collect::<String>()
+    );
+    Some(ApiError::new(405, "method_not_allowed", message).with("allow", allowed))
+}
+
+/// All that can be refused before the body is read; once for each request.
+fn check(exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiError> {
+    if exchange.checked {
+        return Ok(());
+    }
+    exchange.checked = true;
+    access::check(exchange, settings)?;
+    check_route(exchange).map_or(Ok(()), Err)
+}
+
+/// Everything that needs no upstream.
+fn answer_here(proxy: &Proxy, mut exchange: Exchange) {
+    let snapshot = proxy.live.snapshot();
+    let reply = match check(&mut exchange, &snapshot.settings) {
+        Err(error) => Reply::from(&error),
+        Ok(()) if access::is_preflight(&exchange) => access::preflight(&exchange),
+        Ok(()) => match exchange.path.as_str() {
+            "/health" => panel::health(proxy),
+            "/" => panel::front_page(proxy),
+            _ => panel::answer(proxy, &exchange, &snapshot),
+        },
+    };
+    exchange.reply(reply);
+}
+
+/// Everything that does, on a worker.
+fn forward(proxy: &Proxy, mut exchange: Exchange, under_way: UnderWay) {
+    let snapshot = proxy.live.snapshot();
+    if let Err(error) = check(&mut exchange, &snapshot.settings) {
+        return exchange.reply(Reply::from(&error));
+    }
+    if access::is_preflight(&exchange) {
+        let reply = access::preflight(&exchange);
+        return exchange.reply(reply);
+    }
+    if !exchange.body_is_read() && exchange.read_body(snapshot.settings.max_body_bytes).is_err() {
+        let message = "The request body could not be read.";
+        return exchange.reply(Reply::from(&ApiError::new(400, "invalid_json", message)));
+    }
+    match exchange.path.as_str() {
+        "/chat/completions" => {
+            if let Some(relay) = Relay::begin(proxy, exchange, snapshot, under_way) {
+                relay.run(proxy);
+            }
+        }
+        "/models" => {
+            let reply = proxy.models.list(&snapshot);
+            exchange.reply(reply);
+        }
+        path => {
+            let reply = proxy.models.one(&snapshot, path.trim_start_matches("/models/"));
+            exchange.reply(reply);
+        }
+    }
+}

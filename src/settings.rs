@@ -1,0 +1,729 @@
+//! Every setting of `.env`, checked: a value that is out of range never gets in.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use subtle::ConstantTimeEq;
+use ureq::http::Uri;
+
+use crate::args::Args;
+use crate::free_models;
+
+/// Bytes of a MB, as `MAX_BODY_MB` counts them.
+const MB_BYTES: u64 = 1 << 20;
+
+/// A key or password: its text can be sent and compared, never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself, for the one header that carries it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `given` is the same, in a time that doesn't tell how much of it is.
+    pub fn matches(&self, given: &[u8]) -> bool {
+        self.0.as_bytes().ct_eq(given).into()
+    }
+
+    /// `…abcd`: the last 4 characters, none of a short one.
+    pub fn masked(&self) -> String {
+        match self.0.char_indices().rev().nth(3) {
+            Some((at, _)) if self.0.len() >= 12 => format!("...{}", &self.0[at..]),
+            _ => "...".to_owned(),
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.masked())
+    }
+}
+
+/// A proxy toward the upstream, perhaps with a password in it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProxyUrl {
+    url: Secret,
+    proxy: ureq::Proxy,
+}
+
+impl ProxyUrl {
+    fn parse(url: &str) -> Option<Self> {
+        let proxy = ureq::Proxy::new(url).ok()?;
+        Some(Self {
+            url: Secret(url.to_owned()),
+            proxy,
+        })
+    }
+
+    /// For ureq's configuration.
+    pub fn proxy(&self) -> &ureq::Proxy {
+        &self.proxy
+    }
+
+    /// `host:port`, without user and password.
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.proxy.host(), self.proxy.port())
+    }
+}
+
+impl fmt::Debug for ProxyUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.address())
+    }
+}
+
+/// What needs a restart to change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// `HOST`.
+    pub host: String,
+    /// `PORT`; 0 takes any free one.
+    pub port: u16,
+    /// `WORKERS`: requests that run at once.
+    pub workers: usize,
+    /// `QUEUE`: requests that may wait for a worker.
+    pub queue: usize,
+}
+
+/// The settings in force. Every value has been checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// `HOST`, `PORT`, `WORKERS` and `QUEUE`.
+    pub listen: Listen,
+    /// `OPENROUTER_API_KEY`.
+    pub key: Option<Secret>,
+    /// `CACHE_DIR`, absolute or relative to the current folder.
+    pub cache_dir: Option<PathBuf>,
+    /// `CACHE_KEEP_DAYS`; `None` keeps all.
+    pub cache_keep_days: Option<u32>,
+    /// `MODEL`: free unless `allow_paid_models`.
+    pub model: String,
+    /// `FALLBACK_MODELS`: free unless `allow_paid_models`.
+    pub fallback_models: Vec<String>,
+    /// `ALLOW_PAID_MODELS`.
+    pub allow_paid_models: bool,
+    /// `OPENROUTER_BASE_URL`, without a slash at its end.
+    pub base_url: String,
+    /// `HTTP_PROXY`.
+    pub http_proxy: Option<ProxyUrl>,
+    /// `HTTPS_PROXY`.
+    pub https_proxy: Option<ProxyUrl>,
+    /// `ALL_PROXY`.
+    pub all_proxy: Option<ProxyUrl>,
+    /// `NO_PROXY`, as written.
+    pub no_proxy: String,
+    /// `SSL_CERT_FILE`, and the certificates found in it.
+    pub ssl_cert_file: Option<(PathBuf, Vec<CertificateDer<'static>>)>,
+    /// `PROXY_API_KEY`: what clients must send.
+    pub proxy_api_key: Option<Secret>,
+    /// `ALLOWED_ORIGINS`: lower case, `*` for all.
+    pub allowed_origins: Vec<String>,
+    /// `TEST_MODE`, or `--offline`.
+    pub test_mode: bool,
+    /// `RETRIES`: tries after the first.
+    pub retries: u32,
+    /// `MAX_WAIT`: how long one request may wait for the account's limit.
+    pub max_wait: Duration,
+    /// `MAX_BODY_MB`, in bytes.
+    pub max_body_bytes: u64,
+    /// `UPSTREAM_TIMEOUT`: silence of the upstream that counts as its end.
+    pub upstream_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: Listen {
+                host: "localhost".into(),
+                port: 5000,
+                workers: 64,
+                queue: 256,
+            },
+            key: None,
+            cache_dir: None,
+            cache_keep_days: None,
+            model: free_models::ROUTER.into(),
+            fallback_models: Vec::new(),
+            allow_paid_models: false,
+            base_url: "https://openrouter.ai/api/v1".into(),
+            http_proxy: None,
+            https_proxy: None,
+            all_proxy: None,
+            no_proxy: String::new(),
+            ssl_cert_file: None,
+            proxy_api_key: None,
+            allowed_origins: Vec::new(),
+            test_mode: false,
+            retries: 2,
+            max_wait: Duration::from_secs(65),
+            max_body_bytes: 64 * MB_BYTES,
+            upstream_timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+/// One setting as the console and the panel show it.
+pub struct Shown {
+    /// As in `.env`.
+    pub name: &'static str,
+    /// Its value, secrets masked.
+    pub value: String,
+    /// Takes effect at the next start only.
+    pub needs_restart: bool,
+}
+
+/// Where the values come from.
+pub struct Sources<'a> {
+    /// `.env`, in the order of the file; the last of a name counts.
+    pub file: &'a [(String, String)],
+    /// The process environment.
+    pub environment: &'a dyn Fn(&str) -> Option<String>,
+    /// The command line.
+    pub args: &'a Args,
+    /// The home folder, which relative paths start from.
+    pub home: &'a Path,
+}
+
+impl Sources<'_> {
+    /// `.env` wins over the environment, also with an empty value. Empty means not set.
+    fn get(&self, name: &str) -> Option<String> {
+        let in_file = self.file.iter().rev().find(|(n, _)| n == name);
+        let value = match in_file {
+            Some((_, value)) => Some(value.clone()),
+            None => (self.environment)(name),
+        };
+        value.map(|v| v.trim().to_owned()).filter(|v| !v.is_empty())
+    }
+
+    /// Proxies are commonly set in lower case, but only in the environment.
+    fn get_proxy(&self, name: &str) -> Option<String> {
+        let lower = || (self.environment)(&name.to_ascii_lowercase()).filter(|v| !v.is_empty());
+        match self.file.iter().any(|(n, _)| n == name) {
+            true => self.get(name),
+            false => self.get(name).or_else(lower),
+        }
+    }
+}
+
+impl Settings {
+    /// Reads every setting. One that is out of range keeps the value of `last_good` and adds a sentence to the list.
+    pub fn read(sources: &Sources<'_>, last_good: &Settings) -> (Settings, Vec<String>) {
+        let default = Settings::default();
+        let mut reader = Reader {
+            sources,
+            complaints: Vec::new(),
+        };
+        let r = &mut reader;
+        let bool = "true or false";
+
+        let allow_paid_models = r.read(
+            "ALLOW_PAID_MODELS",
+            bool,
+            parse_bool,
+            false,
+            last_good.allow_paid_models,
+        );
+        let free = |id: &str| allow_paid_models || free_models::is_free(id);
+        let model_range = if allow_paid_models {
+            "a model's id"
+        } else {
+            "openrouter/free or a model whose id ends in :free (ALLOW_PAID_MODELS=true lifts this)"
+        };
+        // Once paid models are forbidden again, a paid one that was good before isn't any more.
+        let good = |id: &String| free(id);
+        let last_model = Some(&last_good.model)
+            .filter(|id| good(id))
+            .unwrap_or(&default.model);
+        let last_fallback = last_good
+            .fallback_models
+            .iter()
+            .filter(|id| good(id))
+            .cloned()
+            .collect();
+
+        let settings = Settings {
+            listen: Listen {
+                host: r.read(
+                    "HOST",
+                    "localhost, an IP address or a host name",
+                    parse_host,
+                    default.listen.host.clone(),
+                    last_good.listen.host.clone(),
+                ),
+                port: r.read(
+                    "PORT",
+                    "a number from 0 to 65535",
+                    |v| v.parse().ok(),
+                    default.listen.port,
+                    last_good.listen.port,
+                ),
+                workers: r.read(
+                    "WORKERS",
+                    "a number from 1 to 4096",
+                    in_range(1, 4096),
+                    default.listen.workers,
+                    last_good.listen.workers,
+                ),
+                queue: r.read(
+                    "QUEUE",
+                    "a number from 0 to 100000",
+                    in_range(0, 100_000),
+                    default.listen.queue,
+                    last_good.listen.queue,
+                ),
+            },
+            key: r.read(
+                "OPENROUTER_API_KEY",
+                "the key as OpenRouter shows it, without blanks",
+                |v| parse_key(v).map(Some),
+                None,
+                last_good.key.clone(),
+            ),
+            cache_dir: r.read(
+                "CACHE_DIR",
+                "a folder",
+                |v| Some(Some(sources.home.join(v))),
+                None,
+                None,
+            ),
+            cache_keep_days: r.read(
+                "CACHE_KEEP_DAYS",
+                "a number of days from 1 to 36500",
+                |v| in_range(1, 36_500)(v).map(|d| Some(d as u32)),
+                None,
+                last_good.cache_keep_days,
+            ),
+            model: r.read(
+                "MODEL",
+                model_range,
+                |v| Some(v.to_owned()).filter(good),
+                default.model.clone(),
+                last_model.clone(),
+            ),
+            fallback_models: r.read(
+                "FALLBACK_MODELS",
+                model_range,
+                |v| list(v).map(|id| Some(id.to_owned()).filter(good)).collect(),
+                Vec::new(),
+                last_fallback,
+            ),
+            allow_paid_models,
+            base_url: r.read(
+                "OPENROUTER_BASE_URL",
+                "an address such as https://openrouter.ai/api/v1",
+                parse_base_url,
+                default.base_url.clone(),
+                last_good.base_url.clone(),
+            ),
+            http_proxy: r.read_proxy("HTTP_PROXY", &last_good.http_proxy),
+            https_proxy: r.read_proxy("HTTPS_PROXY", &last_good.https_proxy),
+            all_proxy: r.read_proxy("ALL_PROXY", &last_good.all_proxy),
+            no_proxy: sources.get_proxy("NO_PROXY").unwrap_or_default(),
+            ssl_cert_file: r.read(
+                "SSL_CERT_FILE",
+                "a PEM file with certificates",
+                |v| read_certificates(&sources.home.join(v)).map(Some),
+                None,
+                last_good.ssl_cert_file.clone(),
+            ),
+            proxy_api_key: r.read(
+                "PROXY_API_KEY",
+                "printable ASCII without blanks",
+                |v| parse_key(v).map(Some),
+                None,
+                last_good.proxy_api_key.clone(),
+            ),
+            allowed_origins: r.read(
+                "ALLOWED_ORIGINS",
+                "origins such as https://app.example.com, with commas between them, or *",
+                parse_origins,
+                Vec::new(),
+                last_good.allowed_origins.clone(),
+            ),
+            test_mode: sources.args.offline
+                || r.read("TEST_MODE", bool, parse_bool, false, last_good.test_mode),
+            retries: r.read(
+                "RETRIES",
+                "a number from 0 to 10",
+                |v| in_range(0, 10)(v).map(|n| n as u32),
+                default.retries,
+                last_good.retries,
+            ),
+            max_wait: r.read(
+                "MAX_WAIT",
+                "seconds from 0 to 86400",
+                seconds(0.0),
+                default.max_wait,
+                last_good.max_wait,
+            ),
+            max_body_bytes: r.read(
+                "MAX_BODY_MB",
+                "a number from 1 to 1024",
+                |v| in_range(1, 1024)(v).map(|n| n as u64 * MB_BYTES),
+                default.max_body_bytes,
+                last_good.max_body_bytes,
+            ),
+            upstream_timeout: r.read(
+                "UPSTREAM_TIMEOUT",
+                "seconds from 0.1 to 86400",
+                seconds(0.1),
+                default.upstream_timeout,
+                last_good.upstream_timeout,
+            ),
+        };
+        let mut settings = settings;
+        if let Some(host) = &sources.args.host {
+            settings.listen.host.clone_from(host);
+        }
+        if let Some(port) = sources.args.port {
+            settings.listen.port = port;
+        }
+        (settings, reader.complaints)
+    }
+
+    /// The proxy that requests to the upstream go through.
+    pub fn proxy(&self) -> Option<&ProxyUrl> {
+        let uri = self.base_url.parse::<Uri>().ok()?;
+        let https = uri.scheme_str() == Some("https");
+        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
+        if bypasses_proxy(&self.no_proxy, uri.host()?, port) {
+            return None;
+        }
+        let own = if https {
+            &self.https_proxy
+        } else {
+            &self.http_proxy
+        };
+        own.as_ref()
+            .or(self.all_proxy.as_ref())
+            .or(self.http_proxy.as_ref())
+    }
+
+    /// Every setting in the order of the README, for people to read.
+    pub fn shown(&self) -> Vec<Shown> {
+        let or_none = |value: Option<String>| value.unwrap_or_else(|| "not set".into());
+        let proxy = |proxy: &Option<ProxyUrl>| or_none(proxy.as_ref().map(ProxyUrl::address));
+        let seconds = |d: Duration| d.as_secs_f64().to_string();
+        let path = |p: &Path| p.display().to_string();
+        let entry = |name, value| Shown {
+            name,
+            value,
+            needs_restart: matches!(name, "HOST" | "PORT" | "WORKERS" | "QUEUE"),
+        };
+        vec![
+            entry(
+                "OPENROUTER_API_KEY",
+                or_none(self.key.as_ref().map(Secret::masked)),
+            ),
+            entry("CACHE_DIR", or_none(self.cache_dir.as_deref().map(path))),
+            entry("MODEL", self.model.clone()),
+            entry("HOST", self.listen.host.clone()),
+            entry("PORT", self.listen.port.to_string()),
+            entry("OPENROUTER_BASE_URL", self.base_url.clone()),
+            entry("HTTP_PROXY", proxy(&self.http_proxy)),
+            entry("HTTPS_PROXY", proxy(&self.https_proxy)),
+            entry("ALL_PROXY", proxy(&self.all_proxy)),
+            entry(
+                "NO_PROXY",
+                or_none(Some(self.no_proxy.clone()).filter(|v| !v.is_empty())),
+            ),
+            entry(
+                "SSL_CERT_FILE",
+                or_none(self.ssl_cert_file.as_ref().map(|(p, _)| path(p))),
+            ),
+            entry(
+                "PROXY_API_KEY",
+                or_none(self.proxy_api_key.as_ref().map(Secret::masked)),
+            ),
+            entry(
+                "ALLOWED_ORIGINS",
+                or_none(Some(self.allowed_origins.join(", ")).filter(|v| !v.is_empty())),
+            ),
+            entry("ALLOW_PAID_MODELS", self.allow_paid_models.to_string()),
+            entry("RETRIES", self.retries.to_string()),
+            entry(
+                "FALLBACK_MODELS",
+                or_none(Some(self.fallback_models.join(", ")).filter(|v| !v.is_empty())),
+            ),
+            entry("MAX_WAIT", seconds(self.max_wait)),
+            entry("TEST_MODE", self.test_mode.to_string()),
+            entry("WORKERS", self.listen.workers.to_string()),
+            entry("QUEUE", self.listen.queue.to_string()),
+            entry("MAX_BODY_MB", (self.max_body_bytes / MB_BYTES).to_string()),
+            entry("UPSTREAM_TIMEOUT", seconds(self.upstream_timeout)),
+            entry(
+                "CACHE_KEEP_DAYS",
+                self.cache_keep_days.map_or("all".into(), |d| d.to_string()),
+            ),
+        ]
+    }
+
+    /// What is different in `newer`, a line each.
+    pub fn changes(&self, newer: &Settings) -> Vec<String> {
+        let secrets = |s: &Settings| {
+            [
+                ("OPENROUTER_API_KEY", s.key.clone()),
+                ("PROXY_API_KEY", s.proxy_api_key.clone()),
+                ("HTTP_PROXY", s.http_proxy.as_ref().map(|p| p.url.clone())),
+                ("HTTPS_PROXY", s.https_proxy.as_ref().map(|p| p.url.clone())),
+                ("ALL_PROXY", s.all_proxy.as_ref().map(|p| p.url.clone())),
+            ]
+        };
+        let differ = |name: &str| {
+            let pairs = secrets(self).into_iter().zip(secrets(newer));
+            pairs
+                .into_iter()
+                .any(|(old, new)| old.0 == name && old.1 != new.1)
+        };
+        let pairs = self.shown().into_iter().zip(newer.shown());
+        pairs
+            .filter(|(old, new)| old.value != new.value || differ(new.name))
+            .map(|(_, new)| match new.needs_restart {
+                true => format!("{} = {} (needs a restart)", new.name, new.value),
+                false => format!("{} = {}", new.name, new.value),
+            })
+            .collect()
+    }
+}
+
+struct Reader<'a> {
+    sources: &'a Sources<'a>,
+    complaints: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// `range` says what would be right, in the words of a sentence that begins with "must be".
+    fn read<T>(
+        &mut self,
+        name: &str,
+        range: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+        default: T,
+        last_good: T,
+    ) -> T {
+        let Some(text) = self.sources.get(name) else {
+            return default;
+        };
+        parse(&text).unwrap_or_else(|| {
+            self.complain(name, range);
+            last_good
+        })
+    }
+
+    fn read_proxy(&mut self, name: &str, last_good: &Option<ProxyUrl>) -> Option<ProxyUrl> {
+        let url = self.sources.get_proxy(name)?;
+        let proxy = ProxyUrl::parse(&url);
+        if proxy.is_none() {
+            self.complain(
+                name,
+                "an address such as http://127.0.0.1:7890 or socks5://user:password@host:1080",
+            );
+            return last_good.clone();
+        }
+        proxy
+    }
+
+    /// The value isn't repeated: it may be a secret in the wrong place.
+    fn complain(&mut self, name: &str, range: &str) {
+        self.complaints
+            .push(format!("{name} must be {range}; it stays as it was"));
+    }
+}
+
+fn parse_bool(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Some(true),
+        "false" | "0" | "no" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+fn in_range(min: usize, max: usize) -> impl Fn(&str) -> Option<usize> {
+    move |value| value.parse().ok().filter(|n| (min..=max).contains(n))
+}
+
+fn seconds(min: f64) -> impl Fn(&str) -> Option<Duration> {
+    move |value| {
+        let seconds = value.parse::<f64>().ok()?;
+        (min..=86_400.0)
+            .contains(&seconds)
+            .then(|| Duration::from_secs_f64(seconds))
+    }
+}
+
+fn list(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).filter(|v| !v.is_empty())
+}
+
+/// A key goes into a header: visible ASCII only. People paste it with its `Bearer`.
+fn parse_key(value: &str) -> Option<Secret> {
+    let key = value.strip_prefix("Bearer ").unwrap_or(value).trim();
+    let visible = !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic());
+    visible.then(|| Secret(key.to_owned()))
+}
+
+fn parse_host(value: &str) -> Option<String> {
+    let host = value
+        .strip_prefix('[')
+        .and_then(|v| v.strip_suffix(']'))
+        .unwrap_or(value);
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b".:-_%".contains(&b);
+    (!host.is_empty() && host.bytes().all(plain)).then(|| host.to_owned())
+}
+
+fn parse_base_url(value: &str) -> Option<String> {
+    let url = value.trim_end_matches('/');
+    let url = url.strip_suffix("/chat/completions").unwrap_or(url);
+    let uri = url.parse::<Uri>().ok()?;
+    let http = matches!(uri.scheme_str(), Some("http" | "https"));
+    let plain = uri.query().is_none() && !uri.authority()?.as_str().contains('@');
+    (http && plain && !uri.host()?.is_empty()).then(|| url.to_owned())
+}
+
+fn parse_origins(value: &str) -> Option<Vec<String>> {
+    list(value)
+        .map(|origin| {
+            let origin = origin.trim_end_matches('/').to_ascii_lowercase();
+            (origin == "*" || origin.contains("://")).then_some(origin)
+        })
+        .collect()
+}
+
+fn read_certificates(path: &Path) -> Option<(PathBuf, Vec<CertificateDer<'static>>)> {
+    let certificates = CertificateDer::pem_file_iter(path).ok()?;
+    let certificates = certificates.collect::<Result<Vec<_>, _>>().ok()?;
+    (!certificates.is_empty()).then(|| (path.to_owned(), certificates))
+}
+
+/// `NO_PROXY`: hosts (their subdomains too), `.domains`, `host:port`, `*`.
+fn bypasses_proxy(no_proxy: &str, host: &str, port: u16) -> bool {
+    let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
+    list(no_proxy).any(|entry| {
+        let entry = entry.to_ascii_lowercase();
+        if entry == "*" {
+            return true;
+        }
+        // A bare IPv6 address has colons of its own.
+        let (name, entry_port) = match entry.rsplit_once(':') {
+            Some((name, port)) if !name.contains(':') || name.ends_with(']') => (name, Some(port)),
+            _ => (entry.as_str(), None),
+        };
+        let name = name.trim_matches(['[', ']']);
+        let domain = name.trim_start_matches("*.").trim_start_matches('.');
+        let same = host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+        same && entry_port.is_none_or(|p| p.parse() == Ok(port))
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests_support {
+    /// A key for tests elsewhere.
+    pub(crate) fn secret(text: &str) -> super::Secret {
+        super::Secret(text.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_over(text: &str, last_good: &Settings) -> (Settings, Vec<String>) {
+        let (file, bad) = crate::env_file::parse(text);
+        assert!(bad.is_empty());
+        let sources = Sources {
+            file: &file,
+            environment: &|name| (name == "http_proxy").then(|| "http://env:1".into()),
+            args: &Args::default(),
+            home: Path::new("/home/me"),
+        };
+        Settings::read(&sources, last_good)
+    }
+
+    fn read(text: &str) -> Settings {
+        let (settings, complaints) = read_over(text, &Settings::default());
+        assert_eq!(complaints, Vec::<String>::new());
+        settings
+    }
+
+    #[test]
+    fn out_of_range_keeps_the_last_good_value() {
+        let last_good = read("RETRIES=5\nMODEL=a/b:free\nUPSTREAM_TIMEOUT=7");
+        let (settings, complaints) = read_over(
+            "RETRIES=11\nMODEL=openai/gpt-4o\nUPSTREAM_TIMEOUT=never\nPORT=70000",
+            &last_good,
+        );
+        assert_eq!(settings.retries, 5);
+        assert_eq!(settings.model, "a/b:free");
+        assert_eq!(settings.upstream_timeout, Duration::from_secs(7));
+        assert_eq!(settings.listen.port, 5000);
+        assert_eq!(complaints.len(), 4, "{complaints:?}");
+        let (settings, _) = read_over("", &last_good);
+        assert_eq!(settings.retries, 2, "a setting taken away has its default again");
+    }
+
+    #[test]
+    fn a_paid_model_doesnt_outlive_its_permission() {
+        let paid = read("ALLOW_PAID_MODELS=true\nMODEL=openai/gpt-4o\nFALLBACK_MODELS=a/b,c/d:free");
+        assert_eq!(paid.model, "openai/gpt-4o");
+        let (settings, complaints) = read_over("MODEL=openai/gpt-4o\nFALLBACK_MODELS=a/b,c/d:free", &paid);
+        assert_eq!(settings.model, "openrouter/free");
+        assert_eq!(settings.fallback_models, ["c/d:free"]);
+        assert_eq!(complaints.len(), 2);
+    }
+
+    #[test]
+    fn secrets_are_never_shown() {
+        let text = "OPENROUTER_API_KEY=sk-or-v1-secret-abcd\nPROXY_API_KEY=hunter2\nHTTPS_PROXY=http://me:pa55@host:8080";
+        let settings = read(text);
+        let shown = settings.shown().into_iter().map(|s| s.value).collect::<String>();
+        for text in [shown, format!("{settings:?}")] {
+            for secret in ["sk-or-v1", "secret", "hunter2", "pa55"] {
+                assert!(!text.contains(secret), "{secret} in {text}");
+            }
+            assert!(text.contains("...abcd"));
+        }
+    }
+
+    #[test]
+    fn a_changed_secret_with_the_same_end_is_a_change() {
+        let old = read("OPENROUTER_API_KEY=sk-or-v1-aaaaaaaa-1234");
+        let new = read("OPENROUTER_API_KEY=sk-or-v1-bbbbbbbb-1234\nPORT=1");
+        let expected = ["OPENROUTER_API_KEY = ...1234", "PORT = 1 (needs a restart)"];
+        assert_eq!(old.changes(&new), expected);
+    }
+
+    #[test]
+    fn which_proxy_is_used() {
+        let via = |text: &str| read(text).proxy().map(ProxyUrl::address);
+        assert_eq!(via(""), Some("env:1".into()), "lower case, from the environment");
+        assert_eq!(via("HTTP_PROXY="), None, ".env wins, also with nothing");
+        assert_eq!(via("HTTP_PROXY=127.0.0.1:7890"), Some("127.0.0.1:7890".into()));
+        assert_eq!(via("ALL_PROXY=socks5h://s:1080"), Some("s:1080".into()));
+        assert_eq!(via("HTTPS_PROXY=http://h:2\nNO_PROXY=x, .openrouter.ai"), None);
+        let http = "OPENROUTER_BASE_URL=http://up:81/v1\nHTTPS_PROXY=http://h:2\nHTTP_PROXY=http://p:3\n";
+        assert_eq!(via(http), Some("p:3".into()));
+        assert_eq!(via(&format!("{http}NO_PROXY=up:80")), Some("p:3".into()));
+        assert_eq!(via(&format!("{http}NO_PROXY=up:81")), None);
+        assert!(bypasses_proxy("::1", "[::1]", 80));
+        assert!(!bypasses_proxy("ample.com", "example.com", 80));
+    }
+
+    #[test]
+    fn base_urls() {
+        assert_eq!(
+            read("OPENROUTER_BASE_URL=http://h:1/v1/").base_url,
+            "http://h:1/v1"
+        );
+        let full = read("OPENROUTER_BASE_URL=https://h/api/v1/chat/completions");
+        assert_eq!(full.base_url, "https://h/api/v1");
+        for bad in ["h:1/v1", "ftp://h/", "http://u:p@h/", "http://"] {
+            assert_eq!(parse_base_url(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Server-sent events as they arrive: any number of bytes at a time, any of the three line ends.
+//! <https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream>
+
+/// Data of one event beyond this is counted, not kept: only images are longer, and nothing decides by them.
+const MAX_DATA_BYTES: usize = 16 << 20;
+/// What is held back of a stream before its first event is complete.
+const MAX_HELD_BYTES: usize = 1 << 20;
+/// An event buffer that has grown beyond this is given back.
+const KEPT_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Puts events together.
+#[derive(Debug, Default)]
+pub struct Events {
+    line: Vec<u8>,
+    data: Vec<u8>,
+    has_data: bool,
+    too_long: bool,
+    after_cr: bool,
+}
+
+/// What a part of the stream turned out to be.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Part {
+    /// The line goes on, or its end was already known.
+    Unfinished,
+    /// A comment, or a blank line after no field.
+    Nothing,
+    /// A field of an event that isn't complete yet.
+    Field,
+    /// The blank line after an event without data.
+    NoData,
+    /// The blank line after an event with data.
+    Event,
+}
+
+impl Events {
+    /// Takes what has arrived and calls `on_event` with the data of each event that it completes. Data that is not
+    /// UTF-8 or too long is `None`.
+    pub fn feed(&mut self, mut bytes: &[u8], mut on_event: impl FnMut(Option<&str>)) {
+        while !bytes.is_empty() {
+            let (taken, part) = self.take_line(bytes);
+            bytes = &bytes[taken..];
+            if part == Part::Event {
+                on_event(self.event());
+            }
+        }
+    }
+
+    /// The data of the event that has just been completed.
+    fn event(&mut self) -> Option<&str> {
+        match self.too_long {
+            true => None,
+            false => std::str::from_utf8(&self.data).ok(),
+        }
+    }
+
+    /// Whether the stream stands in the middle of a line.
+    pub fn in_a_line(&self) -> bool {
+        !self.line.is_empty()
+    }
+
+    /// Takes bytes up to the end of a line, if there is one.
+    fn take_line(&mut self, bytes: &[u8]) -> (usize, Part) {
+        if std::mem::take(&mut self.after_cr) && bytes[0] == b'\n' {
+            return (1, Part::Unfinished);
+        }
+        if self.line.is_empty() && !self.has_data {
+            self.reset_data();
+        }
+        let Some(end) = memchr::memchr2(b'\n', b'\r', bytes) else {
+            self.extend_line(bytes);
+            return (bytes.len(), Part::Unfinished);
+        };
+        self.extend_line(&bytes[..end]);
+        self.after_cr = bytes[end] == b'\r';
+        let part = self.end_line();
+        self.line.clear();
+        (end + 1, part)
+    }
+
+    fn extend_line(&mut self, bytes: &[u8]) {
+        let room = MAX_DATA_BYTES - self.line.len();
+        self.line.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.too_long |= bytes.len() > room;
+    }
+
+    fn end_line(&mut self) -> Part {
+        if self.line.is_empty() {
+            return match std::mem::take(&mut self.has_data) {
+                true => Part::Event,
+                false => Part::NoData,
+            };
+        }
+        if self.line[0] == b':' {
+            return Part::Nothing;
+        }
+        let value = match self.line.strip_prefix(b"data") {
+            Some([]) => Some(&[][..]),
+            Some([b':', b' ', value @ ..] | [b':', value @ ..]) => Some(value),
+            _ => None,
+        };
+        if let Some(value) = value {
+            if !self.has_data {
+                self.data.clear();
+            } else {
+                self.data.push(b'\n');
+            }
+            self.has_data = true;
+            match self.data.len() + value.len() <= MAX_DATA_BYTES {
+                true => self.data.extend_from_slice(value),
+                false => self.too_long = true,
+            }
+        }
+        Part::Field
+    }
+
+    fn reset_data(&mut self) {
+        self.too_long = false;
+        if self.data.capacity() > KEPT_BUFFER_BYTES || self.line.capacity() > KEPT_BUFFER_BYTES {
+            self.data = Vec::new();
+            self.line = Vec::new();
+        }
+    }
+}
+
+/// The beginning of a stream, up to the end of its first data event: comments go on at once, the rest is held until it
+/// is known whether the event is an error.
+#[derive(Debug, Default)]
+pub struct Prelude {
+    events: Events,
+    held: Vec<u8>,
+}
+
+/// What [`Prelude::feed`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// No data event is complete yet.
+    NothingYet,
+    /// The first data event, as far as it is text.
+    First(Option<String>),
+}
+
+impl Prelude {
+    /// Takes what has arrived. What may go on at once is appended to `pass`.
+    pub fn feed(&mut self, bytes: &[u8], pass: &mut Vec<u8>) -> Found {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (taken, part) = self.events.take_line(rest);
+            let (piece, after) = rest.split_at(taken);
+            rest = after;
+            let in_comment = self.events.line.first() == Some(&b':');
+            let harmless = match part {
+                Part::Unfinished => in_comment || !self.events.in_a_line(),
+                Part::Nothing | Part::NoData => true,
+                Part::Field | Part::Event => false,
+            };
+            if self.held.is_empty() && harmless {
+                pass.extend_from_slice(piece);
+                continue;
+            }
+            self.held.extend_from_slice(piece);
+            if part == Part::NoData {
+                pass.append(&mut self.held);
+            }
+            if part == Part::Event || self.held.len() > MAX_HELD_BYTES {
+                let first = match part {
+                    Part::Event => self.events.event().map(str::to_owned),
+                    _ => None, // no error is as long as this
+                };
+                self.held.extend_from_slice(rest);
+                return Found::First(first);
+            }
+        }
+        Found::NothingYet
+    }
+
+    /// What was held back, to be handed on and fed to new [`Events`].
+    pub fn into_held(self) -> Vec<u8> {
+        self.held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STREAM: &str = ": OPENROUTER PROCESSING\n\nevent: x\r\ndata: {\"a\":\r\ndata:1}\r\n\r\n: c\rdata\rid: 1\r\r\ndata: [DONE]\n\ndata: cut";
+
+    #[test]
+    fn any_cut_gives_the_same_events() {
+        for size in [1, 2, 3, 7, 1000] {
+            let mut events = Events::default();
+            let mut seen = Vec::new();
+            for piece in STREAM.as_bytes().chunks(size) {
+                events.feed(piece, |data| seen.push(data.unwrap().to_owned()));
+            }
+            assert_eq!(seen, ["{\"a\":\n1}", "", "[DONE]"], "{size} at a time");
+            assert!(events.in_a_line());
+        }
+    }
+
+    #[test]
+    fn data_that_is_no_text_or_too_long_is_not_shown() {
+        let mut events = Events::default();
+        let mut seen = Vec::new();
+        let long = format!("data: {}\n\n", "x".repeat(MAX_DATA_BYTES));
+        for piece in [b"data: \xFF\n\n".as_slice(), long.as_bytes(), b"data: ok\n\n"] {
+            events.feed(piece, |data| seen.push(data.map(str::to_owned)));
+        }
+        assert_eq!(seen, [None, None, Some("ok".to_owned())]);
+    }
+
+    #[test]
+    fn comments_pass_and_the_first_event_is_held() {
+        for size in [1, 2, 5, 1000] {
+            let stream = ": one\n\n: two\r\n\r\nretry: 1\n\nid: 7\ndata: first\n\ndata: next";
+            let mut prelude = Prelude::default();
+            let mut pass = Vec::new();
+            let mut fed = 0;
+            let found = stream.as_bytes().chunks(size).find_map(|piece| {
+                fed += piece.len();
+                match prelude.feed(piece, &mut pass) {
+                    Found::NothingYet => None,
+                    found => Some(found),
+                }
+            });
+            assert_eq!(found, Some(Found::First(Some("first".into()))));
+            assert_eq!(pass, b": one\n\n: two\r\n\r\nretry: 1\n\n", "{size} at a time");
+            let held = prelude.into_held();
+            assert_eq!([pass, held].concat(), &stream.as_bytes()[..fed]);
+        }
+    }
+
+    #[test]
+    fn a_comment_is_handed_on_before_its_end() {
+        let mut prelude = Prelude::default();
+        let mut pass = Vec::new();
+        assert_eq!(prelude.feed(b": OPENR", &mut pass), Found::NothingYet);
+        assert_eq!(pass, b": OPENR");
+    }
+}

@@ -1,0 +1,218 @@
+//! From the command line to a running proxy, and from Ctrl+C to its end.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded};
+
+use crate::access;
+use crate::args::Args;
+use crate::calls::Calls;
+use crate::console::{self, print_line, say};
+use crate::env_file;
+use crate::files::{self, Files};
+use crate::listen::{self, ListenError};
+use crate::live::{Live, Snapshot};
+use crate::panel;
+use crate::proxy::Proxy;
+use crate::server;
+use crate::watcher;
+
+/// The exit status after a second Ctrl+C, as shells number it: 128 + SIGINT.
+const INTERRUPTED: i32 = 130;
+/// What was queued for a disk that hangs is given up after this.
+const FLUSH_LIMIT: Duration = Duration::from_secs(5);
+/// How long another program on our port may take to say who it is.
+const WHO_ARE_YOU_LIMIT: Duration = Duration::from_millis(1000);
+
+/// A proxy that serves.
+pub struct Running {
+    proxy: Arc<Proxy>,
+    signals: Receiver<()>,
+}
+
+/// Starts everything. An error is one sentence for the user: what is wrong and the way out.
+pub fn start(args: Args) -> Result<Running, String> {
+    let home = home_folder(&args)?;
+    // Two descriptors a connection; the usual soft limit is for programs that use select(2).
+    #[cfg(unix)]
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    tell_of_panics();
+    let signals = signals()?;
+    let live = Arc::new(Live::start(home, args));
+    let snapshot = live.snapshot();
+    let listen = &snapshot.settings.listen;
+    if !access::is_loopback_host(&listen.host) && snapshot.settings.proxy_api_key.is_none() {
+        return Err(format!(
+            "HOST={} lets other machines in, and every one of them could use your key. Set PROXY_API_KEY in .env to a \
+             key that they must send, or leave HOST out.",
+            listen.host
+        ));
+    }
+    let listeners = listen::bind(listen).map_err(|error| explain(&error))?;
+    let files = Files::start(Arc::clone(&live)).map_err(no_thread)?;
+    let proxy = Arc::new(Proxy::new(Arc::clone(&live), Calls::new(files)));
+    greet(&live, &snapshot, &listeners);
+    server::start(&proxy, listeners).map_err(no_thread)?;
+    watcher::start(live).map_err(no_thread)?;
+    Ok(Running { proxy, signals })
+}
+
+fn no_thread(error: std::io::Error) -> String {
+    format!("the system gives no more threads ({error}). Close other programs or lower WORKERS in .env.")
+}
+
+impl Running {
+    /// Serves until the first signal, then ends in order; a second signal ends it at once.
+    pub fn until_stopped(self) -> ExitCode {
+        let _ = self.signals.recv();
+        say("stopping: requests under way get 10 s to finish (Ctrl+C again to stop at once)");
+        self.proxy.life.stop();
+        let signals = self.signals;
+        let _ = thread::Builder::new().name("stop".into()).spawn(move || {
+            if signals.recv().is_ok() {
+                std::process::exit(INTERRUPTED);
+            }
+        });
+        self.proxy.life.wait_for_all();
+        if !self.proxy.calls.files().flush(FLUSH_LIMIT) {
+            say("some debug files could not be saved: the disk didn't answer");
+        }
+        say("stopped");
+        console::flush();
+        ExitCode::SUCCESS
+    }
+}
+
+/// `--dir`, or where a `.env` is, or the current folder.
+fn home_folder(args: &Args) -> Result<PathBuf, String> {
+    if let Some(dir) = &args.dir {
+        let missing = || format!("--dir {}: there is no such folder.", dir.display());
+        return if dir.is_dir() {
+            Ok(dir.clone())
+        } else {
+            Err(missing())
+        };
+    }
+    let current = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
+    let executable = std::env::current_exe().ok();
+    let beside = executable.as_deref().and_then(Path::parent);
+    let holds_env = |dir: &Path| dir.join(env_file::NAME).is_file();
+    match beside {
+        Some(beside) if !holds_env(&current) && holds_env(beside) => Ok(beside.to_owned()),
+        _ => Ok(current),
+    }
+}
+
+/// Ctrl+C, SIGTERM, SIGHUP, and on Windows the closing of the console window.
+fn signals() -> Result<Receiver<()>, String> {
+    let (signal, signals) = bounded(2);
+    ctrlc::set_handler(move || {
+        let _ = signal.try_send(());
+    })
+    .map_err(|e| format!("signals can't be handled: {e}."))?;
+    Ok(signals)
+}
+
+/// A panic is told in one line. One in tiny_http's threads, which bear no name, may have ended accepting.
+fn tell_of_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let current = thread::current();
+        match current.name() {
+            Some(name) => say(format_args!(
+                "internal error in {name} at {place}; other requests are not affected"
+            )),
+            None => listen::check_servers(),
+        }
+    }));
+}
+
+fn greet(live: &Live, snapshot: &Snapshot, listeners: &[TcpListener]) {
+    let settings = &snapshot.settings;
+    let port = listen::port(listeners);
+    let host = match settings.listen.host.as_str() {
+        "0.0.0.0" | "::" => "localhost".to_owned(),
+        host if host.contains(':') => format!("[{host}]"),
+        host => host.to_owned(),
+    };
+    let line = |name: &str, value: String| print_line(format!("  {name:<9}{value}"));
+    print_line(format!("local-api-proxy {}", env!("CARGO_PKG_VERSION")));
+    line("address", format!("http://{host}:{port}/v1"));
+    line("model", settings.model.clone());
+    line(
+        "key",
+        match (&settings.key, settings.test_mode) {
+            (_, true) => "none needed: the built-in test model answers (TEST_MODE)".into(),
+            (Some(key), _) => key.masked(),
+            (None, _) => format!(
+                "MISSING: put OPENROUTER_API_KEY=sk-or-v1-... into {} (free keys: https://openrouter.ai/keys)",
+                live.home().join(env_file::NAME).display()
+            ),
+        },
+    );
+    line(
+        "debug",
+        match (snapshot.debug, &settings.cache_dir) {
+            (false, _) => "off (create an empty file DEBUG_MODE.txt to switch it on)".into(),
+            (true, None) => "on; no files are saved (CACHE_DIR is not set)".into(),
+            (true, Some(dir)) => format!("on, files in {}", dir.display()),
+        },
+    );
+    if snapshot.debug {
+        line("panel", format!("http://{host}:{port}/debug"));
+    }
+    if let Some(dir) = &settings.cache_dir
+        && let Err(error) = files::check_writable(dir)
+    {
+        say(format_args!(
+            "CACHE_DIR: nothing can be saved in {}: {error}. Choose another folder in .env",
+            dir.display()
+        ));
+    }
+}
+
+/// A taken port is taken by whom? Often by the proxy itself, started twice.
+fn explain(error: &ListenError) -> String {
+    if let ListenError::Taken(address) = error
+        && runs_there(*address)
+    {
+        let port = address.port();
+        return format!(
+            "local-api-proxy is already running at http://localhost:{port}/v1. Use that one, or stop it first; to run a \
+             second one, give it another PORT."
+        );
+    }
+    error.to_string()
+}
+
+fn runs_there(address: SocketAddr) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&address, WHO_ARE_YOU_LIMIT)?;
+        stream.set_read_timeout(Some(WHO_ARE_YOU_LIMIT))?;
+        stream.set_write_timeout(Some(WHO_ARE_YOU_LIMIT))?;
+        stream.write_all(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.take(4096).read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.contains(&format!(r#""name":"{}""#, panel::NAME)))
+}
+
+/// Prints what was asked for, and nothing when nobody listens.
+pub fn print(text: &str) -> ExitCode {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+/// One sentence on why it doesn't start.
+pub fn fail(reason: &str) -> ExitCode {
+    console::flush();
+    let _ = writeln!(std::io::stderr(), "local-api-proxy: {reason}");
+    ExitCode::FAILURE
+}

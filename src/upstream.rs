@@ -1,0 +1,443 @@
+//! The upstream: its addresses, its connections, and one call to it.
+//!
+//! Each idle connection has a ureq agent of its own, kept in a stack: the last one used is the next one used. That
+//! costs one uncontended lock a call where ureq's shared pool walks all its connections twice, and it lets a single
+//! call be cut off from outside ([`Call::hang_up`]) without touching any other.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustls::{ClientConfig, RootCertStore};
+use ureq::http::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+};
+use ureq::http::{Method, Request, Response, Uri};
+use ureq::{Agent, BodyReader, Timeout};
+
+use crate::settings::Settings;
+use crate::wire;
+
+/// Opening a connection (name, TCP, TLS, proxy) may take this long.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Idle connections are closed after this; the usual server closes them later.
+const MAX_IDLE_AGE: Duration = Duration::from_secs(55);
+/// Connections kept for the next calls.
+const MAX_IDLE: usize = 512;
+/// A response head of more than this is an error.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// Both buffers of a connection.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// <https://openrouter.ai/docs/app-attribution>
+const SITE: &str = "http://localhost:5000";
+const TITLE: &str = "LocalAPIProxy";
+
+/// Headers of the client that go upstream in place of ours.
+pub const ATTRIBUTION: [&str; 3] = ["http-referer", "x-title", "x-openrouter-title"];
+
+/// Everything that calls to one upstream share.
+pub struct Upstream {
+    chat_completions: Option<Uri>,
+    models: Option<Uri>,
+    key_info: Option<Uri>,
+    headers: HeaderMap,
+    config: ureq::config::Config,
+    tls: Option<Arc<ClientConfig>>,
+    idle: Mutex<VecDeque<(Instant, Line)>>,
+    timeout: Duration,
+}
+
+/// An agent that holds one connection at most.
+struct Line {
+    agent: Agent,
+    /// Connections that the agent has opened so far.
+    opened: Arc<AtomicUsize>,
+    /// Hung up: not to be used again.
+    closed: Arc<AtomicBool>,
+}
+
+/// Why no answer, or only a part of one, came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// No connection, or it ended early: the reason in words.
+    Broken(Trouble, String),
+    /// [`Settings::upstream_timeout`] went by without a byte.
+    Silent(Duration),
+}
+
+/// Where a connection failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// There was none.
+    Unreachable,
+    /// It ended, or carried something else than HTTP.
+    BrokeOff,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Broken(_, reason) => f.write_str(reason),
+            Self::Silent(limit) => write!(f, "no byte for {} s", limit.as_secs_f64()),
+        }
+    }
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Upstream({:?})", self.chat_completions) // never the headers: the key is among them
+    }
+}
+
+impl Upstream {
+    /// Prepares what each call needs. Nothing is sent.
+    pub fn new(settings: &Settings) -> Self {
+        let uri = |path: &str| format!("{}{path}", settings.base_url).parse().ok();
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(
+            ACCEPT,
+            HeaderValue::from_static("application/json, text/event-stream"),
+        );
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.insert(
+            HeaderName::from_static("http-referer"),
+            HeaderValue::from_static(SITE),
+        );
+        headers.insert(
+            HeaderName::from_static("x-title"),
+            HeaderValue::from_static(TITLE),
+        );
+        headers.insert(
+            HeaderName::from_static("x-openrouter-title"),
+            HeaderValue::from_static(TITLE),
+        );
+        let bearer = settings
+            .key
+            .as_ref()
+            .map(|key| format!("Bearer {}", key.expose()));
+        if let Some(mut bearer) = bearer.and_then(|b| HeaderValue::try_from(b).ok()) {
+            bearer.set_sensitive(true);
+            headers.insert(AUTHORIZATION, bearer);
+        }
+        let limit = Some(settings.upstream_timeout);
+        let proxy = settings.proxy();
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(proxy.map(|p| p.proxy().clone()))
+            .user_agent(concat!("local-api-proxy/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_per_read(limit)
+            .timeout_per_write(limit)
+            .max_response_header_size(MAX_HEAD_BYTES)
+            .input_buffer_size(BUFFER_BYTES)
+            .output_buffer_size(BUFFER_BYTES)
+            .max_idle_connections(1)
+            .max_idle_connections_per_host(1)
+            .max_idle_age(MAX_IDLE_AGE)
+            .build();
+        let https = |url: &str| url.get(..6).is_some_and(|s| s.eq_ignore_ascii_case("https:"));
+        let needs_tls = https(&settings.base_url)
+            || proxy.is_some_and(|p| p.proxy().protocol() == ureq::ProxyProtocol::Https);
+        Self {
+            chat_completions: uri("/chat/completions"),
+            models: uri("/models"),
+            key_info: uri("/key"),
+            headers,
+            config,
+            tls: needs_tls.then(|| tls_config(settings)).flatten(),
+            idle: Mutex::default(),
+            timeout: settings.upstream_timeout,
+        }
+    }
+
+    /// Whether calls go elsewhere, or otherwise, with the new settings. Connections are kept where they don't.
+    pub fn needs_new(old: &Settings, new: &Settings) -> bool {
+        let parts = |s: &Settings| {
+            let proxy = s.proxy().cloned();
+            (
+                s.base_url.clone(),
+                proxy,
+                s.ssl_cert_file.clone(),
+                s.upstream_timeout,
+                s.key.clone(),
+            )
+        };
+        parts(old) != parts(new)
+    }
+
+    /// Sends a chat completion request and waits for the head of its answer.
+    ///
+    /// `attribution` are the client's own values of [`ATTRIBUTION`].
+    pub fn chat_completion(
+        self: &Arc<Self>,
+        body: &[u8],
+        attribution: &[(&'static str, HeaderValue)],
+        line: Dialling<'_>,
+    ) -> Result<Call, CallError> {
+        let mut headers = self.headers.clone();
+        for (name, value) in attribution {
+            headers.insert(*name, value.clone());
+        }
+        self.call(Method::POST, self.chat_completions.as_ref(), headers, body, line)
+    }
+
+    /// Asks for the list of models.
+    pub fn models(self: &Arc<Self>) -> Result<Call, CallError> {
+        self.get(self.models.as_ref())
+    }
+
+    /// Asks for the state of the key.
+    pub fn key_info(self: &Arc<Self>) -> Result<Call, CallError> {
+        self.get(self.key_info.as_ref())
+    }
+
+    fn get(self: &Arc<Self>, uri: Option<&Uri>) -> Result<Call, CallError> {
+        let mut headers = self.headers.clone();
+        headers.remove(CONTENT_TYPE);
+        let once = |line| self.call(Method::GET, uri, headers.clone(), b"", line);
+        match once(Dialling::Any(&|_| ())) {
+            Err(error) if error.was_stale => once(Dialling::New(&|_| ())),
+            result => result,
+        }
+    }
+
+    fn call(
+        self: &Arc<Self>,
+        method: Method,
+        uri: Option<&Uri>,
+        headers: HeaderMap,
+        body: &[u8],
+        dialling: Dialling<'_>,
+    ) -> Result<Call, CallError> {
+        let fail = |failure, was_stale| CallError { failure, was_stale };
+        let Some(uri) = uri else {
+            return Err(fail(
+                Failure::Broken(Trouble::Unreachable, "the address is not valid".into()),
+                false,
+            ));
+        };
+        let line = match dialling {
+            Dialling::Any(_) => self.idle_line().unwrap_or_else(|| self.new_line()),
+            Dialling::New(_) => self.new_line(),
+        };
+        let (Dialling::Any(started) | Dialling::New(started)) = dialling;
+        started(HangUp {
+            agent: line.agent.clone(),
+            closed: Arc::clone(&line.closed),
+        });
+        let opened_before = line.opened.load(Ordering::Relaxed);
+        let mut request = Request::new(());
+        *request.method_mut() = method;
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = headers;
+        let sent = match body.is_empty() {
+            true => line.agent.run(request),
+            false => line.agent.run(request.map(|()| body)),
+        };
+        match sent {
+            Ok(response) => {
+                let (head, body) = response.into_parts();
+                Ok(Call {
+                    head: Response::from_parts(head, ()),
+                    body: Some(body.into_reader()),
+                    line: Some(line),
+                    upstream: Arc::clone(self),
+                })
+            }
+            Err(error) => {
+                let was_pooled = line.opened.load(Ordering::Relaxed) == opened_before && opened_before > 0;
+                let was_stale = was_pooled && matches!(error, ureq::Error::Io(_));
+                Err(fail(self.failure(error, was_pooled), was_stale))
+            }
+        }
+    }
+
+    /// Says what happened without the words of ureq, which could hold an address with a password in it.
+    fn failure(&self, error: ureq::Error, connected: bool) -> Failure {
+        let broken = |trouble, reason: String| Failure::Broken(trouble, reason);
+        match error {
+            ureq::Error::Timeout(Timeout::PerRead | Timeout::PerWrite) => Failure::Silent(self.timeout),
+            ureq::Error::Timeout(_) => broken(
+                Trouble::Unreachable,
+                format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()),
+            ),
+            ureq::Error::HostNotFound => broken(Trouble::Unreachable, "its name can't be resolved".into()),
+            ureq::Error::ConnectProxyFailed(_) => {
+                broken(Trouble::Unreachable, "the HTTP proxy refused".into())
+            }
+            ureq::Error::Io(e) => {
+                let tls = e
+                    .get_ref()
+                    .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+                let inner = e.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>());
+                match (tls, inner.unwrap_or(&e).kind()) {
+                    (Some(tls), _) => broken(Trouble::Unreachable, format!("TLS: {tls}")),
+                    (None, io::ErrorKind::UnexpectedEof) => {
+                        broken(Trouble::BrokeOff, "it closed the connection".into())
+                    }
+                    (None, kind @ (io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)) => {
+                        broken(Trouble::BrokeOff, kind.to_string())
+                    }
+                    (None, io::ErrorKind::Other) if !connected => broken(
+                        Trouble::Unreachable,
+                        "its name can't be resolved, or there is no network".into(),
+                    ),
+                    (None, kind) => broken(Trouble::Unreachable, kind.to_string()),
+                }
+            }
+            ureq::Error::Tls(reason) => broken(Trouble::Unreachable, format!("TLS: {reason}")),
+            ureq::Error::TlsRequired => broken(Trouble::Unreachable, "TLS can't be set up".into()),
+            ureq::Error::LargeResponseHeader(..) => {
+                broken(Trouble::BrokeOff, "its response head is too large".into())
+            }
+            ureq::Error::Decompress(..) => {
+                broken(Trouble::BrokeOff, "its compressed answer is damaged".into())
+            }
+            ureq::Error::Protocol(_) | ureq::Error::Http(_) => {
+                broken(Trouble::BrokeOff, "what it answered is not HTTP".into())
+            }
+            _ => broken(Trouble::BrokeOff, "the connection failed".into()),
+        }
+    }
+
+    fn new_line(&self) -> Line {
+        let opened = Arc::new(AtomicUsize::new(0));
+        let connector = wire::connector(self.tls.clone(), Arc::clone(&opened));
+        let agent = Agent::with_parts(self.config.clone(), connector, wire::LateResolver::default());
+        Line {
+            agent,
+            opened,
+            closed: Arc::default(),
+        }
+    }
+
+    fn lock_idle(&self) -> MutexGuard<'_, VecDeque<(Instant, Line)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn idle_line(&self) -> Option<Line> {
+        self.lock_idle().pop_back().map(|(_, line)| line)
+    }
+
+    fn put_back(&self, line: Line) {
+        if line.closed.load(Ordering::Relaxed) {
+            return;
+        }
+        let now = Instant::now();
+        let mut idle = self.lock_idle();
+        idle.push_back((now, line));
+        let too_many = idle.len() > MAX_IDLE;
+        let too_old = idle.front().is_some_and(|(since, _)| now - *since > MAX_IDLE_AGE);
+        let oldest = if too_many || too_old {
+            idle.pop_front()
+        } else {
+            None
+        };
+        drop(idle); // closing a connection needs no lock
+        drop(oldest);
+    }
+}
+
+/// Built-in roots and those of `SSL_CERT_FILE`.
+fn tls_config(settings: &Settings) -> Option<Arc<ClientConfig>> {
+    let mut roots = RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
+    if let Some((_, certificates)) = &settings.ssl_cert_file {
+        roots.add_parsable_certificates(certificates.iter().cloned());
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .ok()?;
+    Some(Arc::new(
+        builder.with_root_certificates(roots).with_no_client_auth(),
+    ))
+}
+
+/// Which connection a call may take. What is inside is told how to cut the call off before it begins.
+#[derive(Clone, Copy)]
+pub enum Dialling<'a> {
+    /// One from the pool, if there is one.
+    Any(&'a dyn Fn(HangUp)),
+    /// A new one.
+    New(&'a dyn Fn(HangUp)),
+}
+
+/// Cuts a call off from another thread: whoever waits for its bytes gets an error at once.
+#[derive(Debug)]
+pub struct HangUp {
+    agent: Agent,
+    closed: Arc<AtomicBool>,
+}
+
+impl HangUp {
+    /// Closes the connection.
+    pub fn now(self) {
+        self.closed.store(true, Ordering::Relaxed);
+        self.agent.shutdown();
+    }
+}
+
+/// A call that came to nothing.
+#[derive(Debug)]
+pub struct CallError {
+    /// What happened.
+    pub failure: Failure,
+    /// The connection came from the pool and ended before a byte of the answer: it was probably closed already.
+    pub was_stale: bool,
+}
+
+/// A call whose answer has begun. Dropped before its body's end, it closes the connection, and the upstream stops.
+pub struct Call {
+    head: Response<()>,
+    body: Option<BodyReader<'static>>,
+    line: Option<Line>,
+    upstream: Arc<Upstream>,
+}
+
+impl Call {
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        self.head.status().as_u16()
+    }
+
+    /// A header's text, if it is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.headers().get(name)?.to_str().ok()
+    }
+
+    /// All headers.
+    pub fn headers(&self) -> &HeaderMap {
+        self.head.headers()
+    }
+
+    /// Reads what has arrived of the body, waiting only if nothing has; 0 at its end.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
+        let Some(body) = &mut self.body else {
+            return Ok(0);
+        };
+        body.read(buffer)
+            .map_err(|e| match self.upstream.failure(ureq::Error::from(e), true) {
+                Failure::Broken(_, reason) => Failure::Broken(Trouble::BrokeOff, reason),
+                silent => silent,
+            })
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        // Dropping the body first lets the agent take its connection back, or close it when the body wasn't read.
+        self.body = None;
+        if let Some(line) = self.line.take() {
+            self.upstream.put_back(line);
+        }
+    }
+}

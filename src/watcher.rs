@@ -1,0 +1,67 @@
+//! The thread that notices saved settings when no request comes to notice them, so that the console can say so.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use notify::{RecursiveMode, Watcher};
+
+use crate::env_file;
+use crate::live::{DEBUG_FILE, Live};
+
+/// How often the files are looked at where the file system sends no events (network shares, some USB sticks).
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Editors save in several steps; what they have done is looked at when they have done it.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// Starts the thread.
+pub fn start(live: Arc<Live>) -> io::Result<()> {
+    let (changed, changes) = bounded(1);
+    thread::Builder::new().name("watcher".into()).spawn(move || {
+        // Kept for as long as the thread lives; without it (no more inotify watches, say) polling does.
+        let _watcher = watch(live.home(), changed.clone());
+        follow(&live, &changes);
+        drop(changed);
+    })?;
+    Ok(())
+}
+
+/// Watches the folder, not the files: editors replace files. Only the two names count, or the files that debug mode
+/// saves beside them would wake this thread each time.
+fn watch(home: &Path, changed: Sender<()>) -> notify::Result<notify::RecommendedWatcher> {
+    let ours = |path: &Path| path.file_name().is_some_and(|name| is_ours(name));
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let relevant = match &event {
+            Ok(event) => !event.kind.is_access() && event.paths.iter().any(|path| ours(path)),
+            Err(_) => false,
+        };
+        if relevant {
+            let _ = changed.try_send(());
+        }
+    })?;
+    let folder = if home.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        home
+    };
+    watcher.watch(folder, RecursiveMode::NonRecursive)?;
+    Ok(watcher)
+}
+
+fn is_ours(name: &OsStr) -> bool {
+    name == env_file::NAME || name == DEBUG_FILE
+}
+
+fn follow(live: &Live, changes: &Receiver<()>) {
+    loop {
+        if changes.recv_timeout(POLL_INTERVAL).is_ok() {
+            thread::sleep(QUIET);
+            while changes.try_recv().is_ok() {}
+        }
+        live.reload();
+    }
+}

@@ -1,0 +1,338 @@
+//! Connections to the upstream, below ureq: one send for a request's head and body, one probe for a pooled
+//! connection, TLS with the company's roots beside the built-in ones, and the same over a proxy.
+
+use std::fmt;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{
+    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout,
+    ShutdownHandle, SocksConnector, Transport, TransportAdapter,
+};
+use ureq::{Error, Timeout, http::Uri};
+
+/// A head of at most this many bytes waits for the body behind it, so that both leave in one packet.
+const HELD_BYTES: usize = 16 * 1024;
+
+/// Opens connections for one agent.
+pub fn connector(tls: Option<Arc<ClientConfig>>, opened: Arc<AtomicUsize>) -> impl Connector {
+    ().chain(SocksConnector::default())
+        .chain(ConnectProxyConnector::default())
+        .chain(Dial)
+        .chain(Tls(tls))
+        .chain(Count(opened))
+}
+
+/// Looks names up when a connection is opened, not for each request: [`Dial`] does it.
+#[derive(Debug, Default)]
+pub struct LateResolver(DefaultResolver);
+
+impl Resolver for LateResolver {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &ureq::config::Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, Error> {
+        // Proxies are looked up by their connectors, and SOCKS proxies may want the target's address from us.
+        match config.proxy() {
+            Some(_) => self.0.resolve(uri, config, timeout),
+            None => Ok(self.0.empty()),
+        }
+    }
+}
+
+/// Counts the connections opened, which tells a pooled connection from a new one.
+#[derive(Debug)]
+struct Count(Arc<AtomicUsize>);
+
+impl<In: Transport> Connector<In> for Count {
+    type Out = In;
+
+    fn connect(&self, _: &ConnectionDetails, chained: Option<In>) -> Result<Option<In>, Error> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(chained)
+    }
+}
+
+/// Opens TCP connections where no proxy did.
+#[derive(Debug)]
+struct Dial;
+
+impl<In: Transport> Connector<In> for Dial {
+    type Out = Either<In, Tcp>;
+
+    fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
+        if let Some(chained) = chained {
+            return Ok(Some(Either::A(chained)));
+        }
+        let addresses = match details.addrs.is_empty() {
+            true => DefaultResolver::default().resolve(details.uri, details.config, details.timeout)?,
+            false => details.addrs.clone(),
+        };
+        let tcp = Tcp {
+            stream: Arc::new(connect_to_any(&addresses, *details.timeout.after)?),
+            buffers: LazyBuffers::new(
+                details.config.input_buffer_size(),
+                details.config.output_buffer_size(),
+            ),
+            held: Vec::new(),
+            may_hold: true,
+            may_be_stale: false,
+            write_failed: false,
+            read_timeout: None,
+            write_timeout: None,
+        };
+        tcp.stream.set_nodelay(true)?;
+        let socket: Weak<TcpStream> = Arc::downgrade(&tcp.stream);
+        (details.register_shutdown)(socket as Weak<dyn ShutdownHandle>)?;
+        Ok(Some(Either::B(tcp)))
+    }
+}
+
+/// Tries the addresses in turn, each with an equal share of the time that is left.
+fn connect_to_any(addresses: &[std::net::SocketAddr], limit: Duration) -> Result<TcpStream, Error> {
+    let start = Instant::now();
+    let mut last = Error::HostNotFound;
+    for (tried, address) in addresses.iter().enumerate() {
+        let left = limit.saturating_sub(start.elapsed());
+        let share = left / (addresses.len() - tried) as u32;
+        if share.is_zero() {
+            return Err(Error::Timeout(Timeout::Connect));
+        }
+        match TcpStream::connect_timeout(address, share) {
+            Ok(stream) => return Ok(stream),
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => last = Error::Timeout(Timeout::Connect),
+            Err(e) => last = Error::Io(e),
+        }
+    }
+    Err(last)
+}
+
+/// A TCP connection.
+struct Tcp {
+    stream: Arc<TcpStream>,
+    buffers: LazyBuffers,
+    /// Output that waits for more of it.
+    held: Vec<u8>,
+    /// Nothing was sent since the last input: what comes now is the beginning of a request.
+    may_hold: bool,
+    /// It has been idle since it was last probed.
+    may_be_stale: bool,
+    /// The upstream closed its side while a request was being sent; perhaps it has said why.
+    write_failed: bool,
+    read_timeout: Option<Duration>,
+    write_timeout: Option<Duration>,
+}
+
+impl fmt::Debug for Tcp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tcp({:?})", self.stream.peer_addr().ok())
+    }
+}
+
+/// Socket options cost a system call each: only when they change.
+fn limit(
+    timeout: NextTimeout,
+    set: &mut Option<Duration>,
+    apply: impl FnOnce(Option<Duration>) -> io::Result<()>,
+) -> io::Result<()> {
+    let wanted = timeout.not_zero().map(|limit| *limit);
+    if wanted != *set {
+        apply(wanted)?;
+        *set = wanted;
+    }
+    Ok(())
+}
+
+fn timed_out(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// Writes all of two buffers in as few packets as possible.
+fn write_both(mut stream: &TcpStream, mut first: &[u8], mut second: &[u8]) -> io::Result<()> {
+    while !first.is_empty() {
+        let written = match stream.write_vectored(&[IoSlice::new(first), IoSlice::new(second)]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => written,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        let of_first = written.min(first.len());
+        first = &first[of_first..];
+        second = &second[written - of_first..];
+    }
+    stream.write_all(second)
+}
+
+impl Tcp {
+    fn send_held_and(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        let timeout = timeout.for_write();
+        limit(timeout, &mut self.write_timeout, |t| {
+            self.stream.set_write_timeout(t)
+        })?;
+        let output = match amount {
+            0 => &[][..],
+            _ => &self.buffers.output()[..amount],
+        };
+        let sent = write_both(&self.stream, &self.held, output);
+        self.held.clear();
+        match sent {
+            Ok(()) => Ok(()),
+            Err(e) if timed_out(&e) => Err(Error::Timeout(timeout.reason)),
+            // An upstream that refuses a large body (413) answers and closes before it has read it all: the answer
+            // is waiting to be read. Where there is none, reading says so.
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                self.write_failed = true;
+                Ok(())
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+impl Transport for Tcp {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        if self.write_failed {
+            return Ok(());
+        }
+        if self.may_hold && amount <= HELD_BYTES {
+            self.may_hold = false;
+            self.held.extend_from_slice(&self.buffers.output()[..amount]);
+            return Ok(());
+        }
+        self.may_hold = false;
+        self.send_held_and(amount, timeout)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        if !self.held.is_empty() {
+            self.send_held_and(0, timeout)?;
+        }
+        self.may_hold = true;
+        self.may_be_stale = false;
+        let timeout = timeout.for_read();
+        limit(timeout, &mut self.read_timeout, |t| {
+            self.stream.set_read_timeout(t)
+        })?;
+        let input = self.buffers.input_append_buf();
+        let received = loop {
+            match (&*self.stream).read(input) {
+                Ok(received) => break received,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if timed_out(&e) => return Err(Error::Timeout(timeout.reason)),
+                // ureq takes a reset for the end of a body that has no length; it isn't.
+                Err(e) => return Err(Error::Io(io::Error::other(e))),
+            }
+        };
+        self.buffers.input_appended(received);
+        Ok(received > 0)
+    }
+
+    /// ureq asks when a request is done and again when the next one begins; only the second can find out more than the
+    /// empty input buffer tells already.
+    fn is_open(&mut self) -> bool {
+        if self.write_failed {
+            return false;
+        }
+        if !self.may_be_stale {
+            self.may_be_stale = true;
+            return true;
+        }
+        // Nothing to read yet, and no end either: open.
+        let nothing =
+            |result: io::Result<usize>| matches!(result, Err(e) if e.kind() == io::ErrorKind::WouldBlock);
+        self.stream.set_nonblocking(true).is_ok()
+            && nothing(self.stream.peek(&mut [0]))
+            && self.stream.set_nonblocking(false).is_ok()
+    }
+}
+
+/// Wraps a connection in TLS where the address asks for it, also one to an `https://` proxy.
+#[derive(Debug)]
+struct Tls(Option<Arc<ClientConfig>>);
+
+impl<In: Transport> Connector<In> for Tls {
+    type Out = Either<In, TlsWire>;
+
+    fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
+        let Some(chained) = chained else {
+            return Ok(None);
+        };
+        if !details.needs_tls() {
+            return Ok(Some(Either::A(chained)));
+        }
+        let config = self.0.clone().ok_or(Error::TlsRequired)?;
+        let host = details.uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| Error::Tls("not a host name"))?;
+        let connection = ClientConnection::new(config, name).map_err(|e| Error::Other(e.into()))?;
+        let mut socket = TransportAdapter::new(chained.boxed(), details.current_time.clone());
+        socket.set_timeout(details.timeout);
+        let mut stream = StreamOwned {
+            conn: connection,
+            sock: socket,
+        };
+        stream.conn.complete_io(&mut stream.sock)?;
+        Ok(Some(Either::B(TlsWire {
+            stream,
+            buffers: LazyBuffers::new(
+                details.config.input_buffer_size(),
+                details.config.output_buffer_size(),
+            ),
+        })))
+    }
+}
+
+/// A TLS connection over any other.
+struct TlsWire {
+    stream: StreamOwned<ClientConnection, TransportAdapter>,
+    buffers: LazyBuffers,
+}
+
+impl fmt::Debug for TlsWire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tls({:?})", self.stream.sock.inner())
+    }
+}
+
+impl Transport for TlsWire {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        self.stream.sock.set_timeout(timeout);
+        self.stream.write_all(&self.buffers.output()[..amount])?;
+        Ok(())
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        self.stream.sock.set_timeout(timeout);
+        let received = self.stream.read(self.buffers.input_append_buf())?;
+        self.buffers.input_appended(received);
+        Ok(received > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.stream.sock.get_mut().is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        true
+    }
+}
