@@ -359,24 +359,22 @@ impl Stream {
 
 /// Refuses a request whose body nobody has read, before the client has sent all of it. tiny_http then reads and
 /// forgets the rest, in this thread.
-fn refuse_unread(request: Request, reply: Reply) -> io::Result<()> {
-    let unread = request.body_length().unwrap_or(0);
+fn refuse_unread(request: Request, mut reply: Reply) -> io::Result<()> {
+    if request.body_length().unwrap_or(0) > MAX_UNREAD_BYTES {
+        // `upgrade` is the one way to the writer that doesn't let go of the body; what it sends first is skipped by
+        // every client. Forgotten, the connection stays half open until the program ends: rare, and harmless beside
+        // the alternative.
+        let mut stream = request.upgrade("none", Response::empty(100));
+        reply.headers.push(("connection".into(), "close".into()));
+        let sent = write_whole(&mut stream, &reply, false);
+        std::mem::forget(stream);
+        return sent;
+    }
     let headers = reply.headers.iter();
     let headers = headers.filter_map(|(n, v)| tiny_http::Header::from_bytes(n.as_bytes(), v.as_bytes()).ok());
     let length = reply.body.len();
-    let response = Response::new(
-        StatusCode(reply.status),
-        headers.collect(),
-        Cursor::new(reply.body),
-        Some(length),
-        None,
-    );
-    if unread <= MAX_UNREAD_BYTES {
-        return request.respond(response.with_chunked_threshold(usize::MAX));
-    }
-    // Forgotten, the connection stays half open until the program ends. Rare and harmless beside the alternative.
-    std::mem::forget(request.upgrade("none", response.with_chunked_threshold(usize::MAX)));
-    Ok(())
+    let response = Response::new(StatusCode(reply.status), headers.collect(), Cursor::new(reply.body), Some(length), None);
+    request.respond(response.with_chunked_threshold(usize::MAX))
 }
 
 fn write_whole(writer: &mut dyn Write, reply: &Reply, no_body: bool) -> io::Result<()> {

@@ -1,0 +1,82 @@
+//! Section 7: errors of the proxy's own. Those of other sections are tried there.
+
+use crate::fixture::*;
+
+#[test]
+fn bodies_that_cannot_be_understood() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::recording(&upstream, "");
+    for body in ["", "no", "[]", "1", "{", r#"{"a":1,}"#, "{}{}", "\u{0}"] {
+        proxy.chat(body).assert_error(400, "invalid_json");
+    }
+    let mut connection = proxy.connect();
+    connection.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{\"a\":\"\xFF\"}");
+    connection.response().assert_error(400, "invalid_json");
+    let deep = format!(r#"{{"a":{}"#, "[".repeat(100_000));
+    proxy.chat(&deep).assert_error(400, "invalid_json");
+    assert_eq!(upstream.calls(), 0);
+    assert_eq!(names_in(&proxy.dir.join("cache")), Vec::<String>::new(), "they leave no files");
+}
+
+#[test]
+fn bodies_that_are_too_large() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "MAX_BODY_MB=1");
+    let fits = format!(r#"{{"a":"{}"}}"#, "x".repeat((1 << 20) - 8));
+    assert_eq!(fits.len(), 1 << 20);
+    assert_eq!(proxy.chat(&fits).status, 200);
+    proxy.chat(&(fits + " ")).assert_error(413, "body_too_large");
+
+    // Refused before it is sent.
+    for length in ["1048577", "1000000000000000"] {
+        let head = format!("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+        proxy.connect().exchange(&head).assert_error(413, "body_too_large");
+    }
+    let mut chunks = String::from("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for _ in 0..17 {
+        chunks.push_str(&format!("10000\r\n{}\r\n", "y".repeat(65536)));
+    }
+    proxy.connect().exchange(&(chunks + "0\r\n\r\n")).assert_error(413, "body_too_large");
+    assert_eq!(proxy.chat(HELLO).status, 200);
+}
+
+#[test]
+fn doubtful_framing_is_refused() {
+    let proxy = Start::new().arg("--offline").start();
+    let post = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n";
+    for framing in [
+        "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        "Content-Length: two\r\n\r\n",
+        "Content-Length: +2\r\n\r\n{}",
+        "Transfer-Encoding: gzip\r\n\r\n0\r\n\r\n",
+    ] {
+        proxy.connect().exchange(&format!("{post}{framing}")).assert_error(400, "bad_request");
+    }
+    let broken = format!("{post}Transfer-Encoding: chunked\r\n\r\nzz\r\n");
+    proxy.connect().exchange(&broken).assert_error(400, "invalid_json");
+}
+
+#[test]
+fn without_a_key_it_says_what_to_do() {
+    let upstream = Upstream::saying("hi");
+    let without = format!("OPENROUTER_BASE_URL={}\n", upstream.url());
+    let proxy = Start::new().env_file(&without).start();
+    proxy.chat(HELLO).assert_error(401, "missing_api_key");
+    proxy.wait_for_console("MISSING");
+    proxy.write_env(&env(&upstream, ""));
+    assert_eq!(proxy.chat(HELLO).status, 200, "needs no restart");
+    assert_eq!(upstream.calls(), 1);
+}
+
+#[test]
+fn an_upstream_that_cannot_be_reached() {
+    let proxy = Start::new()
+        .env_file(format!("OPENROUTER_API_KEY={KEY}\nOPENROUTER_BASE_URL=http://127.0.0.1:1/v1\nRETRIES=0"))
+        .start();
+    for body in [HELLO, HELLO_STREAM] {
+        proxy.chat(body).assert_error(502, "upstream_unreachable");
+    }
+    proxy.write_env(&format!("OPENROUTER_API_KEY={KEY}\nOPENROUTER_BASE_URL=http://no-such-host.invalid/v1\nRETRIES=0"));
+    proxy.chat(HELLO).assert_error(502, "upstream_unreachable");
+}

@@ -1,0 +1,18 @@
+//! The contract with the users, section by section, tried on the real executable over real sockets.
+
+mod fixture;
+
+mod access;
+mod debug_mode;
+mod endpoints;
+mod errors;
+mod forwarding;
+mod free_models;
+mod life;
+mod limit;
+mod offline;
+mod panel;
+mod patience;
+mod routes_upstream;
+mod secrets;
+mod settings;
