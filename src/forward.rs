@@ -311,11 +311,6 @@ impl Relay {
         let first = upstream.chat_completion(&body, &self.attribution, Dialling::Any(&attach));
         let called = match first {
             Err(CallError { was_stale: true, .. }) if cutter.reason().is_none() => {
-                // The upstream may have read it before it closed. So that it is never called more often than allowed,
-                // this counts as a try, except where there is only one.
-                if self.snapshot.settings.retries > 0 && self.calls_made <= self.snapshot.settings.retries {
-                    self.calls_made += 1;
-                }
                 upstream.chat_completion(&body, &self.attribution, Dialling::New(&attach))
             }
             result => result,

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tiny_http::{Request, Server};
 
 use crate::settings::Listen;
@@ -18,6 +20,13 @@ const BACKLOG: i32 = 4096;
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Clients that vanished without a word are noticed after about twice this.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+/// How often the thread pool is looked after when nothing new is seen, and how when something is.
+const NUDGE_WHEN_IDLE: Duration = Duration::from_secs(1);
+const NUDGE_ROUNDS: usize = 4;
+const NUDGES_A_ROUND: usize = 4;
+const NUDGE_INTERVAL: Duration = Duration::from_millis(8);
+const NUDGE_HELD: Duration = Duration::from_millis(2);
+const NUDGE_SLOTS: usize = 4096;
 /// Descriptors that must be free before accepting goes on after it failed.
 const SPARE_DESCRIPTORS: usize = 8;
 /// How often is looked whether they are.
@@ -132,6 +141,68 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// Gets connections out of a trap in tiny_http's thread pool.
+///
+/// Its `TaskPool::spawn` leaves a new connection to the idle threads as long as it counts one; but a thread that was
+/// given a connection counts as idle until it has woken up. Of a burst, some connections so wait for a thread that never
+/// comes, unless one that serves another connection becomes free. A connection of our own, opened and closed, makes it
+/// free: its thread takes the next waiting one.
+struct Nudge {
+    /// The last client seen in each slot, to tell new connections from known ones.
+    clients: Vec<AtomicU32>,
+    wake: Sender<()>,
+}
+
+impl Nudge {
+    fn start(listener: &TcpListener) -> io::Result<Self> {
+        let mut address = listener.local_addr()?;
+        if address.ip().is_unspecified() {
+            address.set_ip(match address {
+                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        let (wake, woken) = bounded(1);
+        let nudging = move || {
+            loop {
+                match woken.recv_timeout(NUDGE_WHEN_IDLE) {
+                    Ok(()) => (0..NUDGE_ROUNDS).for_each(|_| {
+                        nudge(address, NUDGES_A_ROUND);
+                        thread::sleep(NUDGE_INTERVAL);
+                    }),
+                    Err(RecvTimeoutError::Timeout) => nudge(address, 1),
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
+        };
+        thread::Builder::new().name("nudge".into()).spawn(nudging)?;
+        let clients = std::iter::repeat_with(AtomicU32::default).take(NUDGE_SLOTS).collect();
+        Ok(Self { clients, wake })
+    }
+
+    fn saw(&self, peer: Option<&SocketAddr>) {
+        let Some(peer) = peer else { return };
+        let port = peer.port();
+        let slot = &self.clients[port as usize % NUDGE_SLOTS];
+        if slot.swap(port.into(), Ordering::Relaxed) != u32::from(port) {
+            let _ = self.wake.try_send(());
+        }
+    }
+}
+
+fn nudge(address: SocketAddr, count: usize) {
+    let connect = |_| {
+        let stream = TcpStream::connect_timeout(&address, NUDGE_INTERVAL * 10).ok()?;
+        // Closed by a reset it leaves nothing behind (no TIME_WAIT).
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).ok()?;
+        Some(stream)
+    };
+    let streams = (0..count).map(connect).collect::<Vec<_>>();
+    // Windows reports a reset before `accept` as its error.
+    thread::sleep(NUDGE_HELD);
+    drop(streams);
+}
+
 /// Servers whose accept thread may need a successor.
 static SERVERS: Mutex<Vec<Weak<Server>>> = Mutex::new(Vec::new());
 
@@ -148,6 +219,11 @@ pub fn check_servers() {
 /// tiny_http stops accepting at the first error of `accept` (no descriptors left, say). The socket is ours: a new server
 /// takes its place on it, while the old one's connections are served to their end.
 pub fn serve(listener: TcpListener, dispatch: Arc<dyn Fn(Request) + Send + Sync>) -> io::Result<()> {
+    let nudge = Nudge::start(&listener)?;
+    let dispatch: Arc<dyn Fn(Request) + Send + Sync> = Arc::new(move |request: Request| {
+        nudge.saw(request.remote_addr());
+        dispatch(request);
+    });
     let accept = move || {
         loop {
             wait_for_descriptors(&listener);

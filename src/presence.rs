@@ -4,7 +4,7 @@
 //! Linux's table of connections (proc(5), `/proc/net/tcp`) those of a client that closed its side are in CLOSE_WAIT or
 //! gone. Elsewhere a leaving is seen at the next write.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,43 +23,66 @@ pub fn start(life: Arc<Life>, port: u16) -> io::Result<()> {
     }
     let look = move || {
         let mut waited_before = HashSet::new();
+        let mut missing_before = HashSet::new();
         loop {
             thread::sleep(INTERVAL);
             let clients = life.clients();
             // Most calls end between two looks; only those seen twice are worth a look at the table.
             let waiting = clients.iter().map(|(peer, _)| *peer).collect::<HashSet<_>>();
+            let mut missing = HashSet::new();
             let some_stay = waiting.iter().any(|peer| waited_before.contains(peer));
-            if some_stay && let Some(present) = present_clients(port) {
-                for (peer, cutter) in clients {
-                    if waited_before.contains(&peer) && !is_present(&present, peer) {
-                        cutter.cut(Cut::ClientLeft);
+            if some_stay && let Some(table) = Table::read(port) {
+                for (peer, cutter) in clients.into_iter().filter(|(peer, _)| waited_before.contains(peer)) {
+                    match table.state(peer) {
+                        State::Present => {}
+                        State::Missing if !missing_before.contains(&peer) => drop(missing.insert(peer)),
+                        State::Left | State::Missing => cutter.cut(Cut::ClientLeft),
                     }
                 }
             }
             waited_before = waiting;
+            missing_before = missing;
         }
     };
-    thread::Builder::new()
-        .name("presence".into())
-        .spawn(look)
-        .map(drop)
+    thread::Builder::new().name("presence".into()).spawn(look).map(drop)
 }
 
-/// Clients with an open connection to our port; `None` when the system doesn't tell.
-pub fn present_clients(port: u16) -> Option<HashSet<SocketAddr>> {
-    let read = |table: &str| std::fs::read_to_string(table).ok();
-    let (v4, v6) = (read("/proc/net/tcp")?, read("/proc/net/tcp6").unwrap_or_default());
-    let rows = v4.lines().chain(v6.lines()).skip(1);
-    Some(
-        rows.filter_map(|row| established_peer(row, port))
-            .map(canonical)
-            .collect(),
-    )
+/// Whether a client has closed its connection, as far as the system tells.
+pub fn has_left(peer: SocketAddr, port: u16) -> bool {
+    let state = || Table::read(port).map_or(State::Present, |table| table.state(peer));
+    match state() {
+        State::Missing => state() != State::Present,
+        state => state == State::Left,
+    }
 }
 
-/// Whether this client is among them.
-pub fn is_present(present: &HashSet<SocketAddr>, peer: SocketAddr) -> bool {
-    present.contains(&canonical(peer))
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum State {
+    Present,
+    Left,
+    /// Gone, or skipped: the table changes while it is read, so this is to be seen twice.
+    Missing,
+}
+
+/// Connections to our port, by the client's address; whether both sides are open.
+#[derive(Debug)]
+struct Table(HashMap<SocketAddr, bool>);
+
+impl Table {
+    /// `None` when the system doesn't tell.
+    fn read(port: u16) -> Option<Self> {
+        let read = |table: &str| std::fs::read_to_string(table).ok();
+        let (v4, v6) = (read("/proc/net/tcp")?, read("/proc/net/tcp6").unwrap_or_default());
+        Some(Self(v4.lines().chain(v6.lines()).filter_map(|row| connection(row, port)).collect()))
+    }
+
+    fn state(&self, peer: SocketAddr) -> State {
+        match self.0.get(&canonical(peer)) {
+            Some(true) => State::Present,
+            Some(false) => State::Left,
+            None => State::Missing,
+        }
+    }
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {
@@ -67,16 +90,14 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 /// `sl local_address rem_address st …`, addresses as the hexadecimal of their 32-bit words in the machine's byte order.
-fn established_peer(row: &str, port: u16) -> Option<SocketAddr> {
+fn connection(row: &str, port: u16) -> Option<(SocketAddr, bool)> {
     const ESTABLISHED: &str = "01";
     let mut columns = row.split_ascii_whitespace().skip(1);
     let (local, peer, state) = (columns.next()?, columns.next()?, columns.next()?);
-    let ours = parse_address(local)?.port() == port;
-    if ours && state == ESTABLISHED {
-        parse_address(peer)
-    } else {
-        None
+    if parse_address(local)?.port() != port {
+        return None;
     }
+    Some((canonical(parse_address(peer)?), state == ESTABLISHED))
 }
 
 fn parse_address(text: &str) -> Option<SocketAddr> {
@@ -111,9 +132,9 @@ mod tests {
             let port = listener.local_addr().unwrap().port();
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (_server, peer) = listener.accept().unwrap();
-            assert!(present_clients(port).unwrap().contains(&peer));
+            assert!(!has_left(peer, port));
             client.shutdown(Shutdown::Write).unwrap();
-            while present_clients(port).unwrap().contains(&peer) {
+            while !has_left(peer, port) {
                 thread::yield_now();
             }
         }

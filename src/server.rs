@@ -170,7 +170,7 @@ impl Dispatcher {
         loop {
             match proxy.gate.next(GATE_INTERVAL, rules) {
                 Some(Next::Go(relay, pass, waited)) => {
-                    let gone = relay.is_cut_off() || (!waited.is_zero() && client_left(&relay, port));
+                    let gone = relay.is_cut_off() || relay.peer().is_some_and(|peer| presence::has_left(peer, port));
                     if gone {
                         drop(pass); // its leave goes to the next one
                         self.abandon(relay);
@@ -194,13 +194,6 @@ impl Dispatcher {
     fn abandon(&self, relay: Relay) {
         let proxy = Arc::clone(&self.proxy);
         self.crew.take(move || relay.abandon(&proxy));
-    }
-}
-
-fn client_left(relay: &Relay, port: u16) -> bool {
-    match (relay.peer(), presence::present_clients(port)) {
-        (Some(peer), Some(present)) => !presence::is_present(&present, peer),
-        _ => false,
     }
 }
 

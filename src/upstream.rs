@@ -252,9 +252,12 @@ impl Upstream {
                 })
             }
             Err(error) => {
-                let was_pooled = line.opened.load(Ordering::Relaxed) == opened_before && opened_before > 0;
-                let was_stale = was_pooled && matches!(error, ureq::Error::Io(_));
-                Err(fail(self.failure(error, was_pooled), was_stale))
+                let connected = opened_before > 0 || line.opened.load(Ordering::Relaxed) > 0;
+                let was_stale = match &error {
+                    ureq::Error::Io(e) => e.get_ref().is_some_and(|inner| inner.is::<wire::Stale>()),
+                    _ => false,
+                };
+                Err(fail(self.failure(error, connected), was_stale))
             }
         }
     }

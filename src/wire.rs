@@ -20,6 +20,9 @@ use ureq::{Error, Timeout, http::Uri};
 /// A head of at most this many bytes waits for the body behind it, so that both leave in one packet.
 const HELD_BYTES: usize = 16 * 1024;
 
+/// Firewalls forget idle connections, but not as soon as this.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
+
 /// Opens connections for one agent.
 pub fn connector(tls: Option<Arc<ClientConfig>>, opened: Arc<AtomicUsize>) -> impl Connector {
     ().chain(SocksConnector::default())
@@ -85,6 +88,7 @@ impl<In: Transport> Connector<In> for Dial {
             held: Vec::new(),
             may_hold: true,
             may_be_stale: false,
+            idle_since: None,
             write_failed: false,
             read_timeout: None,
             write_timeout: None,
@@ -115,6 +119,18 @@ fn connect_to_any(addresses: &[std::net::SocketAddr], limit: Duration) -> Result
     Err(last)
 }
 
+/// A pooled connection had been closed by the upstream before it got the request.
+#[derive(Debug)]
+pub struct Stale;
+
+impl fmt::Display for Stale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the pooled connection was closed")
+    }
+}
+
+impl std::error::Error for Stale {}
+
 /// A TCP connection.
 struct Tcp {
     stream: Arc<TcpStream>,
@@ -125,6 +141,8 @@ struct Tcp {
     may_hold: bool,
     /// It has been idle since it was last probed.
     may_be_stale: bool,
+    /// Since when it was idle, if it has served a request before and nothing of the answer to this one has come.
+    idle_since: Option<Instant>,
     /// The upstream closed its side while a request was being sent; perhaps it has said why.
     write_failed: bool,
     read_timeout: Option<Duration>,
@@ -202,6 +220,33 @@ impl Tcp {
     }
 }
 
+impl Tcp {
+    /// Tells an upstream that closed an idle connection, just when a request was sent on it, from one that read the
+    /// request and closed then: only the first may be asked again without counting it as a call.
+    ///
+    /// Whoever closes first and gets data afterwards answers it by a reset; whoever has read everything just ends. A reset
+    /// alone comes of a firewall that has forgotten a connection, or of a server that gave up.
+    fn was_closed_while_idle(&self, ended: bool) -> bool {
+        let Some(idle_since) = self.idle_since else {
+            return false;
+        };
+        if self.write_failed || !cfg!(target_os = "linux") {
+            return true;
+        }
+        if !ended {
+            return idle_since.elapsed() > FORGOTTEN_AFTER;
+        }
+        // The reset may come a round trip after the end.
+        (0..20).any(|_| {
+            let reset = matches!(self.stream.take_error(), Ok(Some(_)));
+            if !reset {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            reset
+        })
+    }
+}
+
 impl Transport for Tcp {
     fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
@@ -236,10 +281,15 @@ impl Transport for Tcp {
                 Ok(received) => break received,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if timed_out(&e) => return Err(Error::Timeout(timeout.reason)),
+                Err(_) if self.was_closed_while_idle(false) => return Err(Error::Io(io::Error::other(Stale))),
                 // ureq takes a reset for the end of a body that has no length; it isn't.
                 Err(e) => return Err(Error::Io(io::Error::other(e))),
             }
         };
+        if received == 0 && self.was_closed_while_idle(true) {
+            return Err(Error::Io(io::Error::other(Stale)));
+        }
+        self.idle_since = None;
         self.buffers.input_appended(received);
         Ok(received > 0)
     }
@@ -252,6 +302,7 @@ impl Transport for Tcp {
         }
         if !self.may_be_stale {
             self.may_be_stale = true;
+            self.idle_since = Some(Instant::now());
             return true;
         }
         // Nothing to read yet, and no end either: open.

@@ -1,1 +1,212 @@
-//! (to come)
+//! Section 5: debug mode.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::fixture::*;
+
+fn data<'a>(files: &'a [(String, Value)], kind: &str) -> &'a Value {
+    let found = files.iter().find(|(name, _)| name.contains(&format!("_{kind}_")));
+    &found.unwrap_or_else(|| panic!("no {kind} among {files:?}")).1["data"]
+}
+
+fn count(proxy: &Proxy) -> Value {
+    proxy.get("/debug/stats").json()["count"].clone()
+}
+
+fn saved_count(cache: &Path) -> Option<u64> {
+    let name = fs::read_dir(cache).ok()?.flatten().find(|e| e.file_name().to_string_lossy().starts_with("CALLS_"))?;
+    let json = serde_json::from_str::<Value>(&fs::read_to_string(name.path()).ok()?).ok()?;
+    json["count"].as_u64()
+}
+
+#[test]
+fn a_call_leaves_its_request_and_its_response() {
+    let upstream = Upstream::saying("你好");
+    let proxy = Proxy::recording(&upstream, "");
+    let body = r#"{"model":"gpt-4o","messages":[{"role":"user","content":"\u4f60 你"}],"n":1.0}"#;
+    proxy.chat(body);
+    let files = proxy.files(2);
+    let (request, response) = (&files[0], &files[1]);
+    for ((name, file), kind) in [(request, "REQUEST"), (response, "RESPONSE")] {
+        let parts = name.strip_suffix(".json").unwrap().split('_').collect::<Vec<_>>();
+        assert_eq!(parts.iter().map(|p| p.len()).collect::<Vec<_>>(), [8, 6, 3, kind.len(), 8], "{name}");
+        assert_eq!(parts[3], kind);
+        assert!(parts[4].bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)), "{name}");
+        assert_eq!(file["type"], kind);
+        assert_eq!(file["message_id"], parts[4]);
+        let digits = file["timestamp"].as_str().unwrap().replace(['-', ':', 'T', '.'], "");
+        assert_eq!(digits[..17], format!("{}{}{}", parts[0], parts[1], parts[2]), "{name}");
+        assert_eq!(file["timestamp"].as_str().unwrap().len(), "2024-02-14T10:30:45.123456".len());
+    }
+    assert_eq!(request.1["message_id"], response.1["message_id"]);
+    let text = fs::read_to_string(proxy.dir.join("cache").join(&request.0)).unwrap();
+    assert!(text.starts_with("{\n  \"timestamp\": "), "{text}");
+    assert!(text.contains("\"content\": \"你 你\"") && text.contains("\"n\": 1.0") && text.contains("gpt-4o"), "{text}");
+    assert_eq!(response.1["data"]["choices"][0]["message"]["content"], "你好");
+}
+
+#[test]
+fn a_stream_is_put_together() {
+    let upstream = Upstream::start(|_, answer| {
+        answer.stream_head();
+        answer.piece(": OPENROUTER PROCESSING\n\n");
+        for part in [
+            r#"{"role":"assistant","content":"He","reasoning":"be"}"#,
+            r#"{"content":"llo","reasoning":"cause"}"#,
+            r#"{"tool_calls":[{"index":0,"id":"c1","type":"function","function":{"name":"f","arguments":"{\"a\""}}]}"#,
+            r#"{"tool_calls":[{"index":0,"function":{"arguments":":1}"}}]}"#,
+        ] {
+            answer.piece(&format!("data: {{\"id\":\"g\",\"model\":\"{MODEL}\",\"choices\":[{{\"index\":0,\"delta\":{part}}}]}}\n\n"));
+        }
+        answer.piece("data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"tool_calls\"}]}\n\n");
+        answer.piece("data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n");
+        answer.end();
+    });
+    let proxy = Proxy::recording(&upstream, "");
+    proxy.chat(HELLO_STREAM);
+    let files = proxy.files(2);
+    let expected = json!({
+        "id": "g", "model": MODEL, "object": "chat.completion",
+        "choices": [{"index": 0, "finish_reason": "tool_calls", "message": {
+            "role": "assistant", "content": "Hello", "reasoning": "because",
+            "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"a\":1}"}}]}}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 2},
+    });
+    assert_eq!(data(&files, "RESPONSE"), &expected);
+}
+
+#[test]
+fn errors_and_refusals_leave_an_error() {
+    let upstream = Upstream::start(|_, answer| answer.json(402, r#"{"error":{"code":402,"message":"no credits"}}"#));
+    let proxy = Proxy::recording(&upstream, "");
+    proxy.chat(HELLO);
+    let files = proxy.files(2);
+    assert_eq!(data(&files, "ERROR"), &json!({"error": {"code": 402, "message": "no credits"}, "status": 402}));
+    assert_eq!(count(&proxy), 0);
+
+    let without_key = format!("OPENROUTER_BASE_URL={}\nCACHE_DIR=other\n", upstream.url());
+    proxy.write_env(&without_key);
+    proxy.chat(HELLO).assert_error(401, "missing_api_key");
+    eventually("two files", || (names_in(&proxy.dir.join("other")).len() == 2).then_some(()));
+}
+
+#[test]
+fn stats_count_and_go_on_after_a_restart() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::recording(&upstream, "");
+    let stats = proxy.get("/debug/stats").json();
+    assert_eq!((&stats["count"], &stats["last_updated"]), (&json!(0), &Value::Null));
+    for _ in 0..3 {
+        proxy.chat(HELLO);
+    }
+    let stats = proxy.get("/debug/stats").json();
+    assert_eq!(stats["count"], 3);
+    let cache = proxy.dir.join("cache");
+    eventually("the saved count", || (saved_count(&cache) == Some(3)).then_some(()));
+    let today = stats["date"].as_str().unwrap();
+    let text = fs::read_to_string(cache.join(format!("CALLS_{today}.json"))).unwrap();
+    let expected = format!(r#"{{"date": "{today}", "count": 3, "last_updated": {}}}"#, stats["last_updated"]);
+    assert_eq!(text, expected);
+
+    let again = Start::from(proxy.kill()).start();
+    let later = again.get("/debug/stats").json();
+    assert_eq!((&later["count"], &later["last_updated"]), (&json!(3), &stats["last_updated"]));
+    again.chat(HELLO);
+    assert_eq!(count(&again), 4);
+}
+
+#[test]
+fn without_a_cache_folder_the_count_is_kept_in_memory() {
+    let proxy = Start::new().arg("--offline").file("DEBUG_MODE.txt", "").start();
+    proxy.chat(HELLO);
+    assert_eq!(count(&proxy), 1);
+    assert_eq!(fs::read_dir(&proxy.dir).unwrap().count(), 1, "nothing is saved");
+}
+
+#[test]
+fn off_means_off() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Start::new().env_file(env(&upstream, "CACHE_DIR=cache")).start();
+    proxy.chat(HELLO);
+    for path in ["/debug", "/debug/stats", "/debug/calls", "/debug/calls/00000000"] {
+        proxy.get(path).assert_error(403, "debug_disabled");
+    }
+    fs::write(proxy.dir.join("DEBUG_MODE.txt"), "").unwrap();
+    assert_eq!(count(&proxy), 0, "calls made while it was off don't count");
+    assert_eq!(names_in(&proxy.dir.join("cache")), Vec::<String>::new());
+}
+
+#[test]
+fn a_crash_leaves_whole_files_and_the_right_count() {
+    let upstream = Upstream::saying("hi");
+    let mut home = Proxy::recording(&upstream, "").kill();
+    for round in 0..5 {
+        let proxy = Start::from(home).start();
+        let before = count(&proxy).as_u64().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut client = proxy.connect();
+                    for _ in 0..10 + round {
+                        client.chat(HELLO);
+                    }
+                });
+            }
+        });
+        home = proxy.kill(); // with files still queued
+        let cache = home.path().join("cache");
+        let names = names_in(&cache);
+        for name in &names {
+            let text = fs::read_to_string(cache.join(name)).unwrap();
+            serde_json::from_str::<Value>(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
+        let responses = names.iter().filter(|name| name.contains("_RESPONSE_")).count() as u64;
+        let again = Start::from(home).start();
+        assert_eq!(count(&again), responses.max(before), "round {round}");
+        home = again.kill();
+        let leftovers = fs::read_dir(home.path().join("cache")).unwrap().flatten();
+        let unfinished = leftovers.filter(|e| e.file_name().to_string_lossy().starts_with('.')).count();
+        assert!(unfinished <= 1, "the next start clears what the last crash left");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn an_unwritable_folder_is_said_once_and_fails_no_request() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::recording(&upstream, "");
+    proxy.chat(HELLO);
+    proxy.files(2);
+    // A file where the folder was: nobody, root included, can write into it.
+    fs::remove_dir_all(proxy.dir.join("cache")).unwrap();
+    fs::write(proxy.dir.join("cache"), "").unwrap();
+    for _ in 0..5 {
+        assert_eq!(proxy.chat(HELLO).status, 200);
+    }
+    eventually("what is not saved", || (proxy.get("/debug/stats").json()["files_not_saved"].as_u64()? >= 10).then_some(()));
+    assert_eq!(proxy.console().matches("debug files can't be saved").count(), 1);
+    fs::remove_file(proxy.dir.join("cache")).unwrap();
+    proxy.chat(HELLO);
+    proxy.files(2);
+    proxy.wait_for_console("can be saved again");
+}
+
+#[test]
+fn old_files_go_where_they_are_limited() {
+    let upstream = Upstream::saying("hi");
+    let start = Start::new().env_file(env(&upstream, "CACHE_DIR=cache\nCACHE_KEEP_DAYS=7"));
+    let home = start.start().kill();
+    let cache = home.path().join("cache");
+    fs::create_dir_all(&cache).unwrap();
+    let old = ["20200101_000000_000_REQUEST_00000000.json", "CALLS_20200101.json"];
+    let kept = ["20200101_notes.json", "29990101_000000_000_REQUEST_00000000.json"];
+    for name in old.iter().chain(&kept) {
+        fs::write(cache.join(name), "{}").unwrap();
+    }
+    let _proxy = Start::from(home).start();
+    eventually("the old ones to go", || old.iter().all(|name| !cache.join(name).exists()).then_some(()));
+    assert!(kept.iter().all(|name| cache.join(name).exists()));
+}

@@ -40,11 +40,18 @@ pub struct Start {
     home: tempfile::TempDir,
     args: Vec<String>,
     environment: Vec<(String, String)>,
+    descriptors: Option<usize>,
 }
 
 impl Start {
     pub fn new() -> Self {
-        Self { home: tempfile::tempdir().unwrap(), args: Vec::new(), environment: Vec::new() }
+        Self::from(tempfile::tempdir().unwrap())
+    }
+
+    /// With a hard limit of open descriptors, which a shell sets.
+    pub fn with_descriptor_limit(mut self, limit: usize) -> Self {
+        self.descriptors = Some(limit);
+        self
     }
 
     pub fn env_file(self, text: impl AsRef<[u8]>) -> Self {
@@ -67,7 +74,11 @@ impl Start {
     }
 
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_local-api-proxy"));
+        let executable = env!("CARGO_BIN_EXE_local-api-proxy");
+        let mut command = Command::new(if self.descriptors.is_some() { "sh" } else { executable });
+        if let Some(limit) = self.descriptors {
+            command.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\""), executable]);
+        }
         command.arg("--dir").arg(self.home.path()).args(&self.args);
         command.env_clear().envs(self.environment.iter().map(|(n, v)| (n.as_str(), v.as_str())));
         for needed in ["PATH", "SYSTEMROOT"] {
@@ -199,7 +210,7 @@ pub fn names_in(dir: &Path) -> Vec<String> {
 
 impl From<tempfile::TempDir> for Start {
     fn from(home: tempfile::TempDir) -> Self {
-        Self { home, args: Vec::new(), environment: Vec::new() }
+        Self { home, args: Vec::new(), environment: Vec::new(), descriptors: None }
     }
 }
 
@@ -338,6 +349,9 @@ impl Connection {
 
     pub fn response(&mut self) -> Response {
         let mut response = self.head();
+        while response.status == 100 {
+            response = self.head();
+        }
         if response.header("transfer-encoding") == Some("chunked") {
             response.body = self.rest_of_chunks().into_bytes();
         } else if let Some(length) = response.header("content-length") {

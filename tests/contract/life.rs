@@ -1,1 +1,111 @@
-//! (to come)
+//! Section 9: life and death.
+
+#![cfg(unix)]
+
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+use std::thread;
+
+use crate::fixture::*;
+
+#[test]
+fn the_first_signal_lets_requests_finish() {
+    let (ask, asked) = channel::<()>();
+    let asked = Mutex::new(asked);
+    let upstream = Upstream::start(move |_, answer| {
+        answer.stream_head();
+        answer.piece(&delta("begun"));
+        asked.lock().unwrap().recv().unwrap();
+        answer.piece(&last_delta());
+        answer.piece("data: [DONE]\n\n");
+        answer.end();
+    });
+    for signal in ["TERM", "INT"] {
+        let mut proxy = Proxy::recording(&upstream, "");
+        let mut client = proxy.connect();
+        client.send_chat(HELLO_STREAM);
+        client.read_head_and_until("begun");
+        proxy.signal(signal);
+        let refused = eventually("the stop", || Some(proxy.chat(HELLO)).filter(|r| r.status == 503));
+        refused.assert_error(503, "shutting_down");
+        ask.send(()).unwrap();
+        assert!(client.rest_of_chunks().ends_with("data: [DONE]\n\n"));
+        assert_eq!(proxy.wait(), Some(0));
+        assert_eq!(proxy.files(2).len(), 2, "what was queued is saved");
+        assert!(proxy.console().trim_end().ends_with("stopped"), "{}", proxy.console());
+    }
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let upstream = Upstream::start(|_, answer| {
+        answer.sees_close();
+        answer.close();
+    });
+    let mut proxy = Proxy::before(&upstream, "");
+    proxy.connect().send_chat(HELLO);
+    let mut client = proxy.connect();
+    client.send_chat(HELLO);
+    upstream.wait_for(1);
+    proxy.signal("INT");
+    proxy.wait_for_console("stopping");
+    proxy.signal("INT");
+    assert_eq!(proxy.wait(), Some(130));
+}
+
+#[test]
+fn a_stream_that_outlives_the_grace_is_ended_with_an_error() {
+    let upstream = Upstream::start(|_, answer| {
+        answer.stream_head();
+        answer.piece(&delta("begun"));
+        answer.sees_close();
+        answer.close();
+    });
+    let mut proxy = Proxy::before(&upstream, "");
+    let mut client = proxy.connect();
+    client.send_chat(HELLO_STREAM);
+    client.read_head_and_until("begun");
+    proxy.signal("TERM");
+    let rest = client.rest_of_chunks();
+    assert!(rest.contains(r#""error_type":"shutting_down""#) && !rest.contains("[DONE]"), "{rest}");
+    assert_eq!(proxy.wait(), Some(0));
+}
+
+#[test]
+fn silent_slow_and_malformed_clients_cost_the_others_nothing() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "WORKERS=4\nQUEUE=4");
+    let silent = (0..100).map(|_| proxy.connect()).collect::<Vec<_>>();
+    let stalled = (0..20)
+        .map(|_| {
+            let mut client = proxy.connect();
+            client.send("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n{");
+            client
+        })
+        .collect::<Vec<_>>();
+    for garbage in ["\r\n\r\n", "GET\r\n\r\n", "\0\0\0\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "POST / HTTP/1.1\r\nA B: c\r\n\r\n"] {
+        let mut client = proxy.connect();
+        client.send(garbage);
+        client.shutdown_write();
+        client.read_to_end();
+    }
+    for _ in 0..20 {
+        assert_eq!(proxy.chat(HELLO).status, 200);
+    }
+    drop((silent, stalled));
+}
+
+#[test]
+fn it_recovers_when_descriptors_run_out() {
+    let upstream = Upstream::saying("hi");
+    let start = Start::new().env_file(env(&upstream, "WORKERS=4")).arg("--port").arg("0");
+    // A shell sets the limit for the proxy alone.
+    let proxy = start.with_descriptor_limit(128).start();
+    for _ in 0..3 {
+        let clients = (0..200).map(|_| proxy.connect()).collect::<Vec<_>>();
+        thread::sleep(std::time::Duration::from_millis(200)); // they have to use descriptors up
+        drop(clients);
+        assert_eq!(proxy.chat(HELLO).status, 200);
+        assert_eq!(proxy.get("/health").status, 200);
+    }
+}

@@ -1,1 +1,47 @@
-//! (to come)
+//! `--offline` (`TEST_MODE=true`): the built-in model.
+
+use crate::fixture::*;
+
+const TOOLS: &str = r#"[{"type":"function","function":{"name":"weather","parameters":{"type":"object","properties":{"city":{"type":"string"}}}}}]"#;
+
+#[test]
+fn it_answers_plain_and_streamed_and_says_what_it_is() {
+    for proxy in [Start::new().arg("--offline").start(), Start::new().env_file("TEST_MODE=true").start()] {
+        let text = proxy.chat(HELLO).json()["choices"][0]["message"]["content"].to_string();
+        assert!(text.contains("built-in test model") && text.contains("hello"), "{text}");
+
+        let stream = proxy.chat(HELLO_STREAM);
+        assert_eq!(stream.header("content-type"), Some("text/event-stream"));
+        let mut said = String::new();
+        for event in stream.text().split_terminator("\n\n") {
+            let data = event.strip_prefix("data: ").unwrap();
+            if data != "[DONE]" {
+                let chunk: serde_json::Value = serde_json::from_str(data).unwrap();
+                assert_eq!(chunk["object"], "chat.completion.chunk");
+                said.push_str(chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default());
+            }
+        }
+        assert!(said.contains("built-in test model"), "{said}");
+        assert!(stream.text().ends_with("data: [DONE]\n\n"));
+    }
+}
+
+#[test]
+fn it_calls_the_tools_that_it_is_offered() {
+    let proxy = Start::new().arg("--offline").start();
+    let body = format!(r#"{{"messages":[{{"role":"user","content":"x"}}],"tools":{TOOLS}}}"#);
+    let answer = proxy.chat(&body).json();
+    assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls");
+    assert_eq!(answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"], "weather");
+    let streamed = proxy.chat(&body.replacen('{', r#"{"stream":true,"#, 1));
+    assert!(streamed.text().contains(r#""name":"weather""#));
+}
+
+#[test]
+fn it_needs_no_upstream() {
+    let upstream = Upstream::saying("never asked");
+    let proxy = Proxy::before(&upstream, "TEST_MODE=true");
+    proxy.chat(HELLO);
+    assert_eq!(proxy.get("/v1/models").json()["data"][0]["id"], "openrouter/free");
+    assert_eq!(upstream.calls(), 0);
+}

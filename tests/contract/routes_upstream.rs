@@ -1,1 +1,196 @@
-//! (to come)
+//! Section 4: ways to the upstream: TLS with a company's root, an HTTP proxy, a SOCKS5 proxy.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use crate::fixture::*;
+
+/// A root certificate in PEM, and a server's configuration that it vouches for.
+fn company_tls() -> (String, rustls::ServerConfig) {
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key)
+        .unwrap();
+    (certified.cert.pem(), config)
+}
+
+#[test]
+fn tls_with_an_extra_root() {
+    let (root, config) = company_tls();
+    let upstream = Upstream::with_tls(config, |request, answer| answer.fitting(request, "safely"));
+    let proxy = Start::new().env_file(env(&upstream, "SSL_CERT_FILE=company.pem\nRETRIES=0")).file("company.pem", root).start();
+    for _ in 0..3 {
+        assert_eq!(proxy.chat(HELLO).text(), completion("safely"));
+        assert!(proxy.chat(HELLO_STREAM).text().ends_with("data: [DONE]\n\n"));
+    }
+    let large = format!(r#"{{"model":"a:free","x":"{}"}}"#, "y".repeat(1 << 20));
+    assert_eq!(proxy.chat(&large).status, 200);
+    assert_eq!(upstream.last().body, large);
+    let connections = upstream.received().iter().map(|r| r.connection).max();
+    assert_eq!(connections, Some(1));
+
+    // Without it nobody vouches for the server.
+    proxy.write_env(&env(&upstream, "RETRIES=0"));
+    let refused = proxy.chat(HELLO);
+    refused.assert_error(502, "upstream_unreachable");
+    assert!(refused.text().contains("TLS"), "{}", refused.text());
+}
+
+/// Copies bytes both ways until one side ends.
+fn join(client: TcpStream, target: TcpStream) {
+    let (mut from, mut to) = (client.try_clone().unwrap(), target.try_clone().unwrap());
+    thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(std::net::Shutdown::Both);
+    });
+    thread::spawn(move || {
+        let (mut from, mut to) = (target, client);
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(std::net::Shutdown::Both);
+    });
+}
+
+/// A proxy that tells what it was asked.
+struct Middle {
+    port: u16,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Middle {
+    fn start(serve: impl Fn(TcpStream, &Mutex<Vec<String>>) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let tell = Arc::clone(&asked);
+        thread::spawn(move || listener.incoming().flatten().for_each(|stream| serve(stream, &tell)));
+        Self { port, asked }
+    }
+
+    fn http() -> Self {
+        Self::start(|mut stream, asked| {
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|read| read > 0) {
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8(head).unwrap();
+            let Some(target) = head.strip_prefix("CONNECT ").and_then(|rest| rest.split(' ').next()) else { return };
+            let target = TcpStream::connect(target).unwrap();
+            asked.lock().unwrap().push(head);
+            stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").unwrap();
+            join(stream, target);
+        })
+    }
+
+    /// SOCKS5 (RFC 1928) with user and password (RFC 1929).
+    fn socks() -> Self {
+        Self::start(|mut stream, asked| {
+            let take = |stream: &mut TcpStream, count: usize| {
+                let mut bytes = vec![0; count];
+                stream.read_exact(&mut bytes).unwrap();
+                bytes
+            };
+            let methods = take(&mut stream, 2)[1] as usize;
+            let methods = take(&mut stream, methods);
+            let mut user = String::new();
+            if methods.contains(&2) {
+                stream.write_all(&[5, 2]).unwrap();
+                let length = take(&mut stream, 2)[1] as usize;
+                user = String::from_utf8(take(&mut stream, length)).unwrap();
+                let length = take(&mut stream, 1)[0] as usize;
+                let password = String::from_utf8(take(&mut stream, length)).unwrap();
+                user = format!("{user}:{password}@");
+                stream.write_all(&[1, 0]).unwrap();
+            } else {
+                stream.write_all(&[5, 0]).unwrap();
+            }
+            let host = match take(&mut stream, 4)[3] {
+                1 => take(&mut stream, 4).iter().map(u8::to_string).collect::<Vec<_>>().join("."),
+                3 => {
+                    let length = take(&mut stream, 1)[0] as usize;
+                    String::from_utf8(take(&mut stream, length)).unwrap()
+                }
+                _ => {
+                    take(&mut stream, 16);
+                    "::1".to_owned()
+                }
+            };
+            let port = take(&mut stream, 2);
+            let port = u16::from_be_bytes([port[0], port[1]]);
+            asked.lock().unwrap().push(format!("{user}{host}:{port}"));
+            let target = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            stream.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+            join(stream, target);
+        })
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+#[test]
+fn through_an_http_proxy() {
+    let (root, config) = company_tls();
+    let upstream = Upstream::with_tls(config, |request, answer| answer.fitting(request, "through"));
+    let middle = Middle::http();
+    let settings = format!("SSL_CERT_FILE=company.pem\nHTTP_PROXY=http://me:secret@127.0.0.1:{}", middle.port);
+    let proxy = Start::new().env_file(env(&upstream, &settings)).file("company.pem", root).start();
+    assert_eq!(proxy.chat(HELLO).text(), completion("through"));
+    assert!(proxy.chat(HELLO_STREAM).text().ends_with("data: [DONE]\n\n"));
+    let asked = middle.asked();
+    assert_eq!(asked.len(), 1, "one connection for both");
+    assert!(asked[0].starts_with(&format!("CONNECT localhost:{} ", upstream.port())), "{asked:?}");
+    assert!(asked[0].contains("Proxy-Authorization: Basic bWU6c2VjcmV0"), "{asked:?}");
+
+    proxy.write_env(&env(&upstream, &format!("{settings}\nNO_PROXY=localhost")));
+    assert_eq!(proxy.chat(HELLO).status, 200);
+    assert_eq!(middle.asked().len(), 1, "NO_PROXY");
+}
+
+#[test]
+fn through_a_socks5_proxy() {
+    let upstream = Upstream::saying("through");
+    let middle = Middle::socks();
+    for (scheme, host) in [("socks5", ""), ("socks5h", "localhost")] {
+        let settings = format!("ALL_PROXY={scheme}://me:secret@127.0.0.1:{}", middle.port);
+        let proxy = Proxy::before(&upstream, &settings);
+        assert_eq!(proxy.chat(HELLO).text(), completion("through"));
+        let asked = middle.asked().pop().unwrap();
+        assert!(asked.starts_with(&format!("me:secret@{host}")) && asked.ends_with(&format!(":{}", upstream.port())), "{asked}");
+        assert_eq!(asked.contains("localhost"), scheme == "socks5h", "who resolves the name");
+    }
+}
+
+#[test]
+fn proxies_of_the_environment_count() {
+    let upstream = Upstream::saying("through");
+    let middle = Middle::http();
+    let address = format!("http://127.0.0.1:{}", middle.port);
+    let proxy = Start::new().env_file(env(&upstream, "")).environment("http_proxy", &address).start();
+    assert_eq!(proxy.chat(HELLO).status, 200);
+    assert_eq!(middle.asked().len(), 1);
+}
+
+#[test]
+fn pooled_connections_that_closed_are_replaced() {
+    let upstream = Upstream::start(|request, answer| {
+        answer.fitting(request, "hi");
+        answer.close();
+    });
+    let proxy = Proxy::before(&upstream, "RETRIES=0");
+    for number in 0..100 {
+        let body = if number % 2 == 0 { HELLO } else { HELLO_STREAM };
+        let response = proxy.chat(body);
+        assert_eq!(response.status, 200);
+        assert_eq!(response.header("x-proxy-attempts"), None);
+    }
+    assert_eq!(upstream.calls(), 100);
+}

@@ -1,1 +1,54 @@
-//! (to come)
+//! The key is nowhere but in the one header that carries it.
+
+use std::fs;
+
+use crate::fixture::*;
+
+#[test]
+fn the_key_is_nowhere() {
+    let upstream = Upstream::start(|request, answer| match request.number {
+        1 => answer.say("hi"),
+        2 => answer.stream("hi there"),
+        3 => answer.json(401, r#"{"error":{"code":401,"message":"No auth credentials found"}}"#),
+        _ => answer.close(),
+    });
+    let more = "RETRIES=0\nALL_PROXY=\nPROXY_API_KEY=proxys-own-secret-key";
+    let proxy = Proxy::recording(&upstream, more);
+    let send = |path: &str, body: &str| {
+        let method = if body.is_empty() { "GET" } else { "POST" };
+        proxy.connect().exchange(&format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer proxys-own-secret-key\r\n\
+             Cookie: session=secret-cookie\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+    };
+    let mut seen = String::new();
+    for body in [HELLO, HELLO_STREAM, HELLO, HELLO] {
+        seen.push_str(send("/v1/chat/completions", body).text());
+    }
+    assert_eq!(upstream.calls(), 4);
+    for path in ["/", "/health", "/debug", "/debug/calls", "/debug/settings", "/debug/stats"] {
+        seen.push_str(send(path, "").text());
+    }
+    let calls = send("/debug/calls", "").json();
+    for call in calls["calls"].as_array().unwrap() {
+        let id = call["message_id"].as_str().unwrap();
+        seen.push_str(send(&format!("/debug/calls/{id}"), "").text());
+    }
+    proxy.write_env(&env(&upstream, &format!("{more}\nHTTP_PROXY=http://me:pass-of-proxy@127.0.0.1:1\nCACHE_DIR=cache")));
+    seen.push_str(send("/v1/chat/completions", HELLO).text());
+    seen.push_str(send("/debug/settings", "").text());
+    proxy.wait_for_console("HTTP_PROXY = 127.0.0.1:1");
+    for (name, _) in proxy.files(8) {
+        seen.push_str(&name);
+        seen.push_str(&fs::read_to_string(proxy.dir.join("cache").join(name)).unwrap());
+    }
+    seen.push_str(&proxy.console());
+    for secret in [KEY, &KEY[..20], "proxys-own", "secret-cookie", "pass-of-proxy", "Bearer"] {
+        let found = seen.find(secret).map(|at| &seen[at.saturating_sub(80)..at]);
+        // The advice how to send a key is no key.
+        let advice = found.is_some_and(|before| secret == "Bearer" && before.ends_with("Authorization: "));
+        assert!(found.is_none() || advice, "{secret} after {found:?}");
+    }
+    assert!(seen.contains("...wxyz"), "masked, it is shown");
+}

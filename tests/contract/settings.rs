@@ -1,1 +1,264 @@
-//! (to come)
+//! Section 4: settings.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crate::fixture::*;
+
+/// Writes `text` to a file in one of the ways that editors have.
+fn write(dir: &std::path::Path, name: &str, text: &str, way: usize) {
+    let path = dir.join(name);
+    match way {
+        0 => {
+            // In place: the new text over the old one, then the length.
+            use std::io::Write;
+            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            file.set_len(text.len() as u64).unwrap();
+        }
+        1 => fs::write(&path, text).unwrap(),
+        2 => {
+            let new = dir.join("new-file");
+            fs::write(&new, text).unwrap();
+            fs::rename(&new, &path).unwrap();
+        }
+        _ => {
+            let _ = fs::remove_file(&path);
+            fs::write(&path, text).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_very_next_request_uses_the_new_settings() {
+    let upstream = Upstream::saying("hi");
+    for way in 0..4 {
+        let proxy = Proxy::before(&upstream, "MODEL=m/start:free");
+        let mut client = proxy.connect();
+        for number in 100..200 {
+            // Always of the same length, often within one tick of the file system's clock.
+            write(&proxy.dir, ".env", &env(&upstream, &format!("MODEL=m/{number}:free")), way);
+            client.chat("{}");
+            assert_eq!(upstream.last().json()["model"], format!("m/{number}:free"), "way {way}");
+        }
+    }
+}
+
+#[test]
+fn the_very_next_request_knows_the_debug_mode() {
+    let proxy = Start::new().arg("--offline").start();
+    let file = proxy.dir.join("DEBUG_MODE.txt");
+    for _ in 0..100 {
+        fs::write(&file, "").unwrap();
+        assert_eq!(proxy.get("/debug").status, 200);
+        fs::remove_file(&file).unwrap();
+        proxy.get("/debug").assert_error(403, "debug_disabled");
+    }
+    proxy.wait_for_console("debug mode is on");
+}
+
+#[test]
+fn a_half_written_file_breaks_no_request() {
+    let upstream = Upstream::start(|request, answer| {
+        let right = request.header("authorization") == Some(&format!("Bearer {KEY}"));
+        answer.json(if right { 200 } else { 401 }, &completion("hi"));
+    });
+    let proxy = Proxy::before(&upstream, "");
+    let text = env(&upstream, "MODEL=a/b:free");
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut client = proxy.connect();
+            let mut asked = 0;
+            while !done.load(Ordering::SeqCst) {
+                assert_eq!(client.chat(HELLO).status, 200);
+                asked += 1;
+            }
+            asked
+        });
+        let path = proxy.dir.join(".env");
+        for cut in (0..text.len()).step_by(7) {
+            for part in ["", &text[..cut]] {
+                fs::write(&path, part).unwrap();
+                thread::yield_now();
+            }
+            fs::write(&path, &text).unwrap();
+            fs::remove_file(&path).unwrap();
+            thread::yield_now();
+            fs::write(&path, &text).unwrap();
+        }
+        done.store(true, Ordering::SeqCst);
+        assert!(asking.join().unwrap() > 0);
+    });
+}
+
+#[test]
+fn removing_the_key_takes_it_away_in_the_end() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "");
+    fs::write(proxy.dir.join(".env"), "").unwrap();
+    assert_eq!(proxy.chat(HELLO).status, 200, "an editor may be in the middle of saving");
+    eventually("the end of the grace", || (proxy.chat(HELLO).status != 200).then_some(()));
+    proxy.wait_for_console("OPENROUTER_API_KEY = not set");
+}
+
+#[test]
+fn a_key_removed_from_a_file_that_is_whole_is_gone_at_once() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "");
+    proxy.write_env(&format!("OPENROUTER_BASE_URL={}\n", upstream.url()));
+    proxy.chat(HELLO).assert_error(401, "missing_api_key");
+}
+
+#[test]
+fn every_encoding_and_slip() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "");
+    let lines = format!(
+        "# 注释\r\nexport OPENROUTER_API_KEY = \"{KEY}\"\r\nOPENROUTER_BASE_URL='{}'  # comment\r\nnonsense\r\nMODEL=x/NUMBER:free",
+        upstream.url()
+    );
+    let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+    let encodings: [&dyn Fn(&str) -> Vec<u8>; 4] = [
+        &|text| text.into(),
+        &|text| [&[0xEF, 0xBB, 0xBF], text.as_bytes()].concat(),
+        &|text| [vec![0xFF, 0xFE], utf16(text)].concat(),
+        &|text| [vec![0xFE, 0xFF], text.encode_utf16().flat_map(u16::to_be_bytes).collect()].concat(),
+    ];
+    for (number, encode) in encodings.iter().enumerate() {
+        let text = lines.replace("NUMBER", &number.to_string());
+        fs::write(proxy.dir.join(".env"), encode(&text)).unwrap();
+        assert_eq!(proxy.chat("{}").status, 200);
+        assert_eq!(upstream.last().json()["model"], format!("x/{number}:free"));
+        assert_eq!(upstream.last().header("authorization"), Some(format!("Bearer {KEY}").as_str()));
+    }
+    proxy.wait_for_console(".env line 4 can't be understood and is skipped");
+}
+
+#[test]
+fn out_of_range_keeps_the_last_good_value_and_says_so() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "MODEL=good/one:free");
+    proxy.write_env(&env(&upstream, "MODEL=openai/gpt-4o\nRETRIES=1000"));
+    proxy.chat("{}");
+    assert_eq!(upstream.last().json()["model"], "good/one:free");
+    proxy.wait_for_console("MODEL must be");
+    proxy.wait_for_console("RETRIES must be a number from 0 to 10");
+}
+
+#[test]
+fn the_console_names_what_changed() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "");
+    // Without a request: the watcher notices.
+    proxy.write_env(&env(&upstream, "MODEL=a/b:free\nWORKERS=3").replace(KEY, "sk-or-v1-another-key-9876"));
+    proxy.wait_for_console("MODEL = a/b:free");
+    proxy.wait_for_console("OPENROUTER_API_KEY = ...9876");
+    proxy.wait_for_console("WORKERS = 3 (needs a restart)");
+    assert!(!proxy.console().contains("another-key"));
+}
+
+#[test]
+fn requests_under_way_finish_with_what_they_began_with() {
+    let (ask, asked) = std::sync::mpsc::channel::<()>();
+    let asked = std::sync::Mutex::new(asked);
+    let upstream = Upstream::start(move |request, answer| match request.streams() {
+        true => {
+            answer.stream_head();
+            answer.piece(&delta("begun "));
+            asked.lock().unwrap().recv().unwrap();
+            answer.piece(&last_delta());
+            answer.piece("data: [DONE]\n\n");
+            answer.end();
+        }
+        false => answer.say("hi"),
+    });
+    let proxy = Proxy::before(&upstream, "");
+    let mut client = proxy.connect();
+    client.send_chat(HELLO_STREAM);
+    client.read_head_and_until("begun");
+    proxy.write_env(&env(&upstream, "UPSTREAM_TIMEOUT=9").replace(KEY, "sk-or-v1-another-key"));
+    proxy.chat(HELLO);
+    assert_eq!(upstream.last().header("authorization"), Some("Bearer sk-or-v1-another-key"));
+    ask.send(()).unwrap();
+    assert!(client.rest_of_chunks().ends_with("data: [DONE]\n\n"));
+}
+
+#[test]
+fn the_environment_fills_in_what_the_file_leaves_out() {
+    let upstream = Upstream::saying("hi");
+    let start = Start::new().env_file("MODEL=from/file:free\n");
+    let proxy = start
+        .environment("OPENROUTER_API_KEY", "sk-or-from-environment")
+        .environment("OPENROUTER_BASE_URL", &upstream.url())
+        .environment("MODEL", "from/environment:free")
+        .start();
+    proxy.chat("{}");
+    let sent = upstream.last();
+    assert_eq!(sent.json()["model"], "from/file:free");
+    assert_eq!(sent.header("authorization"), Some("Bearer sk-or-from-environment"));
+}
+
+#[test]
+fn misnamed_files_get_a_hint() {
+    let proxy = Start::new().file(".env.txt", "A=1").file("DEBUG_MODE.txt.txt", "").start();
+    proxy.wait_for_console("found .env.txt");
+    proxy.wait_for_console("found DEBUG_MODE.txt.txt");
+}
+
+#[test]
+fn localhost_is_both_addresses() {
+    let proxy = Start::new().arg("--offline").start();
+    for host in ["127.0.0.1", "::1"] {
+        std::net::TcpStream::connect((host, proxy.port)).unwrap();
+    }
+}
+
+#[test]
+fn a_taken_port_is_said_in_one_sentence() {
+    let fails_with = |start: &Start| {
+        let output = start.command().output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let Ok(other) = std::net::TcpListener::bind(address) else { continue };
+        let port = other.local_addr().unwrap().port().to_string();
+        let said = fails_with(&Start::new().arg("--offline").arg("--port").arg(&port));
+        assert!(said.contains(&format!("port {port} is taken")), "{said}");
+        assert_eq!(said.trim().lines().count(), 1, "{said}");
+    }
+    let first = Start::new().arg("--offline").start();
+    let said = fails_with(&Start::new().arg("--offline").arg("--port").arg(&first.port.to_string()));
+    assert!(said.contains(&format!("already running at http://localhost:{}/v1", first.port)), "{said}");
+
+    let said = fails_with(&Start::new().arg("--offline").arg("--host").arg("192.0.2.1").environment("PROXY_API_KEY", "k"));
+    assert!(said.contains("192.0.2.1 is not an address of this machine"), "{said}");
+    let said = fails_with(&Start::new().arg("--prot=1"));
+    assert!(said.contains("--prot") && said.contains("--help"), "{said}");
+}
+
+#[test]
+fn the_home_folder_is_where_the_settings_are() {
+    let upstream = Upstream::saying("hi");
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join(".env"), env(&upstream, "CACHE_DIR=my cache")).unwrap();
+    fs::write(home.path().join("DEBUG_MODE.txt"), "").unwrap();
+    // The current folder holds a `.env`: no --dir is needed.
+    let start = Start::new();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_local-api-proxy"));
+    command.args(["--port", "0"]).current_dir(home.path()).env_clear().stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+    while !line.contains("/v1") {
+        std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+    }
+    let port = line.rsplit_once(':').unwrap().1.trim().strip_suffix("/v1").unwrap().parse().unwrap();
+    assert_eq!(Connection::to(port).chat(HELLO).status, 200);
+    eventually("the files", || (names_in(&home.path().join("my cache")).len() == 2).then_some(()));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(start);
+}
