@@ -930,7 +930,8 @@ fn limit_reached(limit: Limit) -> ApiError {
     ApiError::new(429, "rate_limit_exceeded", message).retry_after(seconds)
 }
 
-fn local_time(time: SystemTime) -> String {
+/// `HH:MM` where this runs.
+pub fn local_time(time: SystemTime) -> String {
     DateTime::<Local>::from(time).format("%H:%M").to_string()
 }
 

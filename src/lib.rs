@@ -31,6 +31,7 @@ pub mod panel;
 pub mod patience;
 pub mod presence;
 pub mod proxy;
+pub mod quota;
 pub mod server;
 pub mod settings;
 pub mod sse;

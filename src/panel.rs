@@ -1,5 +1,7 @@
 //! What people look at: `/`, `/health`, and in debug mode the panel with its data.
 
+use std::sync::Arc;
+
 use tiny_http::Method;
 
 use crate::client::{Exchange, Reply};
@@ -14,18 +16,17 @@ pub const NAME: &str = "local-api-proxy";
 /// Nothing but the page's own files runs, and nobody frames it.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+const CSS: &str = "text/css; charset=utf-8";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 /// The panel's files, under `/debug/`.
-const FILES: [(&str, &str, &str); 2] = [
-    (
-        "panel.css",
-        "text/css; charset=utf-8",
-        include_str!("../static/panel.css"),
-    ),
-    (
-        "panel.js",
-        "text/javascript; charset=utf-8",
-        include_str!("../static/panel.js"),
-    ),
+const FILES: [(&str, &str, &str); 7] = [
+    ("panel.css", CSS, include_str!("../static/panel.css")),
+    ("panel.js", JAVASCRIPT, include_str!("../static/panel.js")),
+    ("words.js", JAVASCRIPT, include_str!("../static/words.js")),
+    ("dom.js", JAVASCRIPT, include_str!("../static/dom.js")),
+    ("plots.js", JAVASCRIPT, include_str!("../static/plots.js")),
+    ("call.js", JAVASCRIPT, include_str!("../static/call.js")),
+    ("chat.js", JAVASCRIPT, include_str!("../static/chat.js")),
 ];
 const PAGE: &str = include_str!("../static/panel.html");
 
@@ -59,7 +60,7 @@ pub fn front_page(proxy: &Proxy) -> Reply {
 }
 
 /// Everything under `/debug`, for those who may see it.
-pub fn answer(proxy: &Proxy, exchange: &Exchange, snapshot: &Snapshot) -> Reply {
+pub fn answer(proxy: &Proxy, exchange: &Exchange, snapshot: &Arc<Snapshot>) -> Reply {
     if !snapshot.debug {
         let message = "Debug mode is off. Create an empty file DEBUG_MODE.txt beside .env to switch it on; no restart is needed.";
         return Reply::from(&ApiError::new(403, "debug_disabled", message));
@@ -75,6 +76,7 @@ pub fn answer(proxy: &Proxy, exchange: &Exchange, snapshot: &Snapshot) -> Reply 
         "stats" => Reply::json(200, proxy.calls.stats_json(snapshot)),
         "calls" => Reply::json(200, proxy.calls.list_json()),
         "settings" => Reply::json(200, settings_json(snapshot)),
+        "state" => Reply::json(200, state_json(proxy, snapshot)),
         _ => match (
             path.strip_prefix("calls/"),
             FILES.iter().find(|(name, ..)| *name == path),
@@ -107,4 +109,21 @@ fn settings_json(snapshot: &Snapshot) -> String {
         )
     });
     format!(r#"{{"settings":[{}]}}"#, settings.collect::<Vec<_>>().join(","))
+}
+
+/// What the top line of the panel says, and the account's quota where the upstream tells it.
+fn state_json(proxy: &Proxy, snapshot: &Arc<Snapshot>) -> String {
+    let settings = &snapshot.settings;
+    let limit = proxy.gate.closed().map(|limit| crate::forward::local_time(limit.reset));
+    let limit = limit.map_or("null".into(), |time| quoted(&time));
+    let quota = proxy.quota.current(snapshot).map_or("null".into(), |quota| {
+        format!(r#"{{"limit":{},"remaining":{},"used":{}}}"#, quota.limit, quota.remaining, quota.used)
+    });
+    format!(
+        r#"{{"model":{},"key":{},"test_mode":{},"limit_until":{limit},"waiting":{},"quota":{quota}}}"#,
+        quoted(&settings.model),
+        settings.key.is_some(),
+        settings.test_mode,
+        proxy.gate.waiting()
+    )
 }

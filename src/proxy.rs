@@ -11,6 +11,7 @@ use crate::gate::Gate;
 use crate::life::Life;
 use crate::live::Live;
 use crate::models::Models;
+use crate::quota::QuotaCache;
 
 /// Names of models that are remembered as said; beyond that nobody reads the console any more.
 const MAX_ANNOUNCED: usize = 10_000;
@@ -28,6 +29,8 @@ pub struct Proxy {
     pub gate: Gate<Relay>,
     /// The list of models.
     pub models: Models,
+    /// The account's free quota.
+    pub quota: QuotaCache,
     orders: AtomicU64,
     announced: Mutex<HashSet<u64>>,
 }
@@ -41,6 +44,7 @@ impl Proxy {
             life: Arc::default(),
             gate: Gate::default(),
             models: Models::default(),
+            quota: QuotaCache::default(),
             orders: AtomicU64::new(0),
             announced: Mutex::default(),
         }
