@@ -5,7 +5,7 @@ cd /d "%~dp0"
 title local-api-proxy
 if exist "local-api-proxy.exe" goto check
 echo local-api-proxy.exe is not in this folder:
-echo   %CD%
+echo   "%CD%"
 echo Put it beside start_proxy.bat and start again.
 echo.
 pause

@@ -373,7 +373,13 @@ fn refuse_unread(request: Request, mut reply: Reply) -> io::Result<()> {
     let headers = reply.headers.iter();
     let headers = headers.filter_map(|(n, v)| tiny_http::Header::from_bytes(n.as_bytes(), v.as_bytes()).ok());
     let length = reply.body.len();
-    let response = Response::new(StatusCode(reply.status), headers.collect(), Cursor::new(reply.body), Some(length), None);
+    let response = Response::new(
+        StatusCode(reply.status),
+        headers.collect(),
+        Cursor::new(reply.body),
+        Some(length),
+        None,
+    );
     request.respond(response.with_chunked_threshold(usize::MAX))
 }
 

@@ -57,6 +57,18 @@ pub struct Relay {
     order: u64,
     /// Calls made so far, but for those that the account's limit rejected.
     calls_made: u32,
+    last_words: LastWords,
+}
+
+/// What is still to be sent when everything else is done: whoever has the end of an answer finds it recorded.
+#[derive(Default)]
+enum LastWords {
+    #[default]
+    Nothing,
+    /// A whole answer.
+    Reply(Reply),
+    /// The last event of a stream.
+    Event(Vec<u8>),
 }
 
 enum Client {
@@ -141,6 +153,7 @@ impl Relay {
             began,
             order: proxy.next_order(),
             calls_made: 0,
+            last_words: LastWords::Nothing,
         })
     }
 
@@ -439,10 +452,8 @@ impl Relay {
                 }
             }
         }
-        match stream.finish() {
-            Ok(()) => Ok(Served::Whole(record)),
-            Err(_) => Ok(Served::ClientLeft(record)),
-        }
+        self.client = Client::Streaming(stream);
+        Ok(Served::Whole(record))
     }
 
     /// Server-sent events: comments at once, the first event when it is known to be no error, then every byte as it
@@ -519,7 +530,6 @@ impl Relay {
         self.note(&facts);
         if let Some(error) = facts.error {
             let status = completion::error_status(&error).unwrap_or(502);
-            self.end_stream(None);
             return Ok(Served::BrokenOff {
                 error,
                 status,
@@ -538,14 +548,11 @@ impl Relay {
             }
         };
         let Some(error) = error else {
-            return match self.end_stream(None) {
-                true => Ok(Served::Whole(finish_assembly(assembly).or(Some("null".into())))),
-                false => Ok(Served::ClientLeft(finish_assembly(assembly))),
-            };
+            return Ok(Served::Whole(finish_assembly(assembly)));
         };
         // A cut line is ended first, or it would swallow the event.
         let blank = if events.in_a_line() { "\n\n" } else { "" };
-        self.end_stream(Some(&format!("{blank}{}", error.mid_stream_event())));
+        self.last_words = LastWords::Event(format!("{blank}{}", error.mid_stream_event()).into());
         Ok(Served::BrokenOff {
             error: error.object(),
             status: error.status,
@@ -580,79 +587,61 @@ impl Relay {
         Ok(())
     }
 
-    /// Ends a stream, with a last event if there is one to send. Whether the client has got it all.
-    fn end_stream(&mut self, event: Option<&str>) -> bool {
-        match std::mem::replace(&mut self.client, Client::Answered) {
-            Client::Streaming(mut stream) => {
-                let sent = stream.write(event.unwrap_or_default().as_bytes());
-                sent.and_then(|()| stream.finish()).is_ok()
-            }
-            _ => false,
-        }
-    }
-
     /// The client gets the failure of the last try.
     fn fail(mut self, proxy: &Proxy, failed: FailedAttempt) {
-        let served = match std::mem::replace(&mut self.client, Client::Answered) {
-            Client::Waiting(exchange) => {
-                let account_limit =
-                    matches!(&failed.answer, FailedAnswer::Own(e) if e.code == "rate_limit_exceeded");
-                let (mut reply, error) = match failed.answer {
-                    FailedAnswer::Upstream(reply) => {
-                        let error = error_object(&String::from_utf8_lossy(&reply.body), reply.status);
-                        (reply, error)
-                    }
-                    FailedAnswer::Event { data, status, .. } => {
-                        let error = error_object(&data, status);
-                        (Reply::json(status, data), error)
-                    }
-                    FailedAnswer::Own(error) => (Reply::from(&error), error.object()),
-                };
-                reply.headers = self.with_proxy_headers(reply.headers, &self.figures.model.clone());
-                if self.tries() > 1 || account_limit {
-                    // Heeded by the OpenAI SDKs, so that their tries don't multiply ours.
-                    reply.headers.push(("x-should-retry".into(), "false".into()));
+        let (error, status);
+        if let Client::Streaming(_) = self.client {
+            let event;
+            (event, error, status) = match failed.answer {
+                FailedAnswer::Event { bytes, data, status } => (bytes, error_object(&data, status), status),
+                FailedAnswer::Upstream(reply) => {
+                    let text = String::from_utf8_lossy(&reply.body);
+                    let message = error_message(&text).unwrap_or_else(|| "The upstream failed.".into());
+                    let event = ApiError::new(reply.status, "upstream_error", message).mid_stream_event();
+                    (
+                        event.into_bytes(),
+                        error_object(&text, reply.status),
+                        reply.status,
+                    )
                 }
-                let status = reply.status;
-                exchange.reply(reply);
-                Served::BrokenOff {
-                    error,
-                    status,
-                    partial: None,
+                FailedAnswer::Own(error) => (
+                    error.mid_stream_event().into_bytes(),
+                    error.object(),
+                    error.status,
+                ),
+            };
+            self.last_words = LastWords::Event(event);
+        } else {
+            let account_limit =
+                matches!(&failed.answer, FailedAnswer::Own(e) if e.code == "rate_limit_exceeded");
+            let mut reply;
+            (reply, error) = match failed.answer {
+                FailedAnswer::Upstream(reply) => {
+                    let error = error_object(&String::from_utf8_lossy(&reply.body), reply.status);
+                    (reply, error)
                 }
+                FailedAnswer::Event { data, status, .. } => {
+                    let error = error_object(&data, status);
+                    (Reply::json(status, data), error)
+                }
+                FailedAnswer::Own(error) => (Reply::from(&error), error.object()),
+            };
+            status = reply.status;
+            reply.headers = self.with_proxy_headers(reply.headers, &self.figures.model);
+            if self.tries() > 1 || account_limit {
+                // Heeded by the OpenAI SDKs, so that their tries don't multiply ours.
+                reply.headers.push(("x-should-retry".into(), "false".into()));
             }
-            client @ Client::Streaming(_) => {
-                self.client = client;
-                let (bytes, error, status) = match failed.answer {
-                    FailedAnswer::Event { bytes, data, status } => {
-                        (bytes, error_object(&data, status), status)
-                    }
-                    FailedAnswer::Upstream(reply) => {
-                        let text = String::from_utf8_lossy(&reply.body).into_owned();
-                        let message = error_message(&text).unwrap_or_else(|| "The upstream failed.".into());
-                        let event = ApiError::new(reply.status, "upstream_error", message).mid_stream_event();
-                        (
-                            event.into_bytes(),
-                            error_object(&text, reply.status),
-                            reply.status,
-                        )
-                    }
-                    FailedAnswer::Own(error) => (
-                        error.mid_stream_event().into_bytes(),
-                        error.object(),
-                        error.status,
-                    ),
-                };
-                self.end_stream(Some(&String::from_utf8_lossy(&bytes)));
-                Served::BrokenOff {
-                    error,
-                    status,
-                    partial: None,
-                }
-            }
-            Client::Answered => return,
-        };
-        self.finish(proxy, served);
+            self.last_words = LastWords::Reply(reply);
+        }
+        self.finish(
+            proxy,
+            Served::BrokenOff {
+                error,
+                status,
+                partial: None,
+            },
+        );
     }
 
     fn refuse(self, proxy: &Proxy, error: ApiError) {
@@ -672,11 +661,9 @@ impl Relay {
         let headers = self.with_proxy_headers(Vec::new(), free_models::ROUTER);
         let recorded = Some(answer.to_owned());
         if !self.request.stream {
-            if let Client::Waiting(exchange) = std::mem::replace(&mut self.client, Client::Answered) {
-                let mut reply = Reply::json(200, answer);
-                reply.headers.extend(headers);
-                exchange.reply(reply);
-            }
+            let mut reply = Reply::json(200, answer);
+            reply.headers.extend(headers);
+            self.last_words = LastWords::Reply(reply);
             return self.finish(proxy, Served::Whole(recorded));
         }
         if self.start_stream(headers).is_err() {
@@ -694,7 +681,6 @@ impl Relay {
                 return self.finish(proxy, Served::ClientLeft(None));
             }
         }
-        self.end_stream(None);
         self.finish(proxy, Served::Whole(recorded));
     }
 
@@ -748,10 +734,9 @@ impl Relay {
         }
     }
 
-    /// Says and records how it ended.
+    /// Says and records how it ended, and then ends it.
     fn finish(mut self, proxy: &Proxy, served: Served) {
-        // Whoever waits for the end of the program waits for the client's answer, and for what is recorded of it.
-        self.client = Client::Answered;
+        let left_early = matches!(served, Served::ClientLeft(_));
         self.figures.total = self.began.elapsed();
         let left = r#"{"message":"The client closed the connection.","type":"client_error","param":null,"code":"client_closed"}"#;
         let error_data = |error: &str, status: u16, partial: Option<String>| {
@@ -781,6 +766,19 @@ impl Relay {
         say(call_line(&self.figures));
         if let Some(recording) = self.recording.take() {
             proxy.calls.end(recording, self.figures, ending);
+        }
+        // A client that leaves now has left; there is nobody to tell.
+        match (self.client, self.last_words) {
+            (Client::Waiting(exchange), LastWords::Reply(reply)) => exchange.reply(reply),
+            (Client::Streaming(mut stream), last_words) if !left_early => {
+                let event = if let LastWords::Event(event) = last_words {
+                    event
+                } else {
+                    Vec::new()
+                };
+                let _ = stream.write(&event).and_then(|()| stream.finish());
+            }
+            _ => {}
         }
     }
 }

@@ -176,7 +176,9 @@ impl Nudge {
             }
         };
         thread::Builder::new().name("nudge".into()).spawn(nudging)?;
-        let clients = std::iter::repeat_with(AtomicU32::default).take(NUDGE_SLOTS).collect();
+        let clients = std::iter::repeat_with(AtomicU32::default)
+            .take(NUDGE_SLOTS)
+            .collect();
         Ok(Self { clients, wake })
     }
 

@@ -114,10 +114,16 @@ fn settings_json(snapshot: &Snapshot) -> String {
 /// What the top line of the panel says, and the account's quota where the upstream tells it.
 fn state_json(proxy: &Proxy, snapshot: &Arc<Snapshot>) -> String {
     let settings = &snapshot.settings;
-    let limit = proxy.gate.closed().map(|limit| crate::forward::local_time(limit.reset));
+    let limit = proxy
+        .gate
+        .closed()
+        .map(|limit| crate::forward::local_time(limit.reset));
     let limit = limit.map_or("null".into(), |time| quoted(&time));
     let quota = proxy.quota.current(snapshot).map_or("null".into(), |quota| {
-        format!(r#"{{"limit":{},"remaining":{},"used":{}}}"#, quota.limit, quota.remaining, quota.used)
+        format!(
+            r#"{{"limit":{},"remaining":{},"used":{}}}"#,
+            quota.limit, quota.remaining, quota.used
+        )
     });
     format!(
         r#"{{"model":{},"key":{},"test_mode":{},"limit_until":{limit},"waiting":{},"quota":{quota}}}"#,

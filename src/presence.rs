@@ -32,7 +32,10 @@ pub fn start(life: Arc<Life>, port: u16) -> io::Result<()> {
             let mut missing = HashSet::new();
             let some_stay = waiting.iter().any(|peer| waited_before.contains(peer));
             if some_stay && let Some(table) = Table::read(port) {
-                for (peer, cutter) in clients.into_iter().filter(|(peer, _)| waited_before.contains(peer)) {
+                for (peer, cutter) in clients
+                    .into_iter()
+                    .filter(|(peer, _)| waited_before.contains(peer))
+                {
                     match table.state(peer) {
                         State::Present => {}
                         State::Missing if !missing_before.contains(&peer) => drop(missing.insert(peer)),
@@ -44,7 +47,10 @@ pub fn start(life: Arc<Life>, port: u16) -> io::Result<()> {
             missing_before = missing;
         }
     };
-    thread::Builder::new().name("presence".into()).spawn(look).map(drop)
+    thread::Builder::new()
+        .name("presence".into())
+        .spawn(look)
+        .map(drop)
 }
 
 /// Whether a client has closed its connection, as far as the system tells.
@@ -73,7 +79,12 @@ impl Table {
     fn read(port: u16) -> Option<Self> {
         let read = |table: &str| std::fs::read_to_string(table).ok();
         let (v4, v6) = (read("/proc/net/tcp")?, read("/proc/net/tcp6").unwrap_or_default());
-        Some(Self(v4.lines().chain(v6.lines()).filter_map(|row| connection(row, port)).collect()))
+        Some(Self(
+            v4.lines()
+                .chain(v6.lines())
+                .filter_map(|row| connection(row, port))
+                .collect(),
+        ))
     }
 
     fn state(&self, peer: SocketAddr) -> State {

@@ -170,7 +170,8 @@ impl Dispatcher {
         loop {
             match proxy.gate.next(GATE_INTERVAL, rules) {
                 Some(Next::Go(relay, pass, waited)) => {
-                    let gone = relay.is_cut_off() || relay.peer().is_some_and(|peer| presence::has_left(peer, port));
+                    let gone =
+                        relay.is_cut_off() || relay.peer().is_some_and(|peer| presence::has_left(peer, port));
                     if gone {
                         drop(pass); // its leave goes to the next one
                         self.abandon(relay);

@@ -33,7 +33,7 @@ pub fn start(live: Arc<Live>) -> io::Result<()> {
 /// Watches the folder, not the files: editors replace files. Only the two names count, or the files that debug mode
 /// saves beside them would wake this thread each time.
 fn watch(home: &Path, changed: Sender<()>) -> notify::Result<notify::RecommendedWatcher> {
-    let ours = |path: &Path| path.file_name().is_some_and(|name| is_ours(name));
+    let ours = |path: &Path| path.file_name().is_some_and(is_ours);
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let relevant = match &event {
             Ok(event) => !event.kind.is_access() && event.paths.iter().any(|path| ours(path)),

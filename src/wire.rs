@@ -291,7 +291,9 @@ impl Transport for Tcp {
                 Ok(received) => break received,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if timed_out(&e) => return Err(Error::Timeout(timeout.reason)),
-                Err(_) if self.was_closed_while_idle(false) => return Err(Error::Io(io::Error::other(Stale))),
+                Err(_) if self.was_closed_while_idle(false) => {
+                    return Err(Error::Io(io::Error::other(Stale)));
+                }
                 // ureq takes a reset for the end of a body that has no length; it isn't.
                 Err(e) => return Err(Error::Io(io::Error::other(e))),
             }

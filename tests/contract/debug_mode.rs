@@ -17,7 +17,10 @@ fn count(proxy: &Proxy) -> Value {
 }
 
 fn saved_count(cache: &Path) -> Option<u64> {
-    let name = fs::read_dir(cache).ok()?.flatten().find(|e| e.file_name().to_string_lossy().starts_with("CALLS_"))?;
+    let name = fs::read_dir(cache)
+        .ok()?
+        .flatten()
+        .find(|e| e.file_name().to_string_lossy().starts_with("CALLS_"))?;
     let json = serde_json::from_str::<Value>(&fs::read_to_string(name.path()).ok()?).ok()?;
     json["count"].as_u64()
 }
@@ -32,19 +35,41 @@ fn a_call_leaves_its_request_and_its_response() {
     let (request, response) = (&files[0], &files[1]);
     for ((name, file), kind) in [(request, "REQUEST"), (response, "RESPONSE")] {
         let parts = name.strip_suffix(".json").unwrap().split('_').collect::<Vec<_>>();
-        assert_eq!(parts.iter().map(|p| p.len()).collect::<Vec<_>>(), [8, 6, 3, kind.len(), 8], "{name}");
+        assert_eq!(
+            parts.iter().map(|p| p.len()).collect::<Vec<_>>(),
+            [8, 6, 3, kind.len(), 8],
+            "{name}"
+        );
         assert_eq!(parts[3], kind);
-        assert!(parts[4].bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)), "{name}");
+        assert!(
+            parts[4]
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)),
+            "{name}"
+        );
         assert_eq!(file["type"], kind);
         assert_eq!(file["message_id"], parts[4]);
-        let digits = file["timestamp"].as_str().unwrap().replace(['-', ':', 'T', '.'], "");
-        assert_eq!(digits[..17], format!("{}{}{}", parts[0], parts[1], parts[2]), "{name}");
-        assert_eq!(file["timestamp"].as_str().unwrap().len(), "2024-02-14T10:30:45.123456".len());
+        let digits = file["timestamp"]
+            .as_str()
+            .unwrap()
+            .replace(['-', ':', 'T', '.'], "");
+        assert_eq!(
+            digits[..17],
+            format!("{}{}{}", parts[0], parts[1], parts[2]),
+            "{name}"
+        );
+        assert_eq!(
+            file["timestamp"].as_str().unwrap().len(),
+            "2024-02-14T10:30:45.123456".len()
+        );
     }
     assert_eq!(request.1["message_id"], response.1["message_id"]);
     let text = fs::read_to_string(proxy.dir.join("cache").join(&request.0)).unwrap();
     assert!(text.starts_with("{\n  \"timestamp\": "), "{text}");
-    assert!(text.contains("\"content\": \"你 你\"") && text.contains("\"n\": 1.0") && text.contains("gpt-4o"), "{text}");
+    assert!(
+        text.contains("\"content\": \"你 你\"") && text.contains("\"n\": 1.0") && text.contains("gpt-4o"),
+        "{text}"
+    );
     assert_eq!(response.1["data"]["choices"][0]["message"]["content"], "你好");
 }
 
@@ -80,17 +105,23 @@ fn a_stream_is_put_together() {
 
 #[test]
 fn errors_and_refusals_leave_an_error() {
-    let upstream = Upstream::start(|_, answer| answer.json(402, r#"{"error":{"code":402,"message":"no credits"}}"#));
+    let upstream =
+        Upstream::start(|_, answer| answer.json(402, r#"{"error":{"code":402,"message":"no credits"}}"#));
     let proxy = Proxy::recording(&upstream, "");
     proxy.chat(HELLO);
     let files = proxy.files(2);
-    assert_eq!(data(&files, "ERROR"), &json!({"error": {"code": 402, "message": "no credits"}, "status": 402}));
+    assert_eq!(
+        data(&files, "ERROR"),
+        &json!({"error": {"code": 402, "message": "no credits"}, "status": 402})
+    );
     assert_eq!(count(&proxy), 0);
 
     let without_key = format!("OPENROUTER_BASE_URL={}\nCACHE_DIR=other\n", upstream.url());
     proxy.write_env(&without_key);
     proxy.chat(HELLO).assert_error(401, "missing_api_key");
-    eventually("two files", || (names_in(&proxy.dir.join("other")).len() == 2).then_some(()));
+    eventually("two files", || {
+        (names_in(&proxy.dir.join("other")).len() == 2).then_some(())
+    });
 }
 
 #[test]
@@ -98,22 +129,33 @@ fn stats_count_and_go_on_after_a_restart() {
     let upstream = Upstream::saying("hi");
     let proxy = Proxy::recording(&upstream, "");
     let stats = proxy.get("/debug/stats").json();
-    assert_eq!((&stats["count"], &stats["last_updated"]), (&json!(0), &Value::Null));
+    assert_eq!(
+        (&stats["count"], &stats["last_updated"]),
+        (&json!(0), &Value::Null)
+    );
     for _ in 0..3 {
         proxy.chat(HELLO);
     }
     let stats = proxy.get("/debug/stats").json();
     assert_eq!(stats["count"], 3);
     let cache = proxy.dir.join("cache");
-    eventually("the saved count", || (saved_count(&cache) == Some(3)).then_some(()));
+    eventually("the saved count", || {
+        (saved_count(&cache) == Some(3)).then_some(())
+    });
     let today = stats["date"].as_str().unwrap();
     let text = fs::read_to_string(cache.join(format!("CALLS_{today}.json"))).unwrap();
-    let expected = format!(r#"{{"date": "{today}", "count": 3, "last_updated": {}}}"#, stats["last_updated"]);
+    let expected = format!(
+        r#"{{"date": "{today}", "count": 3, "last_updated": {}}}"#,
+        stats["last_updated"]
+    );
     assert_eq!(text, expected);
 
     let again = Start::from(proxy.kill()).start();
     let later = again.get("/debug/stats").json();
-    assert_eq!((&later["count"], &later["last_updated"]), (&json!(3), &stats["last_updated"]));
+    assert_eq!(
+        (&later["count"], &later["last_updated"]),
+        (&json!(3), &stats["last_updated"])
+    );
     again.chat(HELLO);
     assert_eq!(count(&again), 4);
 }
@@ -168,7 +210,9 @@ fn a_crash_leaves_whole_files_and_the_right_count() {
         assert_eq!(count(&again), responses.max(before), "round {round}");
         home = again.kill();
         let leftovers = fs::read_dir(home.path().join("cache")).unwrap().flatten();
-        let unfinished = leftovers.filter(|e| e.file_name().to_string_lossy().starts_with('.')).count();
+        let unfinished = leftovers
+            .filter(|e| e.file_name().to_string_lossy().starts_with('.'))
+            .count();
         assert!(unfinished <= 1, "the next start clears what the last crash left");
     }
 }
@@ -186,7 +230,9 @@ fn an_unwritable_folder_is_said_once_and_fails_no_request() {
     for _ in 0..5 {
         assert_eq!(proxy.chat(HELLO).status, 200);
     }
-    eventually("what is not saved", || (proxy.get("/debug/stats").json()["files_not_saved"].as_u64()? >= 10).then_some(()));
+    eventually("what is not saved", || {
+        (proxy.get("/debug/stats").json()["files_not_saved"].as_u64()? >= 10).then_some(())
+    });
     assert_eq!(proxy.console().matches("debug files can't be saved").count(), 1);
     fs::remove_file(proxy.dir.join("cache")).unwrap();
     proxy.chat(HELLO);
@@ -207,6 +253,8 @@ fn old_files_go_where_they_are_limited() {
         fs::write(cache.join(name), "{}").unwrap();
     }
     let _proxy = Start::from(home).start();
-    eventually("the old ones to go", || old.iter().all(|name| !cache.join(name).exists()).then_some(()));
+    eventually("the old ones to go", || {
+        old.iter().all(|name| !cache.join(name).exists()).then_some(())
+    });
     assert!(kept.iter().all(|name| cache.join(name).exists()));
 }

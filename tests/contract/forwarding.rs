@@ -18,7 +18,10 @@ fn headers_to_the_upstream() {
     );
     assert_eq!(proxy.connect().exchange(&request).status, 200);
     let sent = upstream.last();
-    assert_eq!(sent.header("authorization"), Some(format!("Bearer {KEY}").as_str()));
+    assert_eq!(
+        sent.header("authorization"),
+        Some(format!("Bearer {KEY}").as_str())
+    );
     assert_eq!(sent.header("content-type"), Some("application/json"));
     assert_eq!(sent.header("http-referer"), Some("http://localhost:5000"));
     assert_eq!(sent.header("x-title"), Some("LocalAPIProxy"));
@@ -47,7 +50,11 @@ fn headers_to_the_client() {
     let proxy = Proxy::before(&upstream, "");
     let response = proxy.chat(HELLO);
     assert_eq!(response.text(), completion("hi"));
-    for (name, value) in [("x-generation-id", "g"), ("x-request-id", "r"), ("x-ratelimit-limit", "20")] {
+    for (name, value) in [
+        ("x-generation-id", "g"),
+        ("x-request-id", "r"),
+        ("x-ratelimit-limit", "20"),
+    ] {
         assert_eq!(response.header(name), Some(value));
     }
     for gone in ["set-cookie", "keep-alive", "server", "transfer-encoding"] {
@@ -77,7 +84,13 @@ fn a_token_is_there_before_the_next_one_is_made() {
     let upstream = Upstream::start(move |_, answer| {
         let asked = asked.lock().unwrap();
         answer.stream_head();
-        for piece in [": OPENROUTER PROCESSING\n\n", &delta("one"), &delta("two"), &last_delta(), "data: [DONE]\n\n"] {
+        for piece in [
+            ": OPENROUTER PROCESSING\n\n",
+            &delta("one"),
+            &delta("two"),
+            &last_delta(),
+            "data: [DONE]\n\n",
+        ] {
             answer.piece(piece);
             asked.recv().unwrap(); // until the client has it
         }
@@ -90,7 +103,13 @@ fn a_token_is_there_before_the_next_one_is_made() {
     assert_eq!(head.header("content-type"), Some("text/event-stream"));
     assert_eq!(head.header("cache-control"), Some("no-cache"));
     assert_eq!(head.header("x-accel-buffering"), Some("no"));
-    for piece in [": OPENROUTER PROCESSING\n\n", &delta("one"), &delta("two"), &last_delta(), "data: [DONE]\n\n"] {
+    for piece in [
+        ": OPENROUTER PROCESSING\n\n",
+        &delta("one"),
+        &delta("two"),
+        &last_delta(),
+        "data: [DONE]\n\n",
+    ] {
         assert_eq!(client.read_until("\n\n"), piece);
         ask.send(()).unwrap();
     }
@@ -101,7 +120,10 @@ fn a_token_is_there_before_the_next_one_is_made() {
 fn every_byte_is_handed_on_at_once() {
     let (ask, asked) = channel::<()>();
     let asked = Mutex::new(asked);
-    let rest = format!(": 你好\r\n\r\nevent: x\ndata: {{}}\n\n{}data: [DONE]\n\n", last_delta());
+    let rest = format!(
+        ": 你好\r\n\r\nevent: x\ndata: {{}}\n\n{}data: [DONE]\n\n",
+        last_delta()
+    );
     let bytes = rest.clone().into_bytes();
     let upstream = Upstream::start(move |_, answer| {
         let asked = asked.lock().unwrap();
@@ -141,7 +163,10 @@ fn many_streams_at_once() {
         for _ in 0..64 {
             scope.spawn(|| {
                 let response = proxy.chat(HELLO_STREAM);
-                assert_eq!(response.text(), delta("begun") + &last_delta() + "data: [DONE]\n\n");
+                assert_eq!(
+                    response.text(),
+                    delta("begun") + &last_delta() + "data: [DONE]\n\n"
+                );
             });
         }
     });
@@ -202,7 +227,11 @@ fn an_upstream_that_breaks_off_in_the_middle() {
         assert_eq!(event["choices"][0]["finish_reason"], "error");
         assert!(!text.contains("[DONE]"));
     }
-    assert_eq!(upstream.calls(), 4, "never after a part of the answer has gone out");
+    assert_eq!(
+        upstream.calls(),
+        4,
+        "never after a part of the answer has gone out"
+    );
     let files = proxy.files(8);
     let partial = &files.iter().find(|(name, _)| name.contains("_ERROR_")).unwrap().1["data"]["partial"];
     assert_eq!(partial["choices"][0]["message"]["content"], "half");
@@ -214,7 +243,7 @@ fn a_stream_whose_end_was_said_is_whole() {
         answer.stream_head();
         answer.piece(&last_delta());
         match request.number {
-            1 => answer.end(), // finish_reason, and no [DONE]
+            1 => answer.end(),                     // finish_reason, and no [DONE]
             _ => answer.piece("data: [DONE]\n\n"), // and no last chunk
         }
         answer.close();
@@ -270,7 +299,9 @@ fn silence_is_an_error_and_slowness_is_not() {
 fn redirects_are_not_followed() {
     let elsewhere = Upstream::saying("the key was here");
     let url = elsewhere.url();
-    let upstream = Upstream::start(move |_, answer| answer.respond(307, &format!("location: {url}/chat/completions\r\n"), ""));
+    let upstream = Upstream::start(move |_, answer| {
+        answer.respond(307, &format!("location: {url}/chat/completions\r\n"), "")
+    });
     let proxy = Proxy::before(&upstream, "");
     let response = proxy.chat(HELLO);
     assert_eq!((response.status, response.header("location")), (307, None));
@@ -285,7 +316,11 @@ fn long_answers_are_relayed_as_they_come() {
     let upstream = Upstream::start(move |request, answer| match request.number {
         1 => answer.json(200, &answer_body),
         _ => {
-            answer.raw(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{}", answer_body.len(), &answer_body[..9 << 20]));
+            answer.raw(format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{}",
+                answer_body.len(),
+                &answer_body[..9 << 20]
+            ));
             answer.close();
         }
     });
@@ -316,10 +351,15 @@ fn http_1_0_clients_get_no_chunks() {
     let proxy = Proxy::before(&upstream, "");
     let mut client = proxy.connect();
     let length = HELLO_STREAM.len();
-    client.send(format!("POST /v1/chat/completions HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{HELLO_STREAM}"));
+    client.send(format!(
+        "POST /v1/chat/completions HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{HELLO_STREAM}"
+    ));
     let response = client.response();
     assert_eq!(response.header("transfer-encoding"), None);
-    assert_eq!(response.text(), delta("hi ") + &delta("there") + &last_delta() + "data: [DONE]\n\n");
+    assert_eq!(
+        response.text(),
+        delta("hi ") + &delta("there") + &last_delta() + "data: [DONE]\n\n"
+    );
 }
 
 #[test]
@@ -350,7 +390,10 @@ fn chunked_and_expected_bodies_arrive() {
     assert_eq!(upstream.last().body, HELLO);
 
     let mut client = proxy.connect();
-    client.send(format!("{post}Expect: 100-continue\r\nContent-Length: {}\r\n\r\n", HELLO.len()));
+    client.send(format!(
+        "{post}Expect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+        HELLO.len()
+    ));
     assert_eq!(client.head().status, 100);
     client.send(HELLO);
     assert_eq!(client.response().status, 200);

@@ -26,13 +26,17 @@ fn the_first_signal_lets_requests_finish() {
         client.send_chat(HELLO_STREAM);
         client.read_head_and_until("begun");
         proxy.signal(signal);
-        let refused = eventually("the stop", || Some(proxy.chat(HELLO)).filter(|r| r.status == 503));
-        refused.assert_error(503, "shutting_down");
+        eventually("the stop", || (proxy.get("/health").status == 503).then_some(()));
+        proxy.chat(HELLO).assert_error(503, "shutting_down");
         ask.send(()).unwrap();
         assert!(client.rest_of_chunks().ends_with("data: [DONE]\n\n"));
         assert_eq!(proxy.wait(), Some(0));
         assert_eq!(proxy.files(2).len(), 2, "what was queued is saved");
-        assert!(proxy.console().trim_end().ends_with("stopped"), "{}", proxy.console());
+        assert!(
+            proxy.console().trim_end().ends_with("stopped"),
+            "{}",
+            proxy.console()
+        );
     }
 }
 
@@ -67,7 +71,10 @@ fn a_stream_that_outlives_the_grace_is_ended_with_an_error() {
     client.read_head_and_until("begun");
     proxy.signal("TERM");
     let rest = client.rest_of_chunks();
-    assert!(rest.contains(r#""error_type":"shutting_down""#) && !rest.contains("[DONE]"), "{rest}");
+    assert!(
+        rest.contains(r#""error_type":"shutting_down""#) && !rest.contains("[DONE]"),
+        "{rest}"
+    );
     assert_eq!(proxy.wait(), Some(0));
 }
 
@@ -79,11 +86,19 @@ fn silent_slow_and_malformed_clients_cost_the_others_nothing() {
     let stalled = (0..20)
         .map(|_| {
             let mut client = proxy.connect();
-            client.send("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n{");
+            client.send(
+                "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n{",
+            );
             client
         })
         .collect::<Vec<_>>();
-    for garbage in ["\r\n\r\n", "GET\r\n\r\n", "\0\0\0\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "POST / HTTP/1.1\r\nA B: c\r\n\r\n"] {
+    for garbage in [
+        "\r\n\r\n",
+        "GET\r\n\r\n",
+        "\0\0\0\r\n\r\n",
+        "GET / HTTP/9.9\r\n\r\n",
+        "POST / HTTP/1.1\r\nA B: c\r\n\r\n",
+    ] {
         let mut client = proxy.connect();
         client.send(garbage);
         client.shutdown_write();
@@ -98,7 +113,10 @@ fn silent_slow_and_malformed_clients_cost_the_others_nothing() {
 #[test]
 fn it_recovers_when_descriptors_run_out() {
     let upstream = Upstream::saying("hi");
-    let start = Start::new().env_file(env(&upstream, "WORKERS=4")).arg("--port").arg("0");
+    let start = Start::new()
+        .env_file(env(&upstream, "WORKERS=4"))
+        .arg("--port")
+        .arg("0");
     // A shell sets the limit for the proxy alone.
     let proxy = start.with_descriptor_limit(128).start();
     for _ in 0..3 {

@@ -1,1 +1,233 @@
-//! (to come)
+//! Section 3: the account's own limit.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::fixture::*;
+
+fn now_ms() -> u128 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_millis()
+}
+
+/// OpenRouter's own 429, as it stands in the body.
+fn limited(reset_ms: u128) -> String {
+    format!(
+        r#"{{"error":{{"message":"Rate limit exceeded: free-models-per-min. ","code":429,"metadata":{{"headers":{{"X-RateLimit-Limit":"20","X-RateLimit-Remaining":"0","X-RateLimit-Reset":"{reset_ms}"}}}}}}}}"#
+    )
+}
+
+/// Calls let through and rejected, by window.
+type Windows = Arc<Mutex<HashMap<u128, (u32, u32)>>>;
+
+/// An upstream that lets 20 calls a window through.
+fn twenty_a_window(window: Duration) -> (Upstream, Windows) {
+    let windows = Windows::default();
+    let seen = Arc::clone(&windows);
+    let began = now_ms();
+    let upstream = Upstream::start(move |request, answer| {
+        let number = (now_ms() - began) / window.as_millis();
+        let rejected = {
+            let mut windows = seen.lock().unwrap();
+            let (passed, rejected) = windows.entry(number).or_default();
+            if *passed < 20 {
+                *passed += 1;
+                false
+            } else {
+                *rejected += 1;
+                true
+            }
+        };
+        match rejected {
+            true => answer.json(429, &limited(began + (number + 1) * window.as_millis())),
+            false => answer.fitting(request, "hi"),
+        }
+    });
+    (upstream, windows)
+}
+
+#[test]
+fn a_batch_of_a_hundred_takes_longer_and_succeeds() {
+    let (upstream, windows) = twenty_a_window(Duration::from_secs(2));
+    let proxy = Proxy::recording(&upstream, "WORKERS=10\nQUEUE=10");
+    thread::scope(|scope| {
+        let clients = (0..10).map(|_| {
+            scope.spawn(|| {
+                let mut client = proxy.connect();
+                for number in 0..10 {
+                    let body = if number % 2 == 0 { HELLO } else { HELLO_STREAM };
+                    let response = client.chat(body);
+                    assert_eq!(response.status, 200, "{response:?}");
+                }
+            })
+        });
+        let clients = clients.collect::<Vec<_>>();
+        while !clients.iter().all(|client| client.is_finished()) {
+            assert_eq!(proxy.get("/health").status, 200);
+            assert_eq!(proxy.get("/debug/calls").status, 200);
+            thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let windows = windows.lock().unwrap();
+    assert!(
+        windows.values().all(|(_, rejected)| *rejected <= 1),
+        "{windows:?}"
+    );
+    assert_eq!(windows.values().map(|(passed, _)| passed).sum::<u32>(), 100);
+    proxy.wait_for_console("the account's limit is reached until");
+}
+
+#[test]
+fn the_first_to_come_is_the_first_to_go_on() {
+    let reset = now_ms() + 1500;
+    let upstream = Upstream::start(move |request, answer| match now_ms() < reset {
+        true => answer.json(429, &limited(reset)),
+        false => answer.fitting(request, "hi"),
+    });
+    let proxy = Proxy::before(&upstream, "WORKERS=2\nQUEUE=0");
+    let mut clients = (0..30).map(|_| proxy.connect()).collect::<Vec<_>>();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send_chat(&format!(r#"{{"model":"a:free","number":{number}}}"#));
+        if number == 0 {
+            upstream.wait_for(1);
+            proxy.wait_for_console("limit is reached");
+        } else {
+            eventually("its turn", || {
+                (proxy.get("/health").json()["waiting"] == number + 1).then_some(())
+            });
+        }
+    }
+    for client in &mut clients {
+        assert_eq!(
+            client.response().status,
+            200,
+            "those who wait hold no worker and no place in the queue"
+        );
+    }
+    let mut order = upstream
+        .received()
+        .iter()
+        .map(|r| r.json()["number"].as_u64().unwrap())
+        .collect::<Vec<_>>();
+    order.remove(0); // the rejected call
+    let expected = (0..30).collect::<Vec<_>>();
+    let out_of_place = order
+        .iter()
+        .zip(&expected)
+        .filter(|(a, b)| a.abs_diff(**b) > 2)
+        .count();
+    assert_eq!(
+        out_of_place, 0,
+        "two workers may overtake each other by a step: {order:?}"
+    );
+}
+
+#[test]
+fn a_days_limit_is_said_at_once_and_costs_no_call() {
+    let reset = now_ms() + 3 * 3_600_000;
+    let upstream = Upstream::start(move |request, answer| match request.header("authorization") {
+        Some("Bearer sk-or-v1-of-another-account") => answer.say("hi"),
+        _ => answer.json(429, &limited(reset)),
+    });
+    let proxy = Proxy::recording(&upstream, "");
+    for _ in 0..3 {
+        let refused = proxy.chat(HELLO);
+        refused.assert_error(429, "rate_limit_exceeded");
+        assert_eq!(refused.header("x-should-retry"), Some("false"));
+        let seconds = refused.header("retry-after").unwrap().parse::<u64>().unwrap();
+        assert!((10_700..=10_800).contains(&seconds), "{seconds}");
+        let message = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+        let time = message.split("until ").nth(1).unwrap();
+        assert!(
+            time.as_bytes()[2] == b':' && time[..2].parse::<u8>().is_ok(),
+            "{message}"
+        );
+    }
+    assert_eq!(upstream.calls(), 1);
+    assert_eq!(proxy.files(6).len(), 6, "each leaves REQUEST and ERROR");
+
+    proxy.write_env(&env(&upstream, "CACHE_DIR=cache").replace(KEY, "sk-or-v1-of-another-account"));
+    assert_eq!(proxy.chat(HELLO).status, 200, "a changed key opens the gate");
+}
+
+#[test]
+fn the_limit_may_stand_in_the_head() {
+    let upstream = Upstream::start(|_, answer| {
+        let reset = now_ms() + 3_600_000;
+        let headers =
+            format!("x-ratelimit-limit: 50\r\nx-ratelimit-remaining: 0\r\nx-ratelimit-reset: {reset}\r\n");
+        answer.respond(429, &headers, "{}");
+    });
+    let proxy = Proxy::before(&upstream, "");
+    for _ in 0..2 {
+        proxy.chat(HELLO).assert_error(429, "rate_limit_exceeded");
+    }
+    assert_eq!(upstream.calls(), 1);
+}
+
+#[test]
+fn settings_change_for_those_who_wait() {
+    let reset = now_ms() + 40_000;
+    let upstream = Upstream::start(move |request, answer| match request.header("authorization") {
+        Some("Bearer sk-or-v1-of-another-account") => answer.say("hi"),
+        _ => answer.json(429, &limited(reset)),
+    });
+    let began = Instant::now();
+    let proxy = Proxy::before(&upstream, "");
+    let mut first = proxy.connect();
+    first.send_chat(HELLO);
+    proxy.wait_for_console("limit is reached");
+    proxy.write_env(&env(&upstream, "MAX_WAIT=0"));
+    first.response().assert_error(429, "rate_limit_exceeded");
+
+    let mut second = proxy.connect();
+    proxy.write_env(&env(&upstream, ""));
+    second.send_chat(HELLO);
+    eventually("its wait", || {
+        (proxy.get("/health").json()["waiting"] == 1).then_some(())
+    });
+    proxy.write_env(&env(&upstream, "").replace(KEY, "sk-or-v1-of-another-account"));
+    assert_eq!(second.response().status, 200);
+    assert!(
+        began.elapsed() < Duration::from_secs(35),
+        "neither waited for the limit's end"
+    );
+}
+
+#[test]
+fn a_client_that_gave_up_costs_no_call() {
+    let reset = now_ms() + 2500;
+    let upstream = Upstream::start(move |request, answer| match now_ms() < reset {
+        true => answer.json(429, &limited(reset)),
+        false => answer.fitting(request, "hi"),
+    });
+    let proxy = Proxy::before(&upstream, "");
+    let mut waiting = proxy.connect();
+    waiting.send_chat(HELLO);
+    proxy.wait_for_console("limit is reached");
+    let mut leaving = proxy.connect();
+    leaving.send_chat(r#"{"model":"leaving:free"}"#);
+    eventually("both to wait", || {
+        (proxy.get("/health").json()["waiting"] == 2).then_some(())
+    });
+    drop(leaving);
+    assert_eq!(waiting.response().status, 200);
+    assert_eq!(proxy.chat(HELLO).status, 200);
+    assert!(!upstream.received().iter().any(|r| r.body.contains("leaving")));
+}
+
+#[test]
+fn paid_models_do_not_wait_for_the_free_ones() {
+    let reset = now_ms() + 60_000;
+    let upstream = Upstream::start(move |request, answer| match request.body.contains(":free") {
+        true => answer.json(429, &limited(reset)),
+        false => answer.say("hi"),
+    });
+    let proxy = Proxy::before(&upstream, "ALLOW_PAID_MODELS=true\nMAX_WAIT=0");
+    proxy.chat(HELLO).assert_error(429, "rate_limit_exceeded");
+    assert_eq!(proxy.chat(r#"{"model":"openai/gpt-4o"}"#).status, 200);
+}
