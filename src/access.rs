@@ -25,9 +25,7 @@ const PREFLIGHT_SECONDS: &str = "600";
 pub fn is_loopback_host(host: &str) -> bool {
     let host = host.to_ascii_lowercase();
     let name = host == "localhost" || host.ends_with(".localhost");
-    name || host
-        .parse::<IpAddr>()
-        .is_ok_and(|ip| ip.to_canonical().is_loopback())
+    name || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 /// Checks in the order in which they can be passed: where it is sent to, which page sends it, who sends it.
@@ -59,12 +57,7 @@ fn check_host(exchange: &Exchange, settings: &Settings) -> Result<(), ApiError> 
     }
     let own = |host: &str| is_own_host(host, &settings.listen.host);
     let target = exchange.target_host.as_deref();
-    match exchange
-        .header("host")
-        .into_iter()
-        .chain(target)
-        .find(|host| !own(host))
-    {
+    match exchange.header("host").into_iter().chain(target).find(|host| !own(host)) {
         None => Ok(()),
         Some(_) => Err(ApiError::new(
             403,
@@ -105,12 +98,8 @@ fn check_origin(exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiE
             "This web page may not use the proxy. If you trust it, add its origin to ALLOWED_ORIGINS in .env.",
         ));
     }
-    exchange
-        .extra_headers
-        .push(("access-control-allow-origin", origin));
-    exchange
-        .extra_headers
-        .push(("access-control-expose-headers", "*".into()));
+    exchange.extra_headers.push(("access-control-allow-origin", origin));
+    exchange.extra_headers.push(("access-control-expose-headers", "*".into()));
     exchange.extra_headers.push(("vary", "Origin".into()));
     Ok(())
 }
@@ -120,34 +109,22 @@ fn is_allowed_origin(origin: &str, settings: &Settings) -> bool {
     if APP_SCHEMES.iter().any(|scheme| origin.starts_with(scheme)) {
         return true;
     }
-    let page = origin
-        .strip_prefix("http://")
-        .or_else(|| origin.strip_prefix("https://"));
+    let page = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
     let loopback = page.is_some_and(|authority| {
         let name = match authority.rsplit_once(':') {
             Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => name,
             _ => authority,
         };
-        is_loopback_host(
-            name.strip_prefix('[')
-                .and_then(|n| n.strip_suffix(']'))
-                .unwrap_or(name),
-        )
+        is_loopback_host(name.strip_prefix('[').and_then(|n| n.strip_suffix(']')).unwrap_or(name))
     });
-    let listed = settings
-        .allowed_origins
-        .iter()
-        .any(|allowed| allowed == "*" || *allowed == origin);
+    let listed = settings.allowed_origins.iter().any(|allowed| allowed == "*" || *allowed == origin);
     loopback || listed
 }
 
 /// Whether the page was served by the proxy itself, under the name that the request is sent to.
 fn is_own_origin(exchange: &Exchange, origin: &str) -> bool {
     let host = exchange.header("host").unwrap_or_default();
-    !host.is_empty()
-        && origin
-            .strip_prefix("http://")
-            .is_some_and(|page| page.eq_ignore_ascii_case(host))
+    !host.is_empty() && origin.strip_prefix("http://").is_some_and(|page| page.eq_ignore_ascii_case(host))
 }
 
 fn check_key(exchange: &Exchange, settings: &Settings) -> Result<(), ApiError> {
@@ -159,14 +136,12 @@ fn check_key(exchange: &Exchange, settings: &Settings) -> Result<(), ApiError> {
         let (scheme, rest) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case(name).then(|| rest.trim().to_owned())
     };
-    let authorized = exchange
-        .headers("authorization")
-        .any(|value| match scheme("bearer", value) {
-            Some(given) => matches(&given),
-            None => scheme("basic", value)
-                .and_then(|b64| basic_password(&b64))
-                .is_some_and(|given| key.matches(&given)),
-        });
+    let authorized = exchange.headers("authorization").any(|value| match scheme("bearer", value) {
+        Some(given) => matches(&given),
+        None => scheme("basic", value)
+            .and_then(|b64| basic_password(&b64))
+            .is_some_and(|given| key.matches(&given)),
+    });
     if authorized || exchange.headers("x-api-key").any(matches) {
         return Ok(());
     }
@@ -196,9 +171,7 @@ fn decode_base64(text: &str) -> Option<Vec<u8>> {
 
 /// The panel shows what was asked and answered: only to this machine, and not to other pages on it.
 fn check_debug(exchange: &Exchange) -> Result<(), ApiError> {
-    let local = exchange
-        .peer
-        .is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+    let local = exchange.peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
     if !local {
         let message = "The panel answers only on the machine that the proxy runs on.";
         return Err(ApiError::new(403, "forbidden_host", message));
@@ -219,28 +192,20 @@ pub fn is_preflight(exchange: &Exchange) -> bool {
 
 /// The answer to a preflight, which has passed [`check`].
 pub fn preflight(exchange: &Exchange) -> Reply {
-    let mut reply = Reply {
-        status: 204,
-        ..Reply::default()
-    };
+    let mut reply = Reply { status: 204, ..Reply::default() };
     reply = reply.with("allow", "GET, HEAD, POST, OPTIONS");
     if exchange.header("origin").is_none() {
         return reply;
     }
     // A list of names and nothing else: it is echoed.
     let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-_, ".contains(&b);
-    let asked = exchange
-        .header("access-control-request-headers")
-        .filter(|names| names.bytes().all(is_name));
+    let asked = exchange.header("access-control-request-headers").filter(|names| names.bytes().all(is_name));
     let headers = asked.unwrap_or("authorization, content-type, x-api-key");
     reply = reply
         .with("access-control-allow-methods", "GET, HEAD, POST, OPTIONS")
         .with("access-control-allow-headers", headers)
         .with("access-control-max-age", PREFLIGHT_SECONDS);
-    if exchange
-        .header("access-control-request-private-network")
-        .is_some()
-    {
+    if exchange.header("access-control-request-private-network").is_some() {
         reply = reply.with("access-control-allow-private-network", "true");
     }
     reply
@@ -264,24 +229,17 @@ mod tests {
         ] {
             assert!(is_own_host(host, "my.box"), "{host}");
         }
-        for host in [
-            "evil.com",
-            "localhost.evil.com",
-            "127.0.0.1.evil.com",
-            "evil.com:5000",
-            "",
-            "notlocalhost",
-        ] {
+        for host in
+            ["evil.com", "localhost.evil.com", "127.0.0.1.evil.com", "evil.com:5000", "", "notlocalhost"]
+        {
             assert!(!is_own_host(host, "localhost"), "{host}");
         }
     }
 
     #[test]
     fn origins() {
-        let settings = Settings {
-            allowed_origins: vec!["https://app.example.com".into()],
-            ..Settings::default()
-        };
+        let settings =
+            Settings { allowed_origins: vec!["https://app.example.com".into()], ..Settings::default() };
         for origin in [
             "http://localhost:3000",
             "https://127.0.0.1",
@@ -303,10 +261,7 @@ mod tests {
         ] {
             assert!(!is_allowed_origin(origin, &settings), "{origin}");
         }
-        let all = Settings {
-            allowed_origins: vec!["*".into()],
-            ..Settings::default()
-        };
+        let all = Settings { allowed_origins: vec!["*".into()], ..Settings::default() };
         assert!(is_allowed_origin("https://evil.com", &all));
         assert!(is_allowed_origin("null", &all));
     }

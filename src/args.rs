@@ -93,11 +93,7 @@ mod tests {
 
     #[test]
     fn both_spellings_of_a_value() {
-        let expected = Args {
-            port: Some(8080),
-            dir: Some("my folder".into()),
-            ..Args::default()
-        };
+        let expected = Args { port: Some(8080), dir: Some("my folder".into()), ..Args::default() };
         let spaced = run(&["--port", "8080", "--dir", "my folder"]);
         assert_eq!(spaced, Ok(Command::Run(expected.clone())));
         let joined = run(&["--port=8080", "--dir=my folder"]);

@@ -105,11 +105,7 @@ impl Calls {
     /// No calls yet.
     pub fn new(files: Files) -> Self {
         let random = RandomState::new().hash_one(std::process::id());
-        let today = DayCount {
-            date: Local::now().date_naive(),
-            count: 0,
-            last_updated: None,
-        };
+        let today = DayCount { date: Local::now().date_naive(), count: 0, last_updated: None };
         Self {
             files,
             memory: Mutex::new(Memory {
@@ -187,12 +183,7 @@ impl Calls {
                 None
             }
         };
-        if let Some(call) = memory
-            .recent
-            .iter_mut()
-            .rev()
-            .find(|call| call.message_id == message_id)
-        {
+        if let Some(call) = memory.recent.iter_mut().rev().find(|call| call.message_id == message_id) {
             call.figures = Some(figures);
             call.ending = Some(ending);
             memory.text_bytes += data.len();
@@ -200,15 +191,7 @@ impl Calls {
         memory.forget_old();
         // Under the lock, so that the counts reach the file in their order.
         if let Some(dir) = dir {
-            self.files.save(DebugFile {
-                dir,
-                kind,
-                time,
-                message_id,
-                data,
-                attempts,
-                calls,
-            });
+            self.files.save(DebugFile { dir, kind, time, message_id, data, attempts, calls });
         }
     }
 
@@ -277,21 +260,14 @@ impl Memory {
             self.errors_today = 0;
             self.failed_tries_today = 0;
         }
-        let same_folder = self
-            .counted_in
-            .as_ref()
-            .is_some_and(|counted| counted.as_ref() == dir);
+        let same_folder = self.counted_in.as_ref().is_some_and(|counted| counted.as_ref() == dir);
         if same_folder && !new_day {
             return;
         }
         // A folder that wasn't looked at before may know of calls of an earlier run.
         self.today = match dir {
             Some(dir) => count_on_disk(dir, date),
-            None if new_day => DayCount {
-                date,
-                count: 0,
-                last_updated: None,
-            },
+            None if new_day => DayCount { date, count: 0, last_updated: None },
             None => self.today.clone(),
         };
         self.counted_in = Some(dir.cloned());

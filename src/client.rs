@@ -33,11 +33,7 @@ pub struct Reply {
 impl Reply {
     /// A response with a body of this type.
     pub fn new(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
-        Self {
-            status,
-            headers: vec![("content-type".into(), content_type.to_owned())],
-            body: body.into(),
-        }
+        Self { status, headers: vec![("content-type".into(), content_type.to_owned())], body: body.into() }
     }
 
     /// A JSON response.
@@ -55,12 +51,7 @@ impl Reply {
 impl From<&ApiError> for Reply {
     fn from(error: &ApiError) -> Self {
         let mut reply = Self::json(error.status, error.body());
-        reply.headers.extend(
-            error
-                .headers
-                .iter()
-                .map(|(name, value)| (Cow::Borrowed(*name), value.clone())),
-        );
+        reply.headers.extend(error.headers.iter().map(|(name, value)| (Cow::Borrowed(*name), value.clone())));
         reply
     }
 }
@@ -119,11 +110,7 @@ impl Exchange {
             chunks: *request.http_version() >= tiny_http::HTTPVersion(1, 1),
         };
         Self {
-            method: if framing.no_body {
-                Method::Get
-            } else {
-                request.method().clone()
-            },
+            method: if framing.no_body { Method::Get } else { request.method().clone() },
             path,
             target_host,
             peer: request.remote_addr().copied(),
@@ -247,11 +234,7 @@ impl Exchange {
 
     fn send(&mut self, mut reply: Reply) -> io::Result<()> {
         let extra = std::mem::take(&mut self.extra_headers);
-        reply.headers.extend(
-            extra
-                .into_iter()
-                .map(|(name, value)| (Cow::Borrowed(name), value)),
-        );
+        reply.headers.extend(extra.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)));
         let unread = self.body_is_unread();
         match std::mem::replace(&mut self.way_back, WayBack::Answered) {
             WayBack::Answered => Ok(()),
@@ -275,20 +258,9 @@ impl Exchange {
         };
         let extra = std::mem::take(&mut self.extra_headers);
         let extra = extra.iter().map(|(name, value)| (*name, value.as_str()));
-        let mut head = head(
-            status,
-            headers.iter().map(|(n, v)| (n.as_ref(), v.as_str())).chain(extra),
-        );
-        head.push_str(if self.framing.chunks {
-            "transfer-encoding: chunked\r\n\r\n"
-        } else {
-            "\r\n"
-        });
-        let mut stream = Stream {
-            writer,
-            framing: self.framing,
-            pending: head.into_bytes(),
-        };
+        let mut head = head(status, headers.iter().map(|(n, v)| (n.as_ref(), v.as_str())).chain(extra));
+        head.push_str(if self.framing.chunks { "transfer-encoding: chunked\r\n\r\n" } else { "\r\n" });
+        let mut stream = Stream { writer, framing: self.framing, pending: head.into_bytes() };
         stream.flush()?;
         Ok(stream)
     }
@@ -332,10 +304,7 @@ impl Stream {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let sent = self
-            .writer
-            .write_all(&self.pending)
-            .and_then(|()| self.writer.flush());
+        let sent = self.writer.write_all(&self.pending).and_then(|()| self.writer.flush());
         self.pending.clear();
         sent
     }
@@ -384,10 +353,7 @@ fn refuse_unread(request: Request, mut reply: Reply) -> io::Result<()> {
 }
 
 fn write_whole(writer: &mut dyn Write, reply: &Reply, no_body: bool) -> io::Result<()> {
-    let mut head = head(
-        reply.status,
-        reply.headers.iter().map(|(n, v)| (n.as_ref(), v.as_str())),
-    );
+    let mut head = head(reply.status, reply.headers.iter().map(|(n, v)| (n.as_ref(), v.as_str())));
     if reply.status != 204 {
         let _ = write!(head, "content-length: {}\r\n", reply.body.len());
     }
@@ -429,26 +395,12 @@ fn split_target(target: &str) -> (Option<String>, String) {
     };
     let path = path.split(['?', '#']).next().unwrap_or_default();
     // `/v1/…`, `/api/v1/…` and the bare path mean the same.
-    let bare = path
-        .strip_prefix("/api")
-        .filter(|rest| *rest == "/v1" || rest.starts_with("/v1/"))
-        .unwrap_or(path);
-    let bare = bare
-        .strip_prefix("/v1")
-        .filter(|rest| rest.is_empty() || rest.starts_with('/'))
-        .unwrap_or(bare);
-    let bare = bare
-        .strip_suffix('/')
-        .filter(|rest| !rest.ends_with('/'))
-        .unwrap_or(bare);
-    (
-        host,
-        if bare.is_empty() {
-            "/".into()
-        } else {
-            bare.to_owned()
-        },
-    )
+    let bare =
+        path.strip_prefix("/api").filter(|rest| *rest == "/v1" || rest.starts_with("/v1/")).unwrap_or(path);
+    let bare =
+        bare.strip_prefix("/v1").filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(bare);
+    let bare = bare.strip_suffix('/').filter(|rest| !rest.ends_with('/')).unwrap_or(bare);
+    (host, if bare.is_empty() { "/".into() } else { bare.to_owned() })
 }
 
 #[cfg(test)]
@@ -471,20 +423,10 @@ mod tests {
         for target in ["/", "/v1", "/v1/", "/api/v1", "http://h", ""] {
             assert_eq!(path(target), "/", "{target}");
         }
-        for target in [
-            "//debug",
-            "/%2e/debug",
-            "/debug//",
-            "/v1models",
-            "/api/debug",
-            "/debug/../debug",
-        ] {
+        for target in ["//debug", "/%2e/debug", "/debug//", "/v1models", "/api/debug", "/debug/../debug"] {
             assert_ne!(path(target), "/debug", "{target}");
         }
-        assert_eq!(
-            split_target("http://evil.com/debug").0.as_deref(),
-            Some("evil.com")
-        );
+        assert_eq!(split_target("http://evil.com/debug").0.as_deref(), Some("evil.com"));
     }
 
     #[test]

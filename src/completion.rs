@@ -108,9 +108,7 @@ fn is_empty(value: &str) -> bool {
 
 fn holds_something(message: &RawValue) -> bool {
     let fields = crate::json::fields(message.get()).unwrap_or_default();
-    fields
-        .iter()
-        .any(|f| CONTENT_FIELDS.contains(&f.name.as_ref()) && !is_empty(f.value))
+    fields.iter().any(|f| CONTENT_FIELDS.contains(&f.name.as_ref()) && !is_empty(f.value))
 }
 
 /// Whether a plain answer is a completion in which the model said nothing, and not because it wasn't allowed to.
@@ -120,9 +118,8 @@ pub fn is_empty_answer(body: &str) -> bool {
     };
     let choices = part.choices.unwrap_or_default();
     let says_nothing = |choice: &Choice<'_>| {
-        let cut = choice
-            .finish_reason
-            .is_some_and(|r| matches!(r.get(), "\"length\"" | "\"content_filter\""));
+        let cut =
+            choice.finish_reason.is_some_and(|r| matches!(r.get(), "\"length\"" | "\"content_filter\""));
         !cut && choice.message.is_some_and(|message| !holds_something(message))
     };
     !choices.is_empty() && choices.iter().all(says_nothing)
@@ -174,10 +171,7 @@ impl Assembly {
             return;
         };
         let index = choice.get("index").cloned().unwrap_or(json!(0));
-        let known = self
-            .choices
-            .iter()
-            .position(|known| known.get("index") == Some(&index));
+        let known = self.choices.iter().position(|known| known.get("index") == Some(&index));
         let at = known.unwrap_or_else(|| {
             let new = Map::from_iter([("index".to_owned(), index), ("message".to_owned(), json!({}))]);
             self.choices.push(new);
@@ -189,9 +183,7 @@ impl Assembly {
                 ("index", _) => {}
                 ("delta", Value::Object(delta)) => {
                     if let Some(Value::Object(message)) = target.get_mut("message") {
-                        delta
-                            .into_iter()
-                            .for_each(|(name, value)| merge(message, name, value));
+                        delta.into_iter().for_each(|(name, value)| merge(message, name, value));
                     }
                 }
                 (_, value) => merge(target, name, value),
@@ -213,25 +205,15 @@ impl Assembly {
             }
         }
         self.answer.entry("object").or_insert(json!("chat.completion"));
-        self.answer.insert(
-            "choices".into(),
-            self.choices.into_iter().map(Value::Object).collect(),
-        );
+        self.answer.insert("choices".into(), self.choices.into_iter().map(Value::Object).collect());
         Some(Value::Object(self.answer))
     }
 }
 
 /// Adds what a delta brings: text grows, lists grow, elements with an `index` grow by themselves, the rest is replaced.
 fn merge(target: &mut Map<String, Value>, name: String, value: Value) {
-    const WHOLE: [&str; 7] = [
-        "role",
-        "id",
-        "type",
-        "name",
-        "finish_reason",
-        "native_finish_reason",
-        "format",
-    ];
+    const WHOLE: [&str; 7] =
+        ["role", "id", "type", "name", "finish_reason", "native_finish_reason", "format"];
     match (target.get_mut(&name), value) {
         (Some(_), Value::Null) => {}
         (Some(Value::String(text)), Value::String(more)) if !WHOLE.contains(&name.as_str()) => {
@@ -241,15 +223,13 @@ fn merge(target: &mut Map<String, Value>, name: String, value: Value) {
             more.into_iter().for_each(|element| add_element(list, element))
         }
         (Some(Value::Object(object)), Value::Object(more)) => {
-            more.into_iter()
-                .for_each(|(name, value)| merge(object, name, value));
+            more.into_iter().for_each(|(name, value)| merge(object, name, value));
         }
         (Some(Value::String(_)), Value::String(more)) if more.is_empty() => {}
         (Some(old), value) => *old = value,
         (None, Value::Array(more)) => {
             let mut list = Vec::new();
-            more.into_iter()
-                .for_each(|element| add_element(&mut list, element));
+            more.into_iter().for_each(|element| add_element(&mut list, element));
             target.insert(name, Value::Array(list));
         }
         (None, value) => {
@@ -260,13 +240,10 @@ fn merge(target: &mut Map<String, Value>, name: String, value: Value) {
 
 fn add_element(list: &mut Vec<Value>, element: Value) {
     let index = element.get("index").cloned();
-    let known = list
-        .iter_mut()
-        .find(|known| index.is_some() && known.get("index") == index.as_ref());
+    let known = list.iter_mut().find(|known| index.is_some() && known.get("index") == index.as_ref());
     match (known, element) {
         (Some(Value::Object(known)), Value::Object(more)) => {
-            more.into_iter()
-                .for_each(|(name, value)| merge(known, name, value));
+            more.into_iter().for_each(|(name, value)| merge(known, name, value));
         }
         (_, element) => list.push(element),
     }
@@ -286,16 +263,11 @@ mod tests {
         facts.add_event(Some(
             r#"{"model":"a:free","choices":[{"delta":{"content":"x"},"finish_reason":"stop"}]}"#,
         ));
-        facts.add_event(Some(
-            r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"cost":0}}"#,
-        ));
+        facts.add_event(Some(r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"cost":0}}"#));
         facts.add_event(Some("[DONE]"));
         let expected = Facts {
             model: Some("a:free".into()),
-            usage: Usage {
-                prompt_tokens: Some(3),
-                completion_tokens: Some(4),
-            },
+            usage: Usage { prompt_tokens: Some(3), completion_tokens: Some(4) },
             finished: true,
             done: true,
             error: None,
@@ -322,9 +294,7 @@ mod tests {
         ] {
             assert!(!is_empty_answer(&answer(something)), "{something}");
         }
-        assert!(!is_empty_answer(
-            r#"{"choices":[{"finish_reason":"length","message":{"content":""}}]}"#
-        ));
+        assert!(!is_empty_answer(r#"{"choices":[{"finish_reason":"length","message":{"content":""}}]}"#));
         assert!(!is_empty_answer(r#"{"ok":true}"#), "not a completion");
     }
 

@@ -26,9 +26,7 @@ fn printer() -> &'static Sender<Message> {
     PRINTER.get_or_init(|| {
         let (lines, receiver) = bounded(QUEUED_LINES);
         // Without the thread (no more threads to be had) lines are lost, requests aren't.
-        let _ = thread::Builder::new()
-            .name("console".into())
-            .spawn(move || print(receiver));
+        let _ = thread::Builder::new().name("console".into()).spawn(move || print(receiver));
         lines
     })
 }
@@ -75,10 +73,7 @@ pub fn say(text: impl std::fmt::Display) {
 /// Waits until everything said so far is printed, at most a second.
 pub fn flush() {
     let (done, printed) = bounded(1);
-    if printer()
-        .send_timeout(Message::Flush(done), Duration::from_secs(1))
-        .is_ok()
-    {
+    if printer().send_timeout(Message::Flush(done), Duration::from_secs(1)).is_ok() {
         let _ = printed.recv_timeout(Duration::from_secs(1));
     }
 }

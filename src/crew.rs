@@ -36,13 +36,7 @@ impl Crew {
     /// No threads yet, and never more than `max`.
     pub fn new(name: &'static str, max: usize) -> Self {
         let (jobs, receiver) = unbounded();
-        Self {
-            name,
-            max,
-            jobs,
-            receiver,
-            state: Arc::default(),
-        }
+        Self { name, max, jobs, receiver, state: Arc::default() }
     }
 
     /// Has a job done as soon as a thread is free or can be made.
@@ -81,12 +75,7 @@ impl Crew {
                 }
             }
         };
-        if thread::Builder::new()
-            .name(self.name.into())
-            .stack_size(STACK_BYTES)
-            .spawn(work)
-            .is_err()
-        {
+        if thread::Builder::new().name(self.name.into()).stack_size(STACK_BYTES).spawn(work).is_err() {
             self.state.threads.fetch_sub(1, Ordering::SeqCst);
         }
     }

@@ -31,10 +31,7 @@ pub fn decode(bytes: &[u8]) -> String {
 }
 
 fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> String {
-    let units = bytes
-        .chunks_exact(2)
-        .map(|pair| unit([pair[0], pair[1]]))
-        .collect::<Vec<_>>();
+    let units = bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).collect::<Vec<_>>();
     String::from_utf16_lossy(&units)
 }
 
@@ -145,10 +142,7 @@ mod tests {
             utf16(u16::to_le_bytes),
             utf16(u16::to_be_bytes),
         ] {
-            let expected = [
-                ("MODEL".to_owned(), "模型".to_owned()),
-                ("PORT".to_owned(), "5001".to_owned()),
-            ];
+            let expected = [("MODEL".to_owned(), "模型".to_owned()), ("PORT".to_owned(), "5001".to_owned())];
             assert_eq!(values(&decode(&bytes)), expected, "{bytes:x?}");
         }
     }

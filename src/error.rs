@@ -19,12 +19,7 @@ pub struct ApiError {
 impl ApiError {
     /// An error of this status and code.
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            code,
-            message: message.into(),
-            headers: Vec::new(),
-        }
+        Self { status, code, message: message.into(), headers: Vec::new() }
     }
 
     /// The same with `Retry-After: seconds`.
@@ -53,10 +48,7 @@ impl ApiError {
     /// `{"message": …, "type": …, "param": null, "code": …}`
     pub fn object(&self) -> String {
         let (message, kind) = (json::quoted(&self.message), self.kind());
-        format!(
-            r#"{{"message":{message},"type":"{kind}","param":null,"code":"{}"}}"#,
-            self.code
-        )
+        format!(r#"{{"message":{message},"type":"{kind}","param":null,"code":"{}"}}"#, self.code)
     }
 
     /// The body of the response.
@@ -91,10 +83,7 @@ mod tests {
         assert_eq!(body["error"]["message"], "it said \"no\"\n");
         assert_eq!(body["error"]["param"], serde_json::Value::Null);
         let event = error.mid_stream_event();
-        let data = event
-            .strip_prefix("data: ")
-            .and_then(|e| e.strip_suffix("\n\n"))
-            .unwrap();
+        let data = event.strip_prefix("data: ").and_then(|e| e.strip_suffix("\n\n")).unwrap();
         let data = serde_json::from_str::<serde_json::Value>(data).unwrap();
         assert_eq!(data["error"]["code"], 502);
         assert_eq!(data["choices"][0]["finish_reason"], "error");

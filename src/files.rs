@@ -76,14 +76,9 @@ pub struct DayCount {
 impl DayCount {
     /// `"date": …, "count": …, "last_updated": …`
     pub fn fields(&self) -> String {
-        let last = self
-            .last_updated
-            .map_or("null".into(), |t| json::quoted(&timestamp(t)));
+        let last = self.last_updated.map_or("null".into(), |t| json::quoted(&timestamp(t)));
         let date = self.date.format("%Y%m%d");
-        format!(
-            r#""date": "{date}", "count": {}, "last_updated": {last}"#,
-            self.count
-        )
+        format!(r#""date": "{date}", "count": {}, "last_updated": {last}"#, self.count)
     }
 }
 
@@ -109,11 +104,7 @@ impl Files {
     /// Starts the thread.
     pub fn start(live: Arc<Live>) -> io::Result<Self> {
         let (jobs, receiver) = unbounded();
-        let files = Self {
-            jobs,
-            queued_bytes: Arc::default(),
-            not_saved: Arc::default(),
-        };
+        let files = Self { jobs, queued_bytes: Arc::default(), not_saved: Arc::default() };
         let mut writer = Writer {
             live,
             queued_bytes: Arc::clone(&files.queued_bytes),
@@ -122,9 +113,7 @@ impl Files {
             unsaved_count: None,
             cleaned_on: None,
         };
-        thread::Builder::new()
-            .name("writer".into())
-            .spawn(move || writer.run(&receiver))?;
+        thread::Builder::new().name("writer".into()).spawn(move || writer.run(&receiver))?;
         Ok(files)
     }
 
@@ -210,10 +199,9 @@ impl Writer {
     /// Says once that saving fails, and once that it works again.
     fn report(&mut self, dir: &Path, written: &io::Result<()>) {
         match written {
-            Ok(()) if self.failing => say(format_args!(
-                "debug files can be saved again in {}",
-                dir.display()
-            )),
+            Ok(()) if self.failing => {
+                say(format_args!("debug files can be saved again in {}", dir.display()))
+            }
             Ok(()) => {}
             Err(error) => {
                 self.not_saved.fetch_add(1, Ordering::Relaxed);
@@ -282,9 +270,7 @@ fn date_in_name(name: &str) -> Option<NaiveDate> {
             _ => return None,
         },
     };
-    NaiveDate::parse_from_str(date, "%Y%m%d")
-        .ok()
-        .filter(|_| digits(date, 8))
+    NaiveDate::parse_from_str(date, "%Y%m%d").ok().filter(|_| digits(date, 8))
 }
 
 fn text(file: &DebugFile) -> String {
@@ -313,11 +299,9 @@ fn write_whole(dir: &Path, name: &str, text: &str) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(dir).and_then(|()| write()),
         result => result,
     };
-    written
-        .and_then(|()| fs::rename(&unfinished, dir.join(name)))
-        .inspect_err(|_| {
-            let _ = fs::remove_file(&unfinished);
-        })
+    written.and_then(|()| fs::rename(&unfinished, dir.join(name))).inspect_err(|_| {
+        let _ = fs::remove_file(&unfinished);
+    })
 }
 
 /// Whether files can be saved in `dir`, found out by saving one.
@@ -331,24 +315,15 @@ pub fn check_writable(dir: &Path) -> io::Result<()> {
 /// The day's count as the files have it. A crash may have come between a RESPONSE and the count, and somebody may have
 /// removed RESPONSEs: the larger number is right.
 pub fn count_on_disk(dir: &Path, date: NaiveDate) -> DayCount {
-    let none = DayCount {
-        date,
-        count: 0,
-        last_updated: None,
-    };
+    let none = DayCount { date, count: 0, last_updated: None };
     let saved = fs::read_to_string(dir.join(count_name(date))).ok();
-    let saved = saved
-        .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
-        .unwrap_or_default();
+    let saved =
+        saved.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok()).unwrap_or_default();
     let time = saved["last_updated"]
         .as_str()
         .and_then(|t| chrono::NaiveDateTime::parse_from_str(t, "%Y-%m-%dT%H:%M:%S%.f").ok());
     let time = time.and_then(|t| t.and_local_timezone(Local).earliest());
-    let saved = DayCount {
-        count: saved["count"].as_u64().unwrap_or(0),
-        last_updated: time,
-        ..none
-    };
+    let saved = DayCount { count: saved["count"].as_u64().unwrap_or(0), last_updated: time, ..none };
     let mut count = 0;
     let mut last = None;
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -366,9 +341,7 @@ pub fn count_on_disk(dir: &Path, date: NaiveDate) -> DayCount {
     DayCount {
         date,
         count,
-        last_updated: time
-            .and_then(|t| t.and_local_timezone(Local).earliest())
-            .or(saved.last_updated),
+        last_updated: time.and_then(|t| t.and_local_timezone(Local).earliest()).or(saved.last_updated),
     }
 }
 

@@ -92,11 +92,7 @@ enum FailedAnswer {
     /// The upstream's own error, with the status it has or names.
     Upstream(Reply),
     /// The first event of a stream, as it came, and the status that its error names.
-    Event {
-        bytes: Vec<u8>,
-        data: String,
-        status: u16,
-    },
+    Event { bytes: Vec<u8>, data: String, status: u16 },
     /// It gave no answer.
     Own(ApiError),
 }
@@ -106,11 +102,7 @@ enum Served {
     /// In full. The answer's JSON, where it was recorded.
     Whole(Option<String>),
     /// With an error in the middle of it, and what had come before.
-    BrokenOff {
-        error: String,
-        status: u16,
-        partial: Option<String>,
-    },
+    BrokenOff { error: String, status: u16, partial: Option<String> },
     /// The client left; what had come so far.
     ClientLeft(Option<String>),
 }
@@ -170,11 +162,7 @@ impl Relay {
         if !free_models::is_free(self.next_model()) {
             return self.go_on(proxy, None); // the limit is that of free models
         }
-        let turn = Turn {
-            order: self.order,
-            waited: self.figures.waited,
-            max_wait: settings.max_wait,
-        };
+        let turn = Turn { order: self.order, waited: self.figures.waited, max_wait: settings.max_wait };
         let key = settings.key.clone();
         match proxy.gate.admit(self, turn, key.as_ref()) {
             Admission::Go(relay, pass) => relay.go_on(proxy, Some(pass)),
@@ -250,10 +238,7 @@ impl Relay {
                 None => {}
             }
             if let (Verdict::AccountLimit(limit), Some(pass)) = (failed.verdict, pass.take()) {
-                say(format_args!(
-                    "the account's limit is reached until {}",
-                    local_time(limit.reset)
-                ));
+                say(format_args!("the account's limit is reached until {}", local_time(limit.reset)));
                 pass.rejected(limit);
                 return self.run(proxy);
             }
@@ -267,11 +252,7 @@ impl Relay {
                 _ => return self.fail(proxy, failed),
             };
             let pause = patience::pause(made, named, random());
-            say(format_args!(
-                "{model}: {}; trying again in {:.1} s",
-                failed.reason,
-                pause.as_secs_f64()
-            ));
+            say(format_args!("{model}: {}; trying again in {:.1} s", failed.reason, pause.as_secs_f64()));
             self.figures.failed_tries.push(FailedTry {
                 model,
                 reason: failed.reason,
@@ -294,13 +275,9 @@ impl Relay {
     fn attempt(&mut self, model: &str, pass: &mut Option<Pass>) -> Result<Served, FailedAttempt> {
         let mut call = self.call(model)?;
         let status = call.status();
-        let compressed = call
-            .header("content-encoding")
-            .is_some_and(|c| !c.eq_ignore_ascii_case("identity"));
+        let compressed = call.header("content-encoding").is_some_and(|c| !c.eq_ignore_ascii_case("identity"));
         if compressed {
-            return Err(unreadable(
-                "its answer is compressed, although it was asked not to",
-            ));
+            return Err(unreadable("its answer is compressed, although it was asked not to"));
         }
         if !(200..300).contains(&status) {
             return Err(self.read_error(call));
@@ -341,16 +318,8 @@ impl Relay {
         let header = |name: &str| call.header(name).map(str::to_owned);
         let verdict = patience::judge(status, &header, &text);
         let reason = format!("{status} {}", error_message(&text).unwrap_or_default());
-        let reply = Reply {
-            status,
-            headers: returned_headers(&call),
-            body,
-        };
-        FailedAttempt {
-            reason: reason.trim_end().to_owned(),
-            verdict,
-            answer: FailedAnswer::Upstream(reply),
-        }
+        let reply = Reply { status, headers: returned_headers(&call), body };
+        FailedAttempt { reason: reason.trim_end().to_owned(), verdict, answer: FailedAnswer::Upstream(reply) }
     }
 
     fn relay_plain(
@@ -374,16 +343,8 @@ impl Relay {
             let status = named.unwrap_or(502);
             let verdict = patience::judge(status, &header, text);
             let reason = format!("200 with an error: {} {}", status, message_of(error));
-            let answer = FailedAnswer::Upstream(Reply {
-                status,
-                headers,
-                body,
-            });
-            return Err(FailedAttempt {
-                reason: reason.trim_end().to_owned(),
-                verdict,
-                answer,
-            });
+            let answer = FailedAnswer::Upstream(Reply { status, headers, body });
+            return Err(FailedAttempt { reason: reason.trim_end().to_owned(), verdict, answer });
         }
         if completion::is_empty_answer(text) {
             let message = "The model gave an empty answer. Try again, or name another model in MODEL or FALLBACK_MODELS.";
@@ -401,13 +362,7 @@ impl Relay {
         let recorded = self.recording.is_some().then(|| json_or_string(&body));
         let headers = self.with_proxy_headers(headers, model);
         self.note(&facts);
-        if let Client::Waiting(exchange) = std::mem::replace(&mut self.client, Client::Answered) {
-            exchange.reply(Reply {
-                status: call.status(),
-                headers,
-                body,
-            });
-        }
+        self.last_words = LastWords::Reply(Reply { status: call.status(), headers, body });
         Ok(Served::Whole(recorded))
     }
 
@@ -489,16 +444,8 @@ impl Relay {
             let status = named.unwrap_or(502);
             let reason = format!("200 with an error: {status} {}", message_of(error));
             let verdict = patience::judge(status, &|name| call.header(name).map(str::to_owned), &data);
-            let answer = FailedAnswer::Event {
-                bytes: held,
-                data,
-                status,
-            };
-            return Err(FailedAttempt {
-                reason: reason.trim_end().to_owned(),
-                verdict,
-                answer,
-            });
+            let answer = FailedAnswer::Event { bytes: held, data, status };
+            return Err(FailedAttempt { reason: reason.trim_end().to_owned(), verdict, answer });
         }
 
         // From here on this answer is the client's.
@@ -530,11 +477,7 @@ impl Relay {
         self.note(&facts);
         if let Some(error) = facts.error {
             let status = completion::error_status(&error).unwrap_or(502);
-            return Ok(Served::BrokenOff {
-                error,
-                status,
-                partial: finish_assembly(assembly),
-            });
+            return Ok(Served::BrokenOff { error, status, partial: finish_assembly(assembly) });
         }
         let error = match (self.under_way.cutter().reason(), ending) {
             _ if facts.done => None,
@@ -598,17 +541,11 @@ impl Relay {
                     let text = String::from_utf8_lossy(&reply.body);
                     let message = error_message(&text).unwrap_or_else(|| "The upstream failed.".into());
                     let event = ApiError::new(reply.status, "upstream_error", message).mid_stream_event();
-                    (
-                        event.into_bytes(),
-                        error_object(&text, reply.status),
-                        reply.status,
-                    )
+                    (event.into_bytes(), error_object(&text, reply.status), reply.status)
                 }
-                FailedAnswer::Own(error) => (
-                    error.mid_stream_event().into_bytes(),
-                    error.object(),
-                    error.status,
-                ),
+                FailedAnswer::Own(error) => {
+                    (error.mid_stream_event().into_bytes(), error.object(), error.status)
+                }
             };
             self.last_words = LastWords::Event(event);
         } else {
@@ -634,14 +571,7 @@ impl Relay {
             }
             self.last_words = LastWords::Reply(reply);
         }
-        self.finish(
-            proxy,
-            Served::BrokenOff {
-                error,
-                status,
-                partial: None,
-            },
-        );
+        self.finish(proxy, Served::BrokenOff { error, status, partial: None });
     }
 
     fn refuse(self, proxy: &Proxy, error: ApiError) {
@@ -670,9 +600,7 @@ impl Relay {
             return self.finish(proxy, Served::ClientLeft(None));
         }
         for chunk in chunks {
-            self.figures
-                .first_token
-                .get_or_insert_with(|| self.began.elapsed());
+            self.figures.first_token.get_or_insert_with(|| self.began.elapsed());
             let sent = match &mut self.client {
                 Client::Streaming(stream) => stream.write(chunk.as_bytes()),
                 _ => Ok(()),
@@ -719,11 +647,7 @@ impl Relay {
 
     /// Says once for each model asked that another one is used.
     fn announce_model(&mut self, proxy: &Proxy) {
-        if let Some(asked) = self
-            .request
-            .asked
-            .as_ref()
-            .filter(|_| self.request.model_replaced())
+        if let Some(asked) = self.request.asked.as_ref().filter(|_| self.request.model_replaced())
             && proxy.first_time_asked(asked)
         {
             say(format_args!(
@@ -740,9 +664,7 @@ impl Relay {
         self.figures.total = self.began.elapsed();
         let left = r#"{"message":"The client closed the connection.","type":"client_error","param":null,"code":"client_closed"}"#;
         let error_data = |error: &str, status: u16, partial: Option<String>| {
-            let partial = partial
-                .map(|partial| format!(r#","partial":{partial}"#))
-                .unwrap_or_default();
+            let partial = partial.map(|partial| format!(r#","partial":{partial}"#)).unwrap_or_default();
             Ending::Error(format!(r#"{{"error":{error},"status":{status}{partial}}}"#).into())
         };
         let ending = match served {
@@ -750,11 +672,7 @@ impl Relay {
                 self.figures.status = 200;
                 Ending::Response(answer.unwrap_or_else(|| "null".into()).into())
             }
-            Served::BrokenOff {
-                error,
-                status,
-                partial,
-            } => {
+            Served::BrokenOff { error, status, partial } => {
                 self.figures.status = status;
                 error_data(&error, status, partial)
             }
@@ -771,11 +689,7 @@ impl Relay {
         match (self.client, self.last_words) {
             (Client::Waiting(exchange), LastWords::Reply(reply)) => exchange.reply(reply),
             (Client::Streaming(mut stream), last_words) if !left_early => {
-                let event = if let LastWords::Event(event) = last_words {
-                    event
-                } else {
-                    Vec::new()
-                };
+                let event = if let LastWords::Event(event) = last_words { event } else { Vec::new() };
                 let _ = stream.write(&event).and_then(|()| stream.finish());
             }
             _ => {}
@@ -796,10 +710,7 @@ fn understand(body: Vec<u8>, snapshot: &Snapshot) -> Result<ChatRequest, ApiErro
         text.drain(..'\u{FEFF}'.len_utf8());
     }
     let settings = &snapshot.settings;
-    let rule = Rule {
-        default_model: &settings.model,
-        allow_paid: settings.allow_paid_models,
-    };
+    let rule = Rule { default_model: &settings.model, allow_paid: settings.allow_paid_models };
     ChatRequest::parse(text, rule).map_err(|(text, error)| match text.trim_start().chars().next() {
         None => invalid("empty"),
         Some('{') => invalid(&format!("not valid JSON: {error}")),
@@ -810,9 +721,7 @@ fn understand(body: Vec<u8>, snapshot: &Snapshot) -> Result<ChatRequest, ApiErro
 
 /// Reads until the body's end or `limit`. Whether the end was reached.
 fn read_up_to(call: &mut Call, body: &mut Vec<u8>, limit: usize) -> Result<bool, Failure> {
-    let declared = call
-        .header("content-length")
-        .and_then(|length| length.parse::<usize>().ok());
+    let declared = call.header("content-length").and_then(|length| length.parse::<usize>().ok());
     body.reserve(declared.unwrap_or(READ_BYTES).min(limit) + 1);
     let mut filled = 0;
     loop {
@@ -836,10 +745,7 @@ fn read_up_to(call: &mut Call, body: &mut Vec<u8>, limit: usize) -> Result<bool,
 
 fn is_event_stream(call: &Call) -> bool {
     let content_type = call.header("content-type").unwrap_or_default();
-    content_type
-        .trim_start()
-        .get(..17)
-        .is_some_and(|t| t.eq_ignore_ascii_case("text/event-stream"))
+    content_type.trim_start().get(..17).is_some_and(|t| t.eq_ignore_ascii_case("text/event-stream"))
 }
 
 fn returned_headers(call: &Call) -> Vec<(Cow<'static, str>, String)> {
@@ -847,10 +753,7 @@ fn returned_headers(call: &Call) -> Vec<(Cow<'static, str>, String)> {
     let headers = call.headers().iter().filter(|(name, _)| returned(name.as_str()));
     headers
         .filter_map(|(name, value)| {
-            Some((
-                Cow::Owned(name.as_str().to_owned()),
-                value.to_str().ok()?.to_owned(),
-            ))
+            Some((Cow::Owned(name.as_str().to_owned()), value.to_str().ok()?.to_owned()))
         })
         .collect()
 }
@@ -862,48 +765,30 @@ fn no_answer(failure: &Failure) -> FailedAttempt {
             let message = format!(
                 "The upstream can't be reached: {reason}. Check the network, OPENROUTER_BASE_URL and, behind a proxy, HTTPS_PROXY in .env."
             );
-            (
-                ApiError::new(502, "upstream_unreachable", message),
-                Verdict::TryAgain(None),
-            )
+            (ApiError::new(502, "upstream_unreachable", message), Verdict::TryAgain(None))
         }
         Failure::Broken(Trouble::BrokeOff, _) => (broke_off(failure), Verdict::TryAgain(None)),
     };
-    FailedAttempt {
-        reason: failure.to_string(),
-        verdict,
-        answer: FailedAnswer::Own(error),
-    }
+    FailedAttempt { reason: failure.to_string(), verdict, answer: FailedAnswer::Own(error) }
 }
 
 fn broke_off(failure: &Failure) -> ApiError {
     match failure {
         Failure::Silent(limit) => {
-            let message = format!(
-                "The upstream kept silent for {} s (UPSTREAM_TIMEOUT in .env).",
-                limit.as_secs_f64()
-            );
+            let message =
+                format!("The upstream kept silent for {} s (UPSTREAM_TIMEOUT in .env).", limit.as_secs_f64());
             ApiError::new(504, "upstream_timeout", message)
         }
-        Failure::Broken(_, reason) => ApiError::new(
-            502,
-            "upstream_error",
-            format!("The upstream broke off: {reason}. Try again."),
-        ),
+        Failure::Broken(_, reason) => {
+            ApiError::new(502, "upstream_error", format!("The upstream broke off: {reason}. Try again."))
+        }
     }
 }
 
 fn unreadable(reason: &str) -> FailedAttempt {
-    let error = ApiError::new(
-        502,
-        "upstream_error",
-        format!("The upstream's answer can't be used: {reason}."),
-    );
-    FailedAttempt {
-        reason: reason.into(),
-        verdict: Verdict::PassOn,
-        answer: FailedAnswer::Own(error),
-    }
+    let error =
+        ApiError::new(502, "upstream_error", format!("The upstream's answer can't be used: {reason}."));
+    FailedAttempt { reason: reason.into(), verdict: Verdict::PassOn, answer: FailedAnswer::Own(error) }
 }
 
 fn missing_key() -> ApiError {
@@ -912,11 +797,7 @@ fn missing_key() -> ApiError {
 }
 
 fn stopping() -> ApiError {
-    ApiError::new(
-        503,
-        "shutting_down",
-        "The proxy is stopping. Start it again to go on.",
-    )
+    ApiError::new(503, "shutting_down", "The proxy is stopping. Start it again to go on.")
 }
 
 fn limit_reached(limit: Limit) -> ApiError {
@@ -952,11 +833,7 @@ fn message_of(error: &str) -> String {
     let fields = json::fields(error).unwrap_or_default();
     let message = json::field(&fields, "message").and_then(|field| json::string(field.value));
     let message = message.or_else(|| json::string(error)).unwrap_or_default();
-    message
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(MAX_HEADER_CHARS)
-        .collect()
+    message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_HEADER_CHARS).collect()
 }
 
 fn json_or_string(body: &[u8]) -> String {
@@ -1012,10 +889,7 @@ mod tests {
 
     #[test]
     fn the_model_header_stays_within_its_bounds() {
-        assert_eq!(
-            model_header("gpt-4o", "openrouter/free"),
-            "gpt-4o -> openrouter/free"
-        );
+        assert_eq!(model_header("gpt-4o", "openrouter/free"), "gpt-4o -> openrouter/free");
         assert_eq!(model_header("模型\r\nx: y", "a:free"), "????x: y -> a:free");
         let long = model_header(&"x".repeat(500), "openrouter/free");
         assert_eq!(long.len(), 200);

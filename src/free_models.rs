@@ -26,10 +26,7 @@ const FREE_PLUGIN: &str = "response-healing";
 /// ```
 pub fn is_free(id: &str) -> bool {
     let plain = |slug: &str| {
-        !slug.is_empty()
-            && slug
-                .bytes()
-                .all(|b| b.is_ascii_graphic() && !b"@:,\"\\".contains(&b))
+        !slug.is_empty() && slug.bytes().all(|b| b.is_ascii_graphic() && !b"@:,\"\\".contains(&b))
     };
     id == ROUTER || id.strip_suffix(":free").is_some_and(plain)
 }
@@ -99,11 +96,7 @@ impl ChatRequest {
             Some(_) if keeps_model && not_a_string && only_the_model => vec![Piece::Written(0..text.len())],
             Some(value) if only_the_model => {
                 let Range { start, end } = place(value);
-                vec![
-                    Piece::Written(0..start),
-                    Piece::Model,
-                    Piece::Written(end..text.len()),
-                ]
+                vec![Piece::Written(0..start), Piece::Model, Piece::Written(end..text.len())]
             }
             _ => {
                 let mut pieces = vec![Piece::Replaced("{".into())];
@@ -125,10 +118,7 @@ impl ChatRequest {
                     push(place(field.raw_name), value);
                 }
                 for (name, value) in &edits.added {
-                    pieces.push(Piece::Replaced(format!(
-                        "{separator}{}:{value}",
-                        json::quoted(name)
-                    )));
+                    pieces.push(Piece::Replaced(format!("{separator}{}:{value}", json::quoted(name))));
                     separator = ",";
                 }
                 if model_value.is_none() {
@@ -140,14 +130,7 @@ impl ChatRequest {
             }
         };
         let as_written = only_the_model && keeps_model;
-        Ok(Self {
-            text,
-            pieces,
-            as_written,
-            asked,
-            model,
-            stream,
-        })
+        Ok(Self { text, pieces, as_written, asked, model, stream })
     }
 
     /// The body as the client wrote it.
@@ -262,8 +245,7 @@ impl Edits {
                 Removed::All
             }
             (true, false) => {
-                self.fields
-                    .push((name, Edit::Replace(format!("[{}]", kept.join(",")))));
+                self.fields.push((name, Edit::Replace(format!("[{}]", kept.join(",")))));
                 Removed::Some
             }
         }
@@ -275,10 +257,7 @@ impl Edits {
                 Edit::Replace(kept) => kept,
                 Edit::Drop => String::new(),
             },
-            None => written
-                .filter(|w| w.starts_with('['))
-                .unwrap_or_default()
-                .to_owned(),
+            None => written.filter(|w| w.starts_with('[')).unwrap_or_default().to_owned(),
         };
         let inside = kept.trim_start_matches('[').trim_end_matches(']').trim();
         let list = match inside.is_empty() {
@@ -336,9 +315,7 @@ fn carries_a_file(messages: &str) -> bool {
     messages.into_iter().any(|message| {
         let fields = json::fields(message).unwrap_or_default();
         let contents = fields.iter().filter(|field| field.name == "content");
-        let parts = contents
-            .filter_map(|content| json::elements(content.value))
-            .flatten();
+        let parts = contents.filter_map(|content| json::elements(content.value)).flatten();
         parts.into_iter().any(is_file)
     })
 }
@@ -361,10 +338,7 @@ mod tests {
     use super::*;
 
     fn sent(body: &str) -> String {
-        let rule = Rule {
-            default_model: ROUTER,
-            allow_paid: false,
-        };
+        let rule = Rule { default_model: ROUTER, allow_paid: false };
         let request = ChatRequest::parse(body.to_owned(), rule).unwrap();
         String::from_utf8(request.body(&request.model).into_owned()).unwrap()
     }
@@ -385,10 +359,7 @@ mod tests {
 
     #[test]
     fn the_model_is_made_free() {
-        assert_eq!(
-            sent(r#"{"model": "gpt-4o","n": 1}"#),
-            r#"{"model": "openrouter/free","n": 1}"#
-        );
+        assert_eq!(sent(r#"{"model": "gpt-4o","n": 1}"#), r#"{"model": "openrouter/free","n": 1}"#);
         assert_eq!(sent("{}"), r#"{"model":"openrouter/free"}"#);
         assert_eq!(sent(r#"{"n":1}"#), r#"{"n":1,"model":"openrouter/free"}"#);
         for paid in [
@@ -401,11 +372,7 @@ mod tests {
             "\"a:free:online\"",
             "\"a:free \"",
         ] {
-            assert_eq!(
-                sent(&format!(r#"{{"model":{paid}}}"#)),
-                r#"{"model":"openrouter/free"}"#,
-                "{paid}"
-            );
+            assert_eq!(sent(&format!(r#"{{"model":{paid}}}"#)), r#"{"model":"openrouter/free"}"#, "{paid}");
         }
     }
 
@@ -431,14 +398,8 @@ mod tests {
             ),
             r#"{"model":"a:free","models":["b:free"],"n":1}"#
         );
-        assert_eq!(
-            sent(r#"{"models":["gpt-4o"],"model":"a:free"}"#),
-            r#"{"model":"a:free"}"#
-        );
-        assert_eq!(
-            sent(r#"{"models":"gpt-4o","model":"a:free"}"#),
-            r#"{"model":"a:free"}"#
-        );
+        assert_eq!(sent(r#"{"models":["gpt-4o"],"model":"a:free"}"#), r#"{"model":"a:free"}"#);
+        assert_eq!(sent(r#"{"models":"gpt-4o","model":"a:free"}"#), r#"{"model":"a:free"}"#);
         assert_eq!(
             sent(
                 r#"{"model":"a:free","tools":[{"type":"openrouter:datetime"}],"tool_choice":"auto","parallel_tool_calls":true}"#
@@ -474,9 +435,7 @@ mod tests {
             format!(r#"{{"model":"a:free","plugins":[{free}],{file}}}"#)
         );
         assert_eq!(
-            sent(&format!(
-                r#"{{"model":"a:free",{file},"plugins":[{{"id":"response-healing"}}]}}"#
-            )),
+            sent(&format!(r#"{{"model":"a:free",{file},"plugins":[{{"id":"response-healing"}}]}}"#)),
             format!(r#"{{"model":"a:free",{file},"plugins":[{{"id":"response-healing"}},{free}]}}"#)
         );
         unchanged(r#"{"model":"a:free","messages":[{"role":"user","content":"a file, application/pdf"}]}"#);
@@ -487,10 +446,7 @@ mod tests {
 
     #[test]
     fn paid_models_where_they_are_allowed() {
-        let rule = Rule {
-            default_model: ROUTER,
-            allow_paid: true,
-        };
+        let rule = Rule { default_model: ROUTER, allow_paid: true };
         let sent = |body: &str| {
             let request = ChatRequest::parse(body.to_owned(), rule).unwrap();
             String::from_utf8(request.body(&request.model).into_owned()).unwrap()
@@ -503,15 +459,9 @@ mod tests {
 
     #[test]
     fn another_model_at_another_try() {
-        let rule = Rule {
-            default_model: ROUTER,
-            allow_paid: false,
-        };
+        let rule = Rule { default_model: ROUTER, allow_paid: false };
         let request = ChatRequest::parse(r#"{"model":"a:free", "n":1}"#.into(), rule).unwrap();
-        assert!(
-            matches!(request.body("a:free"), Cow::Borrowed(_)),
-            "no copy where nothing changes"
-        );
+        assert!(matches!(request.body("a:free"), Cow::Borrowed(_)), "no copy where nothing changes");
         assert_eq!(request.body("b:free").as_ref(), br#"{"model":"b:free", "n":1}"#);
     }
 }

@@ -20,7 +20,7 @@ const NO_LIMIT_BEYOND: u32 = 600;
 /// A limit's window, where the upstream didn't say when the next one begins.
 const WINDOW: Duration = Duration::from_secs(60);
 /// How long others wait for the one that went ahead: not long where no limit is known, so that slow models cost no time.
-const PATIENCE_WITHOUT_LIMIT: Duration = Duration::from_millis(200);
+const PATIENCE_WITHOUT_LIMIT: Duration = Duration::from_secs(1);
 const PATIENCE_WITH_LIMIT: Duration = Duration::from_secs(2);
 /// A limit that wasn't met for so long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(150);
@@ -134,10 +134,7 @@ impl<T> Default for Gate<T> {
             next_ahead: 0,
         };
         Self {
-            shared: Arc::new(Shared {
-                changed: Condvar::new(),
-                window: Mutex::new(window),
-            }),
+            shared: Arc::new(Shared { changed: Condvar::new(), window: Mutex::new(window) }),
             waiting: Mutex::default(),
         }
     }
@@ -153,10 +150,7 @@ impl<T> Gate<T> {
         if nobody_before && let Some(ahead) = window.try_pass() {
             return Admission::Go(request, self.pass(ahead));
         }
-        if let Some(limit) = window
-            .closed
-            .filter(|limit| turn.waited + limit.remaining() > turn.max_wait)
-        {
+        if let Some(limit) = window.closed.filter(|limit| turn.waited + limit.remaining() > turn.max_wait) {
             return Admission::TooLate(request, limit);
         }
         if waiting.len() >= MAX_WAITING {
@@ -164,12 +158,7 @@ impl<T> Gate<T> {
         }
         // One that was rejected goes back to where it was: before all that came later.
         let at = waiting.partition_point(|other| other.order < turn.order);
-        let entry = Waiting {
-            order: turn.order,
-            waited_before: turn.waited,
-            since: Instant::now(),
-            request,
-        };
+        let entry = Waiting { order: turn.order, waited_before: turn.waited, since: Instant::now(), request };
         waiting.insert(at, entry);
         drop(window);
         self.shared.changed.notify_all();
@@ -237,18 +226,11 @@ impl<T> Gate<T> {
 
     /// The limit that is reached now, if one is.
     pub fn closed(&self) -> Option<Limit> {
-        self.shared
-            .lock()
-            .closed
-            .filter(|limit| !limit.remaining().is_zero())
+        self.shared.lock().closed.filter(|limit| !limit.remaining().is_zero())
     }
 
     fn pass(&self, ahead: Option<u64>) -> Pass {
-        Pass {
-            gate: Arc::clone(&self.shared),
-            ahead,
-            told: false,
-        }
+        Pass { gate: Arc::clone(&self.shared), ahead, told: false }
     }
 
     fn lock_waiting(&self) -> MutexGuard<'_, VecDeque<Waiting<T>>> {
@@ -323,10 +305,7 @@ impl Window {
             if self.limit.is_some_and(|(_, met)| met.elapsed() > FORGOTTEN_AFTER) {
                 self.limit = None;
             }
-            self.begin(
-                self.limit
-                    .map_or(self.allowance.max(USUAL_LIMIT), |(limit, _)| limit),
-            );
+            self.begin(self.limit.map_or(self.allowance.max(USUAL_LIMIT), |(limit, _)| limit));
         }
         if self.made < self.allowance {
             self.made = self.made.saturating_add(1);
@@ -399,11 +378,7 @@ impl Window {
 mod tests {
     use super::*;
 
-    const TURN: Turn = Turn {
-        order: 0,
-        waited: Duration::ZERO,
-        max_wait: Duration::from_secs(60),
-    };
+    const TURN: Turn = Turn { order: 0, waited: Duration::ZERO, max_wait: Duration::from_secs(60) };
 
     fn turn(order: u64) -> Turn {
         Turn { order, ..TURN }
@@ -418,10 +393,7 @@ mod tests {
     }
 
     fn limit(after: Duration) -> Limit {
-        Limit {
-            reset: SystemTime::now() + after,
-            per_window: Some(20),
-        }
+        Limit { reset: SystemTime::now() + after, per_window: Some(20) }
     }
 
     #[test]
@@ -444,10 +416,7 @@ mod tests {
         go(&gate, 0).unwrap().rejected(limit(Duration::from_secs(3600)));
         assert!(matches!(gate.admit(1, turn(1), None), Admission::TooLate(1, _)));
         let changed = Secret::clone(&crate::settings::tests_support::secret("other-key"));
-        assert!(
-            matches!(gate.admit(2, turn(2), Some(&changed)), Admission::Go(2, _)),
-            "another key"
-        );
+        assert!(matches!(gate.admit(2, turn(2), Some(&changed)), Admission::Go(2, _)), "another key");
     }
 
     #[test]
@@ -463,10 +432,7 @@ mod tests {
         };
         assert!(waited >= Duration::from_millis(200));
         pass.passed();
-        assert!(matches!(
-            gate.next(Duration::from_secs(5), rules),
-            Some(Next::Go(2, _, _))
-        ));
+        assert!(matches!(gate.next(Duration::from_secs(5), rules), Some(Next::Go(2, _, _))));
     }
 
     #[test]
@@ -475,9 +441,6 @@ mod tests {
         go(&gate, 1).unwrap().rejected(limit(Duration::from_secs(30)));
         assert!(go(&gate, 2).is_none());
         let rules = || (Duration::ZERO, None);
-        assert!(matches!(
-            gate.next(Duration::from_secs(5), rules),
-            Some(Next::TooLate(2, _, _))
-        ));
+        assert!(matches!(gate.next(Duration::from_secs(5), rules), Some(Next::TooLate(2, _, _))));
     }
 }

@@ -38,11 +38,7 @@ pub fn fields(text: &str) -> Result<Vec<Field<'_>>, serde_json::Error> {
             while let Some((name, value)) = map.next_entry::<&RawValue, &RawValue>()? {
                 let raw_name = name.get();
                 let name = string(raw_name).unwrap_or(Cow::Borrowed(raw_name));
-                fields.push(Field {
-                    name,
-                    raw_name,
-                    value: value.get(),
-                });
+                fields.push(Field { name, raw_name, value: value.get() });
             }
             Ok(fields)
         }
@@ -58,11 +54,7 @@ pub fn fields(text: &str) -> Result<Vec<Field<'_>>, serde_json::Error> {
 pub fn drop_duplicates(fields: &mut Vec<Field<'_>>) -> bool {
     let before = fields.len();
     let mut seen = HashSet::with_capacity(before);
-    let mut keep = fields
-        .iter()
-        .rev()
-        .map(|field| seen.insert(field.name.clone()))
-        .collect::<Vec<_>>();
+    let mut keep = fields.iter().rev().map(|field| seen.insert(field.name.clone())).collect::<Vec<_>>();
     let mut is_last = || keep.pop().unwrap_or(true);
     fields.retain(|_| is_last());
     fields.len() != before
@@ -190,17 +182,7 @@ mod tests {
 
     #[test]
     fn only_whole_objects_are_fields() {
-        for bad in [
-            "",
-            "[]",
-            "1",
-            "{",
-            "{}{}",
-            r#"{"a":1,}"#,
-            r#"{"a":}"#,
-            r#"{a:1}"#,
-            "{\"a\":\"\n\"}",
-        ] {
+        for bad in ["", "[]", "1", "{", "{}{}", r#"{"a":1,}"#, r#"{"a":}"#, r#"{a:1}"#, "{\"a\":\"\n\"}"] {
             assert!(fields(bad).is_err(), "{bad}");
         }
         let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
@@ -210,11 +192,7 @@ mod tests {
     #[test]
     fn indented_text_says_the_same() {
         let mut out = String::new();
-        indent(
-            r#"{"a":[],"b":{ },"c":[1.50,{"d":"x\"\u4f60\n,:[","e":"\ud800"}],"f":1e400}"#,
-            0,
-            &mut out,
-        );
+        indent(r#"{"a":[],"b":{ },"c":[1.50,{"d":"x\"\u4f60\n,:[","e":"\ud800"}],"f":1e400}"#, 0, &mut out);
         let expected = "{\n  \"a\": [],\n  \"b\": {},\n  \"c\": [\n    1.50,\n    {\n      \"d\": \"x\\\"你\\n,:[\",\n      \"e\": \"\\ud800\"\n    }\n  ],\n  \"f\": 1e400\n}";
         assert_eq!(out, expected);
     }

@@ -62,17 +62,10 @@ impl Life {
 
     /// Counts a request of this client as under way.
     pub fn begin(self: &Arc<Self>, peer: Option<SocketAddr>) -> UnderWay {
-        let cutter = Arc::new(Cutter {
-            peer,
-            ..Cutter::default()
-        });
+        let cutter = Arc::new(Cutter { peer, ..Cutter::default() });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(number, Arc::clone(&cutter));
-        UnderWay {
-            life: Arc::clone(self),
-            number,
-            cutter,
-        }
+        UnderWay { life: Arc::clone(self), number, cutter }
     }
 
     /// Waits until all have finished, cutting off those that haven't within [`GRACE`].
@@ -104,9 +97,7 @@ impl Life {
     /// The requests whose upstream is being waited for, with their clients.
     pub fn clients(&self) -> Vec<(SocketAddr, Arc<Cutter>)> {
         let under_way = self.lock();
-        let known = under_way
-            .values()
-            .filter_map(|cutter| Some((cutter.peer?, Arc::clone(cutter))));
+        let known = under_way.values().filter_map(|cutter| Some((cutter.peer?, Arc::clone(cutter))));
         known.collect()
     }
 
@@ -163,9 +154,7 @@ impl Cutter {
             Cut::ClientLeft => 1,
             Cut::Stopping => 2,
         };
-        let _ = self
-            .cut
-            .compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst);
+        let _ = self.cut.compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst);
         self.hang_up();
     }
 

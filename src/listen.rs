@@ -66,19 +66,14 @@ impl fmt::Display for ListenError {
                 )
             }
             Self::Other(address, e) if e.kind() == io::ErrorKind::AddrNotAvailable => {
-                write!(
-                    f,
-                    "{} is not an address of this machine. Check HOST in .env or --host.",
-                    address.ip()
-                )
+                write!(f, "{} is not an address of this machine. Check HOST in .env or --host.", address.ip())
             }
             Self::Other(address, e) => {
                 write!(f, "can't listen on {address}: {e}. Check HOST and PORT in .env.")
             }
-            Self::UnknownHost(host) => write!(
-                f,
-                "{host} is not a name that this machine knows. Check HOST in .env or --host."
-            ),
+            Self::UnknownHost(host) => {
+                write!(f, "{host} is not a name that this machine knows. Check HOST in .env or --host.")
+            }
         }
     }
 }
@@ -87,22 +82,14 @@ impl fmt::Display for ListenError {
 pub fn bind(listen: &Listen) -> Result<Vec<TcpListener>, ListenError> {
     if !listen.host.eq_ignore_ascii_case("localhost") {
         let unknown = || ListenError::UnknownHost(listen.host.clone());
-        let addresses = (listen.host.as_str(), listen.port)
-            .to_socket_addrs()
-            .map_err(|_| unknown())?;
+        let addresses = (listen.host.as_str(), listen.port).to_socket_addrs().map_err(|_| unknown())?;
         let listeners = addresses.map(bind_to).collect::<Result<Vec<_>, _>>()?;
-        return if listeners.is_empty() {
-            Err(unknown())
-        } else {
-            Ok(listeners)
-        };
+        return if listeners.is_empty() { Err(unknown()) } else { Ok(listeners) };
     }
     let v4 = bind_to((Ipv4Addr::LOCALHOST, listen.port).into());
     // Both have the same port, also where the system chose it.
     let port = match &v4 {
-        Ok(listener) => listener
-            .local_addr()
-            .map_or(listen.port, |address| address.port()),
+        Ok(listener) => listener.local_addr().map_or(listen.port, |address| address.port()),
         Err(_) => listen.port,
     };
     let v6 = bind_to((Ipv6Addr::LOCALHOST, port).into());
@@ -176,9 +163,7 @@ impl Nudge {
             }
         };
         thread::Builder::new().name("nudge".into()).spawn(nudging)?;
-        let clients = std::iter::repeat_with(AtomicU32::default)
-            .take(NUDGE_SLOTS)
-            .collect();
+        let clients = std::iter::repeat_with(AtomicU32::default).take(NUDGE_SLOTS).collect();
         Ok(Self { clients, wake })
     }
 
@@ -229,18 +214,13 @@ pub fn serve(listener: TcpListener, dispatch: Arc<dyn Fn(Request) + Send + Sync>
     let accept = move || {
         loop {
             wait_for_descriptors(&listener);
-            let server = listener
-                .try_clone()
-                .map(|listener| Server::from_listener(listener, None));
+            let server = listener.try_clone().map(|listener| Server::from_listener(listener, None));
             let Ok(Ok(server)) = server else {
                 thread::sleep(RECOVERY_INTERVAL);
                 continue;
             };
             let server = Arc::new(server);
-            SERVERS
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(Arc::downgrade(&server));
+            SERVERS.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&server));
             while let Ok(request) = server.recv() {
                 dispatch(request);
             }
@@ -256,17 +236,12 @@ pub fn serve(listener: TcpListener, dispatch: Arc<dyn Fn(Request) + Send + Sync>
             let _ = thread::Builder::new().name("accept-old".into()).spawn(outlive);
         }
     };
-    thread::Builder::new()
-        .name("accept".into())
-        .spawn(accept)
-        .map(drop)
+    thread::Builder::new().name("accept".into()).spawn(accept).map(drop)
 }
 
 fn wait_for_descriptors(listener: &TcpListener) {
     loop {
-        let spare = (0..SPARE_DESCRIPTORS)
-            .map(|_| listener.try_clone())
-            .collect::<Result<Vec<_>, _>>();
+        let spare = (0..SPARE_DESCRIPTORS).map(|_| listener.try_clone()).collect::<Result<Vec<_>, _>>();
         if spare.is_ok() {
             return;
         }

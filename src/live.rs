@@ -85,11 +85,7 @@ impl Stamp {
             let since = created.and_then(|t| t.duration_since(SystemTime::UNIX_EPOCH).ok());
             (0, 0, since.map_or(0, |d| d.as_nanos() as u64), 0)
         };
-        Self {
-            len: file.len(),
-            modified: file.modified().ok(),
-            identity,
-        }
+        Self { len: file.len(), modified: file.modified().ok(), identity }
     }
 }
 
@@ -125,11 +121,7 @@ impl Live {
                 debug: home.join(DEBUG_FILE).exists(),
                 seen: Seen::now(stamp, bytes),
             })),
-            reload: Mutex::new(Reload {
-                wanted: settings,
-                gone_since: None,
-                hinted: [false; 2],
-            }),
+            reload: Mutex::new(Reload { wanted: settings, gone_since: None, hinted: [false; 2] }),
             home,
             args,
         };
@@ -180,11 +172,7 @@ impl Live {
             reload.gone_since = None;
         }
         if debug != current.debug {
-            say(if debug {
-                "debug mode is on"
-            } else {
-                "debug mode is off"
-            });
+            say(if debug { "debug mode is on" } else { "debug mode is off" });
         } else if seen.is_none() {
             return current;
         }
@@ -194,12 +182,7 @@ impl Live {
             false => Arc::clone(&current.upstream),
         };
         let seen = seen.unwrap_or_else(|| current.seen.again());
-        let snapshot = Arc::new(Snapshot {
-            settings,
-            upstream,
-            debug,
-            seen,
-        });
+        let snapshot = Arc::new(Snapshot { settings, upstream, debug, seen });
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&snapshot);
         snapshot
     }
@@ -290,9 +273,7 @@ impl Seen {
         if self.believed.load(Ordering::Relaxed) || stamp.is_none() {
             return true;
         }
-        let old_enough = self
-            .first_seen
-            .is_some_and(|since| since.elapsed() > STAMP_GRANULARITY);
+        let old_enough = self.first_seen.is_some_and(|since| since.elapsed() > STAMP_GRANULARITY);
         let (bytes, stamp_after) = read_file(path);
         let same = bytes == self.bytes.0 && stamp_after == self.stamp;
         if same && old_enough {
@@ -312,19 +293,10 @@ fn read_file(path: &Path) -> (Vec<u8>, Option<Stamp>) {
 fn read_settings(home: &Path, args: &Args, bytes: &[u8], last_good: &Settings) -> Settings {
     let (file, bad) = env_file::parse(&env_file::decode(bytes));
     for line in bad {
-        say(format_args!(
-            "{} line {} can't be understood and is skipped",
-            env_file::NAME,
-            line.number
-        ));
+        say(format_args!("{} line {} can't be understood and is skipped", env_file::NAME, line.number));
     }
     let environment = |name: &str| std::env::var(name).ok();
-    let sources = Sources {
-        file: &file,
-        environment: &environment,
-        args,
-        home,
-    };
+    let sources = Sources { file: &file, environment: &environment, args, home };
     let (settings, complaints) = Settings::read(&sources, last_good);
     for complaint in complaints {
         say(format_args!("{}: {complaint}", env_file::NAME));
@@ -383,20 +355,11 @@ mod tests {
     fn half_written_files_are_recognized() {
         let before = b"OPENROUTER_API_KEY=sk-or-v1-abc\nMODEL=a/b:free\n";
         assert!(is_cut_short(before, b"OPENROUTER_API_KEY=sk-o"));
-        assert!(
-            !is_cut_short(before, b"OPENROUTER_API_KEY=sk-or-v1-abc\n"),
-            "a line was removed"
-        );
-        assert!(
-            !is_cut_short(before, b"OPENROUTER_API_KEY=sk-or-v1-abc"),
-            "so it was here"
-        );
+        assert!(!is_cut_short(before, b"OPENROUTER_API_KEY=sk-or-v1-abc\n"), "a line was removed");
+        assert!(!is_cut_short(before, b"OPENROUTER_API_KEY=sk-or-v1-abc"), "so it was here");
         assert!(!is_cut_short(before, b"OPENROUTER_API_KEY=other"));
         assert!(looks_half_written(before, b"OPENROUTER_API_KEY=sk-or-v1-xyz\n"));
         assert!(looks_half_written(before, b"OPENROUTER_API_KEY=k\nMODEL=a"));
-        assert!(!looks_half_written(
-            before,
-            b"MODEL=c/d:free\nOPENROUTER_API_KEY=k\n"
-        ));
+        assert!(!looks_half_written(before, b"MODEL=c/d:free\nOPENROUTER_API_KEY=k\n"));
     }
 }

@@ -42,11 +42,7 @@ impl Models {
     /// Answers `GET /models`.
     pub fn list(&self, snapshot: &Snapshot) -> Reply {
         let models = self.current(snapshot);
-        let data = models
-            .iter()
-            .map(|model| model.json.as_str())
-            .collect::<Vec<_>>()
-            .join(",");
+        let data = models.iter().map(|model| model.json.as_str()).collect::<Vec<_>>().join(",");
         Reply::json(200, format!(r#"{{"object":"list","data":[{data}]}}"#))
     }
 
@@ -92,10 +88,7 @@ fn router() -> Model {
     let json = format!(
         r#"{{"id":"{ROUTER}","object":"model","created":{ROUTER_CREATED},"owned_by":"openrouter","name":"Free Models Router","context_length":200000}}"#
     );
-    Model {
-        id: ROUTER.into(),
-        json,
-    }
+    Model { id: ROUTER.into(), json }
 }
 
 fn fetch(upstream: &Arc<Upstream>) -> Option<Vec<Model>> {
@@ -125,10 +118,7 @@ fn free_models(list: &str) -> Option<Vec<Model>> {
         let Some(id) = json::field(&fields, "id").and_then(|id| json::string(id.value)) else {
             continue;
         };
-        let model = Model {
-            id: id.into_owned(),
-            json: written.to_owned(),
-        };
+        let model = Model { id: id.into_owned(), json: written.to_owned() };
         if model.id == ROUTER {
             models[0] = model;
         } else if model.id.ends_with(":free") {

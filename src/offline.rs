@@ -25,10 +25,7 @@ pub fn answer(proxy: &Proxy, relay: Relay) {
     let message = message(&request);
     let calls_tools = message.get("tool_calls").is_some();
     let finish = if calls_tools { "tool_calls" } else { "stop" };
-    let created = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
+    let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let words = |value: &Value| value.to_string().split_whitespace().count().max(1);
     let (prompt, completion) = (words(&request["messages"]), words(&message));
     let usage = json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion});
@@ -44,10 +41,7 @@ pub fn answer(proxy: &Proxy, relay: Relay) {
     };
     let mut chunks = vec![chunk(json!({"role": "assistant", "content": ""}), Value::Null)];
     let text = message["content"].as_str().unwrap_or_default();
-    chunks.extend(
-        text.split_inclusive(' ')
-            .map(|word| chunk(json!({"content": word}), Value::Null)),
-    );
+    chunks.extend(text.split_inclusive(' ').map(|word| chunk(json!({"content": word}), Value::Null)));
     for (index, call) in message["tool_calls"].as_array().into_iter().flatten().enumerate() {
         let arguments = call["function"]["arguments"].as_str().unwrap_or_default();
         let mut begun = call.clone();
@@ -68,10 +62,7 @@ pub fn answer(proxy: &Proxy, relay: Relay) {
 }
 
 fn message(request: &Value) -> Value {
-    let last = request["messages"]
-        .as_array()
-        .and_then(|messages| messages.last())
-        .unwrap_or(&Value::Null);
+    let last = request["messages"].as_array().and_then(|messages| messages.last()).unwrap_or(&Value::Null);
     let mut message = json!({"role": "assistant", "content": INTRODUCTION});
     if let Some(tool) = tool_to_call(request, last) {
         let arguments = example(&tool["parameters"], &tool["parameters"], 0);
@@ -104,11 +95,8 @@ fn tool_to_call<'a>(request: &'a Value, last: &Value) -> Option<&'a Value> {
     if last["role"] == "tool" || choice == "none" {
         return None;
     }
-    let functions = request["tools"]
-        .as_array()?
-        .iter()
-        .map(|tool| &tool["function"])
-        .filter(|f| f["name"].is_string());
+    let functions =
+        request["tools"].as_array()?.iter().map(|tool| &tool["function"]).filter(|f| f["name"].is_string());
     let chosen = choice["function"]["name"].as_str();
     let mut wanted = functions.filter(|function| chosen.is_none_or(|name| function["name"] == name));
     wanted.next()
@@ -134,9 +122,7 @@ fn example(schema: &Value, root: &Value, depth: usize) -> Value {
         return Value::Null;
     }
     let within = |schema: &Value| example(schema, root, depth + 1);
-    if let Some(target) = schema["$ref"]
-        .as_str()
-        .and_then(|path| root.pointer(path.trim_start_matches('#')))
+    if let Some(target) = schema["$ref"].as_str().and_then(|path| root.pointer(path.trim_start_matches('#')))
     {
         return within(target);
     }
@@ -149,10 +135,7 @@ fn example(schema: &Value, root: &Value, depth: usize) -> Value {
         return first.clone();
     }
     for alternatives in ["anyOf", "oneOf", "allOf"] {
-        if let Some(first) = schema[alternatives]
-            .as_array()
-            .and_then(|schemas| schemas.first())
-        {
+        if let Some(first) = schema[alternatives].as_array().and_then(|schemas| schemas.first()) {
             return within(first);
         }
     }
@@ -173,9 +156,7 @@ fn example(schema: &Value, root: &Value, depth: usize) -> Value {
         _ => {
             let properties = schema["properties"].as_object().into_iter().flatten();
             Value::Object(
-                properties
-                    .map(|(name, schema)| (name.clone(), within(schema)))
-                    .collect::<Map<_, _>>(),
+                properties.map(|(name, schema)| (name.clone(), within(schema))).collect::<Map<_, _>>(),
             )
         }
     }
@@ -189,10 +170,7 @@ mod tests {
     fn it_says_what_it_is() {
         let answer = message(&json!({"messages": [{"role": "user", "content": "hello"}]}));
         let text = answer["content"].as_str().unwrap();
-        assert!(
-            text.contains("built-in test model") && text.ends_with("hello"),
-            "{text}"
-        );
+        assert!(text.contains("built-in test model") && text.ends_with("hello"), "{text}");
     }
 
     #[test]

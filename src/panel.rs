@@ -33,11 +33,7 @@ const PAGE: &str = include_str!("../static/panel.html");
 /// `GET /health`
 pub fn health(proxy: &Proxy) -> Reply {
     let version = env!("CARGO_PKG_VERSION");
-    let status = if proxy.life.is_stopping() {
-        "stopping"
-    } else {
-        "ok"
-    };
+    let status = if proxy.life.is_stopping() { "stopping" } else { "ok" };
     let waiting = proxy.gate.waiting();
     Reply::json(
         200,
@@ -66,21 +62,14 @@ pub fn answer(proxy: &Proxy, exchange: &Exchange, snapshot: &Arc<Snapshot>) -> R
         return Reply::from(&ApiError::new(403, "debug_disabled", message));
     }
     debug_assert_eq!(exchange.method, Method::Get);
-    let path = exchange
-        .path
-        .strip_prefix("/debug")
-        .unwrap_or_default()
-        .trim_start_matches('/');
+    let path = exchange.path.strip_prefix("/debug").unwrap_or_default().trim_start_matches('/');
     let reply = match path {
         "" => Reply::new(200, "text/html; charset=utf-8", PAGE),
         "stats" => Reply::json(200, proxy.calls.stats_json(snapshot)),
         "calls" => Reply::json(200, proxy.calls.list_json()),
         "settings" => Reply::json(200, settings_json(snapshot)),
         "state" => Reply::json(200, state_json(proxy, snapshot)),
-        _ => match (
-            path.strip_prefix("calls/"),
-            FILES.iter().find(|(name, ..)| *name == path),
-        ) {
+        _ => match (path.strip_prefix("calls/"), FILES.iter().find(|(name, ..)| *name == path)) {
             (Some(id), _) => match proxy.calls.call_json(id) {
                 Some(call) => Reply::json(200, call),
                 None => not_found("No such call among the recent ones."),
@@ -103,10 +92,7 @@ fn not_found(message: &str) -> Reply {
 fn settings_json(snapshot: &Snapshot) -> String {
     let settings = snapshot.settings.shown().into_iter().map(|setting| {
         let (name, value) = (quoted(setting.name), quoted(&setting.value));
-        format!(
-            r#"{{"name":{name},"value":{value},"needs_restart":{}}}"#,
-            setting.needs_restart
-        )
+        format!(r#"{{"name":{name},"value":{value},"needs_restart":{}}}"#, setting.needs_restart)
     });
     format!(r#"{{"settings":[{}]}}"#, settings.collect::<Vec<_>>().join(","))
 }
@@ -114,16 +100,10 @@ fn settings_json(snapshot: &Snapshot) -> String {
 /// What the top line of the panel says, and the account's quota where the upstream tells it.
 fn state_json(proxy: &Proxy, snapshot: &Arc<Snapshot>) -> String {
     let settings = &snapshot.settings;
-    let limit = proxy
-        .gate
-        .closed()
-        .map(|limit| crate::forward::local_time(limit.reset));
+    let limit = proxy.gate.closed().map(|limit| crate::forward::local_time(limit.reset));
     let limit = limit.map_or("null".into(), |time| quoted(&time));
     let quota = proxy.quota.current(snapshot).map_or("null".into(), |quota| {
-        format!(
-            r#"{{"limit":{},"remaining":{},"used":{}}}"#,
-            quota.limit, quota.remaining, quota.used
-        )
+        format!(r#"{{"limit":{},"remaining":{},"used":{}}}"#, quota.limit, quota.remaining, quota.used)
     });
     format!(
         r#"{{"model":{},"key":{},"test_mode":{},"limit_until":{limit},"waiting":{},"quota":{quota}}}"#,

@@ -74,20 +74,13 @@ fn account_limit(header: Headers<'_>, body: &str) -> Option<Limit> {
     struct Metadata {
         headers: serde_json::Map<String, Value>,
     }
-    let in_body = serde_json::from_str::<Body>(body)
-        .unwrap_or_default()
-        .error
-        .metadata
-        .headers;
+    let in_body = serde_json::from_str::<Body>(body).unwrap_or_default().error.metadata.headers;
     let number = |name: &str| {
         let in_body =
-            in_body
-                .iter()
-                .find(|(n, _)| n.eq_ignore_ascii_case(name))
-                .map(|(_, value)| match value {
-                    Value::String(text) => text.clone(),
-                    other => other.to_string(),
-                });
+            in_body.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| match value {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            });
         header(name).or(in_body)?.trim().parse::<f64>().ok()
     };
     if number("x-ratelimit-remaining")? > 0.0 {
@@ -103,10 +96,7 @@ fn account_limit(header: Headers<'_>, body: &str) -> Option<Limit> {
 pub fn pause(tried: u32, named: Option<Duration>, random: f64) -> Duration {
     named.unwrap_or_else(|| {
         let doubled = FIRST_PAUSE.saturating_mul(1 << tried.saturating_sub(1).min(16));
-        doubled
-            .min(LONGEST_PAUSE)
-            .mul_f64(0.75 + random / 2.0)
-            .min(LONGEST_PAUSE)
+        doubled.min(LONGEST_PAUSE).mul_f64(0.75 + random / 2.0).min(LONGEST_PAUSE)
     })
 }
 
@@ -116,10 +106,7 @@ pub fn model_of_try<'a>(first: &'a str, fallbacks: &'a [String], router: &'a str
     if first == router || failed == 0 {
         return first;
     }
-    let mut others = fallbacks
-        .iter()
-        .map(String::as_str)
-        .filter(|model| *model != first);
+    let mut others = fallbacks.iter().map(String::as_str).filter(|model| *model != first);
     others.nth(failed - 1).unwrap_or(router)
 }
 
@@ -145,10 +132,7 @@ mod tests {
     fn retry_after_in_both_forms() {
         let judge_with =
             |value: String| judge(503, &|name| (name == "retry-after").then(|| value.clone()), "");
-        assert_eq!(
-            judge_with("3".into()),
-            Verdict::TryAgain(Some(Duration::from_secs(3)))
-        );
+        assert_eq!(judge_with("3".into()), Verdict::TryAgain(Some(Duration::from_secs(3))));
         assert_eq!(judge_with("11".into()), Verdict::PassOn);
         let date = |seconds| httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(seconds));
         assert!(
@@ -175,10 +159,7 @@ mod tests {
             "x-ratelimit-reset" => Some(ms.to_string()),
             _ => None,
         };
-        assert!(
-            matches!(judge(429, &header, "not JSON"), Verdict::AccountLimit(_)),
-            "in the head"
-        );
+        assert!(matches!(judge(429, &header, "not JSON"), Verdict::AccountLimit(_)), "in the head");
         let past = body.replace(&ms.to_string(), "1000");
         assert_eq!(judge(429, &no_header, &past), Verdict::TryAgain(None));
         let left = body.replace(r#""0""#, r#""3""#);
@@ -204,10 +185,7 @@ mod tests {
                 .map(|failed| model_of_try(first, &fallbacks, "openrouter/free", failed))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(
-            models("a:free"),
-            ["a:free", "b:free", "c:free", "openrouter/free", "openrouter/free"]
-        );
+        assert_eq!(models("a:free"), ["a:free", "b:free", "c:free", "openrouter/free", "openrouter/free"]);
         assert_eq!(models("openrouter/free"), ["openrouter/free"; 5]);
         assert_eq!(models("b:free")[..3], ["b:free", "c:free", "openrouter/free"]);
     }

@@ -32,10 +32,7 @@ pub fn start(life: Arc<Life>, port: u16) -> io::Result<()> {
             let mut missing = HashSet::new();
             let some_stay = waiting.iter().any(|peer| waited_before.contains(peer));
             if some_stay && let Some(table) = Table::read(port) {
-                for (peer, cutter) in clients
-                    .into_iter()
-                    .filter(|(peer, _)| waited_before.contains(peer))
-                {
+                for (peer, cutter) in clients.into_iter().filter(|(peer, _)| waited_before.contains(peer)) {
                     match table.state(peer) {
                         State::Present => {}
                         State::Missing if !missing_before.contains(&peer) => drop(missing.insert(peer)),
@@ -47,10 +44,7 @@ pub fn start(life: Arc<Life>, port: u16) -> io::Result<()> {
             missing_before = missing;
         }
     };
-    thread::Builder::new()
-        .name("presence".into())
-        .spawn(look)
-        .map(drop)
+    thread::Builder::new().name("presence".into()).spawn(look).map(drop)
 }
 
 /// Whether a client has closed its connection, as far as the system tells.
@@ -79,12 +73,7 @@ impl Table {
     fn read(port: u16) -> Option<Self> {
         let read = |table: &str| std::fs::read_to_string(table).ok();
         let (v4, v6) = (read("/proc/net/tcp")?, read("/proc/net/tcp6").unwrap_or_default());
-        Some(Self(
-            v4.lines()
-                .chain(v6.lines())
-                .filter_map(|row| connection(row, port))
-                .collect(),
-        ))
+        Some(Self(v4.lines().chain(v6.lines()).filter_map(|row| connection(row, port)).collect()))
     }
 
     fn state(&self, peer: SocketAddr) -> State {
@@ -113,15 +102,9 @@ fn connection(row: &str, port: u16) -> Option<(SocketAddr, bool)> {
 
 fn parse_address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
-    let words = ip
-        .as_bytes()
-        .chunks(8)
-        .map(|word| u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok());
-    let bytes = words
-        .collect::<Option<Vec<_>>>()?
-        .into_iter()
-        .flat_map(u32::to_ne_bytes)
-        .collect::<Vec<_>>();
+    let words =
+        ip.as_bytes().chunks(8).map(|word| u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok());
+    let bytes = words.collect::<Option<Vec<_>>>()?.into_iter().flat_map(u32::to_ne_bytes).collect::<Vec<_>>();
     let port = u16::from_str_radix(port, 16).ok()?;
     if let Ok(v4) = <[u8; 4]>::try_from(&bytes[..]) {
         return Some((v4, port).into());

@@ -51,11 +51,8 @@ impl QuotaCache {
         let told = last.as_ref().filter(|answer| answer.key == *key);
         let good = told.is_some_and(|answer| answer.since.elapsed() < CACHED_FOR);
         if !good && !self.asking.swap(true, Ordering::SeqCst) {
-            let (last, asking, snapshot) = (
-                Arc::clone(&self.last),
-                Arc::clone(&self.asking),
-                Arc::clone(snapshot),
-            );
+            let (last, asking, snapshot) =
+                (Arc::clone(&self.last), Arc::clone(&self.asking), Arc::clone(snapshot));
             let asked = thread::Builder::new().name("quota".into()).spawn(move || {
                 let answer = Answer {
                     since: Instant::now(),
@@ -98,10 +95,7 @@ fn parse(body: &[u8]) -> Option<Quota> {
     struct Data {
         free_model_daily_requests: Option<Quota>,
     }
-    serde_json::from_slice::<Body>(body)
-        .ok()?
-        .data
-        .free_model_daily_requests
+    serde_json::from_slice::<Body>(body).ok()?.data.free_model_daily_requests
 }
 
 #[cfg(test)]
@@ -112,14 +106,7 @@ mod tests {
     fn told_or_not() {
         let told =
             br#"{"data":{"label":"x","free_model_daily_requests":{"limit":50,"remaining":38,"used":12}}}"#;
-        assert_eq!(
-            parse(told),
-            Some(Quota {
-                limit: 50,
-                remaining: 38,
-                used: 12
-            })
-        );
+        assert_eq!(parse(told), Some(Quota { limit: 50, remaining: 38, used: 12 }));
         assert_eq!(parse(br#"{"data":{"label":"x"}}"#), None);
         assert_eq!(parse(b"<html>"), None);
     }

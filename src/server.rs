@@ -62,23 +62,16 @@ pub fn start(proxy: &Arc<Proxy>, listeners: Vec<TcpListener>) -> io::Result<()> 
     });
     for number in 1..=listen.workers {
         let (dispatcher, jobs) = (Arc::clone(&dispatcher), jobs.clone());
-        let worker = thread::Builder::new()
-            .name(format!("worker-{number}"))
-            .stack_size(WORKER_STACK_BYTES);
+        let worker = thread::Builder::new().name(format!("worker-{number}")).stack_size(WORKER_STACK_BYTES);
         worker.spawn(move || dispatcher.work(&jobs))?;
     }
     let port = listen::port(&listeners);
     presence::start(Arc::clone(&proxy.life), port)?;
     let gatekeeper = Arc::clone(&dispatcher);
-    thread::Builder::new()
-        .name("gate".into())
-        .spawn(move || gatekeeper.keep_gate(port))?;
+    thread::Builder::new().name("gate".into()).spawn(move || gatekeeper.keep_gate(port))?;
     for listener in listeners {
         let dispatcher = Arc::clone(&dispatcher);
-        listen::serve(
-            listener,
-            Arc::new(move |request| dispatcher.dispatch(Exchange::new(request))),
-        )?;
+        listen::serve(listener, Arc::new(move |request| dispatcher.dispatch(Exchange::new(request))))?;
     }
     Ok(())
 }
@@ -104,11 +97,7 @@ impl Dispatcher {
 
     fn hand_on(self: &Arc<Self>, exchange: Exchange) {
         let error = if self.proxy.life.is_stopping() {
-            ApiError::new(
-                503,
-                "shutting_down",
-                "The proxy is stopping. Start it again to go on.",
-            )
+            ApiError::new(503, "shutting_down", "The proxy is stopping. Start it again to go on.")
         } else if !needs_worker(&exchange.path) {
             let proxy = Arc::clone(&self.proxy);
             return self.crew.take(move || answer_here(&proxy, exchange));
@@ -216,10 +205,8 @@ fn check_route(exchange: &Exchange) -> Option<ApiError> {
         return None;
     }
     let allowed = allowed.join(", ");
-    let message = format!(
-        "{} is not served here. Use {allowed}.",
-        method.chars().take(20).collect::<String>()
-    );
+    let message =
+        format!("{} is not served here. Use {allowed}.", method.chars().take(20).collect::<String>());
     Some(ApiError::new(405, "method_not_allowed", message).with("allow", allowed))
 }
 

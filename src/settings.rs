@@ -55,10 +55,7 @@ pub struct ProxyUrl {
 impl ProxyUrl {
     fn parse(url: &str) -> Option<Self> {
         let proxy = ureq::Proxy::new(url).ok()?;
-        Some(Self {
-            url: Secret(url.to_owned()),
-            proxy,
-        })
+        Some(Self { url: Secret(url.to_owned()), proxy })
     }
 
     /// For ureq's configuration.
@@ -139,12 +136,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            listen: Listen {
-                host: "localhost".into(),
-                port: 5000,
-                workers: 64,
-                queue: 256,
-            },
+            listen: Listen { host: "localhost".into(), port: 5000, workers: 64, queue: 256 },
             key: None,
             cache_dir: None,
             cache_keep_days: None,
@@ -215,20 +207,12 @@ impl Settings {
     /// Reads every setting. One that is out of range keeps the value of `last_good` and adds a sentence to the list.
     pub fn read(sources: &Sources<'_>, last_good: &Settings) -> (Settings, Vec<String>) {
         let default = Settings::default();
-        let mut reader = Reader {
-            sources,
-            complaints: Vec::new(),
-        };
+        let mut reader = Reader { sources, complaints: Vec::new() };
         let r = &mut reader;
         let bool = "true or false";
 
-        let allow_paid_models = r.read(
-            "ALLOW_PAID_MODELS",
-            bool,
-            parse_bool,
-            false,
-            last_good.allow_paid_models,
-        );
+        let allow_paid_models =
+            r.read("ALLOW_PAID_MODELS", bool, parse_bool, false, last_good.allow_paid_models);
         let free = |id: &str| allow_paid_models || free_models::is_free(id);
         let model_range = if allow_paid_models {
             "a model's id"
@@ -237,15 +221,8 @@ impl Settings {
         };
         // Once paid models are forbidden again, a paid one that was good before isn't any more.
         let good = |id: &String| free(id);
-        let last_model = Some(&last_good.model)
-            .filter(|id| good(id))
-            .unwrap_or(&default.model);
-        let last_fallback = last_good
-            .fallback_models
-            .iter()
-            .filter(|id| good(id))
-            .cloned()
-            .collect();
+        let last_model = Some(&last_good.model).filter(|id| good(id)).unwrap_or(&default.model);
+        let last_fallback = last_good.fallback_models.iter().filter(|id| good(id)).cloned().collect();
 
         let settings = Settings {
             listen: Listen {
@@ -285,13 +262,7 @@ impl Settings {
                 None,
                 last_good.key.clone(),
             ),
-            cache_dir: r.read(
-                "CACHE_DIR",
-                "a folder",
-                |v| Some(Some(sources.home.join(v))),
-                None,
-                None,
-            ),
+            cache_dir: r.read("CACHE_DIR", "a folder", |v| Some(Some(sources.home.join(v))), None, None),
             cache_keep_days: r.read(
                 "CACHE_KEEP_DAYS",
                 "a number of days from 1 to 36500",
@@ -395,14 +366,8 @@ impl Settings {
         if bypasses_proxy(&self.no_proxy, uri.host()?, port) {
             return None;
         }
-        let own = if https {
-            &self.https_proxy
-        } else {
-            &self.http_proxy
-        };
-        own.as_ref()
-            .or(self.all_proxy.as_ref())
-            .or(self.http_proxy.as_ref())
+        let own = if https { &self.https_proxy } else { &self.http_proxy };
+        own.as_ref().or(self.all_proxy.as_ref()).or(self.http_proxy.as_ref())
     }
 
     /// Every setting in the order of the README, for people to read.
@@ -417,10 +382,7 @@ impl Settings {
             needs_restart: matches!(name, "HOST" | "PORT" | "WORKERS" | "QUEUE"),
         };
         vec![
-            entry(
-                "OPENROUTER_API_KEY",
-                or_none(self.key.as_ref().map(Secret::masked)),
-            ),
+            entry("OPENROUTER_API_KEY", or_none(self.key.as_ref().map(Secret::masked))),
             entry("CACHE_DIR", or_none(self.cache_dir.as_deref().map(path))),
             entry("MODEL", self.model.clone()),
             entry("HOST", self.listen.host.clone()),
@@ -429,18 +391,9 @@ impl Settings {
             entry("HTTP_PROXY", proxy(&self.http_proxy)),
             entry("HTTPS_PROXY", proxy(&self.https_proxy)),
             entry("ALL_PROXY", proxy(&self.all_proxy)),
-            entry(
-                "NO_PROXY",
-                or_none(Some(self.no_proxy.clone()).filter(|v| !v.is_empty())),
-            ),
-            entry(
-                "SSL_CERT_FILE",
-                or_none(self.ssl_cert_file.as_ref().map(|(p, _)| path(p))),
-            ),
-            entry(
-                "PROXY_API_KEY",
-                or_none(self.proxy_api_key.as_ref().map(Secret::masked)),
-            ),
+            entry("NO_PROXY", or_none(Some(self.no_proxy.clone()).filter(|v| !v.is_empty()))),
+            entry("SSL_CERT_FILE", or_none(self.ssl_cert_file.as_ref().map(|(p, _)| path(p)))),
+            entry("PROXY_API_KEY", or_none(self.proxy_api_key.as_ref().map(Secret::masked))),
             entry(
                 "ALLOWED_ORIGINS",
                 or_none(Some(self.allowed_origins.join(", ")).filter(|v| !v.is_empty())),
@@ -457,10 +410,7 @@ impl Settings {
             entry("QUEUE", self.listen.queue.to_string()),
             entry("MAX_BODY_MB", (self.max_body_bytes / MB_BYTES).to_string()),
             entry("UPSTREAM_TIMEOUT", seconds(self.upstream_timeout)),
-            entry(
-                "CACHE_KEEP_DAYS",
-                self.cache_keep_days.map_or("all".into(), |d| d.to_string()),
-            ),
+            entry("CACHE_KEEP_DAYS", self.cache_keep_days.map_or("all".into(), |d| d.to_string())),
         ]
     }
 
@@ -477,9 +427,7 @@ impl Settings {
         };
         let differ = |name: &str| {
             let pairs = secrets(self).into_iter().zip(secrets(newer));
-            pairs
-                .into_iter()
-                .any(|(old, new)| old.0 == name && old.1 != new.1)
+            pairs.into_iter().any(|(old, new)| old.0 == name && old.1 != new.1)
         };
         let pairs = self.shown().into_iter().zip(newer.shown());
         pairs
@@ -531,8 +479,7 @@ impl Reader<'_> {
 
     /// The value isn't repeated: it may be a secret in the wrong place.
     fn complain(&mut self, name: &str, range: &str) {
-        self.complaints
-            .push(format!("{name} must be {range}; it stays as it was"));
+        self.complaints.push(format!("{name} must be {range}; it stays as it was"));
     }
 }
 
@@ -551,9 +498,7 @@ fn in_range(min: usize, max: usize) -> impl Fn(&str) -> Option<usize> {
 fn seconds(min: f64) -> impl Fn(&str) -> Option<Duration> {
     move |value| {
         let seconds = value.parse::<f64>().ok()?;
-        (min..=86_400.0)
-            .contains(&seconds)
-            .then(|| Duration::from_secs_f64(seconds))
+        (min..=86_400.0).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
     }
 }
 
@@ -569,10 +514,7 @@ fn parse_key(value: &str) -> Option<Secret> {
 }
 
 fn parse_host(value: &str) -> Option<String> {
-    let host = value
-        .strip_prefix('[')
-        .and_then(|v| v.strip_suffix(']'))
-        .unwrap_or(value);
+    let host = value.strip_prefix('[').and_then(|v| v.strip_suffix(']')).unwrap_or(value);
     let plain = |b: u8| b.is_ascii_alphanumeric() || b".:-_%".contains(&b);
     (!host.is_empty() && host.bytes().all(plain)).then(|| host.to_owned())
 }
@@ -654,10 +596,8 @@ mod tests {
     #[test]
     fn out_of_range_keeps_the_last_good_value() {
         let last_good = read("RETRIES=5\nMODEL=a/b:free\nUPSTREAM_TIMEOUT=7");
-        let (settings, complaints) = read_over(
-            "RETRIES=11\nMODEL=openai/gpt-4o\nUPSTREAM_TIMEOUT=never\nPORT=70000",
-            &last_good,
-        );
+        let (settings, complaints) =
+            read_over("RETRIES=11\nMODEL=openai/gpt-4o\nUPSTREAM_TIMEOUT=never\nPORT=70000", &last_good);
         assert_eq!(settings.retries, 5);
         assert_eq!(settings.model, "a/b:free");
         assert_eq!(settings.upstream_timeout, Duration::from_secs(7));
@@ -716,10 +656,7 @@ mod tests {
 
     #[test]
     fn base_urls() {
-        assert_eq!(
-            read("OPENROUTER_BASE_URL=http://h:1/v1/").base_url,
-            "http://h:1/v1"
-        );
+        assert_eq!(read("OPENROUTER_BASE_URL=http://h:1/v1/").base_url, "http://h:1/v1");
         let full = read("OPENROUTER_BASE_URL=https://h/api/v1/chat/completions");
         assert_eq!(full.base_url, "https://h/api/v1");
         for bad in ["h:1/v1", "ftp://h/", "http://u:p@h/", "http://"] {

@@ -93,11 +93,7 @@ impl Running {
 fn home_folder(args: &Args) -> Result<PathBuf, String> {
     if let Some(dir) = &args.dir {
         let missing = || format!("--dir {}: there is no such folder.", dir.display());
-        return if dir.is_dir() {
-            Ok(dir.clone())
-        } else {
-            Err(missing())
-        };
+        return if dir.is_dir() { Ok(dir.clone()) } else { Err(missing()) };
     }
     let current = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let executable = std::env::current_exe().ok();
@@ -125,9 +121,9 @@ fn tell_of_panics() {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let current = thread::current();
         match current.name() {
-            Some(name) => say(format_args!(
-                "internal error in {name} at {place}; other requests are not affected"
-            )),
+            Some(name) => {
+                say(format_args!("internal error in {name} at {place}; other requests are not affected"))
+            }
             None => listen::check_servers(),
         }
     }));

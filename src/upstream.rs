@@ -99,27 +99,12 @@ impl Upstream {
         let uri = |path: &str| format!("{}{path}", settings.base_url).parse().ok();
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(
-            ACCEPT,
-            HeaderValue::from_static("application/json, text/event-stream"),
-        );
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        headers.insert(
-            HeaderName::from_static("http-referer"),
-            HeaderValue::from_static(SITE),
-        );
-        headers.insert(
-            HeaderName::from_static("x-title"),
-            HeaderValue::from_static(TITLE),
-        );
-        headers.insert(
-            HeaderName::from_static("x-openrouter-title"),
-            HeaderValue::from_static(TITLE),
-        );
-        let bearer = settings
-            .key
-            .as_ref()
-            .map(|key| format!("Bearer {}", key.expose()));
+        headers.insert(HeaderName::from_static("http-referer"), HeaderValue::from_static(SITE));
+        headers.insert(HeaderName::from_static("x-title"), HeaderValue::from_static(TITLE));
+        headers.insert(HeaderName::from_static("x-openrouter-title"), HeaderValue::from_static(TITLE));
+        let bearer = settings.key.as_ref().map(|key| format!("Bearer {}", key.expose()));
         if let Some(mut bearer) = bearer.and_then(|b| HeaderValue::try_from(b).ok()) {
             bearer.set_sensitive(true);
             headers.insert(AUTHORIZATION, bearer);
@@ -161,13 +146,7 @@ impl Upstream {
     pub fn needs_new(old: &Settings, new: &Settings) -> bool {
         let parts = |s: &Settings| {
             let proxy = s.proxy().cloned();
-            (
-                s.base_url.clone(),
-                proxy,
-                s.ssl_cert_file.clone(),
-                s.upstream_timeout,
-                s.key.clone(),
-            )
+            (s.base_url.clone(), proxy, s.ssl_cert_file.clone(), s.upstream_timeout, s.key.clone())
         };
         parts(old) != parts(new)
     }
@@ -228,10 +207,7 @@ impl Upstream {
             Dialling::New(_) => self.new_line(),
         };
         let (Dialling::Any(started) | Dialling::New(started)) = dialling;
-        started(HangUp {
-            agent: line.agent.clone(),
-            closed: Arc::clone(&line.closed),
-        });
+        started(HangUp { agent: line.agent.clone(), closed: Arc::clone(&line.closed) });
         let opened_before = line.opened.load(Ordering::Relaxed);
         let mut request = Request::new(());
         *request.method_mut() = method;
@@ -267,18 +243,15 @@ impl Upstream {
         let broken = |trouble, reason: String| Failure::Broken(trouble, reason);
         match error {
             ureq::Error::Timeout(Timeout::PerRead | Timeout::PerWrite) => Failure::Silent(self.timeout),
-            ureq::Error::Timeout(_) => broken(
-                Trouble::Unreachable,
-                format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()),
-            ),
+            ureq::Error::Timeout(_) => {
+                broken(Trouble::Unreachable, format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()))
+            }
             ureq::Error::HostNotFound => broken(Trouble::Unreachable, "its name can't be resolved".into()),
             ureq::Error::ConnectProxyFailed(_) => {
                 broken(Trouble::Unreachable, "the HTTP proxy refused".into())
             }
             ureq::Error::Io(e) => {
-                let tls = e
-                    .get_ref()
-                    .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+                let tls = e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
                 let inner = e.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>());
                 match (tls, inner.unwrap_or(&e).kind()) {
                     (Some(tls), _) => broken(Trouble::Unreachable, format!("TLS: {tls}")),
@@ -314,11 +287,7 @@ impl Upstream {
         let opened = Arc::new(AtomicUsize::new(0));
         let connector = wire::connector(self.tls.clone(), Arc::clone(&opened));
         let agent = Agent::with_parts(self.config.clone(), connector, wire::LateResolver::default());
-        Line {
-            agent,
-            opened,
-            closed: Arc::default(),
-        }
+        Line { agent, opened, closed: Arc::default() }
     }
 
     fn lock_idle(&self) -> MutexGuard<'_, VecDeque<(Instant, Line)>> {
@@ -338,11 +307,7 @@ impl Upstream {
         idle.push_back((now, line));
         let too_many = idle.len() > MAX_IDLE;
         let too_old = idle.front().is_some_and(|(since, _)| now - *since > MAX_IDLE_AGE);
-        let oldest = if too_many || too_old {
-            idle.pop_front()
-        } else {
-            None
-        };
+        let oldest = if too_many || too_old { idle.pop_front() } else { None };
         drop(idle); // closing a connection needs no lock
         drop(oldest);
     }
@@ -350,19 +315,13 @@ impl Upstream {
 
 /// Built-in roots and those of `SSL_CERT_FILE`.
 fn tls_config(settings: &Settings) -> Option<Arc<ClientConfig>> {
-    let mut roots = RootCertStore {
-        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-    };
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some((_, certificates)) = &settings.ssl_cert_file {
         roots.add_parsable_certificates(certificates.iter().cloned());
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .ok()?;
-    Some(Arc::new(
-        builder.with_root_certificates(roots).with_no_client_auth(),
-    ))
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
+    Some(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
 /// Which connection a call may take. What is inside is told how to cut the call off before it begins.
@@ -427,11 +386,10 @@ impl Call {
         let Some(body) = &mut self.body else {
             return Ok(0);
         };
-        body.read(buffer)
-            .map_err(|e| match self.upstream.failure(ureq::Error::from(e), true) {
-                Failure::Broken(_, reason) => Failure::Broken(Trouble::BrokeOff, reason),
-                silent => silent,
-            })
+        body.read(buffer).map_err(|e| match self.upstream.failure(ureq::Error::from(e), true) {
+            Failure::Broken(_, reason) => Failure::Broken(Trouble::BrokeOff, reason),
+            silent => silent,
+        })
     }
 }
 

@@ -43,11 +43,7 @@ fn watch(home: &Path, changed: Sender<()>) -> notify::Result<notify::Recommended
             let _ = changed.try_send(());
         }
     })?;
-    let folder = if home.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        home
-    };
+    let folder = if home.as_os_str().is_empty() { Path::new(".") } else { home };
     watcher.watch(folder, RecursiveMode::NonRecursive)?;
     Ok(watcher)
 }

@@ -195,9 +195,7 @@ fn write_both(mut stream: &TcpStream, mut first: &[u8], mut second: &[u8]) -> io
 impl Tcp {
     fn send_held_and(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         let timeout = timeout.for_write();
-        limit(timeout, &mut self.write_timeout, |t| {
-            self.stream.set_write_timeout(t)
-        })?;
+        limit(timeout, &mut self.write_timeout, |t| self.stream.set_write_timeout(t))?;
         let output = match amount {
             0 => &[][..],
             _ => &self.buffers.output()[..amount],
@@ -209,12 +207,7 @@ impl Tcp {
             Err(e) if timed_out(&e) => Err(Error::Timeout(timeout.reason)),
             // An upstream that refuses a large body (413) answers and closes before it has read it all: the answer
             // is waiting to be read. Where there is none, reading says so.
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-                ) =>
-            {
+            Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
                 self.write_failed = true;
                 Ok(())
             }
@@ -275,9 +268,7 @@ impl Transport for Tcp {
         self.may_hold = true;
         self.may_be_stale = false;
         let timeout = timeout.for_read();
-        limit(timeout, &mut self.read_timeout, |t| {
-            self.stream.set_read_timeout(t)
-        })?;
+        limit(timeout, &mut self.read_timeout, |t| self.stream.set_read_timeout(t))?;
         // The rest of an answer whose beginning is here: an upstream that sends small pieces by Nagle's algorithm waits
         // for our acknowledgement, which Linux would delay by 40 ms.
         #[cfg(target_os = "linux")]
@@ -347,10 +338,7 @@ impl<In: Transport> Connector<In> for Tls {
         let connection = ClientConnection::new(config, name).map_err(|e| Error::Other(e.into()))?;
         let mut socket = TransportAdapter::new(chained.boxed(), details.current_time.clone());
         socket.set_timeout(details.timeout);
-        let mut stream = StreamOwned {
-            conn: connection,
-            sock: socket,
-        };
+        let mut stream = StreamOwned { conn: connection, sock: socket };
         stream.conn.complete_io(&mut stream.sock)?;
         Ok(Some(Either::B(TlsWire {
             stream,

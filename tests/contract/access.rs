@@ -3,47 +3,29 @@
 use crate::fixture::*;
 
 fn get(proxy: &Proxy, path: &str, headers: &str) -> Response {
-    proxy
-        .connect()
-        .exchange(&format!("GET {path} HTTP/1.1\r\n{headers}\r\n"))
+    proxy.connect().exchange(&format!("GET {path} HTTP/1.1\r\n{headers}\r\n"))
 }
 
 #[test]
 fn only_own_names() {
     let proxy = Start::new().arg("--offline").file("DEBUG_MODE.txt", "").start();
-    for host in [
-        "localhost",
-        "localhost:5000",
-        "127.0.0.1",
-        "[::1]:5000",
-        "my.localhost",
-        "192.168.1.9:5000",
-    ] {
-        assert_eq!(
-            get(&proxy, "/v1/models", &format!("Host: {host}\r\n")).status,
-            200,
-            "{host}"
-        );
+    for host in ["localhost", "localhost:5000", "127.0.0.1", "[::1]:5000", "my.localhost", "192.168.1.9:5000"]
+    {
+        assert_eq!(get(&proxy, "/v1/models", &format!("Host: {host}\r\n")).status, 200, "{host}");
     }
     for path in ["/v1/models", "/debug", "/debug/calls", "/health", "/nowhere"] {
         get(&proxy, path, "Host: rebound.example.com\r\n").assert_error(403, "forbidden_host");
     }
     // The target counts as much as the header.
     get(&proxy, "http://evil.example/v1/models", "Host: localhost\r\n").assert_error(403, "forbidden_host");
-    assert_eq!(
-        get(&proxy, "http://localhost/v1/models", "Host: localhost\r\n").status,
-        200
-    );
+    assert_eq!(get(&proxy, "http://localhost/v1/models", "Host: localhost\r\n").status, 200);
     get(&proxy, "/v1/models", "").assert_error(400, "bad_request");
     get(&proxy, "/v1/models", "Host: localhost\r\nHost: localhost\r\n").assert_error(400, "bad_request");
 }
 
 #[test]
 fn only_allowed_pages() {
-    let proxy = Start::new()
-        .arg("--offline")
-        .env_file("ALLOWED_ORIGINS=https://app.example.com")
-        .start();
+    let proxy = Start::new().arg("--offline").env_file("ALLOWED_ORIGINS=https://app.example.com").start();
     for origin in [
         "http://localhost:3000",
         "https://127.0.0.1:8443",
@@ -54,11 +36,7 @@ fn only_allowed_pages() {
         "chrome-extension://y",
         "https://app.example.com",
     ] {
-        let response = get(
-            &proxy,
-            "/v1/models",
-            &format!("Host: localhost\r\nOrigin: {origin}\r\n"),
-        );
+        let response = get(&proxy, "/v1/models", &format!("Host: localhost\r\nOrigin: {origin}\r\n"));
         assert_eq!(response.status, 200, "{origin}");
         assert_eq!(response.header("access-control-allow-origin"), Some(origin));
         assert_eq!(response.header("vary"), Some("Origin"));
@@ -69,32 +47,19 @@ fn only_allowed_pages() {
         "http://localhost.evil.example",
         "https://app.example.com.evil.example",
     ] {
-        let response = get(
-            &proxy,
-            "/v1/models",
-            &format!("Host: localhost\r\nOrigin: {origin}\r\n"),
-        );
+        let response = get(&proxy, "/v1/models", &format!("Host: localhost\r\nOrigin: {origin}\r\n"));
         response.assert_error(403, "forbidden_origin");
         assert_eq!(response.header("access-control-allow-origin"), None, "{origin}");
     }
     // An error, too, is shown to a page that may see it.
-    let wrong = get(
-        &proxy,
-        "/nowhere",
-        "Host: localhost\r\nOrigin: http://localhost:3000\r\n",
-    );
+    let wrong = get(&proxy, "/nowhere", "Host: localhost\r\nOrigin: http://localhost:3000\r\n");
     wrong.assert_error(404, "not_found");
-    assert_eq!(
-        wrong.header("access-control-allow-origin"),
-        Some("http://localhost:3000")
-    );
+    assert_eq!(wrong.header("access-control-allow-origin"), Some("http://localhost:3000"));
 }
 
 #[test]
 fn preflights_are_answered() {
-    let proxy = Start::new()
-        .env_file("PROXY_API_KEY=open-sesame-1234\nTEST_MODE=true")
-        .start();
+    let proxy = Start::new().env_file("PROXY_API_KEY=open-sesame-1234\nTEST_MODE=true").start();
     let ask = |path: &str, origin: &str| {
         proxy.connect().exchange(&format!(
             "OPTIONS {path} HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\nAccess-Control-Request-Method: POST\r\n\
@@ -105,22 +70,13 @@ fn preflights_are_answered() {
     for path in ["/v1/chat/completions", "/v1/models"] {
         let response = ask(path, "http://localhost:3000");
         assert_eq!(response.status, 204);
-        assert_eq!(
-            response.header("access-control-allow-origin"),
-            Some("http://localhost:3000")
-        );
+        assert_eq!(response.header("access-control-allow-origin"), Some("http://localhost:3000"));
         assert_eq!(
             response.header("access-control-allow-headers"),
             Some("authorization,content-type,x-stainless-os")
         );
-        assert_eq!(
-            response.header("access-control-allow-methods"),
-            Some("GET, HEAD, POST, OPTIONS")
-        );
-        assert_eq!(
-            response.header("access-control-allow-private-network"),
-            Some("true")
-        );
+        assert_eq!(response.header("access-control-allow-methods"), Some("GET, HEAD, POST, OPTIONS"));
+        assert_eq!(response.header("access-control-allow-private-network"), Some("true"));
     }
     ask("/v1/chat/completions", "https://evil.example").assert_error(403, "forbidden_origin");
 }
@@ -139,17 +95,9 @@ fn the_proxys_own_key() {
         "x-api-key: open-sesame-1234\r\n",
         basic,
     ] {
-        let response = get(
-            &proxy,
-            "/v1/models",
-            &format!("Host: any.name.example\r\n{right}"),
-        );
+        let response = get(&proxy, "/v1/models", &format!("Host: any.name.example\r\n{right}"));
         assert_eq!(response.status, 200, "{right}");
-        assert_eq!(
-            get(&proxy, "/debug", &format!("Host: localhost\r\n{right}")).status,
-            200,
-            "{right}"
-        );
+        assert_eq!(get(&proxy, "/debug", &format!("Host: localhost\r\n{right}")).status, 200, "{right}");
     }
     for wrong in [
         "",
@@ -163,10 +111,7 @@ fn the_proxys_own_key() {
         }
     }
     let asks = get(&proxy, "/debug", "Host: localhost\r\n");
-    assert!(
-        asks.header("www-authenticate")
-            .is_some_and(|h| h.starts_with("Basic "))
-    );
+    assert!(asks.header("www-authenticate").is_some_and(|h| h.starts_with("Basic ")));
     assert_eq!(get(&proxy, "/health", "Host: localhost\r\n").status, 200);
 }
 
@@ -179,29 +124,17 @@ fn the_clients_key_is_not_the_proxys() {
         "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer open-sesame-1234\r\nContent-Length: {length}\r\n\r\n{HELLO}"
     );
     assert_eq!(proxy.connect().exchange(&request).status, 200);
-    assert_eq!(
-        upstream.last().header("authorization"),
-        Some(format!("Bearer {KEY}").as_str())
-    );
+    assert_eq!(upstream.last().header("authorization"), Some(format!("Bearer {KEY}").as_str()));
 }
 
 #[test]
 fn others_are_not_let_in_without_a_key() {
-    let output = Start::new()
-        .env_file("HOST=0.0.0.0\nTEST_MODE=true\nPORT=0")
-        .command()
-        .output()
-        .unwrap();
+    let output = Start::new().env_file("HOST=0.0.0.0\nTEST_MODE=true\nPORT=0").command().output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        said.contains("PROXY_API_KEY") && said.contains("HOST=0.0.0.0"),
-        "{said}"
-    );
+    assert!(said.contains("PROXY_API_KEY") && said.contains("HOST=0.0.0.0"), "{said}");
 
-    let proxy = Start::new()
-        .env_file("HOST=0.0.0.0\nTEST_MODE=true\nPROXY_API_KEY=open-sesame-1234")
-        .start();
+    let proxy = Start::new().env_file("HOST=0.0.0.0\nTEST_MODE=true\nPROXY_API_KEY=open-sesame-1234").start();
     // Taking the key away from a socket that is open to others would let everybody in.
     proxy.write_env("HOST=0.0.0.0\nTEST_MODE=true\n");
     proxy.wait_for_console("PROXY_API_KEY stays");

@@ -35,33 +35,14 @@ fn a_call_leaves_its_request_and_its_response() {
     let (request, response) = (&files[0], &files[1]);
     for ((name, file), kind) in [(request, "REQUEST"), (response, "RESPONSE")] {
         let parts = name.strip_suffix(".json").unwrap().split('_').collect::<Vec<_>>();
-        assert_eq!(
-            parts.iter().map(|p| p.len()).collect::<Vec<_>>(),
-            [8, 6, 3, kind.len(), 8],
-            "{name}"
-        );
+        assert_eq!(parts.iter().map(|p| p.len()).collect::<Vec<_>>(), [8, 6, 3, kind.len(), 8], "{name}");
         assert_eq!(parts[3], kind);
-        assert!(
-            parts[4]
-                .bytes()
-                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)),
-            "{name}"
-        );
+        assert!(parts[4].bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)), "{name}");
         assert_eq!(file["type"], kind);
         assert_eq!(file["message_id"], parts[4]);
-        let digits = file["timestamp"]
-            .as_str()
-            .unwrap()
-            .replace(['-', ':', 'T', '.'], "");
-        assert_eq!(
-            digits[..17],
-            format!("{}{}{}", parts[0], parts[1], parts[2]),
-            "{name}"
-        );
-        assert_eq!(
-            file["timestamp"].as_str().unwrap().len(),
-            "2024-02-14T10:30:45.123456".len()
-        );
+        let digits = file["timestamp"].as_str().unwrap().replace(['-', ':', 'T', '.'], "");
+        assert_eq!(digits[..17], format!("{}{}{}", parts[0], parts[1], parts[2]), "{name}");
+        assert_eq!(file["timestamp"].as_str().unwrap().len(), "2024-02-14T10:30:45.123456".len());
     }
     assert_eq!(request.1["message_id"], response.1["message_id"]);
     let text = fs::read_to_string(proxy.dir.join("cache").join(&request.0)).unwrap();
@@ -119,9 +100,7 @@ fn errors_and_refusals_leave_an_error() {
     let without_key = format!("OPENROUTER_BASE_URL={}\nCACHE_DIR=other\n", upstream.url());
     proxy.write_env(&without_key);
     proxy.chat(HELLO).assert_error(401, "missing_api_key");
-    eventually("two files", || {
-        (names_in(&proxy.dir.join("other")).len() == 2).then_some(())
-    });
+    eventually("two files", || (names_in(&proxy.dir.join("other")).len() == 2).then_some(()));
 }
 
 #[test]
@@ -129,33 +108,22 @@ fn stats_count_and_go_on_after_a_restart() {
     let upstream = Upstream::saying("hi");
     let proxy = Proxy::recording(&upstream, "");
     let stats = proxy.get("/debug/stats").json();
-    assert_eq!(
-        (&stats["count"], &stats["last_updated"]),
-        (&json!(0), &Value::Null)
-    );
+    assert_eq!((&stats["count"], &stats["last_updated"]), (&json!(0), &Value::Null));
     for _ in 0..3 {
         proxy.chat(HELLO);
     }
     let stats = proxy.get("/debug/stats").json();
     assert_eq!(stats["count"], 3);
     let cache = proxy.dir.join("cache");
-    eventually("the saved count", || {
-        (saved_count(&cache) == Some(3)).then_some(())
-    });
+    eventually("the saved count", || (saved_count(&cache) == Some(3)).then_some(()));
     let today = stats["date"].as_str().unwrap();
     let text = fs::read_to_string(cache.join(format!("CALLS_{today}.json"))).unwrap();
-    let expected = format!(
-        r#"{{"date": "{today}", "count": 3, "last_updated": {}}}"#,
-        stats["last_updated"]
-    );
+    let expected = format!(r#"{{"date": "{today}", "count": 3, "last_updated": {}}}"#, stats["last_updated"]);
     assert_eq!(text, expected);
 
     let again = Start::from(proxy.kill()).start();
     let later = again.get("/debug/stats").json();
-    assert_eq!(
-        (&later["count"], &later["last_updated"]),
-        (&json!(3), &stats["last_updated"])
-    );
+    assert_eq!((&later["count"], &later["last_updated"]), (&json!(3), &stats["last_updated"]));
     again.chat(HELLO);
     assert_eq!(count(&again), 4);
 }
@@ -210,9 +178,7 @@ fn a_crash_leaves_whole_files_and_the_right_count() {
         assert_eq!(count(&again), responses.max(before), "round {round}");
         home = again.kill();
         let leftovers = fs::read_dir(home.path().join("cache")).unwrap().flatten();
-        let unfinished = leftovers
-            .filter(|e| e.file_name().to_string_lossy().starts_with('.'))
-            .count();
+        let unfinished = leftovers.filter(|e| e.file_name().to_string_lossy().starts_with('.')).count();
         assert!(unfinished <= 1, "the next start clears what the last crash left");
     }
 }
@@ -253,8 +219,6 @@ fn old_files_go_where_they_are_limited() {
         fs::write(cache.join(name), "{}").unwrap();
     }
     let _proxy = Start::from(home).start();
-    eventually("the old ones to go", || {
-        old.iter().all(|name| !cache.join(name).exists()).then_some(())
-    });
+    eventually("the old ones to go", || old.iter().all(|name| !cache.join(name).exists()).then_some(()));
     assert!(kept.iter().all(|name| cache.join(name).exists()));
 }

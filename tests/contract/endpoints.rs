@@ -22,11 +22,7 @@ fn every_usual_way_to_write_the_base_url() {
         );
         assert_eq!(proxy.connect().exchange(&request).status, 200, "{prefix}");
         assert_eq!(upstream.last().path, "/api/v1/chat/completions");
-        assert_eq!(
-            proxy.get(&format!("{prefix}/models")).json()["object"],
-            "list",
-            "{prefix}"
-        );
+        assert_eq!(proxy.get(&format!("{prefix}/models")).json()["object"], "list", "{prefix}");
     }
 }
 
@@ -35,12 +31,7 @@ fn models_are_the_free_ones_with_the_router_first() {
     let upstream = with_models();
     let proxy = Proxy::before(&upstream, "");
     let list = proxy.get("/v1/models").json();
-    let ids = list["data"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|m| m["id"].as_str().unwrap())
-        .collect::<Vec<_>>();
+    let ids = list["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap()).collect::<Vec<_>>();
     assert_eq!(ids, ["openrouter/free", "a/b:free", "c/d:free"]);
     let text = proxy.get("/v1/models").text().to_owned();
     assert!(
@@ -51,19 +42,14 @@ fn models_are_the_free_ones_with_the_router_first() {
 
     assert_eq!(proxy.get("/v1/models/a/b:free").json()["name"], "A");
     assert_eq!(proxy.get("/v1/models/a%2Fb%3Afree").json()["name"], "A");
-    assert_eq!(
-        proxy.get("/v1/models/openrouter/free").json()["id"],
-        "openrouter/free"
-    );
+    assert_eq!(proxy.get("/v1/models/openrouter/free").json()["id"], "openrouter/free");
     assert_eq!(proxy.get("/v1/models/paid/model").status, 404);
 }
 
 #[test]
 fn without_an_upstream_there_is_the_router_alone() {
     let proxy = Start::new()
-        .env_file(format!(
-            "OPENROUTER_API_KEY={KEY}\nOPENROUTER_BASE_URL=http://127.0.0.1:1/v1"
-        ))
+        .env_file(format!("OPENROUTER_API_KEY={KEY}\nOPENROUTER_BASE_URL=http://127.0.0.1:1/v1"))
         .start();
     let list = proxy.get("/v1/models").json();
     assert_eq!(list["data"].as_array().unwrap().len(), 1);
@@ -83,9 +69,7 @@ fn health_answers_while_every_worker_is_busy() {
         assert_eq!(proxy.get(path).status, 200, "{path}");
     }
     assert_eq!(proxy.get("/health").json()["status"], "ok");
-    let refused = eventually("a full queue", || {
-        Some(proxy.chat(HELLO)).filter(|r| r.status == 503)
-    });
+    let refused = eventually("a full queue", || Some(proxy.chat(HELLO)).filter(|r| r.status == 503));
     refused.assert_error(503, "overloaded");
     assert_eq!(refused.header("retry-after"), Some("1"));
     assert_eq!(upstream.calls(), 2, "health, panel and refusal cost no call");
@@ -101,18 +85,9 @@ fn head_is_get_without_a_body() {
         connection.send(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         let head = connection.head();
         assert_eq!(head.status, get.status, "{path}");
-        assert_eq!(
-            head.header("content-length"),
-            get.header("content-length"),
-            "{path}"
-        );
+        assert_eq!(head.header("content-length"), get.header("content-length"), "{path}");
         // Nothing of a body is in the way of the next answer.
-        assert_eq!(
-            connection
-                .exchange("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-                .status,
-            200
-        );
+        assert_eq!(connection.exchange("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 200);
     }
 }
 
@@ -129,21 +104,13 @@ fn the_front_page_says_where_things_are() {
 #[test]
 fn unknown_paths_and_wrong_methods() {
     let proxy = Start::new().arg("--offline").start();
-    for path in [
-        "/v1/embeddings",
-        "//debug",
-        "/%64ebug",
-        "/v1//models",
-        "/v1/v1/models",
-    ] {
+    for path in ["/v1/embeddings", "//debug", "/%64ebug", "/v1//models", "/v1/v1/models"] {
         proxy.get(path).assert_error(404, "not_found");
     }
     let wrong = proxy.get("/v1/chat/completions");
     wrong.assert_error(405, "method_not_allowed");
     assert_eq!(wrong.header("allow"), Some("POST"));
-    let wrong = proxy
-        .connect()
-        .exchange("DELETE /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let wrong = proxy.connect().exchange("DELETE /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n");
     wrong.assert_error(405, "method_not_allowed");
     assert_eq!(wrong.header("allow"), Some("GET, HEAD"));
 }

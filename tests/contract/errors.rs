@@ -17,11 +17,7 @@ fn bodies_that_cannot_be_understood() {
     let deep = format!(r#"{{"a":{}"#, "[".repeat(100_000));
     proxy.chat(&deep).assert_error(400, "invalid_json");
     assert_eq!(upstream.calls(), 0);
-    assert_eq!(
-        names_in(&proxy.dir.join("cache")),
-        Vec::<String>::new(),
-        "they leave no files"
-    );
+    assert_eq!(names_in(&proxy.dir.join("cache")), Vec::<String>::new(), "they leave no files");
 }
 
 #[test]
@@ -38,10 +34,7 @@ fn bodies_that_are_too_large() {
         let head = format!(
             "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
         );
-        proxy
-            .connect()
-            .exchange(&head)
-            .assert_error(413, "body_too_large");
+        proxy.connect().exchange(&head).assert_error(413, "body_too_large");
     }
     let mut chunks = String::from(
         "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -49,10 +42,7 @@ fn bodies_that_are_too_large() {
     for _ in 0..17 {
         chunks.push_str(&format!("10000\r\n{}\r\n", "y".repeat(65536)));
     }
-    proxy
-        .connect()
-        .exchange(&(chunks + "0\r\n\r\n"))
-        .assert_error(413, "body_too_large");
+    proxy.connect().exchange(&(chunks + "0\r\n\r\n")).assert_error(413, "body_too_large");
     assert_eq!(proxy.chat(HELLO).status, 200);
 }
 
@@ -67,16 +57,10 @@ fn doubtful_framing_is_refused() {
         "Content-Length: +2\r\n\r\n{}",
         "Transfer-Encoding: gzip\r\n\r\n0\r\n\r\n",
     ] {
-        proxy
-            .connect()
-            .exchange(&format!("{post}{framing}"))
-            .assert_error(400, "bad_request");
+        proxy.connect().exchange(&format!("{post}{framing}")).assert_error(400, "bad_request");
     }
     let broken = format!("{post}Transfer-Encoding: chunked\r\n\r\nzz\r\n");
-    proxy
-        .connect()
-        .exchange(&broken)
-        .assert_error(400, "invalid_json");
+    proxy.connect().exchange(&broken).assert_error(400, "invalid_json");
 }
 
 #[test]
@@ -94,9 +78,7 @@ fn without_a_key_it_says_what_to_do() {
 #[test]
 fn an_upstream_that_cannot_be_reached() {
     let proxy = Start::new()
-        .env_file(format!(
-            "OPENROUTER_API_KEY={KEY}\nOPENROUTER_BASE_URL=http://127.0.0.1:1/v1\nRETRIES=0"
-        ))
+        .env_file(format!("OPENROUTER_API_KEY={KEY}\nOPENROUTER_BASE_URL=http://127.0.0.1:1/v1\nRETRIES=0"))
         .start();
     for body in [HELLO, HELLO_STREAM] {
         proxy.chat(body).assert_error(502, "upstream_unreachable");

@@ -75,31 +75,18 @@ impl Start {
 
     pub fn command(&self) -> Command {
         let executable = env!("CARGO_BIN_EXE_local-api-proxy");
-        let mut command = Command::new(if self.descriptors.is_some() {
-            "sh"
-        } else {
-            executable
-        });
+        let mut command = Command::new(if self.descriptors.is_some() { "sh" } else { executable });
         if let Some(limit) = self.descriptors {
-            command.args([
-                "-c",
-                &format!("ulimit -n {limit} && exec \"$0\" \"$@\""),
-                executable,
-            ]);
+            command.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\""), executable]);
         }
         command.arg("--dir").arg(self.home.path()).args(&self.args);
-        command
-            .env_clear()
-            .envs(self.environment.iter().map(|(n, v)| (n.as_str(), v.as_str())));
+        command.env_clear().envs(self.environment.iter().map(|(n, v)| (n.as_str(), v.as_str())));
         for needed in ["PATH", "SYSTEMROOT"] {
             if let Some(value) = std::env::var_os(needed) {
                 command.env(needed, value);
             }
         }
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
@@ -135,13 +122,7 @@ impl Start {
             }
         });
         let dir = self.home.path().to_owned();
-        Proxy {
-            child,
-            port,
-            home: Some(self.home),
-            dir,
-            console,
-        }
+        Proxy { child, port, home: Some(self.home), dir, console }
     }
 }
 
@@ -166,8 +147,7 @@ impl Proxy {
     }
 
     pub fn get(&self, path: &str) -> Response {
-        self.connect()
-            .exchange(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+        self.connect().exchange(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
     }
 
     pub fn chat(&self, body: &str) -> Response {
@@ -179,9 +159,7 @@ impl Proxy {
     }
 
     pub fn wait_for_console(&self, text: &str) {
-        eventually(&format!("{text:?} on the console"), || {
-            self.console().contains(text).then_some(())
-        });
+        eventually(&format!("{text:?} on the console"), || self.console().contains(text).then_some(()));
     }
 
     /// Files of `cache`, in the order of their names, once there are so many.
@@ -201,10 +179,7 @@ impl Proxy {
 
     #[cfg(unix)]
     pub fn signal(&self, signal: &str) {
-        let sent = Command::new("kill")
-            .arg(format!("-{signal}"))
-            .arg(self.child.id().to_string())
-            .status();
+        let sent = Command::new("kill").arg(format!("-{signal}")).arg(self.child.id().to_string()).status();
         assert!(sent.unwrap().success());
     }
 
@@ -224,21 +199,15 @@ impl Proxy {
 pub fn names_in(dir: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(dir).into_iter().flatten();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names = names
-        .filter(|name| !name.starts_with('.') && !name.starts_with("CALLS"))
-        .collect::<Vec<_>>();
+    let mut names =
+        names.filter(|name| !name.starts_with('.') && !name.starts_with("CALLS")).collect::<Vec<_>>();
     names.sort();
     names
 }
 
 impl From<tempfile::TempDir> for Start {
     fn from(home: tempfile::TempDir) -> Self {
-        Self {
-            home,
-            args: Vec::new(),
-            environment: Vec::new(),
-            descriptors: None,
-        }
+        Self { home, args: Vec::new(), environment: Vec::new(), descriptors: None }
     }
 }
 
@@ -253,10 +222,7 @@ impl Drop for Proxy {
 }
 
 pub fn env(upstream: &Upstream, more: &str) -> String {
-    format!(
-        "OPENROUTER_API_KEY={KEY}\nOPENROUTER_BASE_URL={}\n{more}\n",
-        upstream.url()
-    )
+    format!("OPENROUTER_API_KEY={KEY}\nOPENROUTER_BASE_URL={}\n{more}\n", upstream.url())
 }
 
 /// A whole response.
@@ -304,9 +270,7 @@ impl Connection {
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_read_timeout(Some(GUARD)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self {
-            stream: BufReader::new(stream),
-        }
+        Self { stream: BufReader::new(stream) }
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -350,11 +314,7 @@ impl Connection {
             };
             headers.push((name.to_owned(), value.to_owned()));
         }
-        Response {
-            status: code,
-            headers,
-            body: Vec::new(),
-        }
+        Response { status: code, headers, body: Vec::new() }
     }
 
     /// The next chunk as it was sent; `None` at the end of the body.
@@ -375,11 +335,7 @@ impl Connection {
     pub fn read_until(&mut self, text: &str) -> String {
         let mut read = String::new();
         while !read.contains(text) {
-            read.push_str(
-                &self
-                    .chunk()
-                    .unwrap_or_else(|| panic!("ended before {text:?}: {read:?}")),
-            );
+            read.push_str(&self.chunk().unwrap_or_else(|| panic!("ended before {text:?}: {read:?}")));
         }
         read
     }
@@ -459,17 +415,12 @@ impl<T: Read + Write + Send> ReadWrite for T {}
 impl Answer<'_> {
     pub fn raw(&mut self, bytes: impl AsRef<[u8]>) {
         // The other side may be gone: that is what some tests are about.
-        let _ = self
-            .stream
-            .write_all(bytes.as_ref())
-            .and_then(|()| self.stream.flush());
+        let _ = self.stream.write_all(bytes.as_ref()).and_then(|()| self.stream.flush());
     }
 
     pub fn respond(&mut self, status: u16, headers: &str, body: &str) {
         let length = body.len();
-        self.raw(format!(
-            "HTTP/1.1 {status} Some\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
-        ));
+        self.raw(format!("HTTP/1.1 {status} Some\r\ncontent-length: {length}\r\n{headers}\r\n{body}"));
     }
 
     pub fn json(&mut self, status: u16, body: &str) {
@@ -631,15 +582,8 @@ impl Upstream {
     /// Waits until it has got so many requests.
     pub fn wait_for(&self, count: usize) {
         let received = self.shared.received.lock().unwrap();
-        let enough = self
-            .shared
-            .changed
-            .wait_timeout_while(received, GUARD, |r| r.len() < count);
-        assert!(
-            !enough.unwrap().1.timed_out(),
-            "the upstream got {} of {count} requests",
-            self.calls()
-        );
+        let enough = self.shared.changed.wait_timeout_while(received, GUARD, |r| r.len() < count);
+        assert!(!enough.unwrap().1.timed_out(), "the upstream got {} of {count} requests", self.calls());
     }
 }
 
@@ -667,10 +611,7 @@ impl Shared {
                 received.push(request.clone());
                 self.changed.notify_all();
             }
-            let mut answer = Answer {
-                stream: reader.get_mut(),
-                keep: true,
-            };
+            let mut answer = Answer { stream: reader.get_mut(), keep: true };
             (self.script)(&request, &mut answer);
             if !answer.keep {
                 return;
@@ -695,17 +636,8 @@ fn read_request(reader: &mut impl BufRead) -> Option<Received> {
         };
         headers.push((name.to_owned(), value.to_owned()));
     }
-    let mut request = Received {
-        path,
-        headers,
-        body: String::new(),
-        number: 0,
-        connection: 0,
-    };
-    let length = request
-        .header("content-length")
-        .and_then(|length| length.parse().ok())
-        .unwrap_or(0);
+    let mut request = Received { path, headers, body: String::new(), number: 0, connection: 0 };
+    let length = request.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     request.body = String::from_utf8(body).unwrap();

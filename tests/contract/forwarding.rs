@@ -18,10 +18,7 @@ fn headers_to_the_upstream() {
     );
     assert_eq!(proxy.connect().exchange(&request).status, 200);
     let sent = upstream.last();
-    assert_eq!(
-        sent.header("authorization"),
-        Some(format!("Bearer {KEY}").as_str())
-    );
+    assert_eq!(sent.header("authorization"), Some(format!("Bearer {KEY}").as_str()));
     assert_eq!(sent.header("content-type"), Some("application/json"));
     assert_eq!(sent.header("http-referer"), Some("http://localhost:5000"));
     assert_eq!(sent.header("x-title"), Some("LocalAPIProxy"));
@@ -50,11 +47,7 @@ fn headers_to_the_client() {
     let proxy = Proxy::before(&upstream, "");
     let response = proxy.chat(HELLO);
     assert_eq!(response.text(), completion("hi"));
-    for (name, value) in [
-        ("x-generation-id", "g"),
-        ("x-request-id", "r"),
-        ("x-ratelimit-limit", "20"),
-    ] {
+    for (name, value) in [("x-generation-id", "g"), ("x-request-id", "r"), ("x-ratelimit-limit", "20")] {
         assert_eq!(response.header(name), Some(value));
     }
     for gone in ["set-cookie", "keep-alive", "server", "transfer-encoding"] {
@@ -84,13 +77,9 @@ fn a_token_is_there_before_the_next_one_is_made() {
     let upstream = Upstream::start(move |_, answer| {
         let asked = asked.lock().unwrap();
         answer.stream_head();
-        for piece in [
-            ": OPENROUTER PROCESSING\n\n",
-            &delta("one"),
-            &delta("two"),
-            &last_delta(),
-            "data: [DONE]\n\n",
-        ] {
+        for piece in
+            [": OPENROUTER PROCESSING\n\n", &delta("one"), &delta("two"), &last_delta(), "data: [DONE]\n\n"]
+        {
             answer.piece(piece);
             asked.recv().unwrap(); // until the client has it
         }
@@ -103,13 +92,9 @@ fn a_token_is_there_before_the_next_one_is_made() {
     assert_eq!(head.header("content-type"), Some("text/event-stream"));
     assert_eq!(head.header("cache-control"), Some("no-cache"));
     assert_eq!(head.header("x-accel-buffering"), Some("no"));
-    for piece in [
-        ": OPENROUTER PROCESSING\n\n",
-        &delta("one"),
-        &delta("two"),
-        &last_delta(),
-        "data: [DONE]\n\n",
-    ] {
+    for piece in
+        [": OPENROUTER PROCESSING\n\n", &delta("one"), &delta("two"), &last_delta(), "data: [DONE]\n\n"]
+    {
         assert_eq!(client.read_until("\n\n"), piece);
         ask.send(()).unwrap();
     }
@@ -120,10 +105,7 @@ fn a_token_is_there_before_the_next_one_is_made() {
 fn every_byte_is_handed_on_at_once() {
     let (ask, asked) = channel::<()>();
     let asked = Mutex::new(asked);
-    let rest = format!(
-        ": 你好\r\n\r\nevent: x\ndata: {{}}\n\n{}data: [DONE]\n\n",
-        last_delta()
-    );
+    let rest = format!(": 你好\r\n\r\nevent: x\ndata: {{}}\n\n{}data: [DONE]\n\n", last_delta());
     let bytes = rest.clone().into_bytes();
     let upstream = Upstream::start(move |_, answer| {
         let asked = asked.lock().unwrap();
@@ -163,10 +145,7 @@ fn many_streams_at_once() {
         for _ in 0..64 {
             scope.spawn(|| {
                 let response = proxy.chat(HELLO_STREAM);
-                assert_eq!(
-                    response.text(),
-                    delta("begun") + &last_delta() + "data: [DONE]\n\n"
-                );
+                assert_eq!(response.text(), delta("begun") + &last_delta() + "data: [DONE]\n\n");
             });
         }
     });
@@ -227,11 +206,7 @@ fn an_upstream_that_breaks_off_in_the_middle() {
         assert_eq!(event["choices"][0]["finish_reason"], "error");
         assert!(!text.contains("[DONE]"));
     }
-    assert_eq!(
-        upstream.calls(),
-        4,
-        "never after a part of the answer has gone out"
-    );
+    assert_eq!(upstream.calls(), 4, "never after a part of the answer has gone out");
     let files = proxy.files(8);
     let partial = &files.iter().find(|(name, _)| name.contains("_ERROR_")).unwrap().1["data"]["partial"];
     assert_eq!(partial["choices"][0]["message"]["content"], "half");
@@ -356,10 +331,7 @@ fn http_1_0_clients_get_no_chunks() {
     ));
     let response = client.response();
     assert_eq!(response.header("transfer-encoding"), None);
-    assert_eq!(
-        response.text(),
-        delta("hi ") + &delta("there") + &last_delta() + "data: [DONE]\n\n"
-    );
+    assert_eq!(response.text(), delta("hi ") + &delta("there") + &last_delta() + "data: [DONE]\n\n");
 }
 
 #[test]
@@ -390,10 +362,7 @@ fn chunked_and_expected_bodies_arrive() {
     assert_eq!(upstream.last().body, HELLO);
 
     let mut client = proxy.connect();
-    client.send(format!(
-        "{post}Expect: 100-continue\r\nContent-Length: {}\r\n\r\n",
-        HELLO.len()
-    ));
+    client.send(format!("{post}Expect: 100-continue\r\nContent-Length: {}\r\n\r\n", HELLO.len()));
     assert_eq!(client.head().status, 100);
     client.send(HELLO);
     assert_eq!(client.response().status, 200);

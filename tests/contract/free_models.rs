@@ -25,11 +25,7 @@ fn what_is_paid_becomes_free_and_visible() {
     }
     proxy.chat(r#"{"model":"other-paid"}"#);
     proxy.wait_for_console("other-paid is not free");
-    assert_eq!(
-        proxy.console().matches("gpt-4o is not free").count(),
-        1,
-        "said once for each model"
-    );
+    assert_eq!(proxy.console().matches("gpt-4o is not free").count(), 1, "said once for each model");
 
     let free = proxy.chat(HELLO);
     assert_eq!(free.header("x-proxy-model"), None);
@@ -50,12 +46,7 @@ fn tricks_with_keys_are_no_way_around() {
         assert_eq!(proxy.chat(body).status, 200);
         let sent = upstream.last();
         assert_eq!(sent.json()["model"], "openrouter/free", "{body}");
-        assert_eq!(
-            sent.body.matches("openrouter/free").count(),
-            1,
-            "{body} became {}",
-            sent.body
-        );
+        assert_eq!(sent.body.matches("openrouter/free").count(), 1, "{body} became {}", sent.body);
         assert!(!sent.body.contains("gpt"), "{body} became {}", sent.body);
     }
 }
@@ -66,10 +57,7 @@ fn models_header_is_printable() {
     let proxy = Proxy::before(&upstream, "");
     let response = proxy.chat(r#"{"model":"模型\r\nset-cookie: a=b"}"#);
     assert_eq!(response.header("set-cookie"), None);
-    assert_eq!(
-        response.header("x-proxy-model"),
-        Some("????set-cookie: a=b -> openrouter/free")
-    );
+    assert_eq!(response.header("x-proxy-model"), Some("????set-cookie: a=b -> openrouter/free"));
 }
 
 #[test]

@@ -32,11 +32,7 @@ fn the_first_signal_lets_requests_finish() {
         assert!(client.rest_of_chunks().ends_with("data: [DONE]\n\n"));
         assert_eq!(proxy.wait(), Some(0));
         assert_eq!(proxy.files(2).len(), 2, "what was queued is saved");
-        assert!(
-            proxy.console().trim_end().ends_with("stopped"),
-            "{}",
-            proxy.console()
-        );
+        assert!(proxy.console().trim_end().ends_with("stopped"), "{}", proxy.console());
     }
 }
 
@@ -71,10 +67,7 @@ fn a_stream_that_outlives_the_grace_is_ended_with_an_error() {
     client.read_head_and_until("begun");
     proxy.signal("TERM");
     let rest = client.rest_of_chunks();
-    assert!(
-        rest.contains(r#""error_type":"shutting_down""#) && !rest.contains("[DONE]"),
-        "{rest}"
-    );
+    assert!(rest.contains(r#""error_type":"shutting_down""#) && !rest.contains("[DONE]"), "{rest}");
     assert_eq!(proxy.wait(), Some(0));
 }
 
@@ -113,10 +106,7 @@ fn silent_slow_and_malformed_clients_cost_the_others_nothing() {
 #[test]
 fn it_recovers_when_descriptors_run_out() {
     let upstream = Upstream::saying("hi");
-    let start = Start::new()
-        .env_file(env(&upstream, "WORKERS=4"))
-        .arg("--port")
-        .arg("0");
+    let start = Start::new().env_file(env(&upstream, "WORKERS=4")).arg("--port").arg("0");
     // A shell sets the limit for the proxy alone.
     let proxy = start.with_descriptor_limit(128).start();
     for _ in 0..3 {

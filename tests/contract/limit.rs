@@ -8,10 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::fixture::*;
 
 fn now_ms() -> u128 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap()
-        .as_millis()
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis()
 }
 
 /// OpenRouter's own 429, as it stands in the body.
@@ -73,10 +70,7 @@ fn a_batch_of_a_hundred_takes_longer_and_succeeds() {
         }
     });
     let windows = windows.lock().unwrap();
-    assert!(
-        windows.values().all(|(_, rejected)| *rejected <= 1),
-        "{windows:?}"
-    );
+    assert!(windows.values().all(|(_, rejected)| *rejected <= 1), "{windows:?}");
     assert_eq!(windows.values().map(|(passed, _)| passed).sum::<u32>(), 100);
     proxy.wait_for_console("the account's limit is reached until");
 }
@@ -96,34 +90,18 @@ fn the_first_to_come_is_the_first_to_go_on() {
             upstream.wait_for(1);
             proxy.wait_for_console("limit is reached");
         } else {
-            eventually("its turn", || {
-                (proxy.get("/health").json()["waiting"] == number + 1).then_some(())
-            });
+            eventually("its turn", || (proxy.get("/health").json()["waiting"] == number + 1).then_some(()));
         }
     }
     for client in &mut clients {
-        assert_eq!(
-            client.response().status,
-            200,
-            "those who wait hold no worker and no place in the queue"
-        );
+        assert_eq!(client.response().status, 200, "those who wait hold no worker and no place in the queue");
     }
-    let mut order = upstream
-        .received()
-        .iter()
-        .map(|r| r.json()["number"].as_u64().unwrap())
-        .collect::<Vec<_>>();
+    let mut order =
+        upstream.received().iter().map(|r| r.json()["number"].as_u64().unwrap()).collect::<Vec<_>>();
     order.remove(0); // the rejected call
     let expected = (0..30).collect::<Vec<_>>();
-    let out_of_place = order
-        .iter()
-        .zip(&expected)
-        .filter(|(a, b)| a.abs_diff(**b) > 2)
-        .count();
-    assert_eq!(
-        out_of_place, 0,
-        "two workers may overtake each other by a step: {order:?}"
-    );
+    let out_of_place = order.iter().zip(&expected).filter(|(a, b)| a.abs_diff(**b) > 2).count();
+    assert_eq!(out_of_place, 0, "two workers may overtake each other by a step: {order:?}");
 }
 
 #[test]
@@ -142,10 +120,7 @@ fn a_days_limit_is_said_at_once_and_costs_no_call() {
         assert!((10_700..=10_800).contains(&seconds), "{seconds}");
         let message = refused.json()["error"]["message"].as_str().unwrap().to_owned();
         let time = message.split("until ").nth(1).unwrap();
-        assert!(
-            time.as_bytes()[2] == b':' && time[..2].parse::<u8>().is_ok(),
-            "{message}"
-        );
+        assert!(time.as_bytes()[2] == b':' && time[..2].parse::<u8>().is_ok(), "{message}");
     }
     assert_eq!(upstream.calls(), 1);
     assert_eq!(proxy.files(6).len(), 6, "each leaves REQUEST and ERROR");
@@ -187,15 +162,10 @@ fn settings_change_for_those_who_wait() {
     let mut second = proxy.connect();
     proxy.write_env(&env(&upstream, ""));
     second.send_chat(HELLO);
-    eventually("its wait", || {
-        (proxy.get("/health").json()["waiting"] == 1).then_some(())
-    });
+    eventually("its wait", || (proxy.get("/health").json()["waiting"] == 1).then_some(()));
     proxy.write_env(&env(&upstream, "").replace(KEY, "sk-or-v1-of-another-account"));
     assert_eq!(second.response().status, 200);
-    assert!(
-        began.elapsed() < Duration::from_secs(35),
-        "neither waited for the limit's end"
-    );
+    assert!(began.elapsed() < Duration::from_secs(35), "neither waited for the limit's end");
 }
 
 #[test]
@@ -211,9 +181,7 @@ fn a_client_that_gave_up_costs_no_call() {
     proxy.wait_for_console("limit is reached");
     let mut leaving = proxy.connect();
     leaving.send_chat(r#"{"model":"leaving:free"}"#);
-    eventually("both to wait", || {
-        (proxy.get("/health").json()["waiting"] == 2).then_some(())
-    });
+    eventually("both to wait", || (proxy.get("/health").json()["waiting"] == 2).then_some(()));
     drop(leaving);
     assert_eq!(waiting.response().status, 200);
     assert_eq!(proxy.chat(HELLO).status, 200);

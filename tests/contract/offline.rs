@@ -6,15 +6,9 @@ const TOOLS: &str = r#"[{"type":"function","function":{"name":"weather","paramet
 
 #[test]
 fn it_answers_plain_and_streamed_and_says_what_it_is() {
-    for proxy in [
-        Start::new().arg("--offline").start(),
-        Start::new().env_file("TEST_MODE=true").start(),
-    ] {
+    for proxy in [Start::new().arg("--offline").start(), Start::new().env_file("TEST_MODE=true").start()] {
         let text = proxy.chat(HELLO).json()["choices"][0]["message"]["content"].to_string();
-        assert!(
-            text.contains("built-in test model") && text.contains("hello"),
-            "{text}"
-        );
+        assert!(text.contains("built-in test model") && text.contains("hello"), "{text}");
 
         let stream = proxy.chat(HELLO_STREAM);
         assert_eq!(stream.header("content-type"), Some("text/event-stream"));
@@ -24,11 +18,7 @@ fn it_answers_plain_and_streamed_and_says_what_it_is() {
             if data != "[DONE]" {
                 let chunk: serde_json::Value = serde_json::from_str(data).unwrap();
                 assert_eq!(chunk["object"], "chat.completion.chunk");
-                said.push_str(
-                    chunk["choices"][0]["delta"]["content"]
-                        .as_str()
-                        .unwrap_or_default(),
-                );
+                said.push_str(chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default());
             }
         }
         assert!(said.contains("built-in test model"), "{said}");
@@ -42,10 +32,7 @@ fn it_calls_the_tools_that_it_is_offered() {
     let body = format!(r#"{{"messages":[{{"role":"user","content":"x"}}],"tools":{TOOLS}}}"#);
     let answer = proxy.chat(&body).json();
     assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls");
-    assert_eq!(
-        answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"],
-        "weather"
-    );
+    assert_eq!(answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"], "weather");
     let streamed = proxy.chat(&body.replacen('{', r#"{"stream":true,"#, 1));
     assert!(streamed.text().contains(r#""name":"weather""#));
 }

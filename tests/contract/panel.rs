@@ -14,10 +14,7 @@ fn the_page_comes_out_of_the_executable_under_a_strict_policy() {
         let file = proxy.get(&format!("/debug/{}", files[at]));
         assert_eq!(file.status, 200, "{}", files[at]);
         let policy = file.header("content-security-policy").unwrap();
-        assert!(
-            policy.starts_with("default-src 'none'") && !policy.contains("unsafe"),
-            "{policy}"
-        );
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
         for import in file.text().split("from \"./").skip(1) {
             let name = import.split('"').next().unwrap().to_owned();
             if !files.contains(&name) {
@@ -52,41 +49,21 @@ fn the_calls_and_one_call_whole() {
     }
     let list = proxy.get("/debug/calls").json();
     let calls = list["calls"].as_array().unwrap();
-    let statuses = calls
-        .iter()
-        .map(|call| call["status"].as_u64().unwrap())
-        .collect::<Vec<_>>();
+    let statuses = calls.iter().map(|call| call["status"].as_u64().unwrap()).collect::<Vec<_>>();
     assert_eq!(statuses, [402, 200, 200], "newest first");
     let (plain, streamed) = (&calls[2], &calls[1]);
-    assert_eq!(
-        (&plain["asked"], &plain["model"]),
-        (&"gpt-4o".into(), &MODEL.into())
-    );
-    assert_eq!(
-        (&plain["stream"], &streamed["stream"]),
-        (&false.into(), &true.into())
-    );
-    assert_eq!(
-        (&plain["prompt_tokens"], &plain["completion_tokens"]),
-        (&3.into(), &2.into())
-    );
+    assert_eq!((&plain["asked"], &plain["model"]), (&"gpt-4o".into(), &MODEL.into()));
+    assert_eq!((&plain["stream"], &streamed["stream"]), (&false.into(), &true.into()));
+    assert_eq!((&plain["prompt_tokens"], &plain["completion_tokens"]), (&3.into(), &2.into()));
     assert!(streamed["first_token_ms"].as_f64().unwrap() <= streamed["total_ms"].as_f64().unwrap());
     assert!(plain["first_token_ms"].is_null());
 
     let whole = |call: &serde_json::Value| {
-        proxy
-            .get(&format!("/debug/calls/{}", call["message_id"].as_str().unwrap()))
-            .json()
+        proxy.get(&format!("/debug/calls/{}", call["message_id"].as_str().unwrap())).json()
     };
     assert_eq!(whole(plain)["request"]["model"], "gpt-4o");
-    assert_eq!(
-        whole(plain)["response"]["choices"][0]["message"]["content"],
-        "one"
-    );
-    assert_eq!(
-        whole(streamed)["response"]["choices"][0]["message"]["content"],
-        "two words"
-    );
+    assert_eq!(whole(plain)["response"]["choices"][0]["message"]["content"], "one");
+    assert_eq!(whole(streamed)["response"]["choices"][0]["message"]["content"], "two words");
     assert_eq!(whole(&calls[0])["error"]["message"], "no credits");
     proxy.get("/debug/calls/ffffffff").assert_error(404, "not_found");
 }
@@ -101,19 +78,14 @@ fn only_the_newest_thousand_are_kept() {
     let list = proxy.get("/debug/calls").json();
     let calls = list["calls"].as_array().unwrap();
     assert_eq!(calls.len(), 1000);
-    assert_eq!(
-        (&calls[0]["asked"], &calls[999]["asked"]),
-        (&"m1009:free".into(), &"m10:free".into())
-    );
+    assert_eq!((&calls[0]["asked"], &calls[999]["asked"]), (&"m1009:free".into(), &"m10:free".into()));
 }
 
 #[test]
 fn the_quota_is_asked_for_only_while_somebody_looks() {
     let upstream = Upstream::start(|request, answer| match request.path.as_str() {
-        "/api/v1/key" => answer.json(
-            200,
-            r#"{"data":{"free_model_daily_requests":{"limit":50,"remaining":38,"used":12}}}"#,
-        ),
+        "/api/v1/key" => answer
+            .json(200, r#"{"data":{"free_model_daily_requests":{"limit":50,"remaining":38,"used":12}}}"#),
         _ => answer.say("hi"),
     });
     let proxy = Proxy::recording(&upstream, "");
@@ -142,15 +114,8 @@ fn the_settings_in_force_with_the_key_masked() {
     let proxy = Proxy::recording(&upstream, "MODEL=a/b:free");
     let settings = proxy.get("/debug/settings").json();
     let value = |name: &str| {
-        let found = settings["settings"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|s| s["name"] == name);
-        found.unwrap_or_else(|| panic!("{name}"))["value"]
-            .as_str()
-            .unwrap()
-            .to_owned()
+        let found = settings["settings"].as_array().unwrap().iter().find(|s| s["name"] == name);
+        found.unwrap_or_else(|| panic!("{name}"))["value"].as_str().unwrap().to_owned()
     };
     assert_eq!(value("OPENROUTER_API_KEY"), "...wxyz");
     assert_eq!(value("MODEL"), "a/b:free");

@@ -13,34 +13,15 @@ type Fault = (&'static str, fn(&Received, &mut Answer<'_>), u16);
 /// Failures that another try can heal, and the status that the client gets when none does.
 const FAULTS: [Fault; 12] = [
     ("closed before the head", |_, answer| answer.close(), 502),
-    (
-        "408",
-        |_, answer| answer.json(408, r#"{"error":{"code":408,"message":"x"}}"#),
-        408,
-    ),
-    (
-        "500",
-        |_, answer| answer.json(500, r#"{"error":{"code":500,"message":"x"}}"#),
-        500,
-    ),
-    (
-        "502",
-        |_, answer| answer.json(502, r#"{"error":{"code":502,"message":"x"}}"#),
-        502,
-    ),
-    (
-        "503 with a short Retry-After",
-        |_, answer| answer.respond(503, "retry-after: 0\r\n", "{}"),
-        503,
-    ),
+    ("408", |_, answer| answer.json(408, r#"{"error":{"code":408,"message":"x"}}"#), 408),
+    ("500", |_, answer| answer.json(500, r#"{"error":{"code":500,"message":"x"}}"#), 500),
+    ("502", |_, answer| answer.json(502, r#"{"error":{"code":502,"message":"x"}}"#), 502),
+    ("503 with a short Retry-After", |_, answer| answer.respond(503, "retry-after: 0\r\n", "{}"), 503),
     ("529", |_, answer| answer.json(529, "overloaded"), 529),
     (
         "a provider's 429",
         |_, answer| {
-            answer.json(
-                429,
-                r#"{"error":{"code":429,"message":"x","metadata":{"provider_code":429}}}"#,
-            )
+            answer.json(429, r#"{"error":{"code":429,"message":"x","metadata":{"provider_code":429}}}"#)
         },
         429,
     ),
@@ -49,11 +30,7 @@ const FAULTS: [Fault; 12] = [
         |_, answer| answer.json(200, r#"{"error":{"code":503,"message":"no provider"}}"#),
         503,
     ),
-    (
-        "an error without a code",
-        |_, answer| answer.json(200, r#"{"error":{"message":"?"}}"#),
-        502,
-    ),
+    ("an error without a code", |_, answer| answer.json(200, r#"{"error":{"message":"?"}}"#), 502),
     (
         "an error as the first event",
         |_, answer| {
@@ -92,20 +69,12 @@ fn what_another_try_heals() {
                 });
                 let proxy = Proxy::before(&upstream, "");
                 let plain = proxy.chat(HELLO);
-                assert_eq!(
-                    (plain.status, plain.text()),
-                    (200, completion("healed").as_str()),
-                    "{name}"
-                );
+                assert_eq!((plain.status, plain.text()), (200, completion("healed").as_str()), "{name}");
                 assert_eq!(plain.header("x-proxy-attempts"), Some("2"), "{name}");
                 assert_eq!(plain.header("x-should-retry"), None, "{name}");
                 let streamed = proxy.chat(HELLO_STREAM);
                 assert_eq!(streamed.status, 200, "{name}");
-                assert_eq!(
-                    streamed.text(),
-                    delta("healed") + &last_delta() + "data: [DONE]\n\n",
-                    "{name}"
-                );
+                assert_eq!(streamed.text(), delta("healed") + &last_delta() + "data: [DONE]\n\n", "{name}");
                 assert_eq!(upstream.calls(), 4, "{name}");
                 proxy.wait_for_console("trying again in");
             });
@@ -151,11 +120,7 @@ fn an_empty_answer_is_tried_again() {
     let nothing = proxy.chat(HELLO);
     nothing.assert_error(502, "upstream_error");
     assert_eq!(upstream.calls(), 5);
-    assert_eq!(
-        proxy.chat(HELLO).text(),
-        cut,
-        "because of `length`: it is what was asked for"
-    );
+    assert_eq!(proxy.chat(HELLO).text(), cut, "because of `length`: it is what was asked for");
     assert_eq!(upstream.calls(), 6);
 }
 
@@ -193,15 +158,8 @@ fn a_long_retry_after_is_the_clients() {
             Upstream::start(move |_, answer| answer.respond(429, &format!("retry-after: {sent}\r\n"), "{}"));
         let proxy = Proxy::before(&upstream, "");
         let response = proxy.chat(HELLO);
-        assert_eq!(
-            (response.status, response.header("retry-after")),
-            (429, Some(value.as_str()))
-        );
-        assert_eq!(
-            response.header("x-should-retry"),
-            None,
-            "the SDK's own back-off is the right one"
-        );
+        assert_eq!((response.status, response.header("retry-after")), (429, Some(value.as_str())));
+        assert_eq!(response.header("x-should-retry"), None, "the SDK's own back-off is the right one");
         assert_eq!(upstream.calls(), 1);
     }
 }
@@ -214,23 +172,14 @@ fn other_models_are_tried() {
         let before = upstream.calls();
         let response = proxy.chat(body);
         let received = upstream.received().split_off(before);
-        let models = received
-            .iter()
-            .map(|r| r.json()["model"].as_str().unwrap().to_owned());
+        let models = received.iter().map(|r| r.json()["model"].as_str().unwrap().to_owned());
         (models.collect::<Vec<_>>(), response)
     };
     let (models, response) = asked(r#"{"model":"a:free","n":1.50}"#);
     assert_eq!(models, ["a:free", "b:free", "c:free", "openrouter/free"]);
-    assert_eq!(
-        response.header("x-proxy-model"),
-        Some("a:free -> openrouter/free")
-    );
+    assert_eq!(response.header("x-proxy-model"), Some("a:free -> openrouter/free"));
     assert_eq!(upstream.last().body, r#"{"model":"openrouter/free","n":1.50}"#);
-    assert_eq!(
-        asked("{}").0,
-        ["openrouter/free"; 4],
-        "which picks another by itself"
-    );
+    assert_eq!(asked("{}").0, ["openrouter/free"; 4], "which picks another by itself");
 }
 
 #[test]
@@ -250,12 +199,7 @@ fn a_refused_connection_is_tried_again() {
             let (mut stream, _) = listener.accept().unwrap();
             let _ = stream.read(&mut [0; 4096]).unwrap();
             let body = completion("here now");
-            write!(
-                stream,
-                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
-                body.len()
-            )
-            .unwrap();
+            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
         });
         assert_eq!(asking.join().unwrap().text(), completion("here now"));
     });
@@ -283,16 +227,8 @@ fn storm(seed: u64) -> (Vec<u16>, usize) {
             "retry-after: 0\r\n",
             r#"{"error":{"code":429,"message":"x","metadata":{"provider_code":429}}}"#,
         ),
-        30..35 => answer.respond(
-            502,
-            "retry-after: 0\r\n",
-            r#"{"error":{"code":502,"message":"x"}}"#,
-        ),
-        35..40 => answer.respond(
-            200,
-            "retry-after: 0\r\n",
-            r#"{"error":{"code":503,"message":"x"}}"#,
-        ),
+        30..35 => answer.respond(502, "retry-after: 0\r\n", r#"{"error":{"code":502,"message":"x"}}"#),
+        35..40 => answer.respond(200, "retry-after: 0\r\n", r#"{"error":{"code":503,"message":"x"}}"#),
         40..45 => answer.respond(503, "retry-after: 0\r\n", "{}"),
         _ => answer.say("hi"),
     });
@@ -310,12 +246,7 @@ fn a_storm_ends_as_the_arithmetic_says() {
     assert!((0.85..=0.965).contains(&succeeded), "{succeeded}");
     let calls_each = calls as f64 / 400.0;
     assert!((1.49..=1.82).contains(&calls_each), "{calls_each}");
-    assert!(
-        statuses
-            .iter()
-            .all(|status| [200, 429, 502, 503].contains(status)),
-        "{statuses:?}"
-    );
+    assert!(statuses.iter().all(|status| [200, 429, 502, 503].contains(status)), "{statuses:?}");
     assert_eq!(storm(7), (statuses, calls), "the same seed gives the same result");
 }
 
@@ -334,15 +265,9 @@ fn what_happened_is_visible() {
     proxy.wait_for_console("some/model:free: 503 no provider fits; trying again");
     assert_eq!(proxy.get("/debug/stats").json()["failed_tries"], 1);
     let call = &proxy.get("/debug/calls").json()["calls"][0];
-    assert_eq!(
-        (&call["attempts"], &call["status"]),
-        (&Value::from(2), &Value::from(200))
-    );
+    assert_eq!((&call["attempts"], &call["status"]), (&Value::from(2), &Value::from(200)));
     assert_eq!(call["tries"][0]["failed"], "503 no provider fits");
     let files = proxy.files(2);
-    let response = files
-        .iter()
-        .find(|(name, _)| name.contains("_RESPONSE_"))
-        .unwrap();
+    let response = files.iter().find(|(name, _)| name.contains("_RESPONSE_")).unwrap();
     assert_eq!(response.1["attempts"][0]["model"], MODEL);
 }

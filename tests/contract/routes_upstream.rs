@@ -72,12 +72,7 @@ impl Middle {
         let port = listener.local_addr().unwrap().port();
         let asked = Arc::<Mutex<Vec<String>>>::default();
         let tell = Arc::clone(&asked);
-        thread::spawn(move || {
-            listener
-                .incoming()
-                .flatten()
-                .for_each(|stream| serve(stream, &tell))
-        });
+        thread::spawn(move || listener.incoming().flatten().for_each(|stream| serve(stream, &tell)));
         Self { port, asked }
     }
 
@@ -89,17 +84,12 @@ impl Middle {
                 head.push(byte[0]);
             }
             let head = String::from_utf8(head).unwrap();
-            let Some(target) = head
-                .strip_prefix("CONNECT ")
-                .and_then(|rest| rest.split(' ').next())
-            else {
+            let Some(target) = head.strip_prefix("CONNECT ").and_then(|rest| rest.split(' ').next()) else {
                 return;
             };
             let target = TcpStream::connect(target).unwrap();
             asked.lock().unwrap().push(head);
-            stream
-                .write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                .unwrap();
+            stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").unwrap();
             join(stream, target);
         })
     }
@@ -127,11 +117,7 @@ impl Middle {
                 stream.write_all(&[5, 0]).unwrap();
             }
             let host = match take(&mut stream, 4)[3] {
-                1 => take(&mut stream, 4)
-                    .iter()
-                    .map(u8::to_string)
-                    .collect::<Vec<_>>()
-                    .join("."),
+                1 => take(&mut stream, 4).iter().map(u8::to_string).collect::<Vec<_>>().join("."),
                 3 => {
                     let length = take(&mut stream, 1)[0] as usize;
                     String::from_utf8(take(&mut stream, length)).unwrap()
@@ -160,26 +146,15 @@ fn through_an_http_proxy() {
     let (root, config) = company_tls();
     let upstream = Upstream::with_tls(config, |request, answer| answer.fitting(request, "through"));
     let middle = Middle::http();
-    let settings = format!(
-        "SSL_CERT_FILE=company.pem\nHTTP_PROXY=http://me:secret@127.0.0.1:{}",
-        middle.port
-    );
-    let proxy = Start::new()
-        .env_file(env(&upstream, &settings))
-        .file("company.pem", root)
-        .start();
+    let settings =
+        format!("SSL_CERT_FILE=company.pem\nHTTP_PROXY=http://me:secret@127.0.0.1:{}", middle.port);
+    let proxy = Start::new().env_file(env(&upstream, &settings)).file("company.pem", root).start();
     assert_eq!(proxy.chat(HELLO).text(), completion("through"));
     assert!(proxy.chat(HELLO_STREAM).text().ends_with("data: [DONE]\n\n"));
     let asked = middle.asked();
     assert_eq!(asked.len(), 1, "one connection for both");
-    assert!(
-        asked[0].starts_with(&format!("CONNECT localhost:{} ", upstream.port())),
-        "{asked:?}"
-    );
-    assert!(
-        asked[0].contains("Proxy-Authorization: Basic bWU6c2VjcmV0"),
-        "{asked:?}"
-    );
+    assert!(asked[0].starts_with(&format!("CONNECT localhost:{} ", upstream.port())), "{asked:?}");
+    assert!(asked[0].contains("Proxy-Authorization: Basic bWU6c2VjcmV0"), "{asked:?}");
 
     proxy.write_env(&env(&upstream, &format!("{settings}\nNO_PROXY=localhost")));
     assert_eq!(proxy.chat(HELLO).status, 200);
@@ -200,11 +175,7 @@ fn through_a_socks5_proxy() {
                 && asked.ends_with(&format!(":{}", upstream.port())),
             "{asked}"
         );
-        assert_eq!(
-            asked.contains("localhost"),
-            scheme == "socks5h",
-            "who resolves the name"
-        );
+        assert_eq!(asked.contains("localhost"), scheme == "socks5h", "who resolves the name");
     }
 }
 
@@ -213,10 +184,7 @@ fn proxies_of_the_environment_count() {
     let upstream = Upstream::saying("through");
     let middle = Middle::http();
     let address = format!("http://127.0.0.1:{}", middle.port);
-    let proxy = Start::new()
-        .env_file(env(&upstream, ""))
-        .environment("http_proxy", &address)
-        .start();
+    let proxy = Start::new().env_file(env(&upstream, "")).environment("http_proxy", &address).start();
     assert_eq!(proxy.chat(HELLO).status, 200);
     assert_eq!(middle.asked().len(), 1);
 }

@@ -9,10 +9,7 @@ fn the_key_is_nowhere() {
     let upstream = Upstream::start(|request, answer| match request.number {
         1 => answer.say("hi"),
         2 => answer.stream("hi there"),
-        3 => answer.json(
-            401,
-            r#"{"error":{"code":401,"message":"No auth credentials found"}}"#,
-        ),
+        3 => answer.json(401, r#"{"error":{"code":401,"message":"No auth credentials found"}}"#),
         _ => answer.close(),
     });
     let more = "RETRIES=0\nALL_PROXY=\nPROXY_API_KEY=proxys-own-secret-key";
@@ -30,14 +27,7 @@ fn the_key_is_nowhere() {
         seen.push_str(send("/v1/chat/completions", body).text());
     }
     assert_eq!(upstream.calls(), 4);
-    for path in [
-        "/",
-        "/health",
-        "/debug",
-        "/debug/calls",
-        "/debug/settings",
-        "/debug/stats",
-    ] {
+    for path in ["/", "/health", "/debug", "/debug/calls", "/debug/settings", "/debug/stats"] {
         seen.push_str(send(path, "").text());
     }
     let calls = send("/debug/calls", "").json();
@@ -57,14 +47,7 @@ fn the_key_is_nowhere() {
         seen.push_str(&fs::read_to_string(proxy.dir.join("cache").join(name)).unwrap());
     }
     seen.push_str(&proxy.console());
-    for secret in [
-        KEY,
-        &KEY[..20],
-        "proxys-own",
-        "secret-cookie",
-        "pass-of-proxy",
-        "Bearer",
-    ] {
+    for secret in [KEY, &KEY[..20], "proxys-own", "secret-cookie", "pass-of-proxy", "Bearer"] {
         let found = seen.find(secret).map(|at| &seen[at.saturating_sub(80)..at]);
         // The advice how to send a key is no key.
         let advice = found.is_some_and(|before| secret == "Bearer" && before.ends_with("Authorization: "));

@@ -13,12 +13,8 @@ fn write(dir: &std::path::Path, name: &str, text: &str, way: usize) {
         0 => {
             // In place: the new text over the old one, then the length.
             use std::io::Write;
-            let mut file = fs::OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(&path)
-                .unwrap();
+            let mut file =
+                fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path).unwrap();
             file.write_all(text.as_bytes()).unwrap();
             file.set_len(text.len() as u64).unwrap();
         }
@@ -43,18 +39,9 @@ fn the_very_next_request_uses_the_new_settings() {
         let mut client = proxy.connect();
         for number in 100..200 {
             // Always of the same length, often within one tick of the file system's clock.
-            write(
-                &proxy.dir,
-                ".env",
-                &env(&upstream, &format!("MODEL=m/{number}:free")),
-                way,
-            );
+            write(&proxy.dir, ".env", &env(&upstream, &format!("MODEL=m/{number}:free")), way);
             client.chat("{}");
-            assert_eq!(
-                upstream.last().json()["model"],
-                format!("m/{number}:free"),
-                "way {way}"
-            );
+            assert_eq!(upstream.last().json()["model"], format!("m/{number}:free"), "way {way}");
         }
     }
 }
@@ -112,14 +99,8 @@ fn removing_the_key_takes_it_away_in_the_end() {
     let upstream = Upstream::saying("hi");
     let proxy = Proxy::before(&upstream, "");
     fs::write(proxy.dir.join(".env"), "").unwrap();
-    assert_eq!(
-        proxy.chat(HELLO).status,
-        200,
-        "an editor may be in the middle of saving"
-    );
-    eventually("the end of the grace", || {
-        (proxy.chat(HELLO).status != 200).then_some(())
-    });
+    assert_eq!(proxy.chat(HELLO).status, 200, "an editor may be in the middle of saving");
+    eventually("the end of the grace", || (proxy.chat(HELLO).status != 200).then_some(()));
     proxy.wait_for_console("OPENROUTER_API_KEY = not set");
 }
 
@@ -146,23 +127,14 @@ fn every_encoding_and_slip() {
         &|text| text.into(),
         &|text| [&[0xEF, 0xBB, 0xBF], text.as_bytes()].concat(),
         &|text| [vec![0xFF, 0xFE], utf16(text)].concat(),
-        &|text| {
-            [
-                vec![0xFE, 0xFF],
-                text.encode_utf16().flat_map(u16::to_be_bytes).collect(),
-            ]
-            .concat()
-        },
+        &|text| [vec![0xFE, 0xFF], text.encode_utf16().flat_map(u16::to_be_bytes).collect()].concat(),
     ];
     for (number, encode) in encodings.iter().enumerate() {
         let text = lines.replace("NUMBER", &number.to_string());
         fs::write(proxy.dir.join(".env"), encode(&text)).unwrap();
         assert_eq!(proxy.chat("{}").status, 200);
         assert_eq!(upstream.last().json()["model"], format!("x/{number}:free"));
-        assert_eq!(
-            upstream.last().header("authorization"),
-            Some(format!("Bearer {KEY}").as_str())
-        );
+        assert_eq!(upstream.last().header("authorization"), Some(format!("Bearer {KEY}").as_str()));
     }
     proxy.wait_for_console(".env line 4 can't be understood and is skipped");
 }
@@ -211,10 +183,7 @@ fn requests_under_way_finish_with_what_they_began_with() {
     client.read_head_and_until("begun");
     proxy.write_env(&env(&upstream, "UPSTREAM_TIMEOUT=9").replace(KEY, "sk-or-v1-another-key"));
     proxy.chat(HELLO);
-    assert_eq!(
-        upstream.last().header("authorization"),
-        Some("Bearer sk-or-v1-another-key")
-    );
+    assert_eq!(upstream.last().header("authorization"), Some("Bearer sk-or-v1-another-key"));
     ask.send(()).unwrap();
     assert!(client.rest_of_chunks().ends_with("data: [DONE]\n\n"));
 }
@@ -231,18 +200,12 @@ fn the_environment_fills_in_what_the_file_leaves_out() {
     proxy.chat("{}");
     let sent = upstream.last();
     assert_eq!(sent.json()["model"], "from/file:free");
-    assert_eq!(
-        sent.header("authorization"),
-        Some("Bearer sk-or-from-environment")
-    );
+    assert_eq!(sent.header("authorization"), Some("Bearer sk-or-from-environment"));
 }
 
 #[test]
 fn misnamed_files_get_a_hint() {
-    let proxy = Start::new()
-        .file(".env.txt", "A=1")
-        .file("DEBUG_MODE.txt.txt", "")
-        .start();
+    let proxy = Start::new().file(".env.txt", "A=1").file("DEBUG_MODE.txt.txt", "").start();
     proxy.wait_for_console("found .env.txt");
     proxy.wait_for_console("found DEBUG_MODE.txt.txt");
 }
@@ -272,28 +235,13 @@ fn a_taken_port_is_said_in_one_sentence() {
         assert_eq!(said.trim().lines().count(), 1, "{said}");
     }
     let first = Start::new().arg("--offline").start();
-    let said = fails_with(
-        &Start::new()
-            .arg("--offline")
-            .arg("--port")
-            .arg(&first.port.to_string()),
-    );
-    assert!(
-        said.contains(&format!("already running at http://localhost:{}/v1", first.port)),
-        "{said}"
-    );
+    let said = fails_with(&Start::new().arg("--offline").arg("--port").arg(&first.port.to_string()));
+    assert!(said.contains(&format!("already running at http://localhost:{}/v1", first.port)), "{said}");
 
     let said = fails_with(
-        &Start::new()
-            .arg("--offline")
-            .arg("--host")
-            .arg("192.0.2.1")
-            .environment("PROXY_API_KEY", "k"),
+        &Start::new().arg("--offline").arg("--host").arg("192.0.2.1").environment("PROXY_API_KEY", "k"),
     );
-    assert!(
-        said.contains("192.0.2.1 is not an address of this machine"),
-        "{said}"
-    );
+    assert!(said.contains("192.0.2.1 is not an address of this machine"), "{said}");
     let said = fails_with(&Start::new().arg("--prot=1"));
     assert!(said.contains("--prot") && said.contains("--help"), "{said}");
 }
@@ -307,30 +255,16 @@ fn the_home_folder_is_where_the_settings_are() {
     // The current folder holds a `.env`: no --dir is needed.
     let start = Start::new();
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_local-api-proxy"));
-    command
-        .args(["--port", "0"])
-        .current_dir(home.path())
-        .env_clear()
-        .stdout(std::process::Stdio::piped());
+    command.args(["--port", "0"]).current_dir(home.path()).env_clear().stdout(std::process::Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut line = String::new();
     let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
     while !line.contains("/v1") {
         std::io::BufRead::read_line(&mut out, &mut line).unwrap();
     }
-    let port = line
-        .rsplit_once(':')
-        .unwrap()
-        .1
-        .trim()
-        .strip_suffix("/v1")
-        .unwrap()
-        .parse()
-        .unwrap();
+    let port = line.rsplit_once(':').unwrap().1.trim().strip_suffix("/v1").unwrap().parse().unwrap();
     assert_eq!(Connection::to(port).chat(HELLO).status, 200);
-    eventually("the files", || {
-        (names_in(&home.path().join("my cache")).len() == 2).then_some(())
-    });
+    eventually("the files", || (names_in(&home.path().join("my cache")).len() == 2).then_some(()));
     child.kill().unwrap();
     child.wait().unwrap();
     drop(start);
