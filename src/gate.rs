@@ -57,8 +57,8 @@ pub enum Admission<T> {
 #[derive(Debug)]
 pub struct Pass {
     gate: Arc<Shared>,
-    /// The one that goes ahead.
-    ahead: Option<u64>,
+    /// It goes ahead of others, who wait for what comes of it.
+    ahead: bool,
     told: bool,
 }
 
@@ -79,8 +79,10 @@ struct Window {
     made: u32,
     /// Calls that may be made without one going ahead.
     allowance: u32,
-    ahead: Option<(u64, Instant)>,
-    next_ahead: u64,
+    /// Calls of which it isn't known yet whether they passed.
+    undecided: u32,
+    /// Since when calls wait for those.
+    blocked_since: Option<Instant>,
 }
 
 struct Waiting<T> {
@@ -130,8 +132,8 @@ impl<T> Default for Gate<T> {
             began: Instant::now(),
             made: 0,
             allowance: USUAL_LIMIT,
-            ahead: None,
-            next_ahead: 0,
+            undecided: 0,
+            blocked_since: None,
         };
         Self {
             shared: Arc::new(Shared { changed: Condvar::new(), window: Mutex::new(window) }),
@@ -229,7 +231,7 @@ impl<T> Gate<T> {
         self.shared.lock().closed.filter(|limit| !limit.remaining().is_zero())
     }
 
-    fn pass(&self, ahead: Option<u64>) -> Pass {
+    fn pass(&self, ahead: bool) -> Pass {
         Pass { gate: Arc::clone(&self.shared), ahead, told: false }
     }
 
@@ -250,16 +252,19 @@ impl Pass {
     }
 
     fn tell(&mut self, limit: Option<Limit>) {
-        if std::mem::replace(&mut self.told, true) || (self.ahead.is_none() && limit.is_none()) {
+        if std::mem::replace(&mut self.told, true) {
             return;
         }
         let mut window = self.gate.lock();
+        window.undecided = window.undecided.saturating_sub(1);
+        let others_wait = window.blocked_since.is_some();
         match limit {
             Some(limit) => window.close(limit),
-            None => window.went_well(),
+            None if self.ahead => window.went_well(),
+            None => {}
         }
-        if window.ahead.is_some_and(|(number, _)| Some(number) == self.ahead) {
-            window.ahead = None;
+        if !others_wait && limit.is_none() {
+            return;
         }
         drop(window);
         self.gate.changed.notify_all();
@@ -291,8 +296,21 @@ impl Window {
         }
     }
 
-    /// Whether a call may be made now; `Some(Some(_))` when it is the one that goes ahead.
-    fn try_pass(&mut self) -> Option<Option<u64>> {
+    /// Whether a call may be made now; `Some(true)` when it is one that goes ahead.
+    fn try_pass(&mut self) -> Option<bool> {
+        let pass = self.may_pass();
+        match pass {
+            Some(_) => {
+                self.made = self.made.saturating_add(1);
+                self.undecided += 1;
+                self.blocked_since = None;
+            }
+            None => drop(self.blocked_since.get_or_insert_with(Instant::now)),
+        }
+        pass
+    }
+
+    fn may_pass(&mut self) -> Option<bool> {
         if let Some(limit) = self.closed {
             if !limit.remaining().is_zero() {
                 return None;
@@ -308,23 +326,19 @@ impl Window {
             self.begin(self.limit.map_or(self.allowance.max(USUAL_LIMIT), |(limit, _)| limit));
         }
         if self.made < self.allowance {
-            self.made = self.made.saturating_add(1);
-            return Some(None);
+            return Some(false);
         }
-        if let Some((_, since)) = self.ahead {
-            if since.elapsed() < self.patience() {
-                return None;
-            }
-            if self.limit.is_none() {
-                self.allowance = u32::MAX;
-                self.ahead = None;
-                return Some(None);
-            }
+        // What is known to pass is used up. Those on their way may be the last that do: they are waited for.
+        if self.undecided == 0 {
+            return Some(true);
         }
-        self.made = self.made.saturating_add(1);
-        self.next_ahead += 1;
-        self.ahead = Some((self.next_ahead, Instant::now()));
-        Some(Some(self.next_ahead))
+        if self.blocked_since.is_none_or(|since| since.elapsed() < self.patience()) {
+            return None;
+        }
+        if self.limit.is_none() {
+            self.allowance = u32::MAX;
+        }
+        Some(true)
     }
 
     fn patience(&self) -> Duration {
@@ -338,7 +352,6 @@ impl Window {
         self.began = Instant::now();
         self.made = 0;
         self.allowance = allowance;
-        self.ahead = None;
     }
 
     /// The one that went ahead has passed.
@@ -369,7 +382,7 @@ impl Window {
     fn next_change(&self) -> Instant {
         let now = Instant::now();
         let opens = self.closed.map(|limit| now + limit.remaining());
-        let patience_ends = self.ahead.map(|(_, since)| since + self.patience());
+        let patience_ends = self.blocked_since.map(|since| since + self.patience());
         opens.or(patience_ends).unwrap_or(now + WINDOW)
     }
 }
@@ -400,14 +413,19 @@ mod tests {
     fn beyond_what_is_known_one_goes_ahead() {
         let gate = Gate::default();
         let passes = (0..20).map(|n| go(&gate, n).unwrap()).collect::<Vec<_>>();
-        let ahead = go(&gate, 20).unwrap();
-        assert!(ahead.ahead.is_some() && passes.iter().all(|pass| pass.ahead.is_none()));
-        assert!(go(&gate, 21).is_none(), "waits for the one ahead");
-        ahead.passed();
+        assert!(go(&gate, 20).is_none(), "those on their way may be the last that pass");
+        assert!(go(&gate, 21).is_none());
+        passes.into_iter().for_each(Pass::passed);
         let rules = || (TURN.max_wait, None);
-        let Some(Next::Go(21, _, _)) = gate.next(Duration::from_secs(5), rules) else {
-            panic!("follows the one ahead");
+        let next = || match gate.next(Duration::from_secs(5), rules) {
+            Some(Next::Go(number, pass, _)) => (number, pass),
+            _ => panic!("nobody goes on"),
         };
+        let (number, ahead) = next();
+        assert!(number == 20 && ahead.ahead);
+        assert!(gate.next(Duration::from_millis(50), rules).is_none(), "waits for the one ahead");
+        ahead.passed();
+        assert_eq!(next().0, 21);
     }
 
     #[test]

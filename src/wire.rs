@@ -2,6 +2,7 @@
 //! connection, TLS with the company's roots beside the built-in ones, and the same over a proxy.
 
 use std::fmt;
+use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -112,7 +113,11 @@ fn connect_to_any(addresses: &[std::net::SocketAddr], limit: Duration) -> Result
             return Err(Error::Timeout(Timeout::Connect));
         }
         match TcpStream::connect_timeout(address, share) {
-            Ok(stream) => return Ok(stream),
+            // On Linux std takes a refused connection for an open one when it looks between the error and the hang-up.
+            Ok(stream) => match stream.take_error() {
+                Ok(None) => return Ok(stream),
+                Ok(Some(e)) | Err(e) => last = Error::Io(e),
+            },
             Err(e) if e.kind() == io::ErrorKind::TimedOut => last = Error::Timeout(Timeout::Connect),
             Err(e) => last = Error::Io(e),
         }
@@ -207,7 +212,7 @@ impl Tcp {
             Err(e) if timed_out(&e) => Err(Error::Timeout(timeout.reason)),
             // An upstream that refuses a large body (413) answers and closes before it has read it all: the answer
             // is waiting to be read. Where there is none, reading says so.
-            Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+            Err(e) if matches!(e.kind(), BrokenPipe | ConnectionReset | NotConnected) => {
                 self.write_failed = true;
                 Ok(())
             }
