@@ -67,7 +67,8 @@ fn check_host(exchange: &Exchange, settings: &Settings) -> Result<(), ApiError> 
     }
 }
 
-fn is_own_host(host: &str, bound: &str) -> bool {
+/// Whether a `Host` names this machine: an IP address, `localhost`, the machine's own name, or what `HOST` says.
+pub fn is_own_host(host: &str, bound: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && host.parse::<IpAddr>().is_err() => {
             name
@@ -91,7 +92,7 @@ fn check_origin(exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiE
     let Some(origin) = exchange.header("origin").map(str::to_owned) else {
         return Ok(()); // no browser, or a page opened by its user
     };
-    if !is_allowed_origin(&origin, settings) && !is_own_origin(exchange, &origin) {
+    if !is_allowed_origin(&origin, &settings.allowed_origins) && !is_own_origin(exchange, &origin) {
         return Err(ApiError::new(
             403,
             "forbidden_origin",
@@ -104,7 +105,8 @@ fn check_origin(exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiE
     Ok(())
 }
 
-fn is_allowed_origin(origin: &str, settings: &Settings) -> bool {
+/// Whether pages of this origin may call: loopback pages, apps, and the `listed` ones.
+pub fn is_allowed_origin(origin: &str, listed: &[String]) -> bool {
     let origin = origin.to_ascii_lowercase();
     if APP_SCHEMES.iter().any(|scheme| origin.starts_with(scheme)) {
         return true;
@@ -117,8 +119,7 @@ fn is_allowed_origin(origin: &str, settings: &Settings) -> bool {
         };
         is_loopback_host(name.strip_prefix('[').and_then(|n| n.strip_suffix(']')).unwrap_or(name))
     });
-    let listed = settings.allowed_origins.iter().any(|allowed| allowed == "*" || *allowed == origin);
-    loopback || listed
+    loopback || listed.iter().any(|allowed| allowed == "*" || *allowed == origin)
 }
 
 /// Whether the page was served by the proxy itself, under the name that the request is sent to.
@@ -248,7 +249,7 @@ mod tests {
             "https://App.example.com",
             "chrome-extension://abc",
         ] {
-            assert!(is_allowed_origin(origin, &settings), "{origin}");
+            assert!(is_allowed_origin(origin, &settings.allowed_origins), "{origin}");
         }
         for origin in [
             "null",
@@ -259,10 +260,10 @@ mod tests {
             "https://example.com",
             "httpx://localhost",
         ] {
-            assert!(!is_allowed_origin(origin, &settings), "{origin}");
+            assert!(!is_allowed_origin(origin, &settings.allowed_origins), "{origin}");
         }
         let all = Settings { allowed_origins: vec!["*".into()], ..Settings::default() };
-        assert!(is_allowed_origin("https://evil.com", &all));
-        assert!(is_allowed_origin("null", &all));
+        assert!(is_allowed_origin("https://evil.com", &all.allowed_origins));
+        assert!(is_allowed_origin("null", &all.allowed_origins));
     }
 }

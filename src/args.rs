@@ -17,7 +17,7 @@ Usage: local-api-proxy [OPTIONS]
   --port PORT    port to listen on (default: 5000; 0: any free one)
   --offline      answer from a built-in model, without network or key, to try things out
   --help         print this
-  --version      print the version
+  --version      print the version and the commit that it was built from
 
 Put your key into .env beside the executable:
 

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, Local};
+use chrono::{DateTime, Local, TimeDelta, Timelike};
 
-use crate::files::{DayCount, DebugFile, Files, Kind, count_on_disk, timestamp};
+use crate::files::{DebugFile, Files, Kind, Tally, timestamp};
 use crate::json::quoted;
 use crate::live::Snapshot;
 
@@ -18,6 +18,13 @@ use crate::live::Snapshot;
 const MAX_CALLS: usize = 1000;
 /// What they asked and were answered, together; of older ones only the figures are kept.
 const MAX_TEXT_BYTES: usize = 32 << 20;
+
+/// Of one stream, this much is kept as it came, beside the answer that it adds up to.
+pub const MAX_EVENTS_BYTES: usize = 256 << 10;
+/// Hours of which the calls are counted.
+const MAX_HOURS: usize = 24;
+/// How long whoever asks for the count waits for the disk.
+const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// One try of a call that failed and was followed by another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +60,8 @@ pub struct Figures {
     pub prompt_tokens: Option<u64>,
     /// Tokens of the answer.
     pub completion_tokens: Option<u64>,
+    /// `code` of the error that it ended with.
+    pub error_code: Option<String>,
 }
 
 /// How a call ended, with the JSON that its second file holds as `data`.
@@ -72,6 +81,8 @@ struct Call {
     figures: Option<Figures>,
     request: Option<Arc<str>>,
     ending: Option<Ending>,
+    /// A stream as it came, or its beginning.
+    events: Option<Box<str>>,
 }
 
 /// Calls of today and of this run.
@@ -85,13 +96,22 @@ pub struct Calls {
 
 #[derive(Debug)]
 struct Memory {
-    today: DayCount,
-    /// The folder that `today` was read from; `None` until the first look.
+    today: Tally,
+    /// The folder that `today` goes on from; `None` until the first look.
     counted_in: Option<Option<PathBuf>>,
     recent: VecDeque<Call>,
     text_bytes: usize,
     errors_today: u64,
     failed_tries_today: u64,
+    /// The newest last.
+    hours: VecDeque<Hour>,
+}
+
+#[derive(Debug)]
+struct Hour {
+    begin: DateTime<Local>,
+    ok: u64,
+    errors: u64,
 }
 
 /// A call that is being recorded.
@@ -105,7 +125,7 @@ impl Calls {
     /// No calls yet.
     pub fn new(files: Files) -> Self {
         let random = RandomState::new().hash_one(std::process::id());
-        let today = DayCount { date: Local::now().date_naive(), count: 0, last_updated: None };
+        let today = Tally::new(Local::now().date_naive());
         Self {
             files,
             memory: Mutex::new(Memory {
@@ -115,6 +135,7 @@ impl Calls {
                 text_bytes: 0,
                 errors_today: 0,
                 failed_tries_today: 0,
+                hours: VecDeque::new(),
             }),
             next_id: AtomicU32::new(random as u32),
             // An odd step visits all 2^32 numbers before one comes again.
@@ -155,13 +176,15 @@ impl Calls {
             figures: None,
             request: Some(request),
             ending: None,
+            events: None,
         });
         memory.forget_old();
         Some(Recording { message_id, dir })
     }
 
     /// Records how it ended.
-    pub fn end(&self, recording: Recording, figures: Figures, ending: Ending) {
+    pub fn end(&self, recording: Recording, figures: Figures, ending: Ending, events: &[u8]) {
+        let events = (!events.is_empty()).then(|| String::from_utf8_lossy(events).into());
         let Recording { message_id, dir } = recording;
         let time = Local::now();
         let attempts = (!figures.failed_tries.is_empty()).then(|| attempts_json(&figures));
@@ -170,15 +193,17 @@ impl Calls {
             Ending::Error(data) => (Kind::Error, Arc::clone(data)),
         };
         let mut memory = self.lock();
-        memory.turn_to(time, dir.as_ref());
+        memory.turn_to(time, dir.as_ref(), &self.files);
         memory.failed_tries_today += figures.failed_tries.len() as u64;
         let calls = match kind {
             Kind::Response => {
-                memory.today.count += 1;
+                memory.count_hour(time, true);
+                memory.today.since += 1;
                 memory.today.last_updated = Some(time);
                 Some(memory.today.clone())
             }
             _ => {
+                memory.count_hour(time, false);
                 memory.errors_today += 1;
                 None
             }
@@ -186,7 +211,9 @@ impl Calls {
         if let Some(call) = memory.recent.iter_mut().rev().find(|call| call.message_id == message_id) {
             call.figures = Some(figures);
             call.ending = Some(ending);
-            memory.text_bytes += data.len();
+            call.events = events;
+            let more = data.len() + call.events.as_ref().map_or(0, |events| events.len());
+            memory.text_bytes += more;
         }
         memory.forget_old();
         // Under the lock, so that the counts reach the file in their order.
@@ -198,12 +225,18 @@ impl Calls {
     /// `GET /debug/stats`.
     pub fn stats_json(&self, snapshot: &Snapshot) -> String {
         let mut memory = self.lock();
-        memory.turn_to(Local::now(), snapshot.settings.cache_dir.as_ref());
+        memory.turn_to(Local::now(), snapshot.settings.cache_dir.as_ref(), &self.files);
+        let (today, errors, failed_tries) =
+            (memory.today.clone(), memory.errors_today, memory.failed_tries_today);
+        let hours = memory.hours.iter().map(|hour| {
+            let begin = quoted(&timestamp(hour.begin));
+            format!(r#"{{"begin": {begin}, "ok": {}, "errors": {}}}"#, hour.ok, hour.errors)
+        });
+        let hours = hours.collect::<Vec<_>>().join(", ");
+        drop(memory); // nobody else waits for the disk
         format!(
-            r#"{{{}, "errors": {}, "failed_tries": {}, "files_not_saved": {}}}"#,
-            memory.today.fields(),
-            memory.errors_today,
-            memory.failed_tries_today,
+            r#"{{{}, "errors": {errors}, "failed_tries": {failed_tries}, "files_not_saved": {}, "hours": [{hours}]}}"#,
+            today.total(DISK_PATIENCE).fields(),
             self.files.not_saved()
         )
     }
@@ -242,6 +275,9 @@ impl Calls {
             }
             None => {}
         }
+        if let Some(events) = &call.events {
+            let _ = write!(json, r#","events":{}"#, quoted(events));
+        }
         json.push('}');
         Some(json)
     }
@@ -253,7 +289,7 @@ impl Calls {
 
 impl Memory {
     /// Begins a new day, or a new folder's count, where one has begun.
-    fn turn_to(&mut self, now: DateTime<Local>, dir: Option<&PathBuf>) {
+    fn turn_to(&mut self, now: DateTime<Local>, dir: Option<&PathBuf>, files: &Files) {
         let date = now.date_naive();
         let new_day = self.today.date != date;
         if new_day {
@@ -265,12 +301,27 @@ impl Memory {
             return;
         }
         // A folder that wasn't looked at before may know of calls of an earlier run.
-        self.today = match dir {
-            Some(dir) => count_on_disk(dir, date),
-            None if new_day => DayCount { date, count: 0, last_updated: None },
-            None => self.today.clone(),
-        };
+        match dir {
+            Some(dir) => self.today = Tally { earlier: files.count(dir, date), ..Tally::new(date) },
+            None if new_day => self.today = Tally::new(date),
+            None => {}
+        }
         self.counted_in = Some(dir.cloned());
+    }
+
+    /// Counts a call that has ended in the hour in which it did.
+    fn count_hour(&mut self, now: DateTime<Local>, ok: bool) {
+        let same_hour = |hour: &&mut Hour| (now - hour.begin).num_minutes() < 60 && now >= hour.begin;
+        if self.hours.back_mut().filter(same_hour).is_none() {
+            let minutes = i64::from(now.minute()) * 60 + i64::from(now.second());
+            self.hours.push_back(Hour { begin: now - TimeDelta::seconds(minutes), ok: 0, errors: 0 });
+            if self.hours.len() > MAX_HOURS {
+                self.hours.pop_front();
+            }
+        }
+        if let Some(hour) = self.hours.back_mut() {
+            if ok { hour.ok += 1 } else { hour.errors += 1 }
+        }
     }
 
     fn forget_old(&mut self) {
@@ -286,6 +337,7 @@ impl Memory {
             self.text_bytes -= call.text_bytes();
             call.request = None;
             call.ending = None;
+            call.events = None;
         }
     }
 }
@@ -295,7 +347,8 @@ impl Call {
         let ending = self.ending.as_ref().map_or(0, |ending| match ending {
             Ending::Response(data) | Ending::Error(data) => data.len(),
         });
-        self.request.as_ref().map_or(0, |r| r.len()) + ending
+        let events = self.events.as_ref().map_or(0, |events| events.len());
+        self.request.as_ref().map_or(0, |r| r.len()) + ending + events
     }
 
     fn push_fields(&self, json: &mut String) {
@@ -308,7 +361,7 @@ impl Call {
             json,
             concat!(
                 r#""message_id":"{}","timestamp":{},"status":{},"asked":{},"model":{},"stream":{},"attempts":{},"#,
-                r#""waited_ms":{},"first_token_ms":{},"total_ms":{},"prompt_tokens":{},"completion_tokens":{},"tries":{}"#
+                r#""waited_ms":{},"first_token_ms":{},"total_ms":{},"prompt_tokens":{},"completion_tokens":{},"error_code":{},"tries":{}"#
             ),
             self.message_id,
             quoted(&timestamp(self.time)),
@@ -322,6 +375,7 @@ impl Call {
             or_null(done.map(|f| ms(f.total))),
             or_null(figures.prompt_tokens.map(|n| n.to_string())),
             or_null(figures.completion_tokens.map(|n| n.to_string())),
+            or_null(figures.error_code.as_deref().map(quoted)),
             attempts_json(figures)
         );
     }

@@ -7,17 +7,19 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Cursor, Read, Write};
 use std::net::SocketAddr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tiny_http::{Method, Request, Response, StatusCode};
 
 use crate::error::ApiError;
+use crate::listen::{CLIENT_TIMEOUT, SEND_TIMEOUT};
+use crate::seat;
 
 /// tiny_http keeps bodies up to this size in memory before it hands a request out; longer ones are still on their way.
 const READ_AHEAD_BYTES: usize = 1024;
 /// tiny_http allocates what is left of an unread body when it lets go of it; a length that nobody has memory for would
 /// end the process.
-const MAX_UNREAD_BYTES: usize = 256 << 20;
+const MAX_UNREAD_BYTES: usize = 1 << 30;
 
 /// A whole response.
 #[derive(Debug, Clone, Default)]
@@ -99,6 +101,8 @@ pub enum BodyError {
     TooLarge,
     /// It ended early, or its chunks are broken.
     Broken,
+    /// Nothing more of it came for [`CLIENT_TIMEOUT`].
+    Stalled,
 }
 
 impl Exchange {
@@ -215,6 +219,9 @@ impl Exchange {
         if body.len() as u64 > limit {
             return Err(BodyError::TooLarge);
         }
+        if read.as_ref().is_err_and(timed_out) {
+            return Err(BodyError::Stalled);
+        }
         let whole = read.is_ok() && (chunked || body.len() == declared.unwrap_or(0));
         self.body = body;
         self.body_was_read = whole;
@@ -304,7 +311,7 @@ impl Stream {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let sent = self.writer.write_all(&self.pending).and_then(|()| self.writer.flush());
+        let sent = send_all(&mut *self.writer, &self.pending);
         self.pending.clear();
         sent
     }
@@ -362,8 +369,36 @@ fn write_whole(writer: &mut dyn Write, reply: &Reply, no_body: bool) -> io::Resu
     if !no_body {
         message.extend_from_slice(&reply.body);
     }
-    writer.write_all(&message)?;
-    writer.flush()
+    send_all(writer, &message)
+}
+
+/// Sends, and lets others have this thread's place among the workers while the client doesn't read.
+fn send_all(writer: &mut dyn Write, mut bytes: &[u8]) -> io::Result<()> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let sent = match bytes.is_empty() {
+            true => writer.flush().map(|()| 0),
+            false => writer.write(bytes),
+        };
+        match sent {
+            Ok(0) if bytes.is_empty() => return Ok(()),
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(sent) => {
+                bytes = &bytes[sent..];
+                waited = Duration::ZERO;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if timed_out(&e) && waited + SEND_TIMEOUT < CLIENT_TIMEOUT => {
+                waited += SEND_TIMEOUT;
+                seat::hand_over();
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+fn timed_out(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// Status line and header fields, without the blank line.

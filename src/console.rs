@@ -13,6 +13,9 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 /// Lines that may wait for a paused console; later ones are counted and left out.
 const QUEUED_LINES: usize = 4096;
 
+/// Between two writes.
+const PAUSE: Duration = Duration::from_millis(5);
+
 enum Message {
     Line(String),
     /// Answered once everything before it is printed.
@@ -55,6 +58,8 @@ fn print(lines: Receiver<Message>) {
         for done in flushed {
             let _ = done.send(());
         }
+        // What is said meanwhile is printed together: many short writes cost more than the calls that they tell of.
+        thread::sleep(PAUSE);
     }
 }
 
@@ -68,6 +73,19 @@ pub fn print_line(line: String) {
 /// Prints one line with the local time before it.
 pub fn say(text: impl std::fmt::Display) {
     print_line(format!("{}  {text}", Local::now().format("%H:%M:%S")));
+}
+
+/// Names the console's window, where that is understood: elsewhere it would be rubbish on the screen.
+pub fn set_title(title: &str) {
+    #[cfg(windows)]
+    if winapi_util::console::Console::stdout()
+        .is_ok_and(|mut console| console.set_virtual_terminal_processing(true).is_ok())
+    {
+        let mut out = std::io::stdout().lock();
+        let _ = write!(out, "\x1b]0;{title}\x07").and_then(|()| out.flush());
+    }
+    #[cfg(not(windows))]
+    let _ = title; // a terminal's title is its shell's
 }
 
 /// Waits until everything said so far is printed, at most a second.

@@ -3,8 +3,8 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ pub struct DebugFile {
     /// JSON of the tries, where there was more than one.
     pub attempts: Option<String>,
     /// The day's count with this call, when it left a RESPONSE.
-    pub calls: Option<DayCount>,
+    pub calls: Option<Tally>,
 }
 
 /// `CALLS_YYYYMMDD.json`.
@@ -82,6 +82,58 @@ impl DayCount {
     }
 }
 
+/// The day's calls: those that the folder knew of when this run first looked, and those since.
+#[derive(Debug, Clone)]
+pub struct Tally {
+    /// The day, in local time.
+    pub date: NaiveDate,
+    /// Calls that left a RESPONSE since then.
+    pub since: u64,
+    /// When the last of them ended.
+    pub last_updated: Option<DateTime<Local>>,
+    /// What was there before.
+    pub earlier: Arc<Earlier>,
+}
+
+impl Tally {
+    /// A day without calls so far.
+    pub fn new(date: NaiveDate) -> Self {
+        let earlier = Earlier::known(DayCount { date, count: 0, last_updated: None });
+        Self { date, since: 0, last_updated: None, earlier }
+    }
+
+    /// All of them. The disk gets `patience` to say what it knew; what it hasn't said by then isn't counted.
+    pub fn total(&self, patience: Duration) -> DayCount {
+        let earlier = self.earlier.wait(patience);
+        let (count, last) = earlier.map_or((0, None), |earlier| (earlier.count, earlier.last_updated));
+        DayCount { date: self.date, count: count + self.since, last_updated: self.last_updated.or(last) }
+    }
+}
+
+/// A day's count that the writer thread reads from a folder, so that a slow disk is nobody else's concern.
+#[derive(Debug, Default)]
+pub struct Earlier {
+    count: Mutex<Option<DayCount>>,
+    read: Condvar,
+}
+
+impl Earlier {
+    fn known(count: DayCount) -> Arc<Self> {
+        Arc::new(Self { count: Mutex::new(Some(count)), read: Condvar::new() })
+    }
+
+    fn set(&self, count: DayCount) {
+        *self.count.lock().unwrap_or_else(PoisonError::into_inner) = Some(count);
+        self.read.notify_all();
+    }
+
+    fn wait(&self, limit: Duration) -> Option<DayCount> {
+        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.read.wait_timeout_while(count, limit, |count| count.is_none());
+        waited.unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+}
+
 /// Local time to the microsecond, as in `2024-02-14T10:30:45.123456`.
 pub fn timestamp(time: DateTime<Local>) -> String {
     time.format("%Y-%m-%dT%H:%M:%S%.6f").to_string()
@@ -89,6 +141,7 @@ pub fn timestamp(time: DateTime<Local>) -> String {
 
 enum Job {
     Save(Box<DebugFile>),
+    Count(PathBuf, NaiveDate, Arc<Earlier>),
     Flush(Sender<()>),
 }
 
@@ -128,6 +181,13 @@ impl Files {
         let _ = self.jobs.send(Job::Save(Box::new(file)));
     }
 
+    /// Has the writer find out what a folder knows of a day, before it writes anything that comes later.
+    pub fn count(&self, dir: &Path, date: NaiveDate) -> Arc<Earlier> {
+        let earlier = Arc::<Earlier>::default();
+        let _ = self.jobs.send(Job::Count(dir.to_owned(), date, Arc::clone(&earlier)));
+        earlier
+    }
+
     /// Files that could not be saved since the start.
     pub fn not_saved(&self) -> u64 {
         self.not_saved.load(Ordering::Relaxed)
@@ -147,13 +207,14 @@ struct Writer {
     /// The last file could not be saved, and that has been said.
     failing: bool,
     /// Counts are written when nothing else is waiting.
-    unsaved_count: Option<(PathBuf, DayCount)>,
+    unsaved_count: Option<(PathBuf, Tally)>,
     /// The day on which old files were last removed.
     cleaned_on: Option<(PathBuf, NaiveDate, u32)>,
 }
 
 impl Writer {
     fn run(&mut self, jobs: &Receiver<Job>) {
+        self.check_folder();
         self.clean();
         loop {
             match jobs.recv_timeout(CLOCK_INTERVAL) {
@@ -164,6 +225,7 @@ impl Writer {
                         self.save_count();
                     }
                 }
+                Ok(Job::Count(dir, date, earlier)) => earlier.set(count_on_disk(&dir, date)),
                 Ok(Job::Flush(done)) => {
                     self.save_count();
                     let _ = done.send(());
@@ -177,11 +239,25 @@ impl Writer {
         }
     }
 
+    /// Says at the start, not at the first call, that nothing can be saved.
+    fn check_folder(&mut self) {
+        let snapshot = self.live.snapshot();
+        if let Some(dir) = &snapshot.settings.cache_dir
+            && let Err(error) = check_writable(dir)
+        {
+            self.failing = true;
+            let dir = dir.display();
+            say(format_args!(
+                "CACHE_DIR: nothing can be saved in {dir}: {error}. Requests go on; choose another folder in .env"
+            ));
+        }
+    }
+
     fn save(&mut self, file: &DebugFile) {
         let written = write_whole(&file.dir, &name(file), &text(file));
         self.report(&file.dir, &written);
         if let Some(count) = &file.calls {
-            let other_day = |(dir, saved): &(PathBuf, DayCount)| saved.date != count.date || *dir != file.dir;
+            let other_day = |(dir, saved): &(PathBuf, Tally)| saved.date != count.date || *dir != file.dir;
             if self.unsaved_count.as_ref().is_some_and(other_day) {
                 self.save_count();
             }
@@ -191,6 +267,7 @@ impl Writer {
 
     fn save_count(&mut self) {
         if let Some((dir, count)) = self.unsaved_count.take() {
+            let count = count.total(Duration::ZERO); // this thread has read it
             let written = write_whole(&dir, &count_name(count.date), &format!("{{{}}}", count.fields()));
             self.report(&dir, &written);
         }
@@ -305,7 +382,7 @@ fn write_whole(dir: &Path, name: &str, text: &str) -> io::Result<()> {
 }
 
 /// Whether files can be saved in `dir`, found out by saving one.
-pub fn check_writable(dir: &Path) -> io::Result<()> {
+fn check_writable(dir: &Path) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     let probe = dir.join(format!("{UNFINISHED_PREFIX}probe-{}.tmp", std::process::id()));
     fs::write(&probe, "")?;
@@ -314,7 +391,7 @@ pub fn check_writable(dir: &Path) -> io::Result<()> {
 
 /// The day's count as the files have it. A crash may have come between a RESPONSE and the count, and somebody may have
 /// removed RESPONSEs: the larger number is right.
-pub fn count_on_disk(dir: &Path, date: NaiveDate) -> DayCount {
+fn count_on_disk(dir: &Path, date: NaiveDate) -> DayCount {
     let none = DayCount { date, count: 0, last_updated: None };
     let saved = fs::read_to_string(dir.join(count_name(date))).ok();
     let saved =

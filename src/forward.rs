@@ -11,7 +11,7 @@ use chrono::{DateTime, Local};
 use serde_json::value::RawValue;
 use ureq::http::HeaderValue;
 
-use crate::calls::{Ending, FailedTry, Figures, Recording};
+use crate::calls::{Ending, FailedTry, Figures, MAX_EVENTS_BYTES, Recording};
 use crate::client::{Exchange, Reply, Stream};
 use crate::completion::{self, Assembly, Facts};
 use crate::console::say;
@@ -26,14 +26,20 @@ use crate::proxy::Proxy;
 use crate::sse::{Events, Found, Prelude};
 use crate::upstream::{ATTRIBUTION, Call, CallError, Dialling, Failure, Trouble};
 
-/// What is read of the upstream at a time.
+/// What is read of a plain answer at a time.
 const READ_BYTES: usize = 16 * 1024;
+/// What is read of a stream at first, and once it has turned out to be a fast one.
+const STREAM_READ_BYTES: usize = 2 * 1024;
+const FAST_STREAM_READ_BYTES: usize = 64 * 1024;
 /// A plain answer up to this size is looked at before anything of it goes to the client; longer ones can't be errors.
 const MAX_HELD_BYTES: usize = 8 << 20;
 /// What debug mode keeps of an answer that is too long to be held.
 const MAX_RECORDED_BYTES: usize = 8 << 20;
 /// `x-proxy-model` is cut to this length.
 const MAX_HEADER_CHARS: usize = 200;
+
+/// Longer values of the client's attribution headers are no attribution.
+const MAX_ATTRIBUTION_BYTES: usize = 1024;
 
 /// Headers of the upstream that the client gets.
 const RETURNED: [&str; 4] = ["content-type", "retry-after", "x-generation-id", "x-request-id"];
@@ -58,6 +64,8 @@ pub struct Relay {
     /// Calls made so far, but for those that the account's limit rejected.
     calls_made: u32,
     last_words: LastWords,
+    /// What the panel shows of a stream.
+    events: Vec<u8>,
 }
 
 /// What is still to be sent when everything else is done: whoever has the end of an answer finds it recorded.
@@ -124,7 +132,8 @@ impl Relay {
             }
         };
         let attribution = ATTRIBUTION.iter().filter_map(|name| {
-            let value = HeaderValue::from_str(exchange.header(name)?).ok()?;
+            let value = exchange.header(name).filter(|value| value.len() <= MAX_ATTRIBUTION_BYTES)?;
+            let value = HeaderValue::from_str(value).ok()?;
             Some((*name, value))
         });
         let recording = proxy.calls.begin(&snapshot, request.as_written());
@@ -146,6 +155,7 @@ impl Relay {
             order: proxy.next_order(),
             calls_made: 0,
             last_words: LastWords::Nothing,
+            events: Vec::new(),
         })
     }
 
@@ -414,7 +424,7 @@ impl Relay {
     /// Server-sent events: comments at once, the first event when it is known to be no error, then every byte as it
     /// comes.
     fn relay_stream(&mut self, mut call: Call, model: &str) -> Result<Served, FailedAttempt> {
-        let mut buffer = vec![0; READ_BYTES];
+        let mut buffer = vec![0; STREAM_READ_BYTES];
         let mut prelude = Prelude::default();
         let mut pass = Vec::new();
         let first = loop {
@@ -450,6 +460,7 @@ impl Relay {
 
         // From here on this answer is the client's.
         let mut assembly = self.recording.as_ref().map(|_| Assembly::default());
+        self.events.clear();
         let mut facts = Facts::default();
         let mut events = Events::default();
         let mut piece: &[u8] = &held;
@@ -457,6 +468,10 @@ impl Relay {
         let ending = loop {
             if self.send(piece, &call, model).is_err() {
                 return Ok(Served::ClientLeft(finish_assembly(assembly)));
+            }
+            if assembly.is_some() {
+                let room = MAX_EVENTS_BYTES - self.events.len();
+                self.events.extend_from_slice(&piece[..piece.len().min(room)]);
             }
             events.feed(piece, |data| {
                 facts.add_event(data);
@@ -466,6 +481,9 @@ impl Relay {
             });
             if self.figures.first_token.is_none() && facts.content {
                 self.figures.first_token = Some(self.began.elapsed());
+            }
+            if piece.len() == buffer.len() && buffer.len() < FAST_STREAM_READ_BYTES {
+                buffer.resize(buffer.len() * 2, 0);
             }
             read = call.read(&mut buffer);
             match read {
@@ -674,16 +692,18 @@ impl Relay {
             }
             Served::BrokenOff { error, status, partial } => {
                 self.figures.status = status;
+                self.figures.error_code = error_code(&error);
                 error_data(&error, status, partial)
             }
             Served::ClientLeft(partial) => {
                 self.figures.status = CLIENT_CLOSED_STATUS;
+                self.figures.error_code = Some("client_closed".into());
                 error_data(left, CLIENT_CLOSED_STATUS, partial)
             }
         };
         say(call_line(&self.figures));
         if let Some(recording) = self.recording.take() {
-            proxy.calls.end(recording, self.figures, ending);
+            proxy.calls.end(recording, self.figures, ending, &self.events);
         }
         // A client that leaves now has left; there is nobody to tell.
         match (self.client, self.last_words) {
@@ -826,6 +846,13 @@ fn error_object(body: &str, status: u16) -> String {
 fn error_message(body: &str) -> Option<String> {
     let fields = json::fields(body).ok()?;
     Some(message_of(json::field(&fields, "error")?.value))
+}
+
+/// An error's `code`, a word or a number.
+fn error_code(error: &str) -> Option<String> {
+    let fields = json::fields(error).ok()?;
+    let code = json::field(&fields, "code").filter(|field| field.value != "null")?.value;
+    Some(json::string(code).map_or_else(|| code.to_owned(), Into::into))
 }
 
 /// What an error object says, on one line.

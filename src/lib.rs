@@ -10,6 +10,7 @@
 
 pub mod access;
 pub mod args;
+pub mod buffers;
 pub mod calls;
 pub mod client;
 pub mod completion;
@@ -22,16 +23,20 @@ pub mod forward;
 pub mod free_models;
 pub mod gate;
 pub mod json;
+pub mod language;
 pub mod life;
 pub mod listen;
 pub mod live;
+pub mod memory;
 pub mod models;
 pub mod offline;
 pub mod panel;
 pub mod patience;
 pub mod presence;
 pub mod proxy;
+pub mod queue;
 pub mod quota;
+pub mod seat;
 pub mod server;
 pub mod settings;
 pub mod sse;

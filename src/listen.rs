@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
@@ -12,21 +12,28 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tiny_http::{Request, Server};
 
+use crate::language::either;
 use crate::settings::Listen;
 
 /// Connections that may wait to be accepted; std's 128 makes some of a burst of 500 wait for a second.
 const BACKLOG: i32 = 4096;
 /// A client that takes nothing of its answer for this long has stopped reading: it is let go.
-const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a send waits at a time. Windows can't go on with a socket whose send timed out.
+pub const SEND_TIMEOUT: Duration = if cfg!(windows) { CLIENT_TIMEOUT } else { Duration::from_secs(1) };
 /// Clients that vanished without a word are noticed after about twice this.
 const KEEPALIVE: Duration = Duration::from_secs(60);
-/// How often the thread pool is looked after when nothing new is seen, and how when something is.
+/// How often the thread pool is looked after when nothing new is seen.
 const NUDGE_WHEN_IDLE: Duration = Duration::from_secs(1);
-const NUDGE_ROUNDS: usize = 4;
-const NUDGES_A_ROUND: usize = 4;
+/// Nudges of the first round after a new client was seen; twice as many in each round that shows more new clients.
+const FIRST_NUDGES: usize = 2;
+const MOST_NUDGES: usize = 64;
+/// After a round that shows nobody new, one more after this is the last.
 const NUDGE_INTERVAL: Duration = Duration::from_millis(8);
 const NUDGE_HELD: Duration = Duration::from_millis(2);
 const NUDGE_SLOTS: usize = 4096;
+/// How often the accept loop looks for another request before it sleeps.
+const LOOKS: usize = 4;
 /// Descriptors that must be free before accepting goes on after it failed.
 const SPARE_DESCRIPTORS: usize = 8;
 /// How often is looked whether they are.
@@ -47,11 +54,13 @@ impl fmt::Display for ListenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Taken(address) => {
-                write!(
-                    f,
-                    "port {} is taken by another program. Choose another with PORT in .env or --port",
-                    address.port()
-                )?;
+                let port = address.port();
+                f.write_str(&either(
+                    format!(
+                        "port {port} is taken by another program. Choose another with PORT in .env or --port"
+                    ),
+                    format!("端口 {port} 已被其他程序占用。请在 .env 中用 PORT 或用 --port 选择另一个"),
+                ))?;
                 if cfg!(target_os = "macos") && address.port() == 5000 {
                     f.write_str(
                         " (on macOS it is AirPlay Receiver's: System Settings, General, AirDrop & Handoff)",
@@ -119,9 +128,10 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     #[cfg(not(windows))]
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
-    // Accepted sockets inherit these on Linux; tiny_http gives no other way to set them. (Not a receive timeout:
-    // `accept` itself would time out.)
+    // Accepted sockets inherit these; tiny_http gives no other way to set them. A receive timeout also ends `accept`
+    // when nobody comes for so long, and tiny_http's server with it: `Nudge` comes every second.
     let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_read_timeout(Some(CLIENT_TIMEOUT));
     let _ = socket.set_write_timeout(Some(SEND_TIMEOUT));
     let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
     socket.listen(BACKLOG)?;
@@ -142,27 +152,32 @@ struct Nudge {
 
 impl Nudge {
     fn start(listener: &TcpListener) -> io::Result<Self> {
-        let mut address = listener.local_addr()?;
-        if address.ip().is_unspecified() {
-            address.set_ip(match address {
-                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-            });
-        }
+        let address = own_address(listener)?;
         let (wake, woken) = bounded(1);
         let nudging = move || {
             loop {
                 match woken.recv_timeout(NUDGE_WHEN_IDLE) {
-                    Ok(()) => (0..NUDGE_ROUNDS).for_each(|_| {
-                        nudge(address, NUDGES_A_ROUND);
-                        thread::sleep(NUDGE_INTERVAL);
-                    }),
+                    Ok(()) => {
+                        let (mut count, mut last) = (FIRST_NUDGES, false);
+                        loop {
+                            nudge(address, count);
+                            match (woken.try_recv(), last) {
+                                (Ok(()), _) => (count, last) = ((count * 2).min(MOST_NUDGES), false),
+                                (Err(_), true) => break,
+                                (Err(_), false) => {
+                                    last = true;
+                                    thread::sleep(NUDGE_INTERVAL);
+                                }
+                            }
+                        }
+                    }
                     Err(RecvTimeoutError::Timeout) => nudge(address, 1),
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
         };
         thread::Builder::new().name("nudge".into()).spawn(nudging)?;
+        NUDGES.lock().unwrap_or_else(PoisonError::into_inner).push(wake.clone());
         let clients = std::iter::repeat_with(AtomicU32::default).take(NUDGE_SLOTS).collect();
         Ok(Self { clients, wake })
     }
@@ -190,13 +205,29 @@ fn nudge(address: SocketAddr, count: usize) {
     drop(streams);
 }
 
+/// Where nudges are asked for, one for each listener.
+static NUDGES: Mutex<Vec<Sender<()>>> = Mutex::new(Vec::new());
+
+/// Of a thread that died of a connection, others may be left without one.
+///
+/// To be called by the panic hook.
+pub fn pool_lost_a_thread() {
+    for wake in NUDGES.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        let _ = wake.try_send(());
+    }
+}
+
+/// How often [`check_servers`] was called.
+static PANICS: AtomicUsize = AtomicUsize::new(0);
+
 /// Servers whose accept thread may need a successor.
 static SERVERS: Mutex<Vec<Weak<Server>>> = Mutex::new(Vec::new());
 
 /// Wakes the accept loops: tiny_http's own thread may have died of a panic, which leaves no message for them.
 ///
-/// To be called by the panic hook for panics of threads that aren't ours.
+/// To be called by the panic hook for the other panics of threads that aren't ours.
 pub fn check_servers() {
+    PANICS.fetch_add(1, Ordering::SeqCst);
     let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
     servers.retain(|server| server.upgrade().inspect(|server| server.unblock()).is_some());
 }
@@ -214,6 +245,7 @@ pub fn serve(listener: TcpListener, dispatch: Arc<dyn Fn(Request) + Send + Sync>
     let accept = move || {
         loop {
             wait_for_descriptors(&listener);
+            let panics = PANICS.load(Ordering::SeqCst);
             let server = listener.try_clone().map(|listener| Server::from_listener(listener, None));
             let Ok(Ok(server)) = server else {
                 thread::sleep(RECOVERY_INTERVAL);
@@ -221,7 +253,9 @@ pub fn serve(listener: TcpListener, dispatch: Arc<dyn Fn(Request) + Send + Sync>
             };
             let server = Arc::new(server);
             SERVERS.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&server));
-            while let Ok(request) = server.recv() {
+            // It may have died before `check_servers` knew of it. Which one died, nobody tells: one server too many does
+            // no harm, one too few is the end.
+            while let Some(request) = next_request(&server, panics) {
                 dispatch(request);
             }
             let dispatch = Arc::clone(&dispatch);
@@ -237,6 +271,35 @@ pub fn serve(listener: TcpListener, dispatch: Arc<dyn Fn(Request) + Send + Sync>
         }
     };
     thread::Builder::new().name("accept".into()).spawn(accept).map(drop)
+}
+
+/// Where we reach our own listener.
+fn own_address(listener: &TcpListener) -> io::Result<SocketAddr> {
+    let mut address = listener.local_addr()?;
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    Ok(address)
+}
+
+/// Looks a few times before it sleeps: under load the next request is there by then, and a wake-up is saved. `None` when
+/// the server may have stopped accepting.
+fn next_request(server: &Server, panics: usize) -> Option<Request> {
+    for _ in 0..LOOKS {
+        match server.try_recv() {
+            Ok(Some(request)) => return Some(request),
+            Ok(None) => thread::yield_now(),
+            Err(_) => return None,
+        }
+    }
+    // `try_recv` swallows what `unblock` sends.
+    match PANICS.load(Ordering::SeqCst) == panics {
+        true => server.recv().ok(),
+        false => None,
+    }
 }
 
 fn wait_for_descriptors(listener: &TcpListener) {

@@ -2,7 +2,7 @@
 //! hands out is what the file says now, whether or not the system reports file events.
 //!
 //! Two `stat`s a request decide: while `.env` has the stamp (times, size, identity) that it had when it was read,
-//! nothing has changed. A stamp is believed only once it has been seen for [`STAMP_GRANULARITY`], because two writes
+//! nothing has changed. A stamp is believed only once it has been seen for [`Stamp::granularity`], because two writes
 //! within one tick of the file system's clock (2 s on FAT) can bear the same; until then the bytes are compared, as
 //! git does with an index entry that is as young as the index itself.
 
@@ -23,7 +23,9 @@ use crate::upstream::Upstream;
 pub const DEBUG_FILE: &str = "DEBUG_MODE.txt";
 
 /// The coarsest clock of a file system (FAT: 2 s), with some margin.
-const STAMP_GRANULARITY: Duration = Duration::from_millis(2500);
+const COARSE_STAMP: Duration = Duration::from_millis(2500);
+/// One that has finer times than FAT and exFAT (10 ms) goes by the kernel's clock tick: 10 ms at most.
+const FINE_STAMP: Duration = Duration::from_millis(100);
 /// How long a file that was found missing or empty may be an editor in the middle of saving.
 const EMPTY_GRACE: Duration = Duration::from_secs(2);
 /// A file that looks half-written must have stayed the same for this long...
@@ -73,6 +75,16 @@ struct Stamp {
 }
 
 impl Stamp {
+    /// Two writes within this time may bear the same stamp.
+    fn granularity(&self) -> Duration {
+        const EXFAT_NS: u32 = 10_000_000;
+        let modified = self.modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+        match modified.is_some_and(|time| time.subsec_nanos() % EXFAT_NS != 0) {
+            true => FINE_STAMP,
+            false => COARSE_STAMP,
+        }
+    }
+
     fn of(file: &Metadata) -> Self {
         #[cfg(unix)]
         let identity = {
@@ -270,10 +282,13 @@ impl Seen {
         if stamp != self.stamp {
             return false;
         }
-        if self.believed.load(Ordering::Relaxed) || stamp.is_none() {
+        let Some(granularity) = stamp.as_ref().map(Stamp::granularity) else {
+            return true;
+        };
+        if self.believed.load(Ordering::Relaxed) {
             return true;
         }
-        let old_enough = self.first_seen.is_some_and(|since| since.elapsed() > STAMP_GRANULARITY);
+        let old_enough = self.first_seen.is_some_and(|since| since.elapsed() > granularity);
         let (bytes, stamp_after) = read_file(path);
         let same = bytes == self.bytes.0 && stamp_after == self.stamp;
         if same && old_enough {

@@ -5,16 +5,19 @@
 use std::process::ExitCode;
 
 use local_api_proxy::args::{self, Command};
-use local_api_proxy::start;
+use local_api_proxy::{memory, start};
 
 fn main() -> ExitCode {
     match args::parse(std::env::args_os().skip(1)) {
         Ok(Command::Help) => start::print(args::HELP),
-        Ok(Command::Version) => start::print(concat!("local-api-proxy ", env!("CARGO_PKG_VERSION"), "\n")),
-        Ok(Command::Run(args)) => match start::start(args) {
-            Ok(running) => running.until_stopped(),
-            Err(reason) => start::fail(&reason),
-        },
+        Ok(Command::Version) => start::print(concat!("local-api-proxy ", env!("VERSION"), "\n")),
+        Ok(Command::Run(args)) => {
+            memory::give_large_blocks_back();
+            match start::start(args) {
+                Ok(running) => running.until_stopped(),
+                Err(reason) => start::fail(&reason),
+            }
+        }
         Err(mistake) => start::fail(&format!("{mistake}. See local-api-proxy --help.")),
     }
 }

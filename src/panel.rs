@@ -106,10 +106,11 @@ fn state_json(proxy: &Proxy, snapshot: &Arc<Snapshot>) -> String {
         format!(r#"{{"limit":{},"remaining":{},"used":{}}}"#, quota.limit, quota.remaining, quota.used)
     });
     format!(
-        r#"{{"model":{},"key":{},"test_mode":{},"limit_until":{limit},"waiting":{},"quota":{quota}}}"#,
+        r#"{{"model":{},"key":{},"test_mode":{},"saving":{},"limit_until":{limit},"waiting":{},"quota":{quota}}}"#,
         quoted(&settings.model),
         settings.key.is_some(),
         settings.test_mode,
+        settings.cache_dir.is_some(),
         proxy.gate.waiting()
     )
 }

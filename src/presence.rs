@@ -9,12 +9,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::life::{Cut, Life};
 
 /// How often is looked while somebody waits.
 const INTERVAL: Duration = Duration::from_millis(250);
+
+/// Many connections make for a long table: the thread rests this many times as long as a look took.
+const REST: u32 = 100;
+/// For how long a look at the table is good enough for more than one client.
+const GOOD_FOR: Duration = Duration::from_millis(100);
 
 /// Starts the thread that cuts off what nobody waits for any more.
 pub fn start(life: Arc<Life>, port: u16) -> io::Result<()> {
@@ -24,8 +29,10 @@ pub fn start(life: Arc<Life>, port: u16) -> io::Result<()> {
     let look = move || {
         let mut waited_before = HashSet::new();
         let mut missing_before = HashSet::new();
+        let mut pause = INTERVAL;
         loop {
-            thread::sleep(INTERVAL);
+            thread::sleep(pause);
+            let began = Instant::now();
             let clients = life.clients();
             // Most calls end between two looks; only those seen twice are worth a look at the table.
             let waiting = clients.iter().map(|(peer, _)| *peer).collect::<HashSet<_>>();
@@ -42,17 +49,37 @@ pub fn start(life: Arc<Life>, port: u16) -> io::Result<()> {
             }
             waited_before = waiting;
             missing_before = missing;
+            pause = INTERVAL.max(began.elapsed() * REST);
         }
     };
     thread::Builder::new().name("presence".into()).spawn(look).map(drop)
 }
 
-/// Whether a client has closed its connection, as far as the system tells.
-pub fn has_left(peer: SocketAddr, port: u16) -> bool {
-    let state = || Table::read(port).map_or(State::Present, |table| table.state(peer));
-    match state() {
-        State::Missing => state() != State::Present,
-        state => state == State::Left,
+/// Answers for many clients in a row, with one look at the table.
+#[derive(Debug)]
+pub struct Leavers {
+    port: u16,
+    seen: Option<(Instant, Table)>,
+}
+
+impl Leavers {
+    /// Of clients of this port.
+    pub fn new(port: u16) -> Self {
+        Self { port, seen: None }
+    }
+
+    /// Whether a client has closed its connection, as far as the system tells.
+    pub fn has_left(&mut self, peer: SocketAddr) -> bool {
+        let fresh = self.seen.take().filter(|(when, _)| when.elapsed() < GOOD_FOR);
+        let Some((when, table)) = fresh.or_else(|| Some((Instant::now(), Table::read(self.port)?))) else {
+            return false;
+        };
+        let state = table.state(peer);
+        self.seen = Some((when, table));
+        match state {
+            State::Missing => Table::read(self.port).is_some_and(|table| table.state(peer) != State::Present),
+            state => state == State::Left,
+        }
     }
 }
 
@@ -126,9 +153,10 @@ mod tests {
             let port = listener.local_addr().unwrap().port();
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (_server, peer) = listener.accept().unwrap();
-            assert!(!has_left(peer, port));
+            let mut leavers = Leavers::new(port);
+            assert!(!leavers.has_left(peer));
             client.shutdown(Shutdown::Write).unwrap();
-            while !has_left(peer, port) {
+            while !leavers.has_left(peer) {
                 thread::yield_now();
             }
         }

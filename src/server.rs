@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
 use tiny_http::Method;
 
 use crate::access;
@@ -18,18 +17,25 @@ use crate::error::ApiError;
 use crate::forward::Relay;
 use crate::gate::{Next, Pass};
 use crate::life::UnderWay;
-use crate::listen;
+use crate::listen::{self, CLIENT_TIMEOUT};
 use crate::panel;
 use crate::presence;
 use crate::proxy::Proxy;
+use crate::queue::{Place, Queue};
+use crate::seat;
 use crate::settings::Settings;
 
 /// Stack of a worker: TLS handshakes and JSON need a fraction of it, and only what is used takes memory.
 const WORKER_STACK_BYTES: usize = 512 * 1024;
 /// Uploads that may be read, and small answers that may be written, at once.
 const MAX_CREW: usize = 1024;
+/// Workers that may wait for clients that have stopped reading, beside as many others.
+const MAX_STAND_INS: usize = 512;
 /// How often the gate's thread looks at the settings and the clients of those who wait.
 const GATE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Nobody gives up sooner than this.
+const LEAVES_WITHIN: Duration = Duration::from_millis(100);
 
 /// What a worker does next.
 enum Work {
@@ -42,7 +48,11 @@ enum Work {
 struct Dispatcher {
     proxy: Arc<Proxy>,
     crew: Crew,
-    work: Sender<Work>,
+    work: Queue<Work>,
+    /// `WORKERS`.
+    workers: usize,
+    /// Workers more than that, in the places of others that wait for their clients.
+    stand_ins: AtomicUsize,
     /// Requests that run or wait for a worker.
     admitted: AtomicUsize,
     /// `WORKERS` + `QUEUE`.
@@ -52,18 +62,17 @@ struct Dispatcher {
 /// Starts all threads that serve these sockets.
 pub fn start(proxy: &Arc<Proxy>, listeners: Vec<TcpListener>) -> io::Result<()> {
     let listen = proxy.live.snapshot().settings.listen.clone();
-    let (work, jobs) = unbounded();
     let dispatcher = Arc::new(Dispatcher {
         proxy: Arc::clone(proxy),
         crew: Crew::new("crew", MAX_CREW),
-        work,
+        work: Queue::default(),
+        workers: listen.workers,
+        stand_ins: AtomicUsize::new(0),
         admitted: AtomicUsize::new(0),
         capacity: listen.workers + listen.queue,
     });
     for number in 1..=listen.workers {
-        let (dispatcher, jobs) = (Arc::clone(&dispatcher), jobs.clone());
-        let worker = thread::Builder::new().name(format!("worker-{number}")).stack_size(WORKER_STACK_BYTES);
-        worker.spawn(move || dispatcher.work(&jobs))?;
+        dispatcher.start_worker(number)?;
     }
     let port = listen::port(&listeners);
     presence::start(Arc::clone(&proxy.life), port)?;
@@ -103,7 +112,7 @@ impl Dispatcher {
             return self.crew.take(move || answer_here(&proxy, exchange));
         } else if self.admitted.fetch_add(1, Ordering::SeqCst) < self.capacity {
             let under_way = self.proxy.life.begin(exchange.peer);
-            let _ = self.work.send(Work::New(Box::new(exchange), under_way));
+            self.work.push(Work::New(Box::new(exchange), under_way));
             return;
         } else {
             self.admitted.fetch_sub(1, Ordering::SeqCst);
@@ -127,6 +136,14 @@ impl Dispatcher {
                     );
                     ApiError::new(413, "body_too_large", message)
                 }
+                Err(BodyError::Stalled) => ApiError::new(
+                    408,
+                    "request_timeout",
+                    format!(
+                        "Nothing more of the request came for {} s. Send it again.",
+                        CLIENT_TIMEOUT.as_secs()
+                    ),
+                ),
                 Err(BodyError::Broken) => ApiError::new(
                     400,
                     "invalid_json",
@@ -138,13 +155,37 @@ impl Dispatcher {
         false
     }
 
-    fn work(&self, jobs: &Receiver<Work>) {
-        while let Ok(job) = jobs.recv() {
+    fn start_worker(self: &Arc<Self>, number: usize) -> io::Result<()> {
+        let dispatcher = Arc::clone(self);
+        let worker = thread::Builder::new().name(format!("worker-{number}")).stack_size(WORKER_STACK_BYTES);
+        worker.spawn(move || dispatcher.work()).map(drop)
+    }
+
+    /// Has another thread take a worker's place while it waits for its client.
+    fn stand_in(self: &Arc<Self>) -> bool {
+        let number = self.stand_ins.fetch_add(1, Ordering::SeqCst);
+        if number >= MAX_STAND_INS || self.start_worker(self.workers + number + 1).is_err() {
+            self.stand_ins.fetch_sub(1, Ordering::SeqCst);
+            return false;
+        }
+        self.admitted.fetch_sub(1, Ordering::SeqCst);
+        true
+    }
+
+    fn work(self: &Arc<Self>) {
+        let dispatcher = Arc::clone(self);
+        seat::take(move || dispatcher.stand_in());
+        let place = Place::mine();
+        while let Some(job) = self.work.next(&place, None) {
             // A panic is that request's 500, which it sends when it is dropped.
             let _ = catch_unwind(AssertUnwindSafe(|| match job {
                 Work::New(exchange, under_way) => forward(&self.proxy, *exchange, under_way),
                 Work::Resumed(relay, pass, waited) => relay.resume(&self.proxy, pass, waited),
             }));
+            if seat::was_handed_over() {
+                self.stand_ins.fetch_sub(1, Ordering::SeqCst);
+                return; // its place is taken
+            }
             self.admitted.fetch_sub(1, Ordering::SeqCst);
         }
     }
@@ -156,18 +197,19 @@ impl Dispatcher {
             let settings = &proxy.live.snapshot().settings;
             (settings.max_wait, settings.key.clone())
         };
+        let mut leavers = presence::Leavers::new(port);
         loop {
             match proxy.gate.next(GATE_INTERVAL, rules) {
                 Some(Next::Go(relay, pass, waited)) => {
-                    let gone =
-                        relay.is_cut_off() || relay.peer().is_some_and(|peer| presence::has_left(peer, port));
+                    let gone = relay.is_cut_off()
+                        || waited > LEAVES_WITHIN && relay.peer().is_some_and(|peer| leavers.has_left(peer));
                     if gone {
                         drop(pass); // its leave goes to the next one
                         self.abandon(relay);
                         continue;
                     }
                     self.admitted.fetch_add(1, Ordering::SeqCst);
-                    let _ = self.work.send(Work::Resumed(Box::new(relay), pass, waited));
+                    self.work.push(Work::Resumed(Box::new(relay), pass, waited));
                 }
                 Some(Next::TooLate(relay, limit, waited)) => {
                     let proxy = Arc::clone(proxy);
@@ -237,6 +279,9 @@ fn answer_here(proxy: &Proxy, mut exchange: Exchange) {
 
 /// Everything that does, on a worker.
 fn forward(proxy: &Proxy, mut exchange: Exchange, under_way: UnderWay) {
+    // So that the tests can see what becomes of one; not in the release build.
+    #[cfg(debug_assertions)]
+    assert!(exchange.header("x-test-panic").is_none(), "asked for by a test");
     let snapshot = proxy.live.snapshot();
     if let Err(error) = check(&mut exchange, &snapshot.settings) {
         return exchange.reply(Reply::from(&error));

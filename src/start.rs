@@ -15,7 +15,8 @@ use crate::args::Args;
 use crate::calls::Calls;
 use crate::console::{self, print_line, say};
 use crate::env_file;
-use crate::files::{self, Files};
+use crate::files::Files;
+use crate::language::{either, is_chinese};
 use crate::listen::{self, ListenError};
 use crate::live::{Live, Snapshot};
 use crate::panel;
@@ -55,9 +56,9 @@ pub fn start(args: Args) -> Result<Running, String> {
         ));
     }
     let listeners = listen::bind(listen).map_err(|error| explain(&error))?;
+    greet(&live, &snapshot, &listeners);
     let files = Files::start(Arc::clone(&live)).map_err(no_thread)?;
     let proxy = Arc::new(Proxy::new(Arc::clone(&live), Calls::new(files)));
-    greet(&live, &snapshot, &listeners);
     server::start(&proxy, listeners).map_err(no_thread)?;
     watcher::start(live).map_err(no_thread)?;
     Ok(Running { proxy, signals })
@@ -71,7 +72,10 @@ impl Running {
     /// Serves until the first signal, then ends in order; a second signal ends it at once.
     pub fn until_stopped(self) -> ExitCode {
         let _ = self.signals.recv();
-        say("stopping: requests under way get 10 s to finish (Ctrl+C again to stop at once)");
+        say(either(
+            "stopping: requests under way get 10 s to finish (Ctrl+C again to stop at once)",
+            "正在停止：进行中的请求还有 10 秒（再按一次 Ctrl+C 立即停止）",
+        ));
         self.proxy.life.stop();
         let signals = self.signals;
         let _ = thread::Builder::new().name("stop".into()).spawn(move || {
@@ -83,7 +87,7 @@ impl Running {
         if !self.proxy.calls.files().flush(FLUSH_LIMIT) {
             say("some debug files could not be saved: the disk didn't answer");
         }
-        say("stopped");
+        say(either("stopped", "已停止"));
         console::flush();
         ExitCode::SUCCESS
     }
@@ -124,6 +128,10 @@ fn tell_of_panics() {
             Some(name) => {
                 say(format_args!("internal error in {name} at {place}; other requests are not affected"))
             }
+            // Of a connection that was reset before its request was read: one thread of the pool less.
+            None if panic.location().is_some_and(|at| at.file().ends_with("client.rs")) => {
+                listen::pool_lost_a_thread();
+            }
             None => listen::check_servers(),
         }
     }));
@@ -137,39 +145,62 @@ fn greet(live: &Live, snapshot: &Snapshot, listeners: &[TcpListener]) {
         host if host.contains(':') => format!("[{host}]"),
         host => host.to_owned(),
     };
-    let line = |name: &str, value: String| print_line(format!("  {name:<9}{value}"));
+    let url = format!("http://{host}:{port}");
+    console::set_title(&format!("local-api-proxy {url}/v1"));
+    // A Chinese character takes two columns.
+    let line = |english: &str, chinese: &str, value: String| match is_chinese() {
+        true => print_line(format!("  {chinese}  {value}")),
+        false => print_line(format!("  {english:<9}{value}")),
+    };
     print_line(format!("local-api-proxy {}", env!("CARGO_PKG_VERSION")));
-    line("address", format!("http://{host}:{port}/v1"));
-    line("model", settings.model.clone());
+    line("address", "地址", format!("{url}/v1"));
+    line("model", "模型", settings.model.clone());
     line(
         "key",
+        "密钥",
         match (&settings.key, settings.test_mode) {
-            (_, true) => "none needed: the built-in test model answers (TEST_MODE)".into(),
+            (_, true) => either(
+                "none needed: the built-in test model answers (TEST_MODE)",
+                "不需要：由内置的测试模型回答（TEST_MODE）",
+            )
+            .into(),
             (Some(key), _) => key.masked(),
-            (None, _) => format!(
-                "MISSING: put OPENROUTER_API_KEY=sk-or-v1-... into {} (free keys: https://openrouter.ai/keys)",
-                live.home().join(env_file::NAME).display()
-            ),
+            (None, _) => {
+                let file = live.home().join(env_file::NAME);
+                let file = file.display();
+                either(
+                    format!(
+                        "MISSING: put OPENROUTER_API_KEY=sk-or-v1-... into {file} (free keys: https://openrouter.ai/keys)"
+                    ),
+                    format!(
+                        "缺少：请在 {file} 中写入 OPENROUTER_API_KEY=sk-or-v1-...（免费申请：https://openrouter.ai/keys）"
+                    ),
+                )
+            }
         },
     );
     line(
         "debug",
+        "调试",
         match (snapshot.debug, &settings.cache_dir) {
-            (false, _) => "off (create an empty file DEBUG_MODE.txt to switch it on)".into(),
-            (true, None) => "on; no files are saved (CACHE_DIR is not set)".into(),
-            (true, Some(dir)) => format!("on, files in {}", dir.display()),
+            (false, _) => either(
+                "off (create an empty file DEBUG_MODE.txt to switch it on)",
+                "关闭（创建空文件 DEBUG_MODE.txt 即可打开）",
+            )
+            .into(),
+            (true, None) => either(
+                "on; no files are saved (CACHE_DIR is not set)",
+                "打开；不保存文件（没有设置 CACHE_DIR）",
+            )
+            .into(),
+            (true, Some(dir)) => {
+                let dir = dir.display();
+                either(format!("on, files in {dir}"), format!("打开，文件保存在 {dir}"))
+            }
         },
     );
     if snapshot.debug {
-        line("panel", format!("http://{host}:{port}/debug"));
-    }
-    if let Some(dir) = &settings.cache_dir
-        && let Err(error) = files::check_writable(dir)
-    {
-        say(format_args!(
-            "CACHE_DIR: nothing can be saved in {}: {error}. Choose another folder in .env",
-            dir.display()
-        ));
+        line("panel", "面板", format!("{url}/debug"));
     }
 }
 
@@ -179,9 +210,14 @@ fn explain(error: &ListenError) -> String {
         && runs_there(*address)
     {
         let port = address.port();
-        return format!(
-            "local-api-proxy is already running at http://localhost:{port}/v1. Use that one, or stop it first; to run a \
-             second one, give it another PORT."
+        return either(
+            format!(
+                "local-api-proxy is already running at http://localhost:{port}/v1. Use that one, or stop it first; to \
+                 run a second one, give it another PORT."
+            ),
+            format!(
+                "local-api-proxy 已经在 http://localhost:{port}/v1 运行。请直接使用它，或先停止它；要再运行一个，请设置另一个 PORT。"
+            ),
         );
     }
     error.to_string()

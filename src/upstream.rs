@@ -11,9 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use flate2::read::GzDecoder;
 use rustls::{ClientConfig, RootCertStore};
 use ureq::http::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap,
+    HeaderName, HeaderValue,
 };
 use ureq::http::{Method, Request, Response, Uri};
 use ureq::{Agent, BodyReader, Timeout};
@@ -29,8 +31,6 @@ const MAX_IDLE_AGE: Duration = Duration::from_secs(55);
 const MAX_IDLE: usize = 512;
 /// A response head of more than this is an error.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// Both buffers of a connection.
-const BUFFER_BYTES: usize = 16 * 1024;
 
 /// <https://openrouter.ai/docs/app-attribution>
 const SITE: &str = "http://localhost:5000";
@@ -121,8 +121,6 @@ impl Upstream {
             .timeout_per_read(limit)
             .timeout_per_write(limit)
             .max_response_header_size(MAX_HEAD_BYTES)
-            .input_buffer_size(BUFFER_BYTES)
-            .output_buffer_size(BUFFER_BYTES)
             .max_idle_connections(1)
             .max_idle_connections_per_host(1)
             .max_idle_age(MAX_IDLE_AGE)
@@ -219,10 +217,15 @@ impl Upstream {
         };
         match sent {
             Ok(response) => {
-                let (head, body) = response.into_parts();
+                let (mut head, body) = response.into_parts();
+                let body = body.into_reader();
+                let body = match is_gzip(&head.headers) {
+                    true => decoded(&mut head.headers, body),
+                    false => Body::Plain(body),
+                };
                 Ok(Call {
                     head: Response::from_parts(head, ()),
-                    body: Some(body.into_reader()),
+                    body: Some(body),
                     line: Some(line),
                     upstream: Arc::clone(self),
                 })
@@ -272,9 +275,6 @@ impl Upstream {
             ureq::Error::TlsRequired => broken(Trouble::Unreachable, "TLS can't be set up".into()),
             ureq::Error::LargeResponseHeader(..) => {
                 broken(Trouble::BrokeOff, "its response head is too large".into())
-            }
-            ureq::Error::Decompress(..) => {
-                broken(Trouble::BrokeOff, "its compressed answer is damaged".into())
             }
             ureq::Error::Protocol(_) | ureq::Error::Http(_) => {
                 broken(Trouble::BrokeOff, "what it answered is not HTTP".into())
@@ -357,10 +357,32 @@ pub struct CallError {
     pub was_stale: bool,
 }
 
+enum Body {
+    Plain(BodyReader<'static>),
+    /// From an upstream that compresses although it was asked not to. ureq could do this by itself, but prepares for it
+    /// with 43 KB of each thread's stack.
+    Gzip(Box<GzDecoder<BodyReader<'static>>>),
+}
+
+fn is_gzip(headers: &HeaderMap) -> bool {
+    let gzip = |value: &HeaderValue| {
+        [b"gzip".as_slice(), b"x-gzip"].iter().any(|name| value.as_bytes().eq_ignore_ascii_case(name))
+    };
+    headers.get(CONTENT_ENCODING).is_some_and(gzip)
+}
+
+#[cold]
+#[inline(never)]
+fn decoded(headers: &mut HeaderMap, body: BodyReader<'static>) -> Body {
+    headers.remove(CONTENT_ENCODING);
+    headers.remove(CONTENT_LENGTH);
+    Body::Gzip(Box::new(GzDecoder::new(body)))
+}
+
 /// A call whose answer has begun. Dropped before its body's end, it closes the connection, and the upstream stops.
 pub struct Call {
     head: Response<()>,
-    body: Option<BodyReader<'static>>,
+    body: Option<Body>,
     line: Option<Line>,
     upstream: Arc<Upstream>,
 }
@@ -386,8 +408,18 @@ impl Call {
         let Some(body) = &mut self.body else {
             return Ok(0);
         };
-        body.read(buffer).map_err(|e| match self.upstream.failure(ureq::Error::from(e), true) {
-            Failure::Broken(_, reason) => Failure::Broken(Trouble::BrokeOff, reason),
+        let broke_off = |reason: &str| Failure::Broken(Trouble::BrokeOff, reason.into());
+        let read = match body {
+            Body::Plain(body) => body.read(buffer),
+            Body::Gzip(body) => match body.read(buffer) {
+                Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => {
+                    return Err(broke_off("its compressed answer is damaged"));
+                }
+                read => read,
+            },
+        };
+        read.map_err(|e| match self.upstream.failure(ureq::Error::from(e), true) {
+            Failure::Broken(_, reason) => broke_off(&reason),
             silent => silent,
         })
     }

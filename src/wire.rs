@@ -13,10 +13,12 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
-    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout,
-    ShutdownHandle, SocksConnector, Transport, TransportAdapter,
+    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, NextTimeout, ShutdownHandle,
+    SocksConnector, Transport, TransportAdapter,
 };
 use ureq::{Error, Timeout, http::Uri};
+
+use crate::buffers::Growing;
 
 /// A head of at most this many bytes waits for the body behind it, so that both leave in one packet.
 const HELD_BYTES: usize = 16 * 1024;
@@ -82,10 +84,7 @@ impl<In: Transport> Connector<In> for Dial {
         };
         let tcp = Tcp {
             stream: Arc::new(connect_to_any(&addresses, *details.timeout.after)?),
-            buffers: LazyBuffers::new(
-                details.config.input_buffer_size(),
-                details.config.output_buffer_size(),
-            ),
+            buffers: Growing::default(),
             held: Vec::new(),
             may_hold: true,
             may_be_stale: false,
@@ -140,7 +139,7 @@ impl std::error::Error for Stale {}
 /// A TCP connection.
 struct Tcp {
     stream: Arc<TcpStream>,
-    buffers: LazyBuffers,
+    buffers: Growing,
     /// Output that waits for more of it.
     held: Vec<u8>,
     /// Nothing was sent since the last input: what comes now is the beginning of a request.
@@ -207,6 +206,9 @@ impl Tcp {
         };
         let sent = write_both(&self.stream, &self.held, output);
         self.held.clear();
+        if amount > 0 && amount == self.buffers.output().len() {
+            self.buffers.output_was_full();
+        }
         match sent {
             Ok(()) => Ok(()),
             Err(e) if timed_out(&e) => Err(Error::Timeout(timeout.reason)),
@@ -312,14 +314,28 @@ impl Transport for Tcp {
             self.may_be_stale = true;
             self.answer_begun = false;
             self.idle_since = Some(Instant::now());
+            self.buffers.shrink();
             return true;
         }
-        // Nothing to read yet, and no end either: open.
-        let nothing =
-            |result: io::Result<usize>| matches!(result, Err(e) if e.kind() == io::ErrorKind::WouldBlock);
-        self.stream.set_nonblocking(true).is_ok()
-            && nothing(self.stream.peek(&mut [0]))
-            && self.stream.set_nonblocking(false).is_ok()
+        has_nothing_to_read(&self.stream)
+    }
+}
+
+/// Nothing to read yet, and no end either.
+fn has_nothing_to_read(stream: &TcpStream) -> bool {
+    let nothing =
+        |result: io::Result<usize>| matches!(result, Err(e) if e.kind() == io::ErrorKind::WouldBlock);
+    #[cfg(target_os = "linux")]
+    {
+        const MSG_PEEK_DONTWAIT: i32 = 0x02 | 0x40;
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        nothing(socket2::SockRef::from(stream).recv_with_flags(&mut byte, MSG_PEEK_DONTWAIT))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        stream.set_nonblocking(true).is_ok()
+            && nothing(stream.peek(&mut [0]))
+            && stream.set_nonblocking(false).is_ok()
     }
 }
 
@@ -345,20 +361,14 @@ impl<In: Transport> Connector<In> for Tls {
         socket.set_timeout(details.timeout);
         let mut stream = StreamOwned { conn: connection, sock: socket };
         stream.conn.complete_io(&mut stream.sock)?;
-        Ok(Some(Either::B(TlsWire {
-            stream,
-            buffers: LazyBuffers::new(
-                details.config.input_buffer_size(),
-                details.config.output_buffer_size(),
-            ),
-        })))
+        Ok(Some(Either::B(TlsWire { stream, buffers: Growing::default() })))
     }
 }
 
 /// A TLS connection over any other.
 struct TlsWire {
     stream: StreamOwned<ClientConnection, TransportAdapter>,
-    buffers: LazyBuffers,
+    buffers: Growing,
 }
 
 impl fmt::Debug for TlsWire {
@@ -375,6 +385,9 @@ impl Transport for TlsWire {
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         self.stream.sock.set_timeout(timeout);
         self.stream.write_all(&self.buffers.output()[..amount])?;
+        if amount == self.buffers.output().len() {
+            self.buffers.output_was_full();
+        }
         Ok(())
     }
 

@@ -199,11 +199,12 @@ fn an_unwritable_folder_is_said_once_and_fails_no_request() {
     eventually("what is not saved", || {
         (proxy.get("/debug/stats").json()["files_not_saved"].as_u64()? >= 10).then_some(())
     });
-    assert_eq!(proxy.console().matches("debug files can't be saved").count(), 1);
+    proxy.wait_for_console("debug files can't be saved");
     fs::remove_file(proxy.dir.join("cache")).unwrap();
     proxy.chat(HELLO);
     proxy.files(2);
     proxy.wait_for_console("can be saved again");
+    assert_eq!(proxy.console().matches("debug files can't be saved").count(), 1);
 }
 
 #[test]

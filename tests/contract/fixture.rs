@@ -1,10 +1,11 @@
+#![allow(dead_code, reason = "two test suites share it, and neither uses all of it")]
 //! A proxy in a folder of its own, an upstream that does what a test says, and a client that shows every byte.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,6 +42,7 @@ pub struct Start {
     args: Vec<String>,
     environment: Vec<(String, String)>,
     descriptors: Option<usize>,
+    small_disk: Option<(PathBuf, String)>,
 }
 
 impl Start {
@@ -74,8 +76,18 @@ impl Start {
     }
 
     pub fn command(&self) -> Command {
-        let executable = env!("CARGO_BIN_EXE_local-api-proxy");
-        let mut command = Command::new(if self.descriptors.is_some() { "sh" } else { executable });
+        // The fault suite can be pointed at another build.
+        let other = std::env::var("LOCAL_API_PROXY_EXE").ok();
+        let executable = other.as_deref().unwrap_or(env!("CARGO_BIN_EXE_local-api-proxy"));
+        let mut command = match &self.small_disk {
+            Some(_) => Command::new("unshare"),
+            None => Command::new(if self.descriptors.is_some() { "sh" } else { executable }),
+        };
+        if let Some((folder, size)) = &self.small_disk {
+            let mount = format!("mount -t tmpfs -o size={size} none '{}'", folder.display());
+            let script = format!("{mount} && exec \"$0\" \"$@\"");
+            command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script, executable]);
+        }
         if let Some(limit) = self.descriptors {
             command.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\""), executable]);
         }
@@ -88,6 +100,23 @@ impl Start {
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
+    }
+
+    /// Makes a folder in the home folder.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let folder = self.home.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        folder
+    }
+
+    /// Starts it with a disk of this size at a folder, which the proxy alone sees; `None` where that isn't allowed.
+    pub fn with_small_disk(mut self, folder: &str, size: &str) -> Option<Proxy> {
+        let allowed = Command::new("unshare").args(["--user", "--map-root-user", "--mount", "true"]).output();
+        if !allowed.is_ok_and(|output| output.status.success()) {
+            return None;
+        }
+        self.small_disk = Some((self.home.path().join(folder), size.into()));
+        Some(self.start())
     }
 
     /// Starts it on a free port and waits until it has said where it listens.
@@ -126,6 +155,15 @@ impl Start {
     }
 }
 
+/// What the system says about a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    pub resident_kib: usize,
+    pub peak_kib: usize,
+    pub threads: usize,
+    pub descriptors: usize,
+}
+
 impl Proxy {
     /// A proxy before this upstream, with more lines of `.env`.
     pub fn before(upstream: &Upstream, more: &str) -> Self {
@@ -152,6 +190,43 @@ impl Proxy {
 
     pub fn chat(&self, body: &str) -> Response {
         self.connect().chat(body)
+    }
+
+    /// Waits until a request succeeds: some may fail while there are no descriptors.
+    pub fn wait_until_it_serves(&self) {
+        let request = format!(
+            "POST /v1/chat/completions HTTP/1.0\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{HELLO}",
+            HELLO.len()
+        );
+        let ask = || {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+            stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+            stream.write_all(request.as_bytes())?;
+            let mut status = [0; 12];
+            stream.read_exact(&mut status)?;
+            std::io::Result::Ok(status.ends_with(b" 200"))
+        };
+        eventually("an answer", || ask().unwrap_or(false).then_some(()));
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Linux only.
+    pub fn usage(&self) -> Usage {
+        let process = format!("/proc/{}", self.child.id());
+        let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        };
+        Usage {
+            resident_kib: field("VmRSS:"),
+            peak_kib: field("VmHWM:"),
+            threads: field("Threads:"),
+            descriptors: std::fs::read_dir(format!("{process}/fd")).unwrap().count(),
+        }
     }
 
     pub fn console(&self) -> String {
@@ -207,7 +282,7 @@ pub fn names_in(dir: &Path) -> Vec<String> {
 
 impl From<tempfile::TempDir> for Start {
     fn from(home: tempfile::TempDir) -> Self {
-        Self { home, args: Vec::new(), environment: Vec::new(), descriptors: None }
+        Self { home, args: Vec::new(), environment: Vec::new(), descriptors: None, small_disk: None }
     }
 }
 
@@ -248,6 +323,11 @@ impl Response {
             .unwrap_or_else(|e| panic!("{e}: {:?}", String::from_utf8_lossy(&self.body)))
     }
 
+    #[track_caller]
+    pub fn assert_status(&self, status: u16) {
+        assert_eq!(self.status, status, "{self:?}");
+    }
+
     /// Fails unless this is an error of the proxy's own with this status and code.
     #[track_caller]
     pub fn assert_error(&self, status: u16, code: &str) {
@@ -271,6 +351,11 @@ impl Connection {
         stream.set_read_timeout(Some(GUARD)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream: BufReader::new(stream) }
+    }
+
+    /// Sends what the other side takes.
+    pub fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -365,10 +450,36 @@ impl Connection {
         response
     }
 
+    /// Closes it with a reset, so that nothing that was sent need arrive.
+    pub fn reset(self) {
+        socket2::SockRef::from(self.stream.get_ref()).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
+    /// What comes until the connection ends, or the body of an answer that means to end it.
+    pub fn read_answer(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut piece = [0; 4096];
+        while let Ok(read @ 1..) = self.stream.read(&mut piece) {
+            bytes.extend_from_slice(&piece[..read]);
+            if bytes.ends_with(b"}}") && bytes.windows(17).any(|window| window == b"connection: close") {
+                break;
+            }
+        }
+        bytes
+    }
+
     pub fn read_to_end(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let _ = self.stream.read_to_end(&mut bytes);
         bytes
+    }
+
+    pub fn wait_longer(&self, limit: Duration) {
+        self.stream.get_ref().set_read_timeout(Some(limit)).unwrap();
+    }
+
+    pub fn try_shutdown_write(&self) {
+        let _ = self.stream.get_ref().shutdown(Shutdown::Write);
     }
 
     pub fn shutdown_write(&mut self) {
@@ -438,6 +549,12 @@ impl Answer<'_> {
 
     pub fn piece(&mut self, text: &str) {
         self.raw(format!("{:x}\r\n{text}\r\n", text.len()));
+    }
+
+    /// Whether the other side took it.
+    pub fn try_piece(&mut self, text: &str) -> bool {
+        let chunk = format!("{:x}\r\n{text}\r\n", text.len());
+        self.stream.write_all(chunk.as_bytes()).is_ok()
     }
 
     pub fn end(&mut self) {
@@ -514,6 +631,8 @@ struct Shared {
     received: Mutex<Vec<Received>>,
     changed: Condvar,
     connections: AtomicUsize,
+    closed: AtomicUsize,
+    forgets: AtomicBool,
     tls: Option<Arc<rustls::ServerConfig>>,
 }
 
@@ -525,6 +644,13 @@ impl Upstream {
     /// One that answers whatever is asked with `text`.
     pub fn saying(text: &'static str) -> Self {
         Self::start(move |request, answer| answer.fitting(request, text))
+    }
+
+    /// One that keeps no record of what it got.
+    pub fn forgetful(script: impl Fn(&Received, &mut Answer<'_>) + Send + Sync + 'static) -> Self {
+        let upstream = Self::listen(script, None);
+        upstream.shared.forgets.store(true, Ordering::Relaxed);
+        upstream
     }
 
     pub fn with_tls(
@@ -546,13 +672,18 @@ impl Upstream {
             received: Mutex::default(),
             changed: Condvar::new(),
             connections: AtomicUsize::new(0),
+            closed: AtomicUsize::new(0),
+            forgets: AtomicBool::new(false),
             tls,
         });
         let accepting = Arc::clone(&shared);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let shared = Arc::clone(&accepting);
-                thread::spawn(move || shared.serve(stream));
+                thread::spawn(move || {
+                    shared.serve(stream);
+                    shared.closed.fetch_add(1, Ordering::SeqCst);
+                });
             }
         });
         Self { port, scheme, shared }
@@ -577,6 +708,13 @@ impl Upstream {
 
     pub fn last(&self) -> Received {
         self.received().pop().expect("the upstream got no request")
+    }
+
+    /// Waits until it has closed so many connections.
+    pub fn wait_for_closed(&self, count: usize) {
+        eventually("connections to be closed", || {
+            (self.shared.closed.load(Ordering::SeqCst) >= count).then_some(())
+        });
     }
 
     /// Waits until it has got so many requests.
@@ -608,7 +746,9 @@ impl Shared {
             {
                 let mut received = self.received.lock().unwrap();
                 request.number = received.len() + 1;
-                received.push(request.clone());
+                if !self.forgets.load(Ordering::Relaxed) {
+                    received.push(request.clone());
+                }
                 self.changed.notify_all();
             }
             let mut answer = Answer { stream: reader.get_mut(), keep: true };

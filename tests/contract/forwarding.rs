@@ -1,5 +1,6 @@
 //! Section 3: forwarding. Patience and the account's limit have files of their own.
 
+use std::io::Write;
 use std::sync::mpsc::channel;
 use std::sync::{Barrier, Mutex};
 use std::thread;
@@ -318,6 +319,26 @@ fn compressed_answers_are_not_passed_on_compressed() {
     let proxy = Proxy::before(&upstream, "");
     proxy.chat(HELLO).assert_error(502, "upstream_error");
     assert_eq!(upstream.last().header("accept-encoding"), Some("identity"));
+}
+
+/// Asked for `identity`, an upstream may still compress.
+#[test]
+fn gzip_is_decoded() {
+    let upstream = Upstream::start(|_, answer| {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        packed.write_all(completion("unpacked").as_bytes()).unwrap();
+        let packed = packed.finish().unwrap();
+        let length = packed.len();
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\n";
+        answer.raw(format!("{head}content-length: {length}\r\n\r\n"));
+        answer.raw(packed);
+    });
+    let proxy = Proxy::before(&upstream, "");
+    for _ in 0..2 {
+        let response = proxy.chat(HELLO);
+        assert_eq!(response.json()["choices"][0]["message"]["content"], "unpacked");
+        assert_eq!(response.header("content-encoding"), None);
+    }
 }
 
 #[test]

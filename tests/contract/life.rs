@@ -2,8 +2,9 @@
 
 #![cfg(unix)]
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use crate::fixture::*;
@@ -32,7 +33,7 @@ fn the_first_signal_lets_requests_finish() {
         assert!(client.rest_of_chunks().ends_with("data: [DONE]\n\n"));
         assert_eq!(proxy.wait(), Some(0));
         assert_eq!(proxy.files(2).len(), 2, "what was queued is saved");
-        assert!(proxy.console().trim_end().ends_with("stopped"), "{}", proxy.console());
+        proxy.wait_for_console("stopped");
     }
 }
 
@@ -113,7 +114,56 @@ fn it_recovers_when_descriptors_run_out() {
         let clients = (0..200).map(|_| proxy.connect()).collect::<Vec<_>>();
         thread::sleep(std::time::Duration::from_millis(200)); // they have to use descriptors up
         drop(clients);
+        proxy.wait_until_it_serves();
         assert_eq!(proxy.chat(HELLO).status, 200);
         assert_eq!(proxy.get("/health").status, 200);
     }
+}
+
+#[test]
+fn twenty_streams_finish_after_the_signal() {
+    let begun = Arc::new(AtomicUsize::new(0));
+    let (count, stopping) = (Arc::clone(&begun), Arc::new(AtomicBool::new(false)));
+    let stop = Arc::clone(&stopping);
+    let upstream = Upstream::start(move |_, answer| {
+        answer.stream_head();
+        answer.piece(&delta("begun"));
+        count.fetch_add(1, Ordering::SeqCst);
+        eventually("the signal", || stop.load(Ordering::SeqCst).then_some(()));
+        answer.piece(&last_delta());
+        answer.piece("data: [DONE]\n\n");
+        answer.end();
+    });
+    let mut proxy = Proxy::recording(&upstream, "");
+    let clients = (0..20).map(|_| {
+        let mut client = proxy.connect();
+        client.send_chat(HELLO_STREAM);
+        client
+    });
+    let clients = clients.collect::<Vec<_>>();
+    eventually("all streams", || (begun.load(Ordering::SeqCst) == 20).then_some(()));
+    proxy.signal("TERM");
+    proxy.wait_for_console("stopping");
+    stopping.store(true, Ordering::SeqCst);
+    for mut client in clients {
+        assert_eq!(client.head().status, 200);
+        assert!(client.rest_of_chunks().ends_with("data: [DONE]\n\n"));
+    }
+    assert_eq!(proxy.wait(), Some(0));
+    assert_eq!(proxy.files(40).len(), 40);
+}
+
+#[test]
+fn a_panic_in_one_request_is_that_requests_500() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "WORKERS=2");
+    for _ in 0..10 {
+        let request = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nX-Test-Panic: 1\r\nContent-Length: {}\r\n\r\n{HELLO}",
+            HELLO.len()
+        );
+        proxy.connect().exchange(&request).assert_error(500, "internal_error");
+    }
+    proxy.wait_for_console("internal error in worker-");
+    assert_eq!(proxy.chat(HELLO).status, 200);
 }

@@ -201,6 +201,7 @@ fn pooled_connections_that_closed_are_replaced() {
         let response = proxy.chat(body);
         assert_eq!(response.status, 200);
         assert_eq!(response.header("x-proxy-attempts"), None);
+        upstream.wait_for_closed(number + 1);
     }
     assert_eq!(upstream.calls(), 100);
 }

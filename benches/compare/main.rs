@@ -1,0 +1,167 @@
+//! What the proxy costs, beside the direct call and nginx (`proxy_pass`, unbuffered: the practical limit).
+//!
+//! `cargo bench` runs everything in interleaved rounds and prints one table and the ratios to nginx. `cargo bench --
+//! --rounds 1` is a short look. Upstream and load generator are processes of their own; the "direct" line shows what they
+//! can do without anybody between them.
+
+#![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))]
+
+mod load;
+mod target;
+mod upstream;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use load::{Load, Report};
+use target::{Kind, Target};
+
+/// An answer of a usual size, and one with an image in it.
+const SMALL_BYTES: usize = 587;
+const LARGE_BYTES: usize = 100_000;
+/// A request with images in it.
+const UPLOAD_BYTES: usize = 20_000_000;
+/// What a stream is made of.
+const CHUNKS: usize = 50;
+const CHUNK_INTERVAL_MS: u64 = 20;
+
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    println!("The benchmark reads /proc and uses nginx: it runs on Linux.");
+}
+
+#[cfg(target_os = "linux")]
+fn main() -> ExitCode {
+    let args = std::env::args().skip(1).filter(|arg| arg != "--bench").collect::<Vec<_>>();
+    match args.first().map(String::as_str) {
+        Some("upstream") => {
+            upstream::run();
+            ExitCode::SUCCESS
+        }
+        Some("load") => {
+            load::run(&args[1..]);
+            ExitCode::SUCCESS
+        }
+        Some("--rounds") => compare(args.get(1).and_then(|rounds| rounds.parse().ok()).unwrap_or(5)),
+        _ => compare(5),
+    }
+}
+
+/// A number that was measured, by the name of its row; one value a round.
+type Rows = BTreeMap<&'static str, Vec<f64>>;
+
+fn compare(rounds: usize) -> ExitCode {
+    let upstream = target::Upstream::start();
+    let mut kinds = vec![Kind::Direct, Kind::Proxy];
+    match target::nginx_is_there() {
+        true => kinds.insert(1, Kind::Nginx),
+        false => println!("nginx is not installed (Debian: nginx-light): measured without it\n"),
+    }
+    let mut results = kinds.iter().map(|_| Rows::new()).collect::<Vec<_>>();
+    for round in 1..=rounds {
+        for (kind, rows) in kinds.iter().zip(&mut results) {
+            eprintln!("round {round} of {rounds}: {kind:?}");
+            measure(*kind, upstream.port, rows);
+        }
+    }
+    print_table(&kinds, &results);
+    ExitCode::SUCCESS
+}
+
+fn measure(kind: Kind, upstream: u16, rows: &mut Rows) {
+    let mut put = |name: &'static str, value: f64| rows.entry(name).or_default().push(value);
+    let (target, first_answer) = Target::start(kind, upstream, "");
+    put("ready, ms", first_answer.as_secs_f64() * 1e3);
+    put("memory idle, MB", target.memory_mb());
+    let load = |target: &Target, load: Load| target::run_load(target.port, &load);
+
+    let one = load(&target, Load::requests(SMALL_BYTES, 1, 1500));
+    put("1 connection, p50 µs", one.p50_us);
+    put("1 connection, p99 µs", one.p99_us);
+    put("1 connection 100 KB, p50 µs", load(&target, Load::requests(LARGE_BYTES, 1, 500)).p50_us);
+    let busy = |target: &Target| {
+        load(target, Load::requests(SMALL_BYTES, 32, 2_000)); // warm
+        let before = target.cpu_us();
+        let report = load(target, Load::requests(SMALL_BYTES, 32, 20_000));
+        let cpu = (target.cpu_us() - before) / report.done;
+        (report, cpu)
+    };
+    let (many, cpu) = busy(&target);
+    put("32 connections, requests/s", many.per_second);
+    put("32 connections, CPU µs a request", cpu);
+    let upload = load(&target, Load::upload(UPLOAD_BYTES, 5));
+    put("20 MB request, ms", upload.p50_us / 1e3);
+    put("20 MB request, memory MB", target.peak_mb());
+    for (streams, name) in [(1, "1 stream"), (50, "50 streams"), (200, "200 streams")] {
+        // More than the default number of workers is for the other instance.
+        if streams <= 50 || kind != Kind::Proxy {
+            stream_rows(streams, name, &load(&target, Load::streams(streams)), &mut put);
+        }
+    }
+    drop(target);
+
+    let (target, _) = Target::start(kind, upstream, "WORKERS=512");
+    if kind == Kind::Proxy {
+        stream_rows(200, "200 streams", &load(&target, Load::streams(200)), &mut put);
+    }
+    let before = target.cpu_us();
+    let report = load(&target, Load::streams(500));
+    let chunks = (500 * CHUNKS) as f64;
+    put("500 streams, CPU µs a chunk", (target.cpu_us() - before) / chunks);
+    stream_rows(500, "500 streams", &report, &mut put);
+    put("500 streams, memory MB", target.peak_mb());
+    drop(target);
+
+    if kind == Kind::Proxy {
+        let (target, _) = Target::start(kind, upstream, "WORKERS=1024");
+        let (many, cpu) = busy(&target);
+        put("1024 workers: requests/s", many.per_second);
+        put("1024 workers: CPU µs a request", cpu);
+        drop(target);
+        let (target, _) = Target::start(Kind::Proxy, upstream, "CACHE_DIR=cache\nDEBUG");
+        put("debug mode: requests/s", busy(&target).0.per_second);
+        stream_rows(50, "debug mode: 50 streams", &load(&target, Load::streams(50)), &mut put);
+    }
+}
+
+fn stream_rows(streams: usize, name: &'static str, report: &Report, put: &mut impl FnMut(&'static str, f64)) {
+    let mut put = |what: &str, value: f64| put(String::leak(format!("{name}, {what}")), value);
+    put("chunk p50 ms", report.p50_us / 1e3);
+    put("chunk p99 ms", report.p99_us / 1e3);
+    put("first chunk p50 ms", report.first_us / 1e3);
+    put("% intact", report.done / (streams * CHUNKS) as f64 * 100.0);
+}
+
+fn print_table(kinds: &[Kind], results: &[Rows]) {
+    println!("\nmedian (least to most)");
+    print!("{:<36}", "");
+    kinds.iter().for_each(|kind| print!("{:>26}", format!("{kind:?}").to_lowercase()));
+    println!("{:>14}", "proxy/nginx");
+    let names = results.iter().flat_map(Rows::keys).collect::<std::collections::BTreeSet<_>>();
+    let number = |value: f64| match value {
+        0.0..10.0 => format!("{value:.2}"),
+        _ => format!("{value:.0}"),
+    };
+    for name in names {
+        print!("{name:<36}");
+        let mut medians = Vec::new();
+        for rows in results {
+            let mut values = rows.get(name).cloned().unwrap_or_default();
+            values.sort_by(f64::total_cmp);
+            let median = values.get(values.len() / 2).copied();
+            medians.push(median);
+            let cell = median.map(|median| {
+                format!("{} ({} to {})", number(median), number(values[0]), number(values[values.len() - 1]))
+            });
+            print!("{:>26}", cell.unwrap_or_default());
+        }
+        if let [direct, Some(nginx), Some(proxy)] = medians[..] {
+            print!("{:>14.2}", proxy / nginx);
+            if let (true, Some(direct)) = (name.starts_with("1 connection"), direct) {
+                print!("   added: {:.2}", (proxy - direct) / (nginx - direct));
+            }
+        }
+        println!();
+    }
+    println!("\nexecutable: {} bytes", target::executable_size());
+}
