@@ -1,0 +1,119 @@
+//! Clients that take connections and give nothing.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::assert_serves;
+use crate::fixture::*;
+
+/// After this a client that neither sends nor reads is let go.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[test]
+fn four_hundred_connections_with_256_descriptors() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Start::new().env_file(env(&upstream, "")).with_descriptor_limit(256).start();
+    for _ in 0..3 {
+        let idle = (0..400).map(|_| proxy.connect()).collect::<Vec<_>>();
+        eventually("the descriptors to run out", || (proxy.usage().descriptors > 240).then_some(()));
+        let closed = Instant::now();
+        drop(idle);
+        proxy.wait_until_it_serves();
+        assert_serves(&proxy);
+        println!("serving {:?} after the connections were closed", closed.elapsed());
+    }
+}
+
+#[test]
+fn two_thousand_connections_that_send_nothing() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "");
+    rlimit::increase_nofile_limit(8192).unwrap();
+    let silent = (0..2000).map(|_| proxy.connect()).collect::<Vec<_>>();
+    assert_serves(&proxy);
+    println!("{:?}", proxy.usage());
+    drop(silent);
+    assert_serves(&proxy);
+    eventually("their descriptors to be closed", || (proxy.usage().descriptors < 100).then_some(()));
+}
+
+#[test]
+fn a_thousand_connections_opened_and_reset() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "");
+    for number in 0..1000 {
+        let mut client = proxy.connect();
+        match number % 3 {
+            0 => {}
+            1 => client.send("POST /v1/chat/completions HTTP/1.1\r\nHost: loc"),
+            _ => client.send_chat(HELLO_STREAM),
+        }
+        client.reset();
+    }
+    assert_serves(&proxy);
+}
+
+#[test]
+#[ignore = "takes longer than the time after which a client is let go"]
+fn clients_that_stop_in_the_middle_of_an_upload_are_let_go() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "WORKERS=64");
+    let stop = |_| {
+        let mut client = proxy.connect();
+        client
+            .send("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n{");
+        client
+    };
+    let began = Instant::now();
+    let stuck = (0..64).map(stop).collect::<Vec<_>>();
+    assert_serves(&proxy);
+    for mut client in stuck {
+        client.wait_longer(CLIENT_TIMEOUT * 2);
+        client.head().assert_status(408);
+    }
+    println!("all let go after {:?}", began.elapsed());
+    assert_serves(&proxy);
+}
+
+#[test]
+#[ignore = "takes longer than the time after which a client is let go"]
+fn clients_that_stop_reading_a_stream_keep_no_worker_and_are_let_go() {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    let upstream = Upstream::start(|request, answer| {
+        if !request.body.contains("much") {
+            return answer.fitting(request, "hi");
+        }
+        answer.stream_head();
+        let piece = delta(&"x".repeat(60_000));
+        let mut takes = true;
+        while takes && !STOP.load(Ordering::Relaxed) {
+            takes = answer.try_piece(&piece);
+        }
+        answer.close();
+    });
+    let proxy = Proxy::before(&upstream, "WORKERS=64\nQUEUE=1");
+    let much = HELLO_STREAM.replace("hello", "much");
+    let stop = |_| {
+        let mut client = proxy.connect();
+        client.send_chat(&much);
+        client.head().assert_status(200);
+        client
+    };
+    let began = Instant::now();
+    let stuck = (0..64).map(stop).collect::<Vec<_>>();
+    upstream.wait_for(64);
+    // Their workers are stuck as soon as all buffers on the way are full.
+    thread::sleep(Duration::from_secs(2));
+    assert_serves(&proxy);
+    println!("others served after {:?} of {:?}", began.elapsed(), proxy.usage());
+    thread::sleep(CLIENT_TIMEOUT + Duration::from_secs(5));
+    for mut client in stuck {
+        // What was on its way is read; then there is no more, and no end of the body either.
+        let rest = client.read_to_end();
+        assert!(!rest.ends_with(b"0\r\n\r\n"));
+    }
+    STOP.store(true, Ordering::Relaxed);
+    assert_serves(&proxy);
+    eventually("the workers to be as many as before", || (proxy.usage().threads < 64 + 30).then_some(()));
+}

@@ -1,0 +1,120 @@
+//! Requests that nobody should send.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use crate::assert_serves;
+use crate::fixture::*;
+
+/// What the proxy may need while it refuses them all.
+const MAX_MEMORY_KIB: usize = 64 * 1024;
+
+/// xorshift64*: the same numbers each time.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    fn below(&mut self, limit: u64) -> usize {
+        (self.next() % limit) as usize
+    }
+
+    fn bytes(&mut self, limit: u64) -> Vec<u8> {
+        let length = self.below(limit);
+        (0..length).map(|_| self.next() as u8).collect()
+    }
+}
+
+fn chat(body: impl AsRef<[u8]>) -> Vec<u8> {
+    let body = body.as_ref();
+    let mut request = Vec::new();
+    write!(
+        request,
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .unwrap();
+    request.extend_from_slice(body);
+    request
+}
+
+fn with_headers(headers: &str, body: &str) -> Vec<u8> {
+    format!("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n{body}").into_bytes()
+}
+
+fn malformed(random: &mut Random, number: usize) -> Vec<u8> {
+    match number % 16 {
+        0 => random.bytes(2000),
+        1 => {
+            let mut request = b"GET /".to_vec();
+            request.extend(random.bytes(200));
+            request.extend(b" HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            request
+        }
+        2 => with_headers("Transfer-Encoding: chunked\r\n", "zz\r\n{}\r\n0\r\n\r\n"),
+        3 => with_headers(
+            "Transfer-Encoding: chunked\r\n",
+            &format!("{:x}\r\nshort", 1 + random.below(1 << 40)),
+        ),
+        4 => with_headers("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+        5 => with_headers("Content-Length: 5\r\nContent-Length: 6\r\n", "{}    "),
+        6 => with_headers(&format!("Content-Length: {}x\r\n", random.below(99)), "{}"),
+        7 => with_headers(&format!("Content-Length: {}\r\n", random.below(1 << 30)), "{"),
+        8 => with_headers("X-\0: \0\r\nContent-Length: 2\r\n", "{}"),
+        9 => chat(random.bytes(4000)),
+        10 => chat([b"{\"messages\":\"".as_slice(), &random.bytes(300), b"\"}"].concat()),
+        11 if number % 64 == 11 => {
+            with_headers(&format!("X-Long: {}\r\nContent-Length: 2\r\n", "x".repeat(1 << 20)), "{}")
+        }
+        12 if number % 64 == 12 => {
+            let mut headers = String::new();
+            (0..10_000).for_each(|n| write!(headers, "X-{n}: {n}\r\n").unwrap());
+            with_headers(&(headers + "Content-Length: 2\r\n"), "{}")
+        }
+        13 if number % 64 == 13 => chat(format!("{{\"messages\":{}", "[".repeat(100_000))),
+        14 if number % 64 == 14 => chat(format!("{{\"x\":\"{}\"}}", "y".repeat(2 << 20))),
+        15 if number % 64 == 15 => {
+            let chunk = format!("10000\r\n{}\r\n", "z".repeat(0x10000));
+            with_headers("Transfer-Encoding: chunked\r\n", &chunk.repeat(32))
+        }
+        _ => {
+            let mut request = chat(HELLO.replace("hello", "x"));
+            let at = random.below(request.len() as u64);
+            request[at] = random.next() as u8;
+            request.truncate(at + 1 + random.below(100));
+            request
+        }
+    }
+}
+
+#[test]
+fn five_thousand_malformed_requests() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "MAX_BODY_MB=1");
+    let mut random = Random(20_260_101);
+    for number in 0..5000 {
+        let mut client = proxy.connect();
+        // The answer may come, and the connection end, before all of it is sent.
+        let _ = client.try_send(&malformed(&mut random, number));
+        client.try_shutdown_write();
+        let answer = client.read_answer();
+        // Some are first told to go on.
+        let last = answer.windows(9).rposition(|window| window == b"HTTP/1.1 ").unwrap_or(0);
+        let status = answer.get(last + 9..last + 12).unwrap_or_default();
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 "), "{number}: {answer:?}");
+        assert!(matches!(status, b"" | b"200" | [b'4', ..] | b"505"), "{number}: {answer:?}");
+        if number % 500 == 0 {
+            assert_serves(&proxy);
+        }
+    }
+    assert_serves(&proxy);
+    let usage = proxy.usage();
+    println!("{usage:?}");
+    assert!(usage.peak_kib <= MAX_MEMORY_KIB, "{usage:?}");
+    assert!(!proxy.console().contains("internal error"));
+}

@@ -1,0 +1,98 @@
+//! Weeks, compressed: memory, threads and descriptors don't grow.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::assert_serves;
+use crate::fixture::*;
+
+/// `SOAK_SECONDS` sets another length.
+const SHORT: u64 = 120;
+/// A minute, or a third of a shorter run.
+fn warm_up(length: Duration) -> Duration {
+    (length / 3).min(Duration::from_secs(60))
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn mixed_load_for_a_while() {
+    let seconds = std::env::var("SOAK_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    let length = Duration::from_secs(seconds.unwrap_or(SHORT));
+    let upstream = Upstream::forgetful(|request, answer| {
+        if request.body.contains("fail") {
+            answer.json(402, r#"{"error":{"code":402,"message":"no"}}"#);
+        } else if request.body.contains("break") {
+            answer.stream_head();
+            answer.piece(&delta("half"));
+            answer.close();
+        } else {
+            answer.fitting(request, "some words of an answer that goes on for a little while");
+        }
+    });
+    let proxy = Proxy::recording(&upstream, "CACHE_KEEP_DAYS=1");
+    let stop = AtomicBool::new(false);
+    let done = AtomicUsize::new(0);
+    let load = |kind: usize| {
+        let mut number = 0_usize;
+        while !stop.load(Ordering::Relaxed) {
+            number += 1;
+            let mut client = proxy.connect();
+            match kind {
+                0 => (0..20).for_each(|_| assert_eq!(client.chat(HELLO).status, 200)),
+                1 => (0..20).for_each(|_| assert_eq!(client.chat(HELLO_STREAM).status, 200)),
+                2 => {
+                    client.send_chat(HELLO_STREAM);
+                    client.head().assert_status(200);
+                    client.reset();
+                }
+                3 => client.chat(&HELLO.replace("hello", "fail")).assert_status(402),
+                _ => {
+                    client.chat(&HELLO_STREAM.replace("hello", "break")).assert_status(200);
+                    let seen = proxy.get("/debug/calls").status;
+                    assert!(seen == 200 || seen == 403, "{seen}"); // debug mode is off at times
+                }
+            }
+            done.fetch_add(1, Ordering::Relaxed);
+            // A machine has other things to do, too.
+            thread::sleep(Duration::from_millis(20 + number as u64 % 5));
+        }
+    };
+    thread::scope(|scope| {
+        (0..5).for_each(|kind| drop(scope.spawn(move || load(kind))));
+        let began = Instant::now();
+        let mut first = None;
+        let debug = proxy.dir.join("DEBUG_MODE.txt");
+        // With nothing on its way to the disk, whose speed isn't what is tried.
+        let measure = || {
+            let _ = fs::remove_file(&debug);
+            thread::sleep(Duration::from_secs(3));
+            proxy.usage()
+        };
+        while began.elapsed() < length {
+            thread::sleep(Duration::from_millis(500));
+            proxy.write_env(&env(&upstream, "CACHE_DIR=cache\nMODEL=other/model:free"));
+            proxy.write_env(&env(&upstream, "CACHE_DIR=cache"));
+            match began.elapsed().as_secs() % 20 {
+                0..3 => drop(fs::remove_file(&debug)),
+                _ => fs::write(&debug, "").unwrap(),
+            }
+            if first.is_none() && began.elapsed() > warm_up(length) {
+                first = Some(measure());
+            }
+            for entry in fs::read_dir(proxy.dir.join("cache")).into_iter().flatten().flatten() {
+                let _ = fs::remove_file(entry.path()); // the disk of this machine isn't what is tried
+            }
+        }
+        let (first, last) = (first.unwrap(), measure());
+        stop.store(true, Ordering::Relaxed);
+        println!("{} rounds\nthen {first:?}\nnow  {last:?}", done.load(Ordering::Relaxed));
+        let grown = |then: usize, now: usize, spare: usize| now > then + then / 10 + spare;
+        assert!(!grown(first.resident_kib, last.resident_kib, 1024), "memory");
+        assert!(!grown(first.threads, last.threads, 8), "threads");
+        assert!(!grown(first.descriptors, last.descriptors, 16), "descriptors");
+    });
+    assert_serves(&proxy);
+    assert!(!proxy.console().contains("internal error"), "{}", proxy.console());
+}

@@ -1,0 +1,210 @@
+//! An upstream that fails at every stage.
+
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::assert_serves;
+use crate::fixture::*;
+
+/// One that does `fault` when asked for it, and answers everything else.
+fn faulty(fault: impl Fn(&Received, &mut Answer<'_>) + Send + Sync + 'static) -> Upstream {
+    Upstream::start(move |request, answer| match request.body.contains("fault") {
+        true => fault(request, answer),
+        false => answer.fitting(request, "hi"),
+    })
+}
+
+fn asking_for_it(body: &str) -> String {
+    body.replace("hello", "fault")
+}
+
+fn head(headers: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{headers}\r\n")
+}
+
+#[test]
+fn nobody_there() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "");
+    proxy.write_env(&format!(
+        "OPENROUTER_API_KEY={KEY}\nOPENROUTER_BASE_URL=http://127.0.0.1:{port}/api/v1\nRETRIES=0"
+    ));
+    proxy.chat(HELLO).assert_error(502, "upstream_unreachable");
+    proxy.write_env(&env(&upstream, ""));
+    assert_serves(&proxy);
+}
+
+#[test]
+fn an_end_at_each_stage() {
+    type Stage = (&'static str, fn(&mut Answer<'_>));
+    let stages: [Stage; 8] = [
+        ("before the head", |_| {}),
+        ("in the status line", |a| a.raw("HTTP/1.1 20")),
+        ("in the headers", |a| a.raw("HTTP/1.1 200 OK\r\ncontent-ty")),
+        ("after the head", |a| a.raw(head("content-length: 100\r\n"))),
+        ("in the body", |a| a.raw(head("content-length: 100\r\n") + "{\"choices\":")),
+        ("in a chunk", |a| a.raw(head("transfer-encoding: chunked\r\n") + "40\r\n{\"choi")),
+        ("between chunks", |a| a.raw(head("transfer-encoding: chunked\r\n") + "2\r\n{}\r\n")),
+        ("in a chunk's size", |a| a.raw(head("transfer-encoding: chunked\r\n") + "2\r\n{}\r\n1")),
+    ];
+    for (stage, fault) in stages {
+        let upstream = faulty(move |_, answer| {
+            fault(answer);
+            answer.close();
+        });
+        let proxy = Proxy::before(&upstream, "RETRIES=0");
+        let response = proxy.chat(&asking_for_it(HELLO));
+        assert_eq!(response.status, 502, "{stage}: {response:?}");
+        response.assert_error(502, "upstream_error");
+        assert_serves(&proxy);
+    }
+}
+
+#[test]
+fn silence_at_each_stage() {
+    type Stage = (&'static str, fn(&mut Answer<'_>));
+    let stages: [Stage; 4] = [
+        ("before the head", |_| {}),
+        ("in the headers", |a| a.raw("HTTP/1.1 200 OK\r\ncontent-ty")),
+        ("after the head", |a| a.raw(head("content-length: 100\r\n"))),
+        ("in the body", |a| a.raw(head("content-length: 100\r\n") + "{\"choices\":")),
+    ];
+    let proxies = stages.map(|(stage, fault)| {
+        let upstream = faulty(move |_, answer| {
+            fault(answer);
+            answer.sees_close();
+            answer.close();
+        });
+        let proxy = Proxy::before(&upstream, "UPSTREAM_TIMEOUT=1");
+        let mut client = proxy.connect();
+        client.send_chat(&asking_for_it(HELLO));
+        (stage, upstream, proxy, client)
+    });
+    for (stage, _upstream, proxy, mut client) in proxies {
+        let response = client.response();
+        assert_eq!(response.status, 504, "{stage}: {response:?}");
+        assert_serves(&proxy);
+    }
+}
+
+#[test]
+fn a_pooled_connection_closed_between_requests_a_hundred_times() {
+    let upstream = Upstream::start(|request, answer| {
+        answer.fitting(request, "hi");
+        answer.close();
+    });
+    let proxy = Proxy::before(&upstream, "RETRIES=0");
+    for number in 1..=100 {
+        assert_eq!(proxy.chat(HELLO).status, 200);
+        upstream.wait_for_closed(number);
+    }
+    assert_eq!(upstream.calls(), 100, "and none was asked twice");
+}
+
+#[test]
+fn answers_that_are_no_answers() {
+    type Fault = (&'static str, fn(&mut Answer<'_>), u16);
+    let faults: [Fault; 6] = [
+        ("endless headers", |a| (0..200_000).for_each(|n| a.raw(format!("x-{n}: endless\r\n"))), 502),
+        ("too long a length", |a| a.raw(head("content-length: 500\r\n") + "{}"), 502),
+        ("a length that is none", |a| a.raw(head("content-length: many\r\n") + "{}"), 502),
+        (
+            "broken gzip",
+            |a| a.raw(head("content-encoding: gzip\r\ncontent-length: 6\r\n") + "\x1f{bro}"),
+            502,
+        ),
+        ("no HTTP", |a| a.raw("SSH-2.0-OpenSSH_9.2\r\n\r\n"), 502),
+        ("HTML", |a| a.respond(503, "content-type: text/html\r\n", "<h1>down</h1>"), 503),
+    ];
+    for (what, fault, status) in faults {
+        let upstream = faulty(move |_, answer| {
+            answer.raw("HTTP/1.1 200 OK\r\n".repeat(usize::from(what == "endless headers")));
+            fault(answer);
+            answer.close();
+        });
+        let proxy = Proxy::before(&upstream, "RETRIES=0");
+        for body in [HELLO, HELLO_STREAM] {
+            let response = proxy.chat(&asking_for_it(body));
+            assert_eq!(response.status, status, "{what}: {response:?}");
+        }
+        assert_serves(&proxy);
+    }
+}
+
+#[test]
+fn an_event_of_ten_megabytes() {
+    let upstream = faulty(|_, answer| {
+        answer.stream_head();
+        answer.piece(&delta(&"y".repeat(10 << 20)));
+        answer.piece(&last_delta());
+        answer.piece("data: [DONE]\n\n");
+        answer.end();
+    });
+    let proxy = Proxy::before(&upstream, "");
+    let mut client = proxy.connect();
+    client.send_chat(&asking_for_it(HELLO_STREAM));
+    assert_eq!(client.head().status, 200);
+    let mut received = 0;
+    let mut end = Vec::new();
+    while let Some(chunk) = client.raw_chunk() {
+        received += chunk.len();
+        end = chunk;
+    }
+    assert!(received > 10 << 20 && end.ends_with(b"data: [DONE]\n\n"), "{received}");
+    assert_serves(&proxy);
+}
+
+#[test]
+#[ignore = "a gigabyte takes some seconds"]
+fn a_body_of_a_gigabyte_takes_no_memory() {
+    const CHUNKS: usize = 16 * 1024;
+    let upstream = faulty(|_, answer| {
+        answer.raw(head("transfer-encoding: chunked\r\n"));
+        let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
+        for _ in 0..CHUNKS {
+            answer.raw(&chunk);
+        }
+        answer.end();
+    });
+    let proxy = Proxy::before(&upstream, "");
+    assert_serves(&proxy);
+    let before = proxy.usage();
+    let mut client = proxy.connect();
+    client.send_chat(&asking_for_it(HELLO));
+    assert_eq!(client.head().status, 200);
+    let mut received = 0;
+    while let Some(chunk) = client.raw_chunk() {
+        received += chunk.len();
+    }
+    assert_eq!(received, CHUNKS * 0x10000);
+    let after = proxy.usage();
+    println!("{before:?} {after:?}");
+    assert!(after.peak_kib < before.peak_kib + 32 * 1024, "{after:?}");
+    assert_serves(&proxy);
+}
+
+/// A comment every 10 s of a day, without the waiting.
+#[test]
+fn a_day_of_comments() {
+    const COMMENTS: usize = 24 * 3600 / 10;
+    let sent = AtomicUsize::new(0);
+    let upstream = faulty(move |_, answer| {
+        answer.stream_head();
+        while sent.fetch_add(1, Ordering::Relaxed) < COMMENTS {
+            answer.piece(": OPENROUTER PROCESSING\n\n");
+        }
+        answer.piece(&delta("at last"));
+        answer.piece(&last_delta());
+        answer.piece("data: [DONE]\n\n");
+        answer.end();
+    });
+    let proxy = Proxy::before(&upstream, "");
+    let mut client = proxy.connect();
+    client.send_chat(&asking_for_it(HELLO_STREAM));
+    assert_eq!(client.head().status, 200);
+    let text = client.rest_of_chunks();
+    assert_eq!(text.matches(": OPENROUTER PROCESSING\n\n").count(), COMMENTS);
+    assert!(text.contains("at last") && text.ends_with("data: [DONE]\n\n"));
+    assert_serves(&proxy);
+}
