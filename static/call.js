@@ -9,12 +9,13 @@ export function showCall(call, close) {
   const head = el("div", { class: "row" },
     el("b", {}, call.model ?? call.asked ?? word("none")),
     el("span", { class: "dim" }, `${clock(call.timestamp)}  ${call.message_id}`),
-    el("button", { type: "button", class: "quiet", onclick: close, "aria-label": word("close") }, "✕"));
+    el("button", { type: "button", class: "quiet close", onclick: close, "aria-label": word("close") }, "✕"));
   const figures = [
     call.status === null ? word("running") : `${word("status")} ${call.status}`,
-    `${word("total")} ${seconds(call.total_ms)}`,
-    call.first_token_ms === null ? null : `${word("firstToken")} ${seconds(call.first_token_ms)}`,
-    call.completion_tokens === null ? null : `${count(call.prompt_tokens)} + ${count(call.completion_tokens)} ${word("tokens")}`,
+    call.waited_ms ? `${word("waited")} ${seconds(call.waited_ms)} s` : null,
+    call.first_token_ms === null ? null : `${word("noteFirst")} ${seconds(call.first_token_ms)} s`,
+    call.total_ms === null ? null : `${word("noteTotal")} ${seconds(call.total_ms)} s`,
+    call.completion_tokens === null ? null : `${count(call.prompt_tokens)} + ${count(call.completion_tokens)} ${word("noteTokens")}`,
   ];
   const parts = [head, el("p", { class: "dim" }, figures.filter(Boolean).join(" · ")), timing(call), tries(call)];
   if (call.request === null) {
@@ -24,6 +25,7 @@ export function showCall(call, close) {
     parts.push(section(word("request"), call.request, call.request, curl(call.request)));
     const answer = call.response ?? (call.error ? { error: call.error, partial: call.partial } : null);
     if (answer) parts.push(section(word(call.response ? "response" : "error"), answer, answer));
+    if (call.events) parts.push(el("section", {}, el("details", {}, el("summary", {}, el("h2", {}, word("events"))), el("pre", {}, call.events))));
   }
   $("call").replaceChildren(...parts.filter(Boolean));
 }
@@ -56,7 +58,7 @@ function conversation(call) {
 
 function message(m) {
   const box = el("div", { class: "said" }, el("b", {}, String(m?.role ?? "")));
-  if (m?.reasoning) box.append(el("details", {}, el("summary", { class: "dim" }, "reasoning"), String(m.reasoning)));
+  if (m?.reasoning) box.append(el("details", {}, el("summary", { class: "dim" }, word("reasoning")), String(m.reasoning)));
   if (typeof m?.content === "string") box.append(m.content);
   for (const part of Array.isArray(m?.content) ? m.content : []) {
     const url = part?.image_url?.url;
@@ -80,7 +82,24 @@ function section(title, value, copied, command) {
     curlButton.addEventListener("click", () => copy(command, curlButton, word("copied")));
     row.append(curlButton);
   }
-  return el("section", {}, row, el("div", { class: "json" }, json(value, 0)));
+  const search = el("input", { type: "search", placeholder: word("search"), "aria-label": `${word("search")}: ${title}` });
+  row.append(search);
+  const tree = el("div", { class: "json" }, json(value, 0));
+  search.addEventListener("input", () => {
+    const text = search.value.trim().toLowerCase();
+    const found = text ? prune(value, text) : value;
+    tree.replaceChildren(found === undefined ? word("none") : json(found, text ? -1000 : 0));
+  });
+  return el("section", {}, row, tree);
+}
+
+/** What of a JSON value holds the text, in its keys or its values; undefined where nothing does. */
+function prune(value, text) {
+  if (value === null || typeof value !== "object") return String(value).toLowerCase().includes(text) ? value : undefined;
+  const kept = Object.entries(value)
+    .map(([key, v]) => [key, key.toLowerCase().includes(text) ? v : prune(v, text)])
+    .filter(([, v]) => v !== undefined);
+  return kept.length ? Object.fromEntries(kept) : undefined;
 }
 
 const curl = (request) => `curl ${location.origin}/v1/chat/completions -d '${JSON.stringify(request).replaceAll("'", "'\\''")}'`;

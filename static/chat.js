@@ -29,11 +29,13 @@ export function startChat() {
 
 function bubble(who) {
   const text = document.createTextNode("");
+  const thought = document.createTextNode("");
+  const thinking = el("details", { class: "dim", hidden: "" }, el("summary", {}, word("reasoning")), thought);
   const note = el("small");
   const talk = $("talk");
-  talk.append(el("div", { class: "said" }, el("b", {}, who), text, el("div", {}, note)));
+  talk.append(el("div", { class: "said" }, el("b", {}, who), thinking, text, el("div", {}, note)));
   talk.scrollTop = talk.scrollHeight;
-  return { text, note };
+  return { text, thinking, thought, note };
 }
 
 /** Appends, and follows the text only where its end was in sight. */
@@ -76,7 +78,13 @@ async function send() {
       if (chunk.error) throw new Error(chunk.error.message);
       used = chunk.model ?? used;
       tokens = chunk.usage ?? tokens;
-      const more = chunk.choices?.[0]?.delta?.content;
+      const delta = chunk.choices?.[0]?.delta;
+      const more = delta?.content;
+      if (delta?.reasoning) {
+        first ??= performance.now() - began;
+        answer.thinking.hidden = false;
+        append(answer.thought, delta.reasoning);
+      }
       if (more) {
         first ??= performance.now() - began;
         said += more;
@@ -87,8 +95,8 @@ async function send() {
     problem = error.name === "AbortError" ? word("stopped") : error.message;
   }
   if (said) history.push({ role: "assistant", content: said });
-  const facts = [problem, used, first === null ? null : `${word("firstToken")} ${seconds(first)}`, `${word("total")} ${seconds(performance.now() - began)}`];
-  if (tokens?.completion_tokens !== undefined) facts.push(`${tokens.prompt_tokens} + ${tokens.completion_tokens} ${word("tokens")}`);
+  const facts = [problem, used, first === null ? null : `${word("noteFirst")} ${seconds(first)} s`, `${word("noteTotal")} ${seconds(performance.now() - began)} s`];
+  if (tokens?.completion_tokens !== undefined) facts.push(`${tokens.prompt_tokens} + ${tokens.completion_tokens} ${word("noteTokens")}`);
   answer.note.textContent = facts.filter(Boolean).join(" · ");
   if (problem) answer.note.className = "bad";
   stopping = null;

@@ -10,6 +10,7 @@ const REFRESH_MS = 5000;
 const ROWS_AT_ONCE = 200;
 
 let calls = [];
+let hours = [];
 let opened = null;
 let rowsShown = ROWS_AT_ONCE;
 
@@ -26,6 +27,7 @@ async function refresh() {
     calls = list.calls;
     showState(state);
     showFigures(stats, state);
+    hours = stats.hours;
     showPlots();
     showRows();
     await refreshOpened();
@@ -47,6 +49,7 @@ function showState(now) {
   if (now.test_mode) state("warn", word("testMode"));
   else if (!now.key) state("bad", word("noKey"));
   else if (now.limit_until) state("warn", `${word("limitUntil")} ${now.limit_until}`);
+  else if (calls.find((call) => call.status !== null)?.error_code === "upstream_unreachable") state("bad", word("unreachable"));
   else state("ok", word("ok"));
 }
 
@@ -57,7 +60,16 @@ function showFigures(stats, now) {
   const firsts = calls.map((call) => call.first_token_ms).filter((ms) => ms !== null).sort((a, b) => a - b);
   setText($("first"), firsts.length ? `${seconds(firsts[Math.floor(firsts.length / 2)])} s` : "–");
   setText($("quota"), now.quota ? `${count(now.quota.remaining)} / ${count(now.quota.limit)}` : "–");
-  setText($("quota-reset"), stats.files_not_saved ? `${count(stats.files_not_saved)} ${word("notSaved")}` : "");
+  setText($("quota-reset"), now.quota ? `${count(now.quota.used)} ${word("used")} · ${word("resets")} ${nextDayOfQuota()}` : "");
+  $("saving").hidden = now.saving && !stats.files_not_saved;
+  setText($("saving"), now.saving ? `${count(stats.files_not_saved)} ${word("notSaved")}` : word("notSaving"));
+}
+
+/** OpenRouter counts its days in UTC. */
+function nextDayOfQuota() {
+  const now = new Date();
+  const next = new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth(), now.getUTCDate() + 1));
+  return `${String(next.getHours()).padStart(2, "0")}:${String(next.getMinutes()).padStart(2, "0")}`;
 }
 
 /** Drawn anew only when there is something new to draw. */
@@ -65,10 +77,10 @@ let drawn = "";
 function showPlots() {
   const width = $("plot-hours").clientWidth;
   if (!width) return; // another tab is in front
-  const now = `${width} ${calls.length} ${calls[0]?.message_id} ${calls.filter((c) => c.status === null).length} ${new Date().getHours()}`;
+  const now = `${width} ${new Date().getHours()} ${JSON.stringify(hours)} ${calls.length} ${calls[0]?.message_id}`;
   if (now === drawn) return;
   drawn = now;
-  $("plot-hours").replaceChildren(plots.hours(calls, width));
+  $("plot-hours").replaceChildren(plots.hours(hours, width));
   $("plot-latency").replaceChildren(plots.latency(calls, width));
   $("plot-tokens").replaceChildren(plots.tokens(calls, width));
 }
@@ -97,6 +109,9 @@ function showRows() {
   const ids = new Set(wanted.map((row) => row.dataset.id));
   for (const [id, row] of known) if (!ids.has(id)) row.remove();
   wanted.forEach((row, i) => rows.children[i] !== row && rows.insertBefore(row, rows.children[i] ?? null));
+  // One stop for the Tab key; the arrows go on from there.
+  const stop = wanted.find((row) => row === document.activeElement) ?? wanted.find((row) => row.dataset.id === opened) ?? wanted[0];
+  for (const row of wanted) row.tabIndex = row === stop ? 0 : -1;
   $("more").hidden = matching.length <= rowsShown;
   setText($("more"), word("more"));
   setText($("shown"), calls.length ? `${count(matching.length)} ${word("of")} ${count(calls.length)}` : "");
@@ -105,7 +120,7 @@ function showRows() {
 
 function newRow(call) {
   const open = () => openCall(call.message_id);
-  const row = el("tr", { tabindex: 0, "data-id": call.message_id, onclick: open });
+  const row = el("tr", { tabindex: -1, "data-id": call.message_id, onclick: open });
   row.addEventListener("keydown", (event) => {
     if (event.key === "Enter" || event.key === " ") {
       event.preventDefault();
@@ -118,7 +133,7 @@ function newRow(call) {
 
 function fillRow(row, call) {
   row.dataset.status = String(call.status);
-  const status = call.status === null ? el("span", { class: "dim" }, word("running")) : el("span", { class: failed(call) ? "bad" : "good" }, String(call.status));
+  const status = call.status === null ? el("span", { class: "dim" }, word("running")) : el("span", { class: failed(call) ? "bad" : "good", title: call.error_code }, String(call.status));
   const tries = call.attempts > 1 ? el("span", { class: "warn" }, ` ×${call.attempts}`) : "";
   const tokens = call.completion_tokens === null ? "–" : `${count(call.prompt_tokens)} + ${count(call.completion_tokens)}`;
   row.replaceChildren(
@@ -134,10 +149,17 @@ function fillRow(row, call) {
 function showEmpty(matching) {
   $("empty").hidden = matching.length > 0;
   if (matching.length) return;
-  if (calls.length) return $("empty").replaceChildren(word("noMatch"));
-  const command = `curl ${location.origin}/v1/chat/completions -d '{"messages":[{"role":"user","content":"hello"}]}'`;
-  if ($("empty").textContent === word("noCalls") + command) return;
-  $("empty").replaceChildren(word("noCalls"), el("pre", {}, command));
+  if (calls.length) {
+    delete $("empty").dataset.said;
+    return $("empty").replaceChildren(word("noMatch"));
+  }
+  // Quoted so that it works in sh and in cmd.exe.
+  const command = `curl ${location.origin}/v1/chat/completions -d "{\\"messages\\":[{\\"role\\":\\"user\\",\\"content\\":\\"hello\\"}]}"`;
+  if ($("empty").dataset.said === word("noCalls")) return;
+  $("empty").dataset.said = word("noCalls");
+  const button = el("button", { type: "button" }, word("copy"));
+  button.addEventListener("click", () => copy(command, button, word("copied")));
+  $("empty").replaceChildren(word("noCalls"), el("pre", {}, command), button);
 }
 
 let modelsShown = "";
@@ -157,7 +179,8 @@ function showModels() {
 async function openCall(id) {
   opened = id;
   showRows();
-  const call = await ask(`/debug/calls/${id}`);
+  const call = await ask(`/debug/calls/${id}`).catch(() => null);
+  if (!call || opened !== id) return;
   $("call").hidden = false;
   $("call").dataset.status = String(call.status);
   showCall(call, closeCall);

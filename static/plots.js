@@ -23,22 +23,26 @@ const label = (text, x, y, anchor) => {
 };
 
 /** Calls of the last 24 hours, errors on top. */
-export function hours(calls, width) {
+export function hours(counted, width) {
   const now = new Date();
-  const slots = Array.from({ length: 24 }, (_, i) => ({ hour: (now.getHours() - 23 + i + 24) % 24, good: 0, bad: 0 }));
-  for (const call of calls) {
-    const hoursAgo = Math.floor((startOfHour(now) - startOfHour(new Date(call.timestamp))) / 3_600_000);
-    if (hoursAgo >= 0 && hoursAgo < 24) slots[23 - hoursAgo][failed(call) ? "bad" : "good"] += 1;
+  const slots = Array.from({ length: 24 }, (_, i) => ({ hour: (now.getHours() - 23 + i + 24) % 24, ok: 0, errors: 0 }));
+  for (const hour of counted) {
+    const ago = Math.round((startOfHour(now) - startOfHour(new Date(hour.begin))) / 3_600_000);
+    if (ago >= 0 && ago < 24) {
+      slots[23 - ago].ok += hour.ok;
+      slots[23 - ago].errors += hour.errors;
+    }
   }
-  const most = Math.max(1, ...slots.map((s) => s.good + s.bad));
+  const most = Math.max(1, ...slots.map((s) => s.ok + s.errors));
   const step = width / 24;
   const marks = slots.flatMap((slot, i) => {
-    const good = (slot.good / most) * 64;
-    const bad = (slot.bad / most) * 64;
+    const good = (slot.ok / most) * 64;
+    const bad = (slot.errors / most) * 64;
     const x = i * step + 2;
     const bar = (kind, height, y) => svg("rect", { class: kind, x, y, width: step - 4, height });
     return [
-      svg("g", {}, title(`${slot.hour}:00  ${slot.good} ok, ${slot.bad} errors`),
+      svg("g", {}, title(`${slot.hour}:00  ${count(slot.ok)} ok, ${count(slot.errors)} errors`),
+        svg("rect", { class: "hover", x: i * step, y: 0, width: step, height: FLOOR }),
         bar("bar-good", good, FLOOR - good), bar("bar-bad", bad, FLOOR - good - bad)),
     ];
   });

@@ -15,7 +15,8 @@ const WORDS = {
     noCalls: "No calls yet. Try this in a terminal:", noMatch: "No call matches the filter.", shown: "shown", of: "of",
     close: "Close", request: "Request", response: "Response", error: "Error", text: "Conversation", raw: "Raw JSON",
     attempts: "Attempts", waited: "waited", running: "running", none: "none", noText: "Too long ago: only the figures are kept.",
-    notSaved: "files not saved", more: "Show more", resets: "resets", you: "you", stopped: "stopped", callTool: "tool call",
+    notSaved: "files not saved", notSaving: "files are not saved: set CACHE_DIR in .env", unreachable: "upstream unreachable", used: "used", events: "Events", search: "Search", reasoning: "reasoning",
+    noteFirst: "first token", noteTotal: "total", noteTokens: "tokens", more: "Show more", resets: "resets", you: "you", stopped: "stopped", callTool: "tool call",
   },
   zh: {
     calls: "调用", chat: "对话", settings: "设置", language: "English", theme: "主题", copied: "已复制", copy: "复制",
@@ -31,7 +32,8 @@ const WORDS = {
     noCalls: "还没有调用。在终端里试试：", noMatch: "没有符合筛选条件的调用。", shown: "条", of: "/",
     close: "关闭", request: "请求", response: "响应", error: "错误", text: "对话", raw: "原始 JSON",
     attempts: "尝试", waited: "等待", running: "进行中", none: "无", noText: "时间太久，只保留了数字。",
-    notSaved: "个文件未能保存", more: "显示更多", resets: "重置时间", you: "你", stopped: "已停止", callTool: "工具调用",
+    notSaved: "个文件未能保存", notSaving: "没有保存文件：请在 .env 中设置 CACHE_DIR", unreachable: "无法连接上游", used: "已用", events: "事件", search: "搜索", reasoning: "推理",
+    noteFirst: "首个词元", noteTotal: "总时间", noteTokens: "词元", more: "显示更多", resets: "重置时间", you: "你", stopped: "已停止", callTool: "工具调用",
   },
 };
 
