@@ -50,7 +50,7 @@ test("streamed", async () => {
     const word = chunk.choices[0]?.delta.content;
     if (word) words.push(word);
   }
-  assert.equal(words.join(" "), "You said: hello there");
+  assert.equal(words.join(""), "You said: hello there");
 });
 
 test("tool calls, plain and streamed", async () => {

@@ -1,7 +1,9 @@
 """An OpenRouter for the SDKs to be tried against: what it does is told by the model's name in the last message."""
 
 import json
+import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
@@ -16,11 +18,15 @@ ERRORS = {
 class OpenRouter(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     received = []
+    aborted = 0
 
     def log_message(self, *_):
         pass
 
     def do_GET(self):
+        if self.path.endswith("/key"):
+            quota = {"limit": 50, "remaining": 38, "used": 12}
+            return self.send(200, {"data": {"label": "test", "free_model_daily_requests": quota}})
         self.send(200, {"data": [{"id": "a/b:free", "name": "A"}, {"id": "paid/x", "name": "P"}]})
 
     def do_POST(self):
@@ -34,6 +40,8 @@ class OpenRouter(BaseHTTPRequestHandler):
             headers = {"Retry-After": "0"} if status == 429 else {}
             metadata = {"provider_code": 429} if status == 429 else {}
             return self.send(status, {"error": {"code": status, "message": ERRORS[status], "metadata": metadata}}, headers)
+        if words.startswith("slowly "):
+            return self.slowly()
         message = {"role": "assistant", "content": f"You said: {words}"}
         finish = "stop"
         if request.get("tools"):
@@ -66,7 +74,7 @@ class OpenRouter(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self.piece(": OPENROUTER PROCESSING\n\n")
-        deltas = [{"role": "assistant", "content": word} for word in (message["content"] or "").split(" ")]
+        deltas = [{"role": "assistant", "content": word} for word in re.findall(r"\S*\s*", message["content"] or "") if word]
         for call in message.get("tool_calls", []):
             begun = {**call, "index": 0, "function": {"name": call["function"]["name"], "arguments": ""}}
             deltas.append({"role": "assistant", "content": None, "tool_calls": [begun]})
@@ -78,6 +86,20 @@ class OpenRouter(BaseHTTPRequestHandler):
         self.chunk([], USAGE)
         self.piece("data: [DONE]\n\n")
         self.piece("")
+
+    def slowly(self):
+        """A stream that only ends when nobody reads it."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        try:
+            for number in range(10_000):
+                self.chunk([{"index": 0, "delta": {"role": "assistant", "content": f"{number} "}, "finish_reason": None}])
+                time.sleep(0.02)
+        except OSError:
+            OpenRouter.aborted += 1
+            self.close_connection = True
 
     def chunk(self, choices, usage=None):
         body = {**self.frame("chat.completion.chunk"), "choices": choices}

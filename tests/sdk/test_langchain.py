@@ -14,7 +14,7 @@ def chat(base_url):
 def test_plain_and_streamed(chat):
     assert chat.invoke("hello").content == "You said: hello"
     pieces = [chunk.content for chunk in chat.stream("hello")]
-    assert "".join(pieces) == "Yousaid:hello"
+    assert "".join(pieces) == "You said: hello"
 
 
 def test_tools(chat):

@@ -37,7 +37,7 @@ def test_plain(client):
 
 def test_streamed(client):
     chunks = list(ask(client, "hello there", stream=True, stream_options={"include_usage": True}))
-    text = " ".join(c.choices[0].delta.content for c in chunks if c.choices and c.choices[0].delta.content)
+    text = "".join(c.choices[0].delta.content for c in chunks if c.choices and c.choices[0].delta.content)
     assert text == "You said: hello there"
     assert chunks[-1].usage.total_tokens == 7
 
