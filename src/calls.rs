@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Local, TimeDelta, Timelike};
 
-use crate::files::{DebugFile, Files, Kind, Tally, timestamp};
+use crate::files::{DebugFile, Files, Kind, MessageId, Tally, timestamp};
 use crate::json::quoted;
 use crate::live::Snapshot;
 
@@ -75,7 +75,7 @@ pub enum Ending {
 
 #[derive(Debug)]
 struct Call {
-    message_id: String,
+    message_id: MessageId,
     time: DateTime<Local>,
     /// `None` while the call is under way.
     figures: Option<Figures>,
@@ -98,7 +98,7 @@ pub struct Calls {
 struct Memory {
     today: Tally,
     /// The folder that `today` goes on from; `None` until the first look.
-    counted_in: Option<Option<PathBuf>>,
+    counted_in: Option<Option<Arc<Path>>>,
     recent: VecDeque<Call>,
     text_bytes: usize,
     errors_today: u64,
@@ -117,8 +117,8 @@ struct Hour {
 /// A call that is being recorded.
 #[derive(Debug)]
 pub struct Recording {
-    message_id: String,
-    dir: Option<PathBuf>,
+    message_id: MessageId,
+    dir: Option<Arc<Path>>,
 }
 
 impl Calls {
@@ -153,16 +153,16 @@ impl Calls {
         if !snapshot.debug {
             return None;
         }
-        let message_id = format!("{:08x}", self.next_id.fetch_add(self.id_step, Ordering::Relaxed));
+        let message_id = MessageId(self.next_id.fetch_add(self.id_step, Ordering::Relaxed));
         let time = Local::now();
         let request = Arc::<str>::from(request);
         let dir = snapshot.settings.cache_dir.clone();
         if let Some(dir) = &dir {
             self.files.save(DebugFile {
-                dir: dir.clone(),
+                dir: Arc::clone(dir),
                 kind: Kind::Request,
                 time,
-                message_id: message_id.clone(),
+                message_id,
                 data: Arc::clone(&request),
                 attempts: None,
                 calls: None,
@@ -171,7 +171,7 @@ impl Calls {
         let mut memory = self.lock();
         memory.text_bytes += request.len();
         memory.recent.push_back(Call {
-            message_id: message_id.clone(),
+            message_id,
             time,
             figures: None,
             request: Some(request),
@@ -257,6 +257,7 @@ impl Calls {
 
     /// `GET /debug/calls/{message_id}`.
     pub fn call_json(&self, message_id: &str) -> Option<String> {
+        let message_id = MessageId::parse(message_id)?;
         let memory = self.lock();
         let call = memory.recent.iter().find(|call| call.message_id == message_id)?;
         let mut json = String::from("{");
@@ -289,7 +290,7 @@ impl Calls {
 
 impl Memory {
     /// Begins a new day, or a new folder's count, where one has begun.
-    fn turn_to(&mut self, now: DateTime<Local>, dir: Option<&PathBuf>, files: &Files) {
+    fn turn_to(&mut self, now: DateTime<Local>, dir: Option<&Arc<Path>>, files: &Files) {
         let date = now.date_naive();
         let new_day = self.today.date != date;
         if new_day {

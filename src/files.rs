@@ -1,12 +1,13 @@
 //! The writer thread: debug files on their way to `CACHE_DIR`, one after the other, each of them whole or not there.
 
+use std::fmt;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Days, Local, NaiveDate};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
@@ -15,8 +16,10 @@ use crate::console::say;
 use crate::json;
 use crate::live::Live;
 
-/// Bytes that may wait to be written; what comes beyond them is left out and counted.
+/// Bytes of memory that may wait to be written; what comes beyond them is left out and counted.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
+/// The day's count is not written anew more often than this: each time costs a stick, or a card, a block or two.
+const COUNT_INTERVAL: Duration = Duration::from_millis(250);
 /// How often the thread looks whether a day has ended.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(30);
 /// Files that aren't whole yet begin with this and end with `.tmp`.
@@ -43,23 +46,48 @@ impl Kind {
     }
 }
 
+/// What the files of a call have in common: 8 lower-case hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageId(pub u32);
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+impl MessageId {
+    /// Reads it as it is written, and in no other way.
+    pub fn parse(text: &str) -> Option<Self> {
+        let id = u32::from_str_radix(text, 16).map(Self).ok()?;
+        (id.to_string() == text).then_some(id)
+    }
+}
+
 /// One debug file.
 #[derive(Debug)]
 pub struct DebugFile {
     /// `CACHE_DIR` at the time of the call.
-    pub dir: PathBuf,
+    pub dir: Arc<Path>,
     /// What it is about.
     pub kind: Kind,
     /// Of the name and the `timestamp`.
     pub time: DateTime<Local>,
-    /// 8 hex digits, the same in both files of a call.
-    pub message_id: String,
+    /// The same in both files of a call.
+    pub message_id: MessageId,
     /// JSON.
     pub data: Arc<str>,
     /// JSON of the tries, where there was more than one.
     pub attempts: Option<String>,
     /// The day's count with this call, when it left a RESPONSE.
     pub calls: Option<Tally>,
+}
+
+impl DebugFile {
+    /// Bytes that it takes up while it waits.
+    fn memory(&self) -> usize {
+        size_of::<Self>() + self.data.len() + self.attempts.as_ref().map_or(0, String::len)
+    }
 }
 
 /// `CALLS_YYYYMMDD.json`.
@@ -141,7 +169,7 @@ pub fn timestamp(time: DateTime<Local>) -> String {
 
 enum Job {
     Save(Box<DebugFile>),
-    Count(PathBuf, NaiveDate, Arc<Earlier>),
+    Count(Arc<Path>, NaiveDate, Arc<Earlier>),
     Flush(Sender<()>),
 }
 
@@ -164,6 +192,7 @@ impl Files {
             not_saved: Arc::clone(&files.not_saved),
             failing: false,
             unsaved_count: None,
+            count_saved: None,
             cleaned_on: None,
         };
         thread::Builder::new().name("writer".into()).spawn(move || writer.run(&receiver))?;
@@ -172,7 +201,7 @@ impl Files {
 
     /// Hands a file over; never waits.
     pub fn save(&self, file: DebugFile) {
-        let bytes = file.data.len();
+        let bytes = file.memory();
         if self.queued_bytes.fetch_add(bytes, Ordering::Relaxed) > MAX_QUEUED_BYTES {
             self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.not_saved.fetch_add(1, Ordering::Relaxed);
@@ -182,9 +211,9 @@ impl Files {
     }
 
     /// Has the writer find out what a folder knows of a day, before it writes anything that comes later.
-    pub fn count(&self, dir: &Path, date: NaiveDate) -> Arc<Earlier> {
+    pub fn count(&self, dir: &Arc<Path>, date: NaiveDate) -> Arc<Earlier> {
         let earlier = Arc::<Earlier>::default();
-        let _ = self.jobs.send(Job::Count(dir.to_owned(), date, Arc::clone(&earlier)));
+        let _ = self.jobs.send(Job::Count(Arc::clone(dir), date, Arc::clone(&earlier)));
         earlier
     }
 
@@ -206,10 +235,11 @@ struct Writer {
     not_saved: Arc<AtomicU64>,
     /// The last file could not be saved, and that has been said.
     failing: bool,
-    /// Counts are written when nothing else is waiting.
-    unsaved_count: Option<(PathBuf, Tally)>,
+    /// Calls since the count was last written.
+    unsaved_count: Option<(Arc<Path>, Tally)>,
+    count_saved: Option<Instant>,
     /// The day on which old files were last removed.
-    cleaned_on: Option<(PathBuf, NaiveDate, u32)>,
+    cleaned_on: Option<(Arc<Path>, NaiveDate, u32)>,
 }
 
 impl Writer {
@@ -217,26 +247,32 @@ impl Writer {
         self.check_folder();
         self.clean();
         loop {
-            match jobs.recv_timeout(CLOCK_INTERVAL) {
+            let patience = match self.unsaved_count {
+                Some(_) => self.count_due(),
+                None => CLOCK_INTERVAL,
+            };
+            match jobs.recv_timeout(patience) {
                 Ok(Job::Save(file)) => {
                     self.save(&file);
-                    self.queued_bytes.fetch_sub(file.data.len(), Ordering::Relaxed);
-                    if jobs.is_empty() {
-                        self.save_count();
-                    }
+                    self.queued_bytes.fetch_sub(file.memory(), Ordering::Relaxed);
                 }
                 Ok(Job::Count(dir, date, earlier)) => earlier.set(count_on_disk(&dir, date)),
                 Ok(Job::Flush(done)) => {
                     self.save_count();
                     let _ = done.send(());
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    self.save_count();
-                    self.clean();
-                }
+                Err(RecvTimeoutError::Timeout) => self.clean(),
                 Err(RecvTimeoutError::Disconnected) => return self.save_count(),
             }
+            if self.count_due().is_zero() {
+                self.save_count();
+            }
         }
+    }
+
+    /// From now.
+    fn count_due(&self) -> Duration {
+        self.count_saved.map_or(Duration::ZERO, |saved| COUNT_INTERVAL.saturating_sub(saved.elapsed()))
     }
 
     /// Says at the start, not at the first call, that nothing can be saved.
@@ -257,11 +293,11 @@ impl Writer {
         let written = write_whole(&file.dir, &name(file), &text(file));
         self.report(&file.dir, &written);
         if let Some(count) = &file.calls {
-            let other_day = |(dir, saved): &(PathBuf, Tally)| saved.date != count.date || *dir != file.dir;
+            let other_day = |(dir, saved): &(Arc<Path>, Tally)| saved.date != count.date || *dir != file.dir;
             if self.unsaved_count.as_ref().is_some_and(other_day) {
                 self.save_count();
             }
-            self.unsaved_count = Some((file.dir.clone(), count.clone()));
+            self.unsaved_count = Some((Arc::clone(&file.dir), count.clone()));
         }
     }
 
@@ -270,6 +306,7 @@ impl Writer {
             let count = count.total(Duration::ZERO); // this thread has read it
             let written = write_whole(&dir, &count_name(count.date), &format!("{{{}}}", count.fields()));
             self.report(&dir, &written);
+            self.count_saved = Some(Instant::now());
         }
     }
 
@@ -300,7 +337,7 @@ impl Writer {
         };
         let today = Local::now().date_naive();
         let days = snapshot.settings.cache_keep_days.unwrap_or(u32::MAX);
-        let state = (dir.clone(), today, days);
+        let state = (Arc::clone(dir), today, days);
         if self.cleaned_on.as_ref() == Some(&state) {
             return;
         }
@@ -357,7 +394,7 @@ fn text(file: &DebugFile) -> String {
     text.push_str(",\n  \"type\": \"");
     text.push_str(file.kind.name());
     text.push_str("\",\n  \"message_id\": \"");
-    text.push_str(&file.message_id);
+    text.push_str(&file.message_id.to_string());
     text.push_str("\",\n  \"data\": ");
     json::indent(&file.data, 1, &mut text);
     if let Some(attempts) = &file.attempts {
@@ -447,10 +484,10 @@ mod tests {
         let time = Local.with_ymd_and_hms(2024, 2, 14, 10, 30, 45).unwrap()
             + chrono::Duration::microseconds(123_456);
         let file = DebugFile {
-            dir: PathBuf::new(),
+            dir: Path::new("").into(),
             kind: Kind::Request,
             time,
-            message_id: "a1b2c3d4".into(),
+            message_id: MessageId(0xa1b2_c3d4),
             data: r#"{"model":"\u4f60","n":1.0}"#.into(),
             attempts: None,
             calls: None,

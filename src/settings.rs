@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
@@ -96,7 +97,7 @@ pub struct Settings {
     /// `OPENROUTER_API_KEY`.
     pub key: Option<Secret>,
     /// `CACHE_DIR`, absolute or relative to the current folder.
-    pub cache_dir: Option<PathBuf>,
+    pub cache_dir: Option<Arc<Path>>,
     /// `CACHE_KEEP_DAYS`; `None` keeps all.
     pub cache_keep_days: Option<u32>,
     /// `MODEL`: free unless `allow_paid_models`.
@@ -262,7 +263,13 @@ impl Settings {
                 None,
                 last_good.key.clone(),
             ),
-            cache_dir: r.read("CACHE_DIR", "a folder", |v| Some(Some(sources.home.join(v))), None, None),
+            cache_dir: r.read(
+                "CACHE_DIR",
+                "a folder",
+                |v| Some(Some(sources.home.join(v).into())),
+                None,
+                None,
+            ),
             cache_keep_days: r.read(
                 "CACHE_KEEP_DAYS",
                 "a number of days from 1 to 36500",
