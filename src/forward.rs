@@ -117,12 +117,15 @@ enum Served {
 
 impl Relay {
     /// Understands a request, or refuses it.
+    // What is only needed for a moment is apart from what stays on a worker's stack while an answer streams: hundreds of
+    // them are as large as they have ever been.
+    #[inline(never)]
     pub fn begin(
         proxy: &Proxy,
         mut exchange: Exchange,
         snapshot: Arc<Snapshot>,
         under_way: UnderWay,
-    ) -> Option<Self> {
+    ) -> Option<Box<Self>> {
         let began = Instant::now();
         let request = match understand(std::mem::take(&mut exchange.body), &snapshot) {
             Ok(request) => request,
@@ -143,7 +146,7 @@ impl Relay {
             stream: request.stream,
             ..Figures::default()
         };
-        Some(Self {
+        Some(Box::new(Self {
             attribution: attribution.collect(),
             under_way,
             client: Client::Waiting(Box::new(exchange)),
@@ -156,11 +159,11 @@ impl Relay {
             calls_made: 0,
             last_words: LastWords::Nothing,
             events: Vec::new(),
-        })
+        }))
     }
 
     /// Asks for leave to call the upstream, and goes on if it is given at once.
-    pub fn run(mut self, proxy: &Proxy) {
+    pub fn run(mut self: Box<Self>, proxy: &Proxy) {
         if self.snapshot.settings.test_mode {
             return crate::offline::answer(proxy, self);
         }
@@ -191,7 +194,7 @@ impl Relay {
     }
 
     /// Goes on after having waited for the account's limit, with the settings as they are now.
-    pub fn resume(mut self, proxy: &Proxy, pass: Pass, waited: Duration) {
+    pub fn resume(mut self: Box<Self>, proxy: &Proxy, pass: Pass, waited: Duration) {
         self.figures.waited += waited;
         self.snapshot = proxy.live.snapshot();
         if self.snapshot.settings.key.is_none() {
@@ -201,13 +204,13 @@ impl Relay {
     }
 
     /// The wait was for nothing: the account's limit lasts longer than this request may wait.
-    pub fn give_up(mut self, proxy: &Proxy, limit: Limit, waited: Duration) {
+    pub fn give_up(mut self: Box<Self>, proxy: &Proxy, limit: Limit, waited: Duration) {
         self.figures.waited += waited;
         self.refuse(proxy, limit_reached(limit));
     }
 
     /// The client left while its request waited.
-    pub fn abandon(self, proxy: &Proxy) {
+    pub fn abandon(self: Box<Self>, proxy: &Proxy) {
         self.finish(proxy, Served::ClientLeft(None));
     }
 
@@ -231,7 +234,7 @@ impl Relay {
     }
 
     /// Tries until there is an answer, no try is left, or the account's limit is reached.
-    fn go_on(mut self, proxy: &Proxy, mut pass: Option<Pass>) {
+    fn go_on(mut self: Box<Self>, proxy: &Proxy, mut pass: Option<Pass>) {
         loop {
             let model = self.next_model().to_owned();
             self.figures.model.clone_from(&model);
@@ -319,6 +322,7 @@ impl Relay {
     }
 
     /// An error of the upstream's, whole.
+    #[inline(never)]
     fn read_error(&self, mut call: Call) -> FailedAttempt {
         let status = call.status();
         let mut body = Vec::new();
@@ -332,6 +336,7 @@ impl Relay {
         FailedAttempt { reason: reason.trim_end().to_owned(), verdict, answer: FailedAnswer::Upstream(reply) }
     }
 
+    #[inline(never)]
     fn relay_plain(
         &mut self,
         call: &mut Call,
@@ -549,7 +554,8 @@ impl Relay {
     }
 
     /// The client gets the failure of the last try.
-    fn fail(mut self, proxy: &Proxy, failed: FailedAttempt) {
+    #[inline(never)]
+    fn fail(mut self: Box<Self>, proxy: &Proxy, failed: FailedAttempt) {
         let (error, status);
         if let Client::Streaming(_) = self.client {
             let event;
@@ -592,7 +598,7 @@ impl Relay {
         self.finish(proxy, Served::BrokenOff { error, status, partial: None });
     }
 
-    fn refuse(self, proxy: &Proxy, error: ApiError) {
+    fn refuse(self: Box<Self>, proxy: &Proxy, error: ApiError) {
         let failed = FailedAttempt {
             reason: error.message.clone(),
             verdict: Verdict::PassOn,
@@ -602,7 +608,12 @@ impl Relay {
     }
 
     /// Answers with what the built-in model says.
-    pub fn answer_offline(mut self, proxy: &Proxy, answer: &str, chunks: impl Iterator<Item = String>) {
+    pub fn answer_offline(
+        mut self: Box<Self>,
+        proxy: &Proxy,
+        answer: &str,
+        chunks: impl Iterator<Item = String>,
+    ) {
         let mut facts = Facts::default();
         facts.add(answer);
         self.note(&facts);
@@ -677,7 +688,7 @@ impl Relay {
     }
 
     /// Says and records how it ended, and then ends it.
-    fn finish(mut self, proxy: &Proxy, served: Served) {
+    fn finish(mut self: Box<Self>, proxy: &Proxy, served: Served) {
         let left_early = matches!(served, Served::ClientLeft(_));
         self.figures.total = self.began.elapsed();
         let left = r#"{"message":"The client closed the connection.","type":"client_error","param":null,"code":"client_closed"}"#;

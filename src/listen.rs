@@ -27,7 +27,7 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 const NUDGE_WHEN_IDLE: Duration = Duration::from_secs(1);
 /// Nudges of the first round after a new client was seen; twice as many in each round that shows more new clients.
 const FIRST_NUDGES: usize = 2;
-const MOST_NUDGES: usize = 64;
+const MOST_NUDGES: usize = 8;
 /// After a round that shows nobody new, one more after this is the last.
 const NUDGE_INTERVAL: Duration = Duration::from_millis(8);
 const NUDGE_HELD: Duration = Duration::from_millis(2);
@@ -232,45 +232,77 @@ pub fn check_servers() {
     servers.retain(|server| server.upgrade().inspect(|server| server.unblock()).is_some());
 }
 
-/// Hands every request on `listener` to `dispatch`, for as long as the program runs.
+/// One listener's accept loop, in whichever thread runs it.
 ///
 /// tiny_http stops accepting at the first error of `accept` (no descriptors left, say). The socket is ours: a new server
 /// takes its place on it, while the old one's connections are served to their end.
-pub fn serve(listener: TcpListener, dispatch: Arc<dyn Fn(Request) + Send + Sync>) -> io::Result<()> {
-    let nudge = Nudge::start(&listener)?;
-    let dispatch: Arc<dyn Fn(Request) + Send + Sync> = Arc::new(move |request: Request| {
-        nudge.saw(request.remote_addr());
-        dispatch(request);
-    });
-    let accept = move || {
+pub struct Acceptor {
+    listener: TcpListener,
+    server: Option<Arc<Server>>,
+    /// [`PANICS`] when the server began.
+    panics: usize,
+    nudge: Arc<Nudge>,
+    /// What becomes of the requests of a server that has been replaced.
+    old: Arc<dyn Fn(Request) + Send + Sync>,
+}
+
+impl Acceptor {
+    /// Nothing is accepted before the first request is asked for. `old` gets what comes on connections that were accepted
+    /// before an accident.
+    pub fn new(listener: TcpListener, old: Arc<dyn Fn(Request) + Send + Sync>) -> io::Result<Self> {
+        let nudge = Arc::new(Nudge::start(&listener)?);
+        Ok(Self { listener, server: None, panics: 0, nudge, old })
+    }
+
+    /// Waits for the next request. Whether it had to be waited for.
+    pub fn accept(&mut self) -> (Request, bool) {
         loop {
-            wait_for_descriptors(&listener);
-            let panics = PANICS.load(Ordering::SeqCst);
-            let server = listener.try_clone().map(|listener| Server::from_listener(listener, None));
-            let Ok(Ok(server)) = server else {
-                thread::sleep(RECOVERY_INTERVAL);
+            let Some(server) = &self.server else {
+                self.start();
                 continue;
             };
-            let server = Arc::new(server);
-            SERVERS.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&server));
-            // It may have died before `check_servers` knew of it. Which one died, nobody tells: one server too many does
-            // no harm, one too few is the end.
-            while let Some(request) = next_request(&server, panics) {
-                dispatch(request);
+            if let Some(next) = next_request(server, self.panics) {
+                self.nudge.saw(next.0.remote_addr());
+                return next;
             }
-            let dispatch = Arc::clone(&dispatch);
-            let outlive = move || {
-                loop {
-                    if let Ok(request) = server.recv() {
-                        dispatch(request);
-                    }
-                }
-            };
-            // Without a thread more to be had they stay unserved; new connections don't.
-            let _ = thread::Builder::new().name("accept-old".into()).spawn(outlive);
+            self.retire();
         }
-    };
-    thread::Builder::new().name("accept".into()).spawn(accept).map(drop)
+    }
+
+    fn start(&mut self) {
+        wait_for_descriptors(&self.listener);
+        self.panics = PANICS.load(Ordering::SeqCst);
+        let Some(server) = self.listener.try_clone().ok().and_then(new_server) else {
+            return thread::sleep(RECOVERY_INTERVAL);
+        };
+        let server = Arc::new(server);
+        SERVERS.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&server));
+        // It may have died before `check_servers` knew of it. Which one died, nobody tells: one server too many does
+        // no harm, one too few is the end.
+        self.server = Some(server);
+    }
+
+    /// The server has stopped accepting; it still has connections.
+    fn retire(&mut self) {
+        let Some(server) = self.server.take() else { return };
+        let (nudge, old) = (Arc::clone(&self.nudge), Arc::clone(&self.old));
+        let outlive = move || {
+            loop {
+                if let Ok(request) = server.recv() {
+                    nudge.saw(request.remote_addr());
+                    old(request);
+                }
+            }
+        };
+        // Without a thread more to be had they stay unserved; new connections don't.
+        let _ = thread::Builder::new().name("accept-old".into()).spawn(outlive);
+    }
+}
+
+/// On Linux threads have the name of the one that starts them, unless they choose another: tiny_http's are "http".
+fn new_server(listener: TcpListener) -> Option<Server> {
+    let start = move || Server::from_listener(listener, None).ok();
+    thread::Builder::new().name("http".into()).spawn(start).ok()?.join().ok()?
 }
 
 /// Where we reach our own listener.
@@ -287,17 +319,17 @@ fn own_address(listener: &TcpListener) -> io::Result<SocketAddr> {
 
 /// Looks a few times before it sleeps: under load the next request is there by then, and a wake-up is saved. `None` when
 /// the server may have stopped accepting.
-fn next_request(server: &Server, panics: usize) -> Option<Request> {
+fn next_request(server: &Server, panics: usize) -> Option<(Request, bool)> {
     for _ in 0..LOOKS {
         match server.try_recv() {
-            Ok(Some(request)) => return Some(request),
+            Ok(Some(request)) => return Some((request, false)),
             Ok(None) => thread::yield_now(),
             Err(_) => return None,
         }
     }
     // `try_recv` swallows what `unblock` sends.
     match PANICS.load(Ordering::SeqCst) == panics {
-        true => server.recv().ok(),
+        true => Some((server.recv().ok()?, true)),
         false => None,
     }
 }

@@ -20,7 +20,7 @@ const NAME: &str = "local-api-proxy/built-in:free";
 const INTRODUCTION: &str = "This is the built-in test model of local-api-proxy: it needs no network and no key, and it is no real AI.";
 
 /// Answers.
-pub fn answer(proxy: &Proxy, relay: Relay) {
+pub fn answer(proxy: &Proxy, relay: Box<Relay>) {
     let request = serde_json::from_str::<Value>(relay.request().as_written()).unwrap_or_default();
     let message = message(&request);
     let calls_tools = message.get("tool_calls").is_some();

@@ -26,7 +26,7 @@ pub struct Proxy {
     /// Who is under way.
     pub life: Arc<Life>,
     /// Who waits for the account's limit.
-    pub gate: Gate<Relay>,
+    pub gate: Gate<Box<Relay>>,
     /// The list of models.
     pub models: Models,
     /// The account's free quota.

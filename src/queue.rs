@@ -53,19 +53,33 @@ impl<T> Place<T> {
 impl<T> Queue<T> {
     /// Gives a job to an idle thread, or to the next that has time. Whether one was idle.
     pub fn push(&self, job: T) -> bool {
+        match self.push_to_idle(job) {
+            Ok(()) => true,
+            Err((job, mut state)) => {
+                state.jobs.push_back(job);
+                false
+            }
+        }
+    }
+
+    /// Gives a job to an idle thread, or back where there is none.
+    pub fn offer(&self, job: T) -> Result<(), T> {
+        self.push_to_idle(job).map_err(|(job, _)| job)
+    }
+
+    fn push_to_idle(&self, job: T) -> Result<(), (T, MutexGuard<'_, State<T>>)> {
         let mut state = self.lock();
         if state.lingering > state.jobs.len() {
             state.jobs.push_back(job);
-            return true;
+            return Ok(());
         }
         let Some(place) = state.idle.pop() else {
-            state.jobs.push_back(job);
-            return false;
+            return Err((job, state));
         };
         drop(state);
         *lock(&place.given) = Some(job);
         place.thread.unpark();
-        true
+        Ok(())
     }
 
     /// The next job; `None` when `patience` has passed without one.

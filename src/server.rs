@@ -1,4 +1,7 @@
 //! From a connection's request to the thread that answers it.
+//!
+//! One worker accepts, the others answer. When it has accepted a request and another worker is idle, that one goes on
+//! accepting and the request is answered where it is: under no load a request wakes one thread, not two.
 
 use std::io;
 use std::net::TcpListener;
@@ -17,7 +20,7 @@ use crate::error::ApiError;
 use crate::forward::Relay;
 use crate::gate::{Next, Pass};
 use crate::life::UnderWay;
-use crate::listen::{self, CLIENT_TIMEOUT};
+use crate::listen::{self, Acceptor, CLIENT_TIMEOUT};
 use crate::panel;
 use crate::presence;
 use crate::proxy::Proxy;
@@ -35,10 +38,17 @@ const MAX_STAND_INS: usize = 512;
 const GATE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Nobody gives up sooner than this.
-const LEAVES_WITHIN: Duration = Duration::from_millis(100);
+const LEAVES_WITHIN: Duration = Duration::from_millis(250);
 
 /// What a worker does next.
 enum Work {
+    /// Accept requests, until there is one and somebody else to go on accepting.
+    Accept(Box<Acceptor>),
+    Call(Call),
+}
+
+/// A request on its way to the upstream.
+enum Call {
     New(Box<Exchange>, UnderWay),
     /// One that has waited for the account's limit.
     Resumed(Box<Relay>, Pass, Duration),
@@ -71,7 +81,7 @@ pub fn start(proxy: &Arc<Proxy>, listeners: Vec<TcpListener>) -> io::Result<()> 
         admitted: AtomicUsize::new(0),
         capacity: listen.workers + listen.queue,
     });
-    for number in 1..=listen.workers {
+    for number in 1..=listen.workers + listeners.len() {
         dispatcher.start_worker(number)?;
     }
     let port = listen::port(&listeners);
@@ -79,8 +89,10 @@ pub fn start(proxy: &Arc<Proxy>, listeners: Vec<TcpListener>) -> io::Result<()> 
     let gatekeeper = Arc::clone(&dispatcher);
     thread::Builder::new().name("gate".into()).spawn(move || gatekeeper.keep_gate(port))?;
     for listener in listeners {
-        let dispatcher = Arc::clone(&dispatcher);
-        listen::serve(listener, Arc::new(move |request| dispatcher.dispatch(Exchange::new(request))))?;
+        let old = Arc::clone(&dispatcher);
+        let acceptor =
+            Acceptor::new(listener, Arc::new(move |request| old.dispatch(Exchange::new(request))))?;
+        dispatcher.work.push(Work::Accept(Box::new(acceptor)));
     }
     Ok(())
 }
@@ -91,35 +103,66 @@ fn needs_worker(path: &str) -> bool {
 }
 
 impl Dispatcher {
-    /// Runs in the accept thread, so it waits for nothing.
-    fn dispatch(self: &Arc<Self>, mut exchange: Exchange) {
-        if exchange.body_is_on_its_way() {
-            let dispatcher = Arc::clone(self);
-            return self.crew.take(move || {
-                if dispatcher.read_body(&mut exchange) {
-                    dispatcher.hand_on(exchange);
+    /// Accepts requests until this thread has one to forward and another one goes on accepting: the request is answered
+    /// by the thread that the connection's own has woken.
+    #[inline(never)]
+    fn accept(self: &Arc<Self>, mut acceptor: Box<Acceptor>) -> Call {
+        loop {
+            let (request, was_quiet) = acceptor.accept();
+            // Whatever a request does to us, others are accepted after it.
+            let admitted = catch_unwind(AssertUnwindSafe(|| self.admit(Exchange::new(request))));
+            let Ok(Some(call)) = admitted else {
+                continue;
+            };
+            if was_quiet {
+                match self.work.offer(Work::Accept(acceptor)) {
+                    Err(Work::Accept(mine)) => acceptor = mine,
+                    _ => return call,
                 }
-            });
+            }
+            self.work.push(Work::Call(call));
         }
-        self.hand_on(exchange);
     }
 
-    fn hand_on(self: &Arc<Self>, exchange: Exchange) {
+    fn dispatch(self: &Arc<Self>, exchange: Exchange) {
+        if let Some(call) = self.admit(exchange) {
+            self.work.push(Work::Call(call));
+        }
+    }
+
+    /// Runs where requests are accepted, so it waits for nothing. What a worker has to do with it, now.
+    fn admit(self: &Arc<Self>, mut exchange: Exchange) -> Option<Call> {
+        if exchange.body_is_on_its_way() {
+            let dispatcher = Arc::clone(self);
+            self.crew.take(move || {
+                if dispatcher.read_body(&mut exchange)
+                    && let Some(call) = dispatcher.hand_on(exchange)
+                {
+                    dispatcher.work.push(Work::Call(call));
+                }
+            });
+            return None;
+        }
+        self.hand_on(exchange)
+    }
+
+    fn hand_on(self: &Arc<Self>, exchange: Exchange) -> Option<Call> {
         let error = if self.proxy.life.is_stopping() {
             ApiError::new(503, "shutting_down", "The proxy is stopping. Start it again to go on.")
         } else if !needs_worker(&exchange.path) {
             let proxy = Arc::clone(&self.proxy);
-            return self.crew.take(move || answer_here(&proxy, exchange));
+            self.crew.take(move || answer_here(&proxy, exchange));
+            return None;
         } else if self.admitted.fetch_add(1, Ordering::SeqCst) < self.capacity {
             let under_way = self.proxy.life.begin(exchange.peer);
-            self.work.push(Work::New(Box::new(exchange), under_way));
-            return;
+            return Some(Call::New(Box::new(exchange), under_way));
         } else {
             self.admitted.fetch_sub(1, Ordering::SeqCst);
             let message = "All workers are busy and the queue is full: try again in a moment, or raise WORKERS or QUEUE in .env.";
             ApiError::new(503, "overloaded", message).retry_after(1)
         };
         self.crew.take(move || exchange.reply(Reply::from(&error)));
+        None
     }
 
     /// Reads what is still on its way, after the checks that need no body. Whether there is something to hand on.
@@ -176,11 +219,15 @@ impl Dispatcher {
         let dispatcher = Arc::clone(self);
         seat::take(move || dispatcher.stand_in());
         let place = Place::mine();
-        while let Some(job) = self.work.next(&place, None) {
+        while let Some(work) = self.work.next(&place, None) {
+            let call = match work {
+                Work::Accept(acceptor) => self.accept(acceptor),
+                Work::Call(call) => call,
+            };
             // A panic is that request's 500, which it sends when it is dropped.
-            let _ = catch_unwind(AssertUnwindSafe(|| match job {
-                Work::New(exchange, under_way) => forward(&self.proxy, *exchange, under_way),
-                Work::Resumed(relay, pass, waited) => relay.resume(&self.proxy, pass, waited),
+            let _ = catch_unwind(AssertUnwindSafe(|| match call {
+                Call::New(exchange, under_way) => forward(&self.proxy, *exchange, under_way),
+                Call::Resumed(relay, pass, waited) => relay.resume(&self.proxy, pass, waited),
             }));
             if seat::was_handed_over() {
                 self.stand_ins.fetch_sub(1, Ordering::SeqCst);
@@ -209,7 +256,7 @@ impl Dispatcher {
                         continue;
                     }
                     self.admitted.fetch_add(1, Ordering::SeqCst);
-                    self.work.push(Work::Resumed(Box::new(relay), pass, waited));
+                    self.work.push(Work::Call(Call::Resumed(relay, pass, waited)));
                 }
                 Some(Next::TooLate(relay, limit, waited)) => {
                     let proxy = Arc::clone(proxy);
@@ -217,13 +264,13 @@ impl Dispatcher {
                 }
                 None => {}
             }
-            for relay in proxy.gate.remove(Relay::is_cut_off) {
+            for relay in proxy.gate.remove(|relay| relay.is_cut_off()) {
                 self.abandon(relay);
             }
         }
     }
 
-    fn abandon(&self, relay: Relay) {
+    fn abandon(&self, relay: Box<Relay>) {
         let proxy = Arc::clone(&self.proxy);
         self.crew.take(move || relay.abandon(&proxy));
     }
@@ -278,6 +325,7 @@ fn answer_here(proxy: &Proxy, mut exchange: Exchange) {
 }
 
 /// Everything that does, on a worker.
+#[inline(never)]
 fn forward(proxy: &Proxy, mut exchange: Exchange, under_way: UnderWay) {
     // So that the tests can see what becomes of one; not in the release build.
     #[cfg(debug_assertions)]
