@@ -4,7 +4,7 @@
 use ureq::unversioned::transport::Buffers;
 
 /// Holds a head, or some events of a stream.
-const SMALL_BYTES: usize = 4 * 1024;
+const SMALL_BYTES: usize = 2 * 1024;
 /// Beyond this, larger pieces save nothing any more.
 const LARGE_BYTES: usize = 256 * 1024;
 
@@ -17,6 +17,7 @@ pub struct Growing {
     filled: usize,
     /// Something was consumed since the last input: what is left may be enough for a next step.
     progress: bool,
+    /// Only while something is being sent.
     output: Vec<u8>,
 }
 
@@ -26,11 +27,8 @@ impl Growing {
         grow(&mut self.output);
     }
 
-    /// Gives back what only a large request or answer needed.
+    /// Gives back what only a large answer needed.
     pub fn shrink(&mut self) {
-        if self.output.len() > SMALL_BYTES {
-            self.output = Vec::new();
-        }
         if self.input.len() > SMALL_BYTES && self.consumed == self.filled {
             self.input = Vec::new();
             (self.consumed, self.filled) = (0, 0);
@@ -56,6 +54,8 @@ impl Buffers for Growing {
     }
 
     fn input_append_buf(&mut self) -> &mut [u8] {
+        // The request is through, and hundreds may wait for their answers at once.
+        self.output = Vec::new();
         self.input.copy_within(self.consumed..self.filled, 0);
         self.filled -= self.consumed;
         self.consumed = 0;

@@ -1,13 +1,14 @@
 //! What the program says: one thread prints whole lines, so that a console that is paused (a click into a
 //! Windows console selects text and stops every write), slow or closed never holds a request up.
 
+use std::fmt::{self, Write as _};
 use std::io::Write;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use chrono::Local;
+use chrono::{DateTime, Local};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 /// Lines that may wait for a paused console; later ones are counted and left out.
@@ -17,7 +18,8 @@ const QUEUED_LINES: usize = 4096;
 const PAUSE: Duration = Duration::from_millis(5);
 
 enum Message {
-    Line(String),
+    /// With the time before it, if there is one.
+    Line(Option<SystemTime>, String),
     /// Answered once everything before it is printed.
     Flush(Sender<()>),
 }
@@ -40,7 +42,10 @@ fn print(lines: Receiver<Message>) {
         let mut flushed = Vec::new();
         for message in std::iter::once(first).chain(lines.try_iter().take(QUEUED_LINES)) {
             match message {
-                Message::Line(line) => {
+                Message::Line(time, line) => {
+                    if let Some(time) = time {
+                        let _ = write!(text, "{}  ", DateTime::<Local>::from(time).format("%H:%M:%S"));
+                    }
                     text.push_str(&line);
                     text.push('\n');
                 }
@@ -65,14 +70,19 @@ fn print(lines: Receiver<Message>) {
 
 /// Prints one line as it is.
 pub fn print_line(line: String) {
-    if let Err(TrySendError::Full(_)) = printer().try_send(Message::Line(line)) {
-        LEFT_OUT.fetch_add(1, Ordering::Relaxed);
-    }
+    send(Message::Line(None, line));
 }
 
-/// Prints one line with the local time before it.
-pub fn say(text: impl std::fmt::Display) {
-    print_line(format!("{}  {text}", Local::now().format("%H:%M:%S")));
+/// Prints one line with the local time before it. (Finding out what that is takes a while, at every thread's first time:
+/// the printing thread does it.)
+pub fn say(text: impl fmt::Display) {
+    send(Message::Line(Some(SystemTime::now()), text.to_string()));
+}
+
+fn send(line: Message) {
+    if let Err(TrySendError::Full(_)) = printer().try_send(line) {
+        LEFT_OUT.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Names the console's window, where that is understood: elsewhere it would be rubbish on the screen.

@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         Ok(Command::Help) => start::print(args::HELP),
         Ok(Command::Version) => start::print(concat!("local-api-proxy ", env!("VERSION"), "\n")),
         Ok(Command::Run(args)) => {
-            memory::give_large_blocks_back();
+            memory::settle();
             match start::start(args) {
                 Ok(running) => running.until_stopped(),
                 Err(reason) => start::fail(&reason),

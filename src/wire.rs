@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
 use std::io::{self, IoSlice, Read, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
-    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, NextTimeout, ShutdownHandle,
+    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, ShutdownHandle,
     SocksConnector, Transport, TransportAdapter,
 };
 use ureq::{Error, Timeout, http::Uri};
@@ -28,11 +28,7 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
 
 /// Opens connections for one agent.
 pub fn connector(tls: Option<Arc<ClientConfig>>, opened: Arc<AtomicUsize>) -> impl Connector {
-    ().chain(SocksConnector::default())
-        .chain(ConnectProxyConnector::default())
-        .chain(Dial)
-        .chain(Tls(tls))
-        .chain(Count(opened))
+    ViaProxy.chain(Dial).chain(Tls(tls)).chain(Count(opened))
 }
 
 /// Looks names up when a connection is opened, not for each request: [`Dial`] does it.
@@ -67,29 +63,55 @@ impl<In: Transport> Connector<In> for Count {
     }
 }
 
+/// Opens connections to or through the proxy, where there is one.
+#[derive(Debug)]
+struct ViaProxy;
+
+impl Connector for ViaProxy {
+    type Out = Box<dyn Transport>;
+
+    fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Self::Out>, Error> {
+        match details.config.proxy() {
+            Some(_) => Self::to_proxy(details),
+            None => Ok(None),
+        }
+    }
+}
+
+impl ViaProxy {
+    /// Apart, because it takes 7 KB of the stack, on every worker's if it were inlined.
+    #[inline(never)]
+    fn to_proxy(details: &ConnectionDetails) -> Result<Option<Box<dyn Transport>>, Error> {
+        let connector = ().chain(SocksConnector::default()).chain(ConnectProxyConnector::default());
+        Ok(connector.connect(details, None)?.map(Transport::boxed))
+    }
+}
+
 /// Opens TCP connections where no proxy did.
 #[derive(Debug)]
 struct Dial;
 
+// Boxed, because the connectors of a chain pass it on by value, each time on the stack.
 impl<In: Transport> Connector<In> for Dial {
-    type Out = Either<In, Tcp>;
+    type Out = Box<dyn Transport>;
 
     fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
         if let Some(chained) = chained {
-            return Ok(Some(Either::A(chained)));
+            return Ok(Some(chained.boxed()));
         }
-        let addresses = match details.addrs.is_empty() {
-            true => DefaultResolver::default().resolve(details.uri, details.config, details.timeout)?,
-            false => details.addrs.clone(),
+        let stream = match (details.addrs.is_empty(), literal_address(details.uri)) {
+            (true, Some(address)) => connect_to_any(&[address], *details.timeout.after),
+            (true, None) => connect_to_any(&look_up(details)?, *details.timeout.after),
+            (false, _) => connect_to_any(&details.addrs, *details.timeout.after),
         };
         let tcp = Tcp {
-            stream: Arc::new(connect_to_any(&addresses, *details.timeout.after)?),
+            stream: Arc::new(stream?),
             buffers: Growing::default(),
             held: Vec::new(),
             may_hold: true,
             may_be_stale: false,
             idle_since: None,
-            answer_begun: false,
+            receives: 0,
             write_failed: false,
             read_timeout: None,
             write_timeout: None,
@@ -97,12 +119,23 @@ impl<In: Transport> Connector<In> for Dial {
         tcp.stream.set_nodelay(true)?;
         let socket: Weak<TcpStream> = Arc::downgrade(&tcp.stream);
         (details.register_shutdown)(socket as Weak<dyn ShutdownHandle>)?;
-        Ok(Some(Either::B(tcp)))
+        Ok(Some(tcp.boxed()))
     }
 }
 
+/// The address that a host written as digits names: nothing to look up, for which ureq would start a thread.
+fn literal_address(uri: &Uri) -> Option<SocketAddr> {
+    let ip = uri.host()?.trim_matches(['[', ']']).parse::<IpAddr>().ok()?;
+    let default_port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    Some(SocketAddr::new(ip, uri.port_u16().unwrap_or(default_port)))
+}
+
+fn look_up(details: &ConnectionDetails) -> Result<ResolvedSocketAddrs, Error> {
+    DefaultResolver::default().resolve(details.uri, details.config, details.timeout)
+}
+
 /// Tries the addresses in turn, each with an equal share of the time that is left.
-fn connect_to_any(addresses: &[std::net::SocketAddr], limit: Duration) -> Result<TcpStream, Error> {
+fn connect_to_any(addresses: &[SocketAddr], limit: Duration) -> Result<TcpStream, Error> {
     let start = Instant::now();
     let mut last = Error::HostNotFound;
     for (tried, address) in addresses.iter().enumerate() {
@@ -148,8 +181,8 @@ struct Tcp {
     may_be_stale: bool,
     /// Since when it was idle, if it has served a request before and nothing of the answer to this one has come.
     idle_since: Option<Instant>,
-    /// A part of the answer has come.
-    answer_begun: bool,
+    /// How often the answer to this request has been waited for.
+    receives: u32,
     /// The upstream closed its side while a request was being sent; perhaps it has said why.
     write_failed: bool,
     read_timeout: Option<Duration>,
@@ -277,12 +310,13 @@ impl Transport for Tcp {
         let timeout = timeout.for_read();
         limit(timeout, &mut self.read_timeout, |t| self.stream.set_read_timeout(t))?;
         // The rest of an answer whose beginning is here: an upstream that sends small pieces by Nagle's algorithm waits
-        // for our acknowledgement, which Linux would delay by 40 ms.
+        // for our acknowledgement, which Linux delays by 40 ms on connections where we send as well (tcp(7),
+        // TCP_QUICKACK). Told so once, it takes this one for one-way until the next request.
         #[cfg(target_os = "linux")]
-        if self.answer_begun {
+        if self.receives == 1 {
             let _ = socket2::SockRef::from(&*self.stream).set_tcp_quickack(true);
         }
-        self.answer_begun = true;
+        self.receives = self.receives.saturating_add(1);
         let input = self.buffers.input_append_buf();
         let received = loop {
             match (&*self.stream).read(input) {
@@ -312,7 +346,7 @@ impl Transport for Tcp {
         }
         if !self.may_be_stale {
             self.may_be_stale = true;
-            self.answer_begun = false;
+            self.receives = 0;
             self.idle_since = Some(Instant::now());
             self.buffers.shrink();
             return true;
@@ -344,25 +378,35 @@ fn has_nothing_to_read(stream: &TcpStream) -> bool {
 struct Tls(Option<Arc<ClientConfig>>);
 
 impl<In: Transport> Connector<In> for Tls {
-    type Out = Either<In, TlsWire>;
+    type Out = Box<dyn Transport>;
 
     fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
         let Some(chained) = chained else {
             return Ok(None);
         };
         if !details.needs_tls() {
-            return Ok(Some(Either::A(chained)));
+            return Ok(Some(chained.boxed()));
         }
         let config = self.0.clone().ok_or(Error::TlsRequired)?;
-        let host = details.uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| Error::Tls("not a host name"))?;
-        let connection = ClientConnection::new(config, name).map_err(|e| Error::Other(e.into()))?;
-        let mut socket = TransportAdapter::new(chained.boxed(), details.current_time.clone());
-        socket.set_timeout(details.timeout);
-        let mut stream = StreamOwned { conn: connection, sock: socket };
-        stream.conn.complete_io(&mut stream.sock)?;
-        Ok(Some(Either::B(TlsWire { stream, buffers: Growing::default() })))
+        handshake(config, details, chained.boxed()).map(Some)
     }
+}
+
+/// Apart, for the same reason as [`ViaProxy::to_proxy`].
+#[inline(never)]
+fn handshake(
+    config: Arc<ClientConfig>,
+    details: &ConnectionDetails,
+    socket: Box<dyn Transport>,
+) -> Result<Box<dyn Transport>, Error> {
+    let host = details.uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| Error::Tls("not a host name"))?;
+    let connection = ClientConnection::new(config, name).map_err(|e| Error::Other(e.into()))?;
+    let mut socket = TransportAdapter::new(socket, details.current_time.clone());
+    socket.set_timeout(details.timeout);
+    let mut stream = StreamOwned { conn: connection, sock: socket };
+    stream.conn.complete_io(&mut stream.sock)?;
+    Ok(TlsWire { stream, buffers: Growing::default() }.boxed())
 }
 
 /// A TLS connection over any other.
