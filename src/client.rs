@@ -5,12 +5,13 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::io::{self, Cursor, Read, Write};
+use std::io::{self, Cursor, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use tiny_http::{Method, Request, Response, StatusCode};
 
+use crate::body::{self, Spare};
 use crate::error::ApiError;
 use crate::listen::{CLIENT_TIMEOUT, SEND_TIMEOUT};
 use crate::seat;
@@ -203,8 +204,8 @@ impl Exchange {
         self.header("content-length")?.parse().ok()
     }
 
-    /// Reads the body, of which at most `limit` bytes are taken.
-    pub fn read_body(&mut self, limit: u64) -> Result<(), BodyError> {
+    /// Reads the body, of which at most `limit` bytes are taken; a large one into `spare`'s buffer.
+    pub fn read_body(&mut self, limit: u64, spare: &Spare) -> Result<(), BodyError> {
         let declared = self.declared_length();
         if declared.is_some_and(|length| length as u64 > limit) {
             return Err(BodyError::TooLarge);
@@ -213,16 +214,27 @@ impl Exchange {
         let WayBack::Request(request) = &mut self.way_back else {
             return Ok(());
         };
-        // Memory grows with what arrives, not with what was announced.
-        let mut body = Vec::with_capacity(declared.unwrap_or(0).min(1 << 20));
-        let read = request.as_reader().take(limit + 1).read_to_end(&mut body);
-        if body.len() as u64 > limit {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut body = match declared.is_some_and(|length| length <= READ_AHEAD_BYTES) {
+            true => Vec::new(),
+            false => spare.take(),
+        };
+        let reader = request.as_reader();
+        let ended = body::read_whole(&mut body, declared, limit, |buffer| {
+            loop {
+                match reader.read(buffer) {
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    read => return read,
+                }
+            }
+        });
+        if ended.as_ref().is_ok_and(|ended| !ended) {
             return Err(BodyError::TooLarge);
         }
-        if read.as_ref().is_err_and(timed_out) {
+        if ended.as_ref().is_err_and(timed_out) {
             return Err(BodyError::Stalled);
         }
-        let whole = read.is_ok() && (chunked || body.len() == declared.unwrap_or(0));
+        let whole = ended.is_ok() && (chunked || body.len() == declared.unwrap_or(0));
         self.body = body;
         self.body_was_read = whole;
         if whole { Ok(()) } else { Err(BodyError::Broken) }

@@ -29,7 +29,7 @@ use crate::upstream::{ATTRIBUTION, Call, CallError, Dialling, Failure, Trouble};
 /// What is read of a plain answer at a time.
 const READ_BYTES: usize = 16 * 1024;
 /// What is read of a stream at first, and once it has turned out to be a fast one.
-const STREAM_READ_BYTES: usize = 2 * 1024;
+const STREAM_READ_BYTES: usize = 1024;
 const FAST_STREAM_READ_BYTES: usize = 64 * 1024;
 /// A plain answer up to this size is looked at before anything of it goes to the client; longer ones can't be errors.
 const MAX_HELD_BYTES: usize = 8 << 20;
@@ -327,7 +327,7 @@ impl Relay {
         let status = call.status();
         let mut body = Vec::new();
         // What is missing of an error's body is no second error.
-        let _ = read_up_to(&mut call, &mut body, MAX_HELD_BYTES);
+        let _ = call.read_whole(&mut body, MAX_HELD_BYTES);
         let text = String::from_utf8_lossy(&body);
         let header = |name: &str| call.header(name).map(str::to_owned);
         let verdict = patience::judge(status, &header, &text);
@@ -344,7 +344,7 @@ impl Relay {
         pass: &mut Option<Pass>,
     ) -> Result<Served, FailedAttempt> {
         let mut body = Vec::new();
-        let whole = read_up_to(call, &mut body, MAX_HELD_BYTES).map_err(|failure| no_answer(&failure))?;
+        let whole = call.read_whole(&mut body, MAX_HELD_BYTES).map_err(|failure| no_answer(&failure))?;
         let headers = returned_headers(call);
         if !whole {
             return self.relay_long(call, body, headers, model);
@@ -428,6 +428,7 @@ impl Relay {
 
     /// Server-sent events: comments at once, the first event when it is known to be no error, then every byte as it
     /// comes.
+    #[inline(never)]
     fn relay_stream(&mut self, mut call: Call, model: &str) -> Result<Served, FailedAttempt> {
         let mut buffer = vec![0; STREAM_READ_BYTES];
         let mut prelude = Prelude::default();
@@ -716,6 +717,7 @@ impl Relay {
         if let Some(recording) = self.recording.take() {
             proxy.calls.end(recording, self.figures, ending, &self.events);
         }
+        proxy.spare.keep(self.request.into_buffer());
         // A client that leaves now has left; there is nobody to tell.
         match (self.client, self.last_words) {
             (Client::Waiting(exchange), LastWords::Reply(reply)) => exchange.reply(reply),
@@ -748,30 +750,6 @@ fn understand(body: Vec<u8>, snapshot: &Snapshot) -> Result<ChatRequest, ApiErro
         Some(_) if serde_json::from_str::<&RawValue>(&text).is_ok() => invalid("not a JSON object"),
         Some(_) => invalid(&format!("not valid JSON: {error}")),
     })
-}
-
-/// Reads until the body's end or `limit`. Whether the end was reached.
-fn read_up_to(call: &mut Call, body: &mut Vec<u8>, limit: usize) -> Result<bool, Failure> {
-    let declared = call.header("content-length").and_then(|length| length.parse::<usize>().ok());
-    body.reserve(declared.unwrap_or(READ_BYTES).min(limit) + 1);
-    let mut filled = 0;
-    loop {
-        if filled > limit {
-            body.truncate(filled);
-            return Ok(false);
-        }
-        if body.len() - filled < READ_BYTES / 8 {
-            let more = body.capacity().max(filled + READ_BYTES);
-            body.resize(more, 0);
-        }
-        match call.read(&mut body[filled..])? {
-            0 => {
-                body.truncate(filled);
-                return Ok(true);
-            }
-            read => filled += read,
-        }
-    }
 }
 
 fn is_event_stream(call: &Call) -> bool {

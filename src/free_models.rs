@@ -138,6 +138,11 @@ impl ChatRequest {
         &self.text
     }
 
+    /// Its memory, for another request.
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.text.into_bytes()
+    }
+
     /// Whether the model that goes upstream is another than the client named.
     pub fn model_replaced(&self) -> bool {
         self.asked.as_ref() != Some(&self.model)

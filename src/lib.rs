@@ -10,6 +10,7 @@
 
 pub mod access;
 pub mod args;
+pub mod body;
 pub mod buffers;
 pub mod calls;
 pub mod client;

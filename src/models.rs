@@ -94,15 +94,8 @@ fn router() -> Model {
 fn fetch(upstream: &Arc<Upstream>) -> Option<Vec<Model>> {
     let mut call = upstream.models().ok()?;
     let mut body = Vec::new();
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match call.read(&mut buffer).ok()? {
-            0 => break,
-            read if body.len() + read <= MAX_LIST_BYTES => body.extend_from_slice(&buffer[..read]),
-            _ => return None,
-        }
-    }
-    if call.status() != 200 {
+    let whole = call.read_whole(&mut body, MAX_LIST_BYTES).ok()?;
+    if call.status() != 200 || !whole {
         return None;
     }
     free_models(std::str::from_utf8(&body).ok()?)

@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::body::Spare;
 use crate::calls::Calls;
 use crate::forward::Relay;
 use crate::gate::Gate;
@@ -31,6 +32,8 @@ pub struct Proxy {
     pub models: Models,
     /// The account's free quota.
     pub quota: QuotaCache,
+    /// Memory for the next large request.
+    pub spare: Spare,
     orders: AtomicU64,
     announced: Mutex<HashSet<u64>>,
 }
@@ -45,6 +48,7 @@ impl Proxy {
             gate: Gate::default(),
             models: Models::default(),
             quota: QuotaCache::default(),
+            spare: Spare::default(),
             orders: AtomicU64::new(0),
             announced: Mutex::default(),
         }

@@ -76,14 +76,7 @@ fn ask(snapshot: &Snapshot) -> Option<Quota> {
         return None;
     }
     let mut body = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        match call.read(&mut buffer).ok()? {
-            0 => return parse(&body),
-            read if body.len() + read <= MAX_BYTES => body.extend_from_slice(&buffer[..read]),
-            _ => return None,
-        }
-    }
+    call.read_whole(&mut body, MAX_BYTES).ok()?.then(|| parse(&body)).flatten()
 }
 
 fn parse(body: &[u8]) -> Option<Quota> {

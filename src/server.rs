@@ -170,7 +170,7 @@ impl Dispatcher {
         let snapshot = self.proxy.live.snapshot();
         let error = match check(exchange, &snapshot.settings) {
             Err(error) => error,
-            Ok(()) => match exchange.read_body(snapshot.settings.max_body_bytes) {
+            Ok(()) => match exchange.read_body(snapshot.settings.max_body_bytes, &self.proxy.spare) {
                 Ok(()) => return true,
                 Err(BodyError::TooLarge) => {
                     let limit = snapshot.settings.max_body_bytes >> 20;
@@ -264,6 +264,7 @@ impl Dispatcher {
                 }
                 None => {}
             }
+            proxy.spare.forget_old();
             for relay in proxy.gate.remove(|relay| relay.is_cut_off()) {
                 self.abandon(relay);
             }
@@ -338,7 +339,8 @@ fn forward(proxy: &Proxy, mut exchange: Exchange, under_way: UnderWay) {
         let reply = access::preflight(&exchange);
         return exchange.reply(reply);
     }
-    if !exchange.body_is_read() && exchange.read_body(snapshot.settings.max_body_bytes).is_err() {
+    let limit = snapshot.settings.max_body_bytes;
+    if !exchange.body_is_read() && exchange.read_body(limit, &proxy.spare).is_err() {
         let message = "The request body could not be read.";
         return exchange.reply(Reply::from(&ApiError::new(400, "invalid_json", message)));
     }

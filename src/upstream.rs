@@ -20,6 +20,7 @@ use ureq::http::header::{
 use ureq::http::{Method, Request, Response, Uri};
 use ureq::{Agent, BodyReader, Timeout};
 
+use crate::body;
 use crate::settings::Settings;
 use crate::wire;
 
@@ -422,6 +423,14 @@ impl Call {
             Failure::Broken(_, reason) => broke_off(&reason),
             silent => silent,
         })
+    }
+}
+
+impl Call {
+    /// Reads the body to its end, or until there is more than `limit` bytes of it. Whether the end came.
+    pub fn read_whole(&mut self, body: &mut Vec<u8>, limit: usize) -> Result<bool, Failure> {
+        let announced = self.header("content-length").and_then(|length| length.parse().ok());
+        body::read_whole(body, announced, limit, |buffer| self.read(buffer))
     }
 }
 
