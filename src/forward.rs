@@ -209,9 +209,12 @@ impl Relay {
         self.refuse(proxy, limit_reached(limit));
     }
 
-    /// The client left while its request waited.
+    /// The request was cut off while it waited: its client left, or the program stops.
     pub fn abandon(self: Box<Self>, proxy: &Proxy) {
-        self.finish(proxy, Served::ClientLeft(None));
+        match self.under_way.cutter().reason() {
+            Some(Cut::Stopping) => self.refuse(proxy, stopping()),
+            _ => self.finish(proxy, Served::ClientLeft(None)),
+        }
     }
 
     /// The client's address.
@@ -250,9 +253,15 @@ impl Relay {
                 }
                 None => {}
             }
-            if let (Verdict::AccountLimit(limit), Some(pass)) = (failed.verdict, pass.take()) {
+            if let Verdict::AccountLimit(limit) = failed.verdict
+                && free_models::is_free(&model)
+            {
                 say(format_args!("the account's limit is reached until {}", local_time(limit.reset)));
-                pass.rejected(limit);
+                match pass.take() {
+                    Some(pass) => pass.rejected(limit),
+                    None => proxy.gate.close(limit), // it came inside of a 200
+                }
+                self.calls_made -= 1;
                 return self.run(proxy);
             }
             let made = self.calls_made;
@@ -273,10 +282,7 @@ impl Relay {
             });
             pass = None;
             if !self.under_way.pause(pause) {
-                match self.under_way.cutter().reason() {
-                    Some(Cut::ClientLeft) => return self.abandon(proxy),
-                    _ => return self.refuse(proxy, stopping()),
-                }
+                return self.abandon(proxy);
             }
             if free_models::is_free(self.next_model()) {
                 return self.run(proxy); // another call needs another leave
@@ -295,13 +301,14 @@ impl Relay {
         if !(200..300).contains(&status) {
             return Err(self.read_error(call));
         }
-        if is_event_stream(&call) {
-            if let Some(pass) = pass.take() {
-                pass.passed();
-            }
-            return self.relay_stream(call, model);
+        // The limit would have come in place of this head; how long the answer takes is no concern of those who wait.
+        if let Some(pass) = pass.take() {
+            pass.passed();
         }
-        self.relay_plain(&mut call, model, pass)
+        match is_event_stream(&call) {
+            true => self.relay_stream(call, model),
+            false => self.relay_plain(&mut call, model),
+        }
     }
 
     /// Sends the request. A pooled connection that turns out to be closed is replaced at once.
@@ -337,12 +344,7 @@ impl Relay {
     }
 
     #[inline(never)]
-    fn relay_plain(
-        &mut self,
-        call: &mut Call,
-        model: &str,
-        pass: &mut Option<Pass>,
-    ) -> Result<Served, FailedAttempt> {
+    fn relay_plain(&mut self, call: &mut Call, model: &str) -> Result<Served, FailedAttempt> {
         let mut body = Vec::new();
         let whole = call.read_whole(&mut body, MAX_HELD_BYTES).map_err(|failure| no_answer(&failure))?;
         let headers = returned_headers(call);
@@ -373,7 +375,6 @@ impl Relay {
         if let Client::Streaming(_) = self.client {
             return Err(unreadable("it is no event stream"));
         }
-        drop(pass.take()); // passed
         let recorded = self.recording.is_some().then(|| json_or_string(&body));
         let headers = self.with_proxy_headers(headers, model);
         self.note(&facts);
@@ -635,8 +636,11 @@ impl Relay {
                 Client::Streaming(stream) => stream.write(chunk.as_bytes()),
                 _ => Ok(()),
             };
-            if sent.is_err() || !self.under_way.pause(crate::offline::PAUSE) {
+            if sent.is_err() {
                 return self.finish(proxy, Served::ClientLeft(None));
+            }
+            if !self.under_way.pause(crate::offline::PAUSE) {
+                return self.abandon(proxy);
             }
         }
         self.finish(proxy, Served::Whole(recorded));

@@ -309,11 +309,9 @@ fn keep_object(element: &str, name: &str, free: impl Fn(&str) -> bool) -> Keep {
 
 /// Whether a content part of any message is a file, or could be a PDF by another name.
 fn carries_a_file(messages: &str) -> bool {
-    // Most requests hold none, and this finds it out at the speed of memory: `file` and `application/pdf` can hide only
-    // behind an escape.
-    let bytes = messages.as_bytes();
-    let mentions = |needle: &str| memchr::memmem::find(bytes, needle.as_bytes()).is_some();
-    if !mentions("file") && !mentions("/pdf") && !mentions("\\u00") && !mentions("\\/") {
+    // Most requests hold none, and this finds it out at the speed of memory: words can hide only behind an escape.
+    let mentions = |needle: &str| memchr::memmem::find(messages.as_bytes(), needle.as_bytes()).is_some();
+    if !mentions("file") && !mentions("\\u00") && !mentions("\\/") && !mentions_other_data(messages) {
         return false;
     }
     let messages = json::elements(messages).unwrap_or_default();
@@ -327,14 +325,23 @@ fn carries_a_file(messages: &str) -> bool {
 
 fn is_file(part: &str) -> bool {
     let fields = json::fields(part).unwrap_or_default();
-    let text = fields.iter().any(|field| field.name == "text");
     fields.iter().any(|field| match field.name.as_ref() {
         "type" => matches!(json::string(field.value).as_deref(), Some("file" | "input_file")),
         "file" | "file_data" => true,
-        "image_url" | "input_image" if !text => {
-            field.value.contains("application") && field.value.contains("pdf")
-        }
+        "image_url" | "input_image" => mentions_other_data(&json::unescaped(field.value)),
         _ => false,
+    })
+}
+
+/// Whether a `data:` URL stands there that isn't an image. Scheme and media type know no case
+/// ([RFC 2397](https://www.rfc-editor.org/rfc/rfc2397)).
+fn mentions_other_data(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    memchr::memchr_iter(b':', bytes).any(|colon| {
+        let ends_with =
+            |word: &[u8]| colon >= word.len() && bytes[colon - word.len()..colon].eq_ignore_ascii_case(word);
+        let after = &bytes[colon + 1..];
+        ends_with(b"data") && !after.get(..6).is_some_and(|kind| kind.eq_ignore_ascii_case(b"image/"))
     })
 }
 
@@ -443,7 +450,24 @@ mod tests {
             sent(&format!(r#"{{"model":"a:free",{file},"plugins":[{{"id":"response-healing"}}]}}"#)),
             format!(r#"{{"model":"a:free",{file},"plugins":[{{"id":"response-healing"}},{free}]}}"#)
         );
-        unchanged(r#"{"model":"a:free","messages":[{"role":"user","content":"a file, application/pdf"}]}"#);
+        for url in [
+            r#"{"url":"data:application/pdf;base64,JVBERi0="}"#,
+            r#"{"url":"d\u0061ta:application\/pdf;base64,JVBERi0="}"#,
+            r#"{"url":"DATA:Application/PDF;base64,JVBERi0="}"#,
+            r#""data:;base64,JVBERi0=","text":"x""#,
+        ] {
+            let image = format!(r#""messages":[{{"content":[{{"type":"image_url","image_url":{url}}}]}}]"#);
+            assert_eq!(
+                sent(&format!(r#"{{"model":"a:free",{image}}}"#)),
+                format!(r#"{{"model":"a:free",{image},"plugins":[{free}]}}"#)
+            );
+        }
+        unchanged(
+            r#"{"model":"a:free","messages":[{"content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBO\/file"}}]}]}"#,
+        );
+        unchanged(
+            r#"{"model":"a:free","messages":[{"role":"user","content":"a file, data:application/pdf"}]}"#,
+        );
         unchanged(
             r#"{"model":"a:free","messages":[{"role":"user","content":[{"type":"text","text":"file"}]}]}"#,
         );

@@ -226,6 +226,12 @@ impl<T> Gate<T> {
         self.lock_waiting().len()
     }
 
+    /// The upstream has rejected a call after it seemed to have passed.
+    pub fn close(&self, limit: Limit) {
+        self.shared.lock().close(limit);
+        self.shared.changed.notify_all();
+    }
+
     /// The limit that is reached now, if one is.
     pub fn closed(&self) -> Option<Limit> {
         self.shared.lock().closed.filter(|limit| !limit.remaining().is_zero())

@@ -74,6 +74,13 @@ pub fn string(value: &str) -> Option<Cow<'_, str>> {
     }
 }
 
+/// A value in which no letter hides behind an escape.
+pub fn unescaped(value: &str) -> Cow<'_, str> {
+    let parsed =
+        value.contains('\\').then(|| serde_json::from_str::<serde_json::Value>(value).ok()).flatten();
+    parsed.map_or(Cow::Borrowed(value), |value| Cow::Owned(value.to_string()))
+}
+
 /// The elements of an array as written; `None` for any other value.
 pub fn elements(value: &str) -> Option<Vec<&str>> {
     let elements = serde_json::from_str::<Vec<&RawValue>>(value).ok()?;

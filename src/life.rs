@@ -76,9 +76,16 @@ impl Life {
             return;
         }
         for cutter in left {
-            cutter.cut(Cut::Stopping);
+            self.cut(&cutter, Cut::Stopping);
         }
         self.wait_until(Instant::now() + LAST_WORDS);
+    }
+
+    /// Cuts a request off, also where it only pauses.
+    pub fn cut(&self, cutter: &Cutter, reason: Cut) {
+        cutter.cut(reason);
+        drop(self.lock());
+        self.changed.notify_all();
     }
 
     fn wait_until(&self, deadline: Instant) -> Vec<Arc<Cutter>> {
@@ -148,8 +155,8 @@ impl Cutter {
         }
     }
 
-    /// Cuts the request off: whatever it waits for at the upstream ends now.
-    pub fn cut(&self, reason: Cut) {
+    /// Whatever the request waits for at the upstream ends now.
+    fn cut(&self, reason: Cut) {
         let code = match reason {
             Cut::ClientLeft => 1,
             Cut::Stopping => 2,

@@ -20,15 +20,16 @@ const ROUTER_CREATED: u64 = 1_769_904_000;
 /// The list, for as long as it is good.
 #[derive(Debug, Default)]
 pub struct Models {
-    /// Held while the list is fetched, so that it is fetched once.
-    cached: Mutex<Option<Cached>>,
+    /// Held while the list is fetched, so that it is fetched once, whatever comes of it.
+    last: Mutex<Option<Fetched>>,
 }
 
 #[derive(Debug)]
-struct Cached {
-    since: Instant,
+struct Fetched {
+    when: Instant,
     upstream: Arc<Upstream>,
-    models: Arc<Vec<Model>>,
+    /// `None` when the upstream couldn't be reached.
+    models: Option<Arc<Vec<Model>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -63,23 +64,25 @@ impl Models {
         if snapshot.settings.test_mode {
             return alone();
         }
-        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        let good = cached.as_ref().filter(|cached| {
-            cached.since.elapsed() < CACHED_FOR && Arc::ptr_eq(&cached.upstream, &snapshot.upstream)
+        let asked = Instant::now();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let good = last.as_ref().filter(|last| {
+            let is_fresh = match last.models {
+                Some(_) => last.when.elapsed() < CACHED_FOR,
+                None => last.when > asked, // this request has waited for it; the next one tries again
+            };
+            is_fresh && Arc::ptr_eq(&last.upstream, &snapshot.upstream)
         });
-        if let Some(cached) = good {
-            return Arc::clone(&cached.models);
+        if let Some(fetched) = good {
+            return fetched.models.clone().unwrap_or_else(alone);
         }
-        let Some(models) = fetch(&snapshot.upstream) else {
-            return alone(); // the next request asks again
-        };
-        let models = Arc::new(models);
-        *cached = Some(Cached {
-            since: Instant::now(),
+        let models = fetch(&snapshot.upstream).map(Arc::new);
+        *last = Some(Fetched {
+            when: Instant::now(),
             upstream: Arc::clone(&snapshot.upstream),
-            models: Arc::clone(&models),
+            models: models.clone(),
         });
-        models
+        models.unwrap_or_else(alone)
     }
 }
 

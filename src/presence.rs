@@ -43,7 +43,7 @@ pub fn start(life: Arc<Life>, port: u16) -> io::Result<()> {
                     match table.state(peer) {
                         State::Present => {}
                         State::Missing if !missing_before.contains(&peer) => drop(missing.insert(peer)),
-                        State::Left | State::Missing => cutter.cut(Cut::ClientLeft),
+                        State::Left | State::Missing => life.cut(&cutter, Cut::ClientLeft),
                     }
                 }
             }

@@ -26,6 +26,8 @@ use crate::wire;
 
 /// Opening a connection (name, TCP, TLS, proxy) may take this long.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// What isn't a completion takes no longer than this, body and all: a worker waits for it.
+const GET_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle connections are closed after this; the usual server closes them later.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(55);
 /// Connections kept for the next calls.
@@ -213,7 +215,7 @@ impl Upstream {
         *request.uri_mut() = uri.clone();
         *request.headers_mut() = headers;
         let sent = match body.is_empty() {
-            true => line.agent.run(request),
+            true => run_get(&line.agent, request),
             false => line.agent.run(request.map(|()| body)),
         };
         match sent {
@@ -312,6 +314,12 @@ impl Upstream {
         drop(idle); // closing a connection needs no lock
         drop(oldest);
     }
+}
+
+/// Apart, so that a completion needs no stack for it.
+#[inline(never)]
+fn run_get(agent: &Agent, request: Request<()>) -> Result<Response<ureq::Body>, ureq::Error> {
+    agent.run(agent.configure_request(request).timeout_global(Some(GET_TIMEOUT)).build())
 }
 
 /// Built-in roots and those of `SSL_CERT_FILE`.

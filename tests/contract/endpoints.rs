@@ -57,6 +57,26 @@ fn without_an_upstream_there_is_the_router_alone() {
 }
 
 #[test]
+fn an_upstream_that_keeps_silent_holds_no_list_up_for_long() {
+    let upstream = Upstream::start(|request, answer| match request.path.ends_with("/models") {
+        true => drop(answer.sees_close()),
+        false => answer.say("hi"),
+    });
+    let proxy = Proxy::before(&upstream, "WORKERS=8");
+    let mut clients = (0..6).map(|_| proxy.connect()).collect::<Vec<_>>();
+    clients.iter_mut().for_each(|client| client.send("GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    upstream.wait_for(1);
+    assert_eq!(proxy.chat(HELLO).status, 200);
+    for client in &mut clients {
+        let list = client.response().json();
+        assert_eq!(list["data"][0]["id"], "openrouter/free");
+        assert_eq!(list["data"].as_array().unwrap().len(), 1);
+    }
+    let asked = upstream.received().iter().filter(|r| r.path.ends_with("/models")).count();
+    assert_eq!(asked, 1, "all who waited got the one answer");
+}
+
+#[test]
 fn health_answers_while_every_worker_is_busy() {
     let upstream = Upstream::start(|_, answer| {
         answer.sees_close();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::SystemTime;
 
 use crate::fixture::*;
 
@@ -69,6 +70,22 @@ fn a_stream_that_outlives_the_grace_is_ended_with_an_error() {
     proxy.signal("TERM");
     let rest = client.rest_of_chunks();
     assert!(rest.contains(r#""error_type":"shutting_down""#) && !rest.contains("[DONE]"), "{rest}");
+    assert_eq!(proxy.wait(), Some(0));
+}
+
+#[test]
+fn those_who_wait_for_the_limit_are_told_that_it_stops() {
+    let upstream = Upstream::start(|_, answer| {
+        let reset = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() + 40_000;
+        let headers = format!("x-ratelimit-remaining: 0\r\nx-ratelimit-reset: {reset}\r\n");
+        answer.respond(429, &headers, "{}");
+    });
+    let mut proxy = Proxy::before(&upstream, "");
+    let mut client = proxy.connect();
+    client.send_chat(HELLO);
+    proxy.wait_for_console("limit is reached");
+    proxy.signal("TERM");
+    client.response().assert_error(503, "shutting_down");
     assert_eq!(proxy.wait(), Some(0));
 }
 

@@ -160,6 +160,31 @@ fn the_limit_may_stand_in_the_head() {
     assert_eq!(upstream.calls(), 1);
 }
 
+/// Comments may have gone out before it, and the head is a 200 already.
+#[test]
+fn the_limit_may_come_inside_of_a_200() {
+    let reset = now_ms() + 1500;
+    let upstream = Upstream::start(move |request, answer| match (now_ms() < reset, request.streams()) {
+        (true, true) => {
+            answer.stream_head();
+            answer.piece(": OPENROUTER PROCESSING\n\n");
+            answer.piece(&format!("data: {}\n\n", limited(reset)));
+            answer.end();
+        }
+        (true, false) => answer.json(200, &limited(reset)),
+        (false, _) => answer.fitting(request, "hi"),
+    });
+    let proxy = Proxy::before(&upstream, "RETRIES=0");
+    let mut streamed = proxy.connect();
+    streamed.send_chat(HELLO_STREAM);
+    proxy.wait_for_console("limit is reached");
+    assert_eq!(proxy.chat(HELLO).text(), completion("hi"));
+    let streamed = streamed.response();
+    let stream = delta("hi") + &last_delta() + "data: [DONE]\n\n";
+    assert_eq!(streamed.text(), format!(": OPENROUTER PROCESSING\n\n{stream}"));
+    assert_eq!(upstream.calls(), 3, "one found out, and both went on when it was over");
+}
+
 #[test]
 fn settings_change_for_those_who_wait() {
     let reset = now_ms() + 40_000;
