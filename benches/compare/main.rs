@@ -3,6 +3,11 @@
 //! `cargo bench` runs everything in interleaved rounds and prints one table and the ratios to nginx. `cargo bench --
 //! --rounds 1` is a short look. Upstream and load generator are processes of their own; the "direct" line shows what they
 //! can do without anybody between them.
+//!
+//! Where a chunk's CPU goes while 500 streams run (`perf record -g`, 21 us, nginx 12): 27 % is the switch to the stream's
+//! own thread and away from it, which an event loop shares among all that have become ready; 25 % sends, 21 % receives, of
+//! which two thirds are the kernel's acknowledgements; 20 % is user code, a third of it in ureq and tiny_http. The first and
+//! the last alone are 10 us: below twice nginx's there is nothing left to gain with a blocking thread for each stream.
 
 #![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))]
 
