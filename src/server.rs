@@ -11,8 +11,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use tiny_http::Method;
-
 use crate::access;
 use crate::client::{BodyError, Exchange, Reply};
 use crate::crew::Crew;
@@ -279,6 +277,9 @@ impl Dispatcher {
 
 /// 404 and 405, which need nothing but the request line.
 fn check_route(exchange: &Exchange) -> Option<ApiError> {
+    if access::is_preflight(exchange) {
+        return None; // whatever the path: the page learns from the request itself that nothing is there
+    }
     let path = exchange.path.as_str();
     let get = ["GET", "HEAD"];
     let allowed: &[&str] = match path {
@@ -291,7 +292,7 @@ fn check_route(exchange: &Exchange) -> Option<ApiError> {
         }
     };
     let method = exchange.method.as_str();
-    if exchange.method == Method::Options || allowed.contains(&method) {
+    if allowed.contains(&method) {
         return None;
     }
     let allowed = allowed.join(", ");

@@ -67,7 +67,7 @@ fn preflights_are_answered() {
              Access-Control-Request-Private-Network: true\r\n\r\n"
         ))
     };
-    for path in ["/v1/chat/completions", "/v1/models"] {
+    for path in ["/v1/chat/completions", "/v1/models", "/v1/embeddings", "*"] {
         let response = ask(path, "http://localhost:3000");
         assert_eq!(response.status, 204);
         assert_eq!(response.header("access-control-allow-origin"), Some("http://localhost:3000"));
