@@ -717,7 +717,7 @@ impl Relay {
                 error_data(left, CLIENT_CLOSED_STATUS, partial)
             }
         };
-        say(call_line(&self.figures));
+        let line = call_line(&self.figures);
         if let Some(recording) = self.recording.take() {
             proxy.calls.end(recording, self.figures, ending, &self.events);
         }
@@ -731,6 +731,7 @@ impl Relay {
             }
             _ => {}
         }
+        say(line); // wakes another thread, which the client needn't wait for
     }
 }
 

@@ -63,6 +63,7 @@ async function send() {
   let tokens = null;
   let said = "";
   let problem = "";
+  let failed = false;
   try {
     const response = await fetch("/v1/chat/completions", {
       method: "POST",
@@ -92,13 +93,14 @@ async function send() {
       }
     }
   } catch (error) {
-    problem = error.name === "AbortError" ? word("stopped") : error.message;
+    failed = error.name !== "AbortError";
+    problem = failed ? error.message : word("stopped");
   }
   if (said) history.push({ role: "assistant", content: said });
   const facts = [problem, used, first === null ? null : `${word("noteFirst")} ${seconds(first)} s`, `${word("noteTotal")} ${seconds(performance.now() - began)} s`];
   if (tokens?.completion_tokens !== undefined) facts.push(`${tokens.prompt_tokens} + ${tokens.completion_tokens} ${word("noteTokens")}`);
   answer.note.textContent = facts.filter(Boolean).join(" · ");
-  if (problem) answer.note.className = "bad";
+  if (failed) answer.note.className = "bad";
   stopping = null;
   $("stop").disabled = true;
   $("send").disabled = false;

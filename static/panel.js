@@ -185,7 +185,10 @@ async function openCall(id) {
   $("call").dataset.status = String(call.status);
   showCall(call, closeCall);
   $("call").scrollTop = 0;
-  $("call").focus({ preventScroll: true });
+  // Beside the table, it leaves the table where it is; below it, on a phone, it would open out of sight.
+  const below = $("call").offsetTop > $("table").offsetTop;
+  $("call").focus({ preventScroll: !below });
+  if (below) $("call").scrollIntoView();
 }
 
 /** An opened call is only shown anew when it has come to its end meanwhile. */

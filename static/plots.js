@@ -46,7 +46,8 @@ export function hours(counted, width) {
         bar("bar-good", good, FLOOR - good), bar("bar-bad", bad, FLOOR - good - bad)),
     ];
   });
-  marks.push(label(`${slots[0].hour}:00`, 0, HEIGHT, "start"), label(`${now.getHours()}:00`, width, HEIGHT, "end"), label(count(most), 0, 12, "start"));
+  marks.push(label(`${slots[0].hour}:00`, 0, HEIGHT, "start"), label(`${now.getHours()}:00`, width, HEIGHT, "end"));
+  if (counted.length) marks.push(label(count(most), 0, 12, "start"));
   return frame(width, ...marks);
 }
 
@@ -83,5 +84,5 @@ export function tokens(calls, width) {
     label(model.length > 36 ? `${model.slice(0, 35)}…` : model, 4, i * 18 + 12, "start"),
     label(count(used), width, i * 18 + 12, "end"),
   ]);
-  return svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img" }, ...marks);
+  return svg("svg", { class: "fit", viewBox: `0 0 ${width} ${18 * Math.max(top.length, 1)}`, role: "img" }, ...marks);
 }

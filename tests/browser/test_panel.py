@@ -323,6 +323,13 @@ def test_looks(browser, proxy, name, width, height, theme):
     until(browser, lambda: "You said: question" in text(browser, "call"), "the opened call")
     wide = browser.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert wide <= 0, "nothing is cut off at the side"
+    table_wide = browser.execute_script("const t = document.getElementById('table'); return t.scrollWidth - t.clientWidth")
+    assert table_wide <= 0, "nor in the table"
+    top = browser.execute_script("return document.getElementById('call').getBoundingClientRect().top")
+    assert -1 <= top < height, "the opened call is in sight"
+    if name == "phone":
+        shoot(browser, "phone-call")
+        browser.execute_script("scrollTo(0, 0)")
     shoot(browser, name)
 
 
