@@ -109,14 +109,41 @@ fn home_folder(args: &Args) -> Result<PathBuf, String> {
     }
 }
 
-/// Ctrl+C, SIGTERM, SIGHUP, and on Windows the closing of the console window.
+/// Ctrl+C, and SIGTERM, SIGHUP or the closing of the console window.
 fn signals() -> Result<Receiver<()>, String> {
     let (signal, signals) = bounded(2);
+    let failed = |e: &dyn std::fmt::Display| format!("signals can't be handled: {e}.");
+    #[cfg(unix)]
+    terminations(signal.clone()).map_err(|e| failed(&e))?;
     ctrlc::set_handler(move || {
         let _ = signal.try_send(());
     })
-    .map_err(|e| format!("signals can't be handled: {e}."))?;
+    .map_err(|e| failed(&e))?;
     Ok(signals)
+}
+
+/// What ctrlc handles only together with SIGHUP, also where nohup(1) has it ignored.
+#[cfg(unix)]
+fn terminations(signal: crossbeam_channel::Sender<()>) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGTERM};
+    let wanted = if hangup_is_ignored() { &[SIGTERM][..] } else { &[SIGTERM, SIGHUP] };
+    let mut signals = signal_hook::iterator::Signals::new(wanted)?;
+    let pass_on = move || {
+        for _ in signals.forever() {
+            let _ = signal.try_send(());
+        }
+    };
+    thread::Builder::new().name("signals".into()).spawn(pass_on).map(drop)
+}
+
+/// Whether whoever started the program wants it to outlive its terminal, as Linux tells it
+/// ([proc_pid_status(5)](https://man7.org/linux/man-pages/man5/proc_pid_status.5.html)).
+#[cfg(unix)]
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // The lowest bit is signal 1.
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
 }
 
 /// A panic is told in one line. One in tiny_http's threads, which bear no name, may have ended accepting.

@@ -41,7 +41,8 @@ pub struct Start {
     home: tempfile::TempDir,
     args: Vec<String>,
     environment: Vec<(String, String)>,
-    descriptors: Option<usize>,
+    /// What a shell does before it becomes the proxy.
+    before: Option<String>,
     small_disk: Option<(PathBuf, String)>,
 }
 
@@ -52,7 +53,13 @@ impl Start {
 
     /// With a hard limit of open descriptors, which a shell sets.
     pub fn with_descriptor_limit(mut self, limit: usize) -> Self {
-        self.descriptors = Some(limit);
+        self.before = Some(format!("ulimit -n {limit}"));
+        self
+    }
+
+    /// As nohup(1) starts programs.
+    pub fn ignoring_hangups(mut self) -> Self {
+        self.before = Some("trap '' HUP".into());
         self
     }
 
@@ -81,15 +88,15 @@ impl Start {
         let executable = other.as_deref().unwrap_or(env!("CARGO_BIN_EXE_local-api-proxy"));
         let mut command = match &self.small_disk {
             Some(_) => Command::new("unshare"),
-            None => Command::new(if self.descriptors.is_some() { "sh" } else { executable }),
+            None => Command::new(if self.before.is_some() { "sh" } else { executable }),
         };
         if let Some((folder, size)) = &self.small_disk {
             let mount = format!("mount -t tmpfs -o size={size} none '{}'", folder.display());
             let script = format!("{mount} && exec \"$0\" \"$@\"");
             command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script, executable]);
         }
-        if let Some(limit) = self.descriptors {
-            command.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\""), executable]);
+        if let Some(before) = &self.before {
+            command.args(["-c", &format!("{before} && exec \"$0\" \"$@\""), executable]);
         }
         command.arg("--dir").arg(self.home.path()).args(&self.args);
         command.env_clear().envs(self.environment.iter().map(|(n, v)| (n.as_str(), v.as_str())));
@@ -282,7 +289,7 @@ pub fn names_in(dir: &Path) -> Vec<String> {
 
 impl From<tempfile::TempDir> for Start {
     fn from(home: tempfile::TempDir) -> Self {
-        Self { home, args: Vec::new(), environment: Vec::new(), descriptors: None, small_disk: None }
+        Self { home, args: Vec::new(), environment: Vec::new(), before: None, small_disk: None }
     }
 }
 

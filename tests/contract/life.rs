@@ -55,6 +55,24 @@ fn a_second_signal_ends_it_at_once() {
     assert_eq!(proxy.wait(), Some(130));
 }
 
+/// nohup(1) has a program ignore the signal.
+#[cfg(target_os = "linux")]
+#[test]
+fn it_outlives_its_terminal_where_that_is_wanted() {
+    let upstream = Upstream::saying("hi");
+    let mut proxy = Proxy::before(&upstream, "");
+    proxy.signal("HUP");
+    assert_eq!(proxy.wait(), Some(0));
+
+    let start = Start::new().env_file(env(&upstream, ""));
+    let mut proxy = start.ignoring_hangups().start();
+    proxy.signal("HUP");
+    assert_eq!(proxy.chat(HELLO).status, 200);
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait(), Some(0));
+    assert_eq!(proxy.console().matches("stopping").count(), 1);
+}
+
 #[test]
 fn a_stream_that_outlives_the_grace_is_ended_with_an_error() {
     let upstream = Upstream::start(|_, answer| {
