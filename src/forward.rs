@@ -476,6 +476,7 @@ impl Relay {
             if self.send(piece, &call, model).is_err() {
                 return Ok(Served::ClientLeft(finish_assembly(assembly)));
             }
+            self.under_way.cutter().serve();
             if assembly.is_some() {
                 let room = MAX_EVENTS_BYTES - self.events.len();
                 self.events.extend_from_slice(&piece[..piece.len().min(room)]);

@@ -36,6 +36,8 @@ pub struct Life {
 pub struct Cutter {
     peer: Option<SocketAddr>,
     cut: AtomicU8,
+    /// Something was sent to the client since [`Cutter::was_served`] was last asked.
+    served: AtomicBool,
     call: Mutex<Option<HangUp>>,
 }
 
@@ -163,6 +165,16 @@ impl Cutter {
         };
         let _ = self.cut.compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst);
         self.hang_up();
+    }
+
+    /// Something has just been sent to the client: one that has left shows at the next write.
+    pub fn serve(&self) {
+        self.served.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether something was sent to the client since this was last asked.
+    pub fn was_served(&self) -> bool {
+        self.served.swap(false, Ordering::Relaxed)
     }
 
     /// Why it was cut off, if it was.
