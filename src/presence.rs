@@ -1,8 +1,8 @@
 //! Who is still there: clients that leave while their answer is being waited for.
 //!
 //! tiny_http doesn't let us at its sockets, and nothing is being written that could fail. The system knows, though: in
-//! Linux's table of connections (proc(5), `/proc/net/tcp`) those of a client that closed its side are in CLOSE_WAIT or
-//! gone. Elsewhere a leaving is seen at the next write.
+//! its table of connections (on Linux proc(5), `/proc/net/tcp`; on Windows `GetExtendedTcpTable`) those of a client that
+//! closed its side are in CLOSE_WAIT or gone. Elsewhere a leaving is seen at the next write.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -16,14 +16,16 @@ use crate::life::{Cut, Life};
 /// How often is looked while somebody waits.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Many connections make for a long table: the thread rests this many times as long as a look took.
+/// Many connections make for a long table: the thread rests this many times as long as a look took...
 const REST: u32 = 100;
+/// ...and not longer than this.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// For how long a look at the table is good enough for more than one client.
 const GOOD_FOR: Duration = Duration::from_millis(100);
 
 /// Starts the thread that cuts off what nobody waits for any more.
 pub fn start(life: Arc<Life>, port: u16) -> io::Result<()> {
-    if !cfg!(target_os = "linux") {
+    if !cfg!(any(target_os = "linux", windows)) {
         return Ok(());
     }
     let look = move || {
@@ -39,8 +41,9 @@ pub fn start(life: Arc<Life>, port: u16) -> io::Result<()> {
             // seen twice that got nothing in between.
             clients.retain(|(peer, cutter)| !cutter.was_served() && waited_before.contains(peer));
             let mut missing = HashSet::new();
+            let v6 = clients.iter().any(|(peer, _)| peer.is_ipv6());
             if !clients.is_empty()
-                && let Some(table) = Table::read(port)
+                && let Some(table) = Table::read(port, v6)
             {
                 for (peer, cutter) in clients {
                     match table.state(peer) {
@@ -52,7 +55,7 @@ pub fn start(life: Arc<Life>, port: u16) -> io::Result<()> {
             }
             waited_before = waiting;
             missing_before = missing;
-            pause = INTERVAL.max(began.elapsed() * REST);
+            pause = (began.elapsed() * REST).clamp(INTERVAL, MAX_PAUSE);
         }
     };
     thread::Builder::new().name("presence".into()).spawn(look).map(drop)
@@ -62,7 +65,7 @@ pub fn start(life: Arc<Life>, port: u16) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Leavers {
     port: u16,
-    seen: Option<(Instant, Table)>,
+    seen: Option<(Instant, bool, Table)>,
 }
 
 impl Leavers {
@@ -73,14 +76,18 @@ impl Leavers {
 
     /// Whether a client has closed its connection, as far as the system tells.
     pub fn has_left(&mut self, peer: SocketAddr) -> bool {
-        let fresh = self.seen.take().filter(|(when, _)| when.elapsed() < GOOD_FOR);
-        let Some((when, table)) = fresh.or_else(|| Some((Instant::now(), Table::read(self.port)?))) else {
+        let v6 = peer.is_ipv6();
+        let fresh = self.seen.take().filter(|(when, also_v6, _)| when.elapsed() < GOOD_FOR && *also_v6 >= v6);
+        let look = || Some((Instant::now(), v6, Table::read(self.port, v6)?));
+        let Some((when, v6, table)) = fresh.or_else(look) else {
             return false;
         };
         let state = table.state(peer);
-        self.seen = Some((when, table));
+        self.seen = Some((when, v6, table));
         match state {
-            State::Missing => Table::read(self.port).is_some_and(|table| table.state(peer) != State::Present),
+            State::Missing => {
+                Table::read(self.port, v6).is_some_and(|table| table.state(peer) != State::Present)
+            }
             state => state == State::Left,
         }
     }
@@ -99,11 +106,9 @@ enum State {
 struct Table(HashMap<SocketAddr, bool>);
 
 impl Table {
-    /// `None` when the system doesn't tell.
-    fn read(port: u16) -> Option<Self> {
-        let read = |table: &str| std::fs::read_to_string(table).ok();
-        let (v4, v6) = (read("/proc/net/tcp")?, read("/proc/net/tcp6").unwrap_or_default());
-        Some(Self(v4.lines().chain(v6.lines()).filter_map(|row| connection(row, port)).collect()))
+    /// Those of IPv6 only where they matter. `None` when the system doesn't tell.
+    fn read(port: u16, v6: bool) -> Option<Self> {
+        connections(port, v6).map(Self)
     }
 
     fn state(&self, peer: SocketAddr) -> State {
@@ -119,7 +124,15 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
+#[cfg(target_os = "linux")]
+fn connections(port: u16, v6: bool) -> Option<HashMap<SocketAddr, bool>> {
+    let v4 = std::fs::read_to_string("/proc/net/tcp").ok()?;
+    let v6 = v6.then(|| std::fs::read_to_string("/proc/net/tcp6").ok()).flatten().unwrap_or_default();
+    Some(v4.lines().chain(v6.lines()).filter_map(|row| connection(row, port)).collect())
+}
+
 /// `sl local_address rem_address st …`, addresses as the hexadecimal of their 32-bit words in the machine's byte order.
+#[cfg(target_os = "linux")]
 fn connection(row: &str, port: u16) -> Option<(SocketAddr, bool)> {
     const ESTABLISHED: &str = "01";
     let mut columns = row.split_ascii_whitespace().skip(1);
@@ -130,6 +143,7 @@ fn connection(row: &str, port: u16) -> Option<(SocketAddr, bool)> {
     Some((canonical(parse_address(peer)?), state == ESTABLISHED))
 }
 
+#[cfg(target_os = "linux")]
 fn parse_address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let words =
@@ -140,6 +154,29 @@ fn parse_address(text: &str) -> Option<SocketAddr> {
         return Some((v4, port).into());
     }
     Some((<[u8; 16]>::try_from(&bytes[..]).ok()?, port).into())
+}
+
+#[cfg(windows)]
+fn connections(port: u16, v6: bool) -> Option<HashMap<SocketAddr, bool>> {
+    use netsock::{family::AddressFamilyFlags, protocol::ProtocolFlags, socket::SocketInfo, state::TcpState};
+    let ours = |socket: SocketInfo| {
+        let tcp = socket.tcp_info().filter(|tcp| tcp.local_port == port)?;
+        let peer = SocketAddr::new(tcp.remote_addr, tcp.remote_port);
+        Some((canonical(peer), tcp.state == TcpState::Established))
+    };
+    let v4 = netsock::iter_sockets_without_processes(ProtocolFlags::TCP).ok()?;
+    let mut connections = v4.flatten().filter_map(ours).collect::<HashMap<_, _>>();
+    // Comes with the names of all processes, which take some milliseconds.
+    if v6 {
+        let v6 = netsock::iter_sockets(AddressFamilyFlags::IPV6, ProtocolFlags::TCP).ok()?;
+        connections.extend(v6.flatten().filter_map(ours));
+    }
+    Some(connections)
+}
+
+#[cfg(not(any(target_os = "linux", windows)))]
+fn connections(_port: u16, _v6: bool) -> Option<HashMap<SocketAddr, bool>> {
+    None
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -186,6 +186,26 @@ def test_windows_in_a_folder_with_blanks_and_chinese(tmp_path, wine, upstream):
     assert proxy.stop() == 0
 
 
+def test_windows_notices_a_client_that_leaves(tmp_path, wine, upstream):
+    folder, start = on_windows(tmp_path, wine)
+    (folder / ".env").write_text(env(upstream))
+    (folder / "DEBUG_MODE.txt").touch()
+    proxy = start()
+    for number, host in enumerate(["127.0.0.1", "::1"], 1):
+        calls, aborted = len(openrouter.OpenRouter.received), openrouter.OpenRouter.aborted
+        client = socket.create_connection((host, int(proxy.url.rsplit(":", 1)[1])))
+        body = json.dumps({"messages": [{"role": "user", "content": "never"}]})
+        client.sendall(f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        until(lambda: len(openrouter.OpenRouter.received) > calls, "the call")
+        client.close()
+        until(lambda: openrouter.OpenRouter.aborted > aborted, "the call to be cut off")
+        assert proxy.says("next") == "You said: next"
+        names = proxy.files(4 * number)
+        [error] = [json.loads((folder / "cache" / name).read_text("utf-8")) for name in sorted(names) if "_ERROR_" in name][number - 1:]
+        assert error["data"]["error"]["code"] == "client_closed"
+    assert proxy.stop() == 0
+
+
 def test_windows_streams_without_steps(tmp_path, wine):
     class Steady(openrouter.OpenRouter):
         def do_POST(self):

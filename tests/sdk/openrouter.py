@@ -42,6 +42,8 @@ class OpenRouter(BaseHTTPRequestHandler):
             return self.send(status, {"error": {"code": status, "message": ERRORS[status], "metadata": metadata}}, headers)
         if words.startswith("slowly "):
             return self.slowly()
+        if words == "never":
+            return self.never()
         message = {"role": "assistant", "content": f"You said: {words}"}
         finish = "stop"
         if request.get("tools"):
@@ -100,6 +102,12 @@ class OpenRouter(BaseHTTPRequestHandler):
         except OSError:
             OpenRouter.aborted += 1
             self.close_connection = True
+
+    def never(self):
+        """No answer, until nobody waits for it any more."""
+        if not self.connection.recv(1):
+            OpenRouter.aborted += 1
+        self.close_connection = True
 
     def chunk(self, choices, usage=None):
         body = {**self.frame("chat.completion.chunk"), "choices": choices}
