@@ -4,10 +4,13 @@
 //! --rounds 1` is a short look. Upstream and load generator are processes of their own; the "direct" line shows what they
 //! can do without anybody between them.
 //!
-//! Where a chunk's CPU goes while 500 streams run (`perf record -g`, 21 us, nginx 12): 27 % is the switch to the stream's
-//! own thread and away from it, which an event loop shares among all that have become ready; 25 % sends, 21 % receives, of
-//! which two thirds are the kernel's acknowledgements; 20 % is user code, a third of it in ureq and tiny_http. The first and
-//! the last alone are 10 us: below twice nginx's there is nothing left to gain with a blocking thread for each stream.
+//! Where a chunk's CPU goes while 500 streams run (`perf record -g`, 22 us, nginx 12): 29 % is the switch to the stream's
+//! own thread and away from it, which an event loop shares among all that have become ready; 24 % sends, 22 % receives, of
+//! which half is the kernel's acknowledgements; 18 % is user code, half of it in ureq, tiny_http and libc. A sixth of the
+//! whole run is the streams' beginning: a thread for each connection (tiny_http's), one more connection to the upstream.
+//! Sending, receiving and the switch are 16 us, which leaves little to gain with a blocking thread for each stream. And one
+//! thread can't serve several, waiting for whichever is ready: tiny_http gives no way to ask whether a client takes more,
+//! so that one client who has stopped reading would hold up the others.
 
 #![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))]
 
