@@ -15,6 +15,7 @@ use crate::body::{self, Spare};
 use crate::error::ApiError;
 use crate::listen::{CLIENT_TIMEOUT, SEND_TIMEOUT};
 use crate::seat;
+use crate::waiting;
 
 /// tiny_http keeps bodies up to this size in memory before it hands a request out; longer ones are still on their way.
 const READ_AHEAD_BYTES: usize = 1024;
@@ -386,6 +387,7 @@ fn write_whole(writer: &mut dyn Write, reply: &Reply, no_body: bool) -> io::Resu
 
 /// Sends, and lets others have this thread's place among the workers while the client doesn't read.
 fn send_all(writer: &mut dyn Write, mut bytes: &[u8]) -> io::Result<()> {
+    waiting::begin();
     let mut waited = Duration::ZERO;
     loop {
         let sent = match bytes.is_empty() {

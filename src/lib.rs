@@ -43,5 +43,6 @@ pub mod settings;
 pub mod sse;
 pub mod start;
 pub mod upstream;
+pub mod waiting;
 pub mod watcher;
 pub mod wire;

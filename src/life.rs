@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::upstream::HangUp;
+use crate::waiting;
 
 /// Requests under way when the program is asked to stop may take this long to finish.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -123,6 +124,7 @@ impl UnderWay {
 
     /// Pauses, but not longer than the client is there and the program goes on. Whether it was the whole time.
     pub fn pause(&self, duration: Duration) -> bool {
+        waiting::begin();
         let deadline = Instant::now() + duration;
         let mut under_way = self.life.lock();
         loop {

@@ -18,6 +18,7 @@ use crate::console::say;
 use crate::env_file;
 use crate::settings::{Settings, Sources};
 use crate::upstream::Upstream;
+use crate::waiting;
 
 /// Debug mode is on while this file lies in the home folder.
 pub const DEBUG_FILE: &str = "DEBUG_MODE.txt";
@@ -101,6 +102,9 @@ impl Stamp {
     }
 }
 
+/// A look at the home folder that takes so long is a wait for a disk or a network.
+const SLOW: Duration = Duration::from_micros(500);
+
 /// The store.
 #[derive(Debug)]
 pub struct Live {
@@ -109,6 +113,8 @@ pub struct Live {
     current: RwLock<Arc<Snapshot>>,
     /// Held while `.env` is read again, so that it is read once however many requests notice.
     reload: Mutex<Reload>,
+    /// The last look took longer than [`SLOW`]: the home folder is on a network share, say.
+    home_is_slow: AtomicBool,
 }
 
 /// What is remembered from one reading to the next.
@@ -134,6 +140,7 @@ impl Live {
                 seen: Seen::now(stamp, bytes),
             })),
             reload: Mutex::new(Reload { wanted: settings, gone_since: None, hinted: [false; 2] }),
+            home_is_slow: AtomicBool::new(false),
             home,
             args,
         };
@@ -148,11 +155,18 @@ impl Live {
 
     /// The settings as the file has them now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
+        if self.home_is_slow.load(Ordering::Relaxed) {
+            waiting::begin();
+        }
+        let began = Instant::now();
         let current = self.current();
         let debug = self.home.join(DEBUG_FILE).exists();
-        if current.debug == debug && current.seen.still_is(&self.home.join(env_file::NAME)) {
+        let same = current.debug == debug && current.seen.still_is(&self.home.join(env_file::NAME));
+        self.home_is_slow.store(began.elapsed() > SLOW, Ordering::Relaxed);
+        if same {
             return current;
         }
+        waiting::begin();
         self.reload()
     }
 

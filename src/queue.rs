@@ -30,6 +30,17 @@ struct State<T> {
     idle: Vec<Arc<Place<T>>>,
 }
 
+/// What became of a job that was offered.
+#[derive(Debug)]
+pub enum Offer<T> {
+    /// A thread that lingers takes it.
+    Taken,
+    /// It is this idle thread's, and nobody else's: to be given to it, or [released](Queue::release).
+    Reserved(T, Arc<Place<T>>),
+    /// Nobody is idle.
+    Refused(T),
+}
+
 /// Where a thread gets its jobs.
 #[derive(Debug)]
 pub struct Place<T> {
@@ -48,38 +59,56 @@ impl<T> Place<T> {
     pub fn mine() -> Arc<Self> {
         Arc::new(Self { thread: thread::current(), given: Mutex::new(None) })
     }
+
+    /// Gives a job to this thread, which is idle and reserved for it.
+    pub fn give(&self, job: T) {
+        *lock(&self.given) = Some(job);
+        self.thread.unpark();
+    }
 }
 
 impl<T> Queue<T> {
     /// Gives a job to an idle thread, or to the next that has time. Whether one was idle.
     pub fn push(&self, job: T) -> bool {
-        match self.push_to_idle(job) {
-            Ok(()) => true,
-            Err((job, mut state)) => {
+        let mut state = self.lock();
+        let lingering = state.lingering > state.jobs.len();
+        let idle = if lingering { None } else { state.idle.pop() };
+        match idle {
+            Some(place) => {
+                drop(state);
+                place.give(job);
+                true
+            }
+            None => {
                 state.jobs.push_back(job);
-                false
+                lingering
             }
         }
     }
 
-    /// Gives a job to an idle thread, or back where there is none.
-    pub fn offer(&self, job: T) -> Result<(), T> {
-        self.push_to_idle(job).map_err(|(job, _)| job)
-    }
-
-    fn push_to_idle(&self, job: T) -> Result<(), (T, MutexGuard<'_, State<T>>)> {
+    /// Finds somebody who does a job at once, but wakes nobody yet.
+    pub fn offer(&self, job: T) -> Offer<T> {
         let mut state = self.lock();
         if state.lingering > state.jobs.len() {
             state.jobs.push_back(job);
-            return Ok(());
+            return Offer::Taken;
         }
-        let Some(place) = state.idle.pop() else {
-            return Err((job, state));
-        };
-        drop(state);
-        *lock(&place.given) = Some(job);
-        place.thread.unpark();
-        Ok(())
+        match state.idle.pop() {
+            Some(place) => Offer::Reserved(job, place),
+            None => Offer::Refused(job),
+        }
+    }
+
+    /// A reserved thread is idle again.
+    pub fn release(&self, place: Arc<Place<T>>) {
+        let mut state = self.lock();
+        match state.jobs.pop_front() {
+            Some(job) => {
+                drop(state);
+                place.give(job);
+            }
+            None => state.idle.push(place),
+        }
     }
 
     /// The next job; `None` when `patience` has passed without one.
@@ -157,6 +186,39 @@ mod tests {
             }
         });
         assert_eq!(done.into_inner(), JOBS * (JOBS + 1) / 2);
+    }
+
+    #[test]
+    fn a_reserved_thread_gets_its_job_or_the_next() {
+        let queue = Arc::new(Queue::default());
+        let (tell, told) = crossbeam_channel::unbounded();
+        let worker = thread::spawn({
+            let queue = Arc::clone(&queue);
+            move || {
+                let place = Place::mine();
+                while let Some(job) = queue.next(&place, None).filter(|job| *job > 0) {
+                    tell.send(job).unwrap();
+                }
+            }
+        });
+        let reserve = |job| loop {
+            match queue.offer(job) {
+                Offer::Reserved(job, place) => return (job, place),
+                Offer::Taken => assert_eq!(told.recv(), Ok(job)),
+                Offer::Refused(_) => thread::yield_now(),
+            }
+        };
+        let (job, place) = reserve(1);
+        assert!(matches!(queue.offer(9), Offer::Refused(9)), "it is taken");
+        place.give(job);
+        assert_eq!(told.recv(), Ok(1));
+        let (_, place) = reserve(2);
+        assert!(!queue.push(3), "nobody is idle");
+        queue.release(place);
+        assert_eq!(told.recv(), Ok(3));
+        queue.release(reserve(4).1);
+        queue.push(0);
+        worker.join().unwrap();
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! From a connection's request to the thread that answers it.
 //!
 //! One worker accepts, the others answer. When it has accepted a request and another worker is idle, that one goes on
-//! accepting and the request is answered where it is: under no load a request wakes one thread, not two.
+//! accepting and the request is answered where it is: under no load a request wakes one thread, not two. The other one is
+//! woken when the request is on its way to the upstream and there is nothing to do but to wait for the answer.
 
+use std::cell::Cell;
 use std::io;
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -22,9 +25,10 @@ use crate::listen::{self, Acceptor, CLIENT_TIMEOUT};
 use crate::panel;
 use crate::presence;
 use crate::proxy::Proxy;
-use crate::queue::{Place, Queue};
+use crate::queue::{Offer, Place, Queue};
 use crate::seat;
 use crate::settings::Settings;
+use crate::waiting;
 
 /// Stack of a worker: TLS handshakes and JSON need a fraction of it, and only what is used takes memory.
 const WORKER_STACK_BYTES: usize = 512 * 1024;
@@ -44,6 +48,9 @@ enum Work {
     Accept(Box<Acceptor>),
     Call(Call),
 }
+
+/// Accepting, while a request is being answered in the same thread that didn't have to wait so far; and who is to go on.
+type Lead = (Box<Acceptor>, Arc<Place<Work>>);
 
 /// A request on its way to the upstream.
 enum Call {
@@ -101,10 +108,10 @@ fn needs_worker(path: &str) -> bool {
 }
 
 impl Dispatcher {
-    /// Accepts requests until this thread has one to forward and another one goes on accepting: the request is answered
-    /// by the thread that the connection's own has woken.
+    /// Accepts requests until this thread has one to forward and another one goes on accepting, at once or when it is
+    /// woken: the request is answered by the thread that the connection's own has woken.
     #[inline(never)]
-    fn accept(self: &Arc<Self>, mut acceptor: Box<Acceptor>) -> Call {
+    fn accept(self: &Arc<Self>, mut acceptor: Box<Acceptor>) -> (Call, Option<Lead>) {
         loop {
             let (request, was_quiet) = acceptor.accept();
             // Whatever a request does to us, others are accepted after it.
@@ -114,8 +121,9 @@ impl Dispatcher {
             };
             if was_quiet {
                 match self.work.offer(Work::Accept(acceptor)) {
-                    Err(Work::Accept(mine)) => acceptor = mine,
-                    _ => return call,
+                    Offer::Reserved(Work::Accept(mine), follower) => return (call, Some((mine, follower))),
+                    Offer::Refused(Work::Accept(mine)) => acceptor = mine,
+                    _ => return (call, None),
                 }
             }
             self.work.push(Work::Call(call));
@@ -217,18 +225,36 @@ impl Dispatcher {
         let dispatcher = Arc::clone(self);
         seat::take(move || dispatcher.stand_in());
         let place = Place::mine();
-        while let Some(work) = self.work.next(&place, None) {
-            let call = match work {
+        let mut mine = None;
+        while let Some(work) = mine.take().or_else(|| self.work.next(&place, None)) {
+            let (call, lead) = match work {
                 Work::Accept(acceptor) => self.accept(acceptor),
-                Work::Call(call) => call,
+                Work::Call(call) => (call, None),
             };
+            let lead = lead.map(|lead| Rc::new(Cell::new(Some(lead))));
+            if let Some(lead) = lead.clone() {
+                waiting::put_off(move || {
+                    if let Some((acceptor, follower)) = lead.take() {
+                        follower.give(Work::Accept(acceptor));
+                    }
+                });
+            }
             // A panic is that request's 500, which it sends when it is dropped.
             let _ = catch_unwind(AssertUnwindSafe(|| match call {
                 Call::New(exchange, under_way) => forward(&self.proxy, *exchange, under_way),
                 Call::Resumed(relay, pass, waited) => relay.resume(&self.proxy, pass, waited),
             }));
+            waiting::forget();
+            // Nothing was to be waited for, so this thread goes on accepting.
+            if let Some((acceptor, follower)) = lead.and_then(|lead| lead.take()) {
+                self.work.release(follower);
+                mine = Some(Work::Accept(acceptor));
+            }
             if seat::was_handed_over() {
                 self.stand_ins.fetch_sub(1, Ordering::SeqCst);
+                if let Some(work) = mine {
+                    self.work.push(work);
+                }
                 return; // its place is taken
             }
             self.admitted.fetch_sub(1, Ordering::SeqCst);
@@ -352,10 +378,12 @@ fn forward(proxy: &Proxy, mut exchange: Exchange, under_way: UnderWay) {
             }
         }
         "/models" => {
+            waiting::begin(); // perhaps for another request's call to the upstream
             let reply = proxy.models.list(&snapshot);
             exchange.reply(reply);
         }
         path => {
+            waiting::begin();
             let reply = proxy.models.one(&snapshot, path.trim_start_matches("/models/"));
             exchange.reply(reply);
         }

@@ -19,6 +19,7 @@ use ureq::unversioned::transport::{
 use ureq::{Error, Timeout, http::Uri};
 
 use crate::buffers::Growing;
+use crate::waiting;
 
 /// A head of at most this many bytes waits for the body behind it, so that both leave in one packet.
 const HELD_BYTES: usize = 16 * 1024;
@@ -71,6 +72,7 @@ impl Connector for ViaProxy {
     type Out = Box<dyn Transport>;
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Self::Out>, Error> {
+        waiting::begin();
         match details.config.proxy() {
             Some(_) => Self::to_proxy(details),
             None => Ok(None),
@@ -305,6 +307,7 @@ impl Transport for Tcp {
         if !self.held.is_empty() {
             self.send_held_and(0, timeout)?;
         }
+        waiting::begin();
         self.may_hold = true;
         self.may_be_stale = false;
         let timeout = timeout.for_read();
