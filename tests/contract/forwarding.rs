@@ -131,6 +131,29 @@ fn every_byte_is_handed_on_at_once() {
 }
 
 #[test]
+fn an_answer_that_takes_long_holds_up_nobody() {
+    let (ask, asked) = channel::<()>();
+    let asked = Mutex::new(asked);
+    let upstream = Upstream::start(move |request, answer| {
+        if request.body.contains("long") {
+            asked.lock().unwrap().recv().unwrap();
+        }
+        answer.fitting(request, "an answer");
+    });
+    let proxy = Proxy::before(&upstream, "");
+    // Also where there is nothing to be done before the waiting begins, not even a connection to be made.
+    for round in 1..=100 {
+        let mut slow = proxy.connect();
+        slow.send_chat(&HELLO.replace("hello", "long"));
+        upstream.wait_for(2 * round - 1);
+        proxy.get("/health").assert_status(200);
+        proxy.chat(HELLO).assert_status(200);
+        ask.send(()).unwrap();
+        slow.response().assert_status(200);
+    }
+}
+
+#[test]
 fn many_streams_at_once() {
     let together = Barrier::new(64);
     let upstream = Upstream::start(move |_, answer| {
