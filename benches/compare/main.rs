@@ -4,7 +4,7 @@
 //! --rounds 1` is a short look. Upstream and load generator are processes of their own; the "direct" line shows what they
 //! can do without anybody between them.
 //!
-//! Where a chunk's CPU goes while 500 streams run (`perf record -g`, 22 us, nginx 12): 29 % is the switch to the stream's
+//! Where a chunk's CPU goes while 500 streams run (`perf record -g`, 22 to 24 us, nginx 12): 29 % is the switch to the stream's
 //! own thread and away from it, which an event loop shares among all that have become ready; 24 % sends, 22 % receives, of
 //! which half is the kernel's acknowledgements; 18 % is user code, half of it in ureq, tiny_http and libc. A sixth of the
 //! whole run is the streams' beginning: a thread for each connection (tiny_http's), one more connection to the upstream.
