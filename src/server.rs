@@ -245,17 +245,14 @@ impl Dispatcher {
                 Call::Resumed(relay, pass, waited) => relay.resume(&self.proxy, pass, waited),
             }));
             waiting::forget();
+            if seat::was_handed_over() {
+                self.stand_ins.fetch_sub(1, Ordering::SeqCst);
+                return; // its place is taken, and as it has waited for its client, another one accepts
+            }
             // Nothing was to be waited for, so this thread goes on accepting.
             if let Some((acceptor, follower)) = lead.and_then(|lead| lead.take()) {
                 self.work.release(follower);
                 mine = Some(Work::Accept(acceptor));
-            }
-            if seat::was_handed_over() {
-                self.stand_ins.fetch_sub(1, Ordering::SeqCst);
-                if let Some(work) = mine {
-                    self.work.push(work);
-                }
-                return; // its place is taken
             }
             self.admitted.fetch_sub(1, Ordering::SeqCst);
         }
