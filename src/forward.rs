@@ -702,23 +702,30 @@ impl Relay {
             let partial = partial.map(|partial| format!(r#","partial":{partial}"#)).unwrap_or_default();
             Ending::Error(format!(r#"{{"error":{error},"status":{status}{partial}}}"#).into())
         };
+        let mut reason = String::new();
         let ending = match served {
             Served::Whole(answer) => {
                 self.figures.status = 200;
                 Ending::Response(answer.unwrap_or_else(|| "null".into()).into())
             }
             Served::BrokenOff { error, status, partial } => {
+                // An upstream that repeats the key in what it says is not quoted.
+                let key = self.snapshot.settings.key.as_ref();
+                if key.is_none_or(|key| !error.contains(key.expose())) {
+                    reason = message_of(&error);
+                }
                 self.figures.status = status;
                 self.figures.error_code = error_code(&error);
                 error_data(&error, status, partial)
             }
             Served::ClientLeft(partial) => {
+                reason = "the client left".to_owned();
                 self.figures.status = CLIENT_CLOSED_STATUS;
                 self.figures.error_code = Some("client_closed".into());
                 error_data(left, CLIENT_CLOSED_STATUS, partial)
             }
         };
-        let line = call_line(&self.figures);
+        let line = call_line(&self.figures, &reason);
         if let Some(recording) = self.recording.take() {
             proxy.calls.end(recording, self.figures, ending, &self.events);
         }
@@ -887,7 +894,7 @@ fn model_header(asked: &str, sent: &str) -> String {
     header
 }
 
-fn call_line(figures: &Figures) -> String {
+fn call_line(figures: &Figures, reason: &str) -> String {
     let seconds = |d: Duration| format!("{:.2} s", d.as_secs_f64());
     let mut line = format!("{} {}", figures.status, model_header_part(&figures.model));
     if let Some(first) = figures.first_token {
@@ -896,6 +903,9 @@ fn call_line(figures: &Figures) -> String {
     line.push_str(&format!("  total {}", seconds(figures.total)));
     if let (Some(prompt), Some(completion)) = (figures.prompt_tokens, figures.completion_tokens) {
         line.push_str(&format!("  {prompt} + {completion} tokens"));
+    }
+    if !reason.is_empty() {
+        line.push_str(&format!("  {reason}"));
     }
     line
 }

@@ -55,3 +55,20 @@ fn the_key_is_nowhere() {
     }
     assert!(seen.contains("...wxyz"), "masked, it is shown");
 }
+
+#[test]
+fn an_error_is_said_on_the_console_but_not_where_it_repeats_the_key() {
+    let upstream = Upstream::start(|request, answer| {
+        let repeated = if request.body.contains("repeat") { KEY } else { "" };
+        answer.json(401, &format!(r#"{{"error":{{"code":401,"message":"No auth for you {repeated}"}}}}"#));
+    });
+    let proxy = Proxy::before(&upstream, "");
+    proxy.chat(HELLO).assert_status(401);
+    proxy.wait_for_console("No auth for you");
+    proxy.chat(&HELLO.replace("hello", "repeat")).assert_status(401);
+    proxy.signal("INT");
+    proxy.wait_for_console("stopped");
+    assert_eq!(proxy.console().matches("401 some/model:free").count(), 2);
+    assert_eq!(proxy.console().matches("No auth for you").count(), 1);
+    assert!(!proxy.console().contains(KEY));
+}
