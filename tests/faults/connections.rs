@@ -1,6 +1,6 @@
 //! Clients that take connections and give nothing.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -80,6 +80,7 @@ fn clients_that_stop_in_the_middle_of_an_upload_are_let_go() {
 #[ignore = "takes longer than the time after which a client is let go"]
 fn clients_that_stop_reading_a_stream_keep_no_worker_and_are_let_go() {
     static STOP: AtomicBool = AtomicBool::new(false);
+    static LET_GO: AtomicUsize = AtomicUsize::new(0);
     let upstream = Upstream::start(|request, answer| {
         if !request.body.contains("much") {
             return answer.fitting(request, "hi");
@@ -90,6 +91,7 @@ fn clients_that_stop_reading_a_stream_keep_no_worker_and_are_let_go() {
         while takes && !STOP.load(Ordering::Relaxed) {
             takes = answer.try_piece(&piece);
         }
+        LET_GO.fetch_add(1, Ordering::Relaxed);
         answer.close();
     });
     let proxy = Proxy::before(&upstream, "WORKERS=64\nQUEUE=1");
@@ -106,6 +108,7 @@ fn clients_that_stop_reading_a_stream_keep_no_worker_and_are_let_go() {
     // Their workers are stuck as soon as all buffers on the way are full.
     thread::sleep(Duration::from_secs(2));
     assert_serves(&proxy);
+    assert_eq!(LET_GO.load(Ordering::Relaxed), 0, "others are served while these are stuck, not afterwards");
     println!("others served after {:?} of {:?}", began.elapsed(), proxy.usage());
     thread::sleep(CLIENT_TIMEOUT + Duration::from_secs(5));
     for mut client in stuck {
