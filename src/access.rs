@@ -217,6 +217,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_panel_is_for_this_machine() {
+        let from = |address: &str| {
+            let request =
+                tiny_http::TestRequest::new().with_path("/debug").with_remote_addr(address.parse().unwrap());
+            check_debug(&Exchange::new(request.into())).is_ok()
+        };
+        assert!(from("127.0.0.1:1000") && from("[::1]:1000") && from("[::ffff:127.0.0.1]:1000"));
+        assert!(!from("192.0.2.1:1000") && !from("[2001:db8::1]:1000"));
+    }
+
+    #[test]
     fn own_names() {
         for host in [
             "localhost",
