@@ -22,6 +22,8 @@ const MAX_QUEUED_BYTES: usize = 64 << 20;
 const COUNT_INTERVAL: Duration = Duration::from_millis(250);
 /// How often the thread looks whether a day has ended.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(30);
+/// How often a file's folder is made anew: somebody who deletes it can come between more than once.
+const MISSING_FOLDER_RETRIES: usize = 10;
 /// Files that aren't whole yet begin with this and end with `.tmp`.
 const UNFINISHED_PREFIX: &str = ".local-api-proxy-";
 
@@ -406,14 +408,21 @@ fn text(file: &DebugFile) -> String {
 }
 
 /// Writes beside the final name and renames, so that a reader, or the next start after a crash, sees all or nothing.
+/// A folder that is missing is made. One that is being deleted goes away entry by entry, at any moment of this, and
+/// so is made more than once.
 fn write_whole(dir: &Path, name: &str, text: &str) -> io::Result<()> {
     let unfinished = dir.join(format!("{UNFINISHED_PREFIX}{name}.tmp"));
-    let write = || fs::write(&unfinished, text);
-    let written = match write() {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(dir).and_then(|()| write()),
-        result => result,
-    };
-    written.and_then(|()| fs::rename(&unfinished, dir.join(name))).inspect_err(|_| {
+    let write = || fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, dir.join(name)));
+    let mut written = write();
+    for _ in 0..MISSING_FOLDER_RETRIES {
+        match &written {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                written = fs::create_dir_all(dir).and_then(|()| write());
+            }
+            _ => break,
+        }
+    }
+    written.inspect_err(|_| {
         let _ = fs::remove_file(&unfinished);
     })
 }

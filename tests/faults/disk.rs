@@ -1,7 +1,7 @@
 //! Disks that are full, hang, or go away.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
@@ -14,16 +14,29 @@ fn today() -> String {
     chrono::Local::now().format("%Y%m%d").to_string()
 }
 
+/// At any moment: before a file, in the middle of one, before the day's count.
 #[test]
 fn a_folder_deleted_while_it_runs_comes_back() {
     let upstream = Upstream::saying("hi");
     let proxy = Proxy::recording(&upstream, "");
+    let cache = proxy.dir.join("cache");
     assert_serves(&proxy);
     proxy.files(2);
-    fs::remove_dir_all(proxy.dir.join("cache")).unwrap();
-    assert_serves(&proxy);
+    for _ in 0..200 {
+        // What is saved in it meanwhile keeps a folder from going.
+        eventually("the folder's end", || match fs::remove_dir_all(&cache) {
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => None,
+            result => Some(result.or_else(|error| match error.kind() {
+                ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            })),
+        })
+        .unwrap();
+        assert_serves(&proxy);
+    }
     proxy.files(2);
-    assert!(!proxy.console().contains("can't be saved"));
+    assert!(!proxy.console().contains("can't be saved"), "{}", proxy.console());
+    assert_eq!(proxy.get("/debug/stats").json()["files_not_saved"], 0);
 }
 
 /// A FIFO that nobody writes to: whoever opens it waits.
