@@ -524,7 +524,15 @@ impl Received {
 /// The upstream's side of one request.
 pub struct Answer<'a> {
     stream: &'a mut dyn ReadWrite,
-    keep: bool,
+    then: Then,
+}
+
+/// What becomes of the upstream's connection after an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Keep,
+    Close,
+    Reset,
 }
 
 pub trait ReadWrite: Read + Write + Send {}
@@ -589,7 +597,12 @@ impl Answer<'_> {
 
     /// Ends the connection after this answer.
     pub fn close(&mut self) {
-        self.keep = false;
+        self.then = Then::Close;
+    }
+
+    /// Ends the connection after this answer with a reset.
+    pub fn reset(&mut self) {
+        self.then = Then::Reset;
     }
 
     /// Whether the other side closes the connection, waited for.
@@ -737,16 +750,21 @@ impl Shared {
         let connection = self.connections.fetch_add(1, Ordering::SeqCst) + 1;
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(GUARD)).unwrap();
-        match &self.tls {
+        let socket = stream.try_clone().unwrap();
+        let then = match &self.tls {
             None => self.answer_all(stream, connection),
             Some(config) => {
                 let tls = rustls::ServerConnection::new(Arc::clone(config)).unwrap();
-                self.answer_all(rustls::StreamOwned::new(tls, stream), connection);
+                self.answer_all(rustls::StreamOwned::new(tls, stream), connection)
             }
+        };
+        if then == Then::Reset {
+            socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
         }
     }
 
-    fn answer_all(&self, stream: impl ReadWrite, connection: usize) {
+    /// Until one of the answers ends the connection, or the other side does.
+    fn answer_all(&self, stream: impl ReadWrite, connection: usize) -> Then {
         let mut reader = BufReader::new(stream);
         while let Some(mut request) = read_request(&mut reader) {
             request.connection = connection;
@@ -758,12 +776,13 @@ impl Shared {
                 }
                 self.changed.notify_all();
             }
-            let mut answer = Answer { stream: reader.get_mut(), keep: true };
+            let mut answer = Answer { stream: reader.get_mut(), then: Then::Keep };
             (self.script)(&request, &mut answer);
-            if !answer.keep {
-                return;
+            if answer.then != Then::Keep {
+                return answer.then;
             }
         }
+        Then::Close
     }
 }
 

@@ -36,7 +36,7 @@ fn nobody_there() {
 }
 
 #[test]
-fn an_end_at_each_stage() {
+fn an_end_or_a_reset_at_each_stage() {
     type Stage = (&'static str, fn(&mut Answer<'_>));
     let stages: [Stage; 8] = [
         ("before the head", |_| {}),
@@ -48,16 +48,60 @@ fn an_end_at_each_stage() {
         ("between chunks", |a| a.raw(head("transfer-encoding: chunked\r\n") + "2\r\n{}\r\n")),
         ("in a chunk's size", |a| a.raw(head("transfer-encoding: chunked\r\n") + "2\r\n{}\r\n1")),
     ];
-    for (stage, fault) in stages {
-        let upstream = faulty(move |_, answer| {
-            fault(answer);
-            answer.close();
-        });
-        let proxy = Proxy::before(&upstream, "RETRIES=0");
-        let response = proxy.chat(&asking_for_it(HELLO));
-        assert_eq!(response.status, 502, "{stage}: {response:?}");
-        response.assert_error(502, "upstream_error");
-        assert_serves(&proxy);
+    type End = (&'static str, fn(&mut Answer<'_>));
+    let ends: [End; 2] = [("end", |a| a.close()), ("reset", |a| a.reset())];
+    for (end, finish) in ends {
+        for (stage, fault) in stages {
+            let upstream = faulty(move |_, answer| {
+                fault(answer);
+                finish(answer);
+            });
+            let proxy = Proxy::before(&upstream, "RETRIES=0");
+            let response = proxy.chat(&asking_for_it(HELLO));
+            assert_eq!(response.status, 502, "{end} {stage}: {response:?}");
+            response.assert_error(502, "upstream_error");
+            assert_serves(&proxy);
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_ends_or_is_reset_at_each_stage() {
+    type Stage = (&'static str, fn(&mut Answer<'_>));
+    let stages: [Stage; 4] = [
+        ("after the first event", |a| a.piece(&delta("half"))),
+        ("in an event", |a| a.piece(&format!("{}data: {{\"choi", delta("half")))),
+        ("in a chunk", |a| a.raw(format!("{:x}\r\n{}", 10_000, delta("half")))),
+        ("in a comment", |a| a.piece(&format!("{}: OPENROU", delta("half")))),
+    ];
+    type End = (&'static str, fn(&mut Answer<'_>));
+    let ends: [End; 3] = [
+        ("last chunk", |a| {
+            a.end();
+            a.close();
+        }),
+        ("end", |a| a.close()),
+        ("reset", |a| a.reset()),
+    ];
+    for (end, finish) in ends {
+        for (stage, fault) in stages {
+            let upstream = faulty(move |_, answer| {
+                answer.stream_head();
+                fault(answer);
+                finish(answer);
+            });
+            let proxy = Proxy::before(&upstream, "RETRIES=0");
+            let response = proxy.chat(&asking_for_it(HELLO_STREAM));
+            response.assert_status(200);
+            let text = response.text();
+            let (before, error) = text.rsplit_once("data: ").unwrap();
+            assert!(before.starts_with(&delta("half")), "{end} {stage}: {text}");
+            let error = serde_json::from_str::<serde_json::Value>(error.trim_end());
+            let error = error.unwrap_or_else(|e| panic!("{end} {stage}: {e}: {text}"));
+            assert_eq!(error["error"]["code"], 502, "{end} {stage}: {text}");
+            assert_eq!(error["choices"][0]["finish_reason"], "error", "{end} {stage}: {text}");
+            assert_serves(&proxy);
+        }
     }
 }
 
