@@ -21,6 +21,8 @@ const MAX_TEXT_BYTES: usize = 32 << 20;
 
 /// Of one stream, this much is kept as it came, beside the answer that it adds up to.
 pub const MAX_EVENTS_BYTES: usize = 256 << 10;
+/// Only of the newest calls: a stream is ten times as long as what it adds up to.
+const MAX_CALLS_WITH_EVENTS: usize = 50;
 /// Hours of which the calls are counted.
 const MAX_HOURS: usize = 24;
 /// How long whoever asks for the count waits for the disk.
@@ -208,10 +210,11 @@ impl Calls {
                 None
             }
         };
-        if let Some(call) = memory.recent.iter_mut().rev().find(|call| call.message_id == message_id) {
+        let mut newest_first = memory.recent.iter_mut().rev().enumerate();
+        if let Some((age, call)) = newest_first.find(|(_, call)| call.message_id == message_id) {
             call.figures = Some(figures);
             call.ending = Some(ending);
-            call.events = events;
+            call.events = events.filter(|_| age < MAX_CALLS_WITH_EVENTS);
             let more = data.len() + call.events.as_ref().map_or(0, |events| events.len());
             memory.text_bytes += more;
         }
@@ -330,6 +333,11 @@ impl Memory {
             if let Some(call) = self.recent.pop_front() {
                 self.text_bytes -= call.text_bytes();
             }
+        }
+        if let Some(call) = self.recent.iter_mut().rev().nth(MAX_CALLS_WITH_EVENTS)
+            && let Some(events) = call.events.take()
+        {
+            self.text_bytes -= events.len();
         }
         for call in &mut self.recent {
             if self.text_bytes <= MAX_TEXT_BYTES {

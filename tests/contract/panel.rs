@@ -81,6 +81,23 @@ fn only_the_newest_thousand_are_kept() {
     assert_eq!((&calls[0]["asked"], &calls[999]["asked"]), (&"m1009:free".into(), &"m10:free".into()));
 }
 
+/// They are what takes up memory.
+#[test]
+fn streams_as_they_came_are_kept_of_the_newest_fifty() {
+    let upstream = Upstream::saying("two words");
+    let proxy = Proxy::recording(&upstream, "");
+    let mut client = proxy.connect();
+    for _ in 0..52 {
+        client.chat(HELLO_STREAM);
+    }
+    let list = proxy.get("/debug/calls").json();
+    for (age, call) in list["calls"].as_array().unwrap().iter().enumerate() {
+        let call = proxy.get(&format!("/debug/calls/{}", call["message_id"].as_str().unwrap())).json();
+        assert_eq!(call["response"]["choices"][0]["message"]["content"], "two words", "{age}");
+        assert_eq!(call["events"].is_string(), age < 50, "{age}");
+    }
+}
+
 #[test]
 fn the_quota_is_asked_for_only_while_somebody_looks() {
     let upstream = Upstream::start(|request, answer| match request.path.as_str() {
