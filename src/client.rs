@@ -19,9 +19,6 @@ use crate::waiting;
 
 /// tiny_http keeps bodies up to this size in memory before it hands a request out; longer ones are still on their way.
 const READ_AHEAD_BYTES: usize = 1024;
-/// tiny_http allocates what is left of an unread body when it lets go of it; a length that nobody has memory for would
-/// end the process.
-const MAX_UNREAD_BYTES: usize = 1 << 30;
 
 /// A whole response.
 #[derive(Debug, Clone, Default)]
@@ -349,7 +346,7 @@ impl Stream {
 /// Refuses a request whose body nobody has read, before the client has sent all of it. tiny_http then reads and
 /// forgets the rest, in this thread.
 fn refuse_unread(request: Request, mut reply: Reply) -> io::Result<()> {
-    if request.body_length().unwrap_or(0) > MAX_UNREAD_BYTES {
+    if !can_be_dropped(request.body_length().unwrap_or(0)) {
         // `upgrade` is the one way to the writer that doesn't let go of the body; what it sends first is skipped by
         // every client. Forgotten, the connection stays half open until the program ends: rare, and harmless beside
         // the alternative.
@@ -370,6 +367,17 @@ fn refuse_unread(request: Request, mut reply: Reply) -> io::Result<()> {
         None,
     );
     request.respond(response.with_chunked_threshold(usize::MAX))
+}
+
+/// tiny_http allocates what is left of an unread body when it lets go of it ([tiny-http#290]): address space that
+/// nobody touches, but one that can't be had would end the process. Twice as much, as others do the same just now.
+///
+/// [tiny-http#290]: https://github.com/tiny-http/tiny-http/pull/290
+fn can_be_dropped(unread_bytes: usize) -> bool {
+    let mut room = Vec::<u8>::new();
+    let reserved = room.try_reserve_exact(unread_bytes.saturating_mul(2)).is_ok();
+    std::hint::black_box(room); // or the compiler takes it for granted
+    reserved
 }
 
 fn write_whole(writer: &mut dyn Write, reply: &Reply, no_body: bool) -> io::Result<()> {

@@ -118,3 +118,27 @@ fn five_thousand_malformed_requests() {
     assert!(usage.peak_kib <= MAX_MEMORY_KIB, "{usage:?}");
     assert!(!proxy.console().contains("internal error"));
 }
+
+/// tiny_http has room made for all of a body that nobody reads.
+#[test]
+fn lengths_that_nobody_means() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "");
+    assert_serves(&proxy);
+    let before = proxy.usage();
+    let refused = |length: u64| {
+        let mut client = proxy.connect();
+        client.send(format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{{"
+        ));
+        client.response().assert_error(413, "body_too_large");
+    };
+    (0..30).for_each(|_| refused(1_500_000_000));
+    eventually("their descriptors to be closed", || {
+        (proxy.usage().descriptors < before.descriptors + 10).then_some(())
+    });
+    refused(u64::MAX >> 1);
+    assert_serves(&proxy);
+    let after = proxy.usage();
+    assert!(after.peak_kib <= MAX_MEMORY_KIB, "{after:?}");
+}
