@@ -135,11 +135,14 @@ impl Exchange {
     pub fn headers<'a>(&'a self, name: &'static str) -> impl Iterator<Item = &'a str> {
         let named =
             move |header: &&tiny_http::Header| header.field.as_str().as_str().eq_ignore_ascii_case(name);
-        let all = match &self.way_back {
+        self.all_headers().iter().filter(named).map(|header| header.value.as_str())
+    }
+
+    fn all_headers(&self) -> &[tiny_http::Header] {
+        match &self.way_back {
             WayBack::Request(request) => request.headers(),
             WayBack::Answered => &[],
-        };
-        all.iter().filter(named).map(|header| header.value.as_str())
+        }
     }
 
     /// Whether this is HTTP/1.1 or later, which must name its host.
@@ -167,6 +170,11 @@ impl Exchange {
     /// ([RFC 9112, 6.3](https://www.rfc-editor.org/rfc/rfc9112#section-6.3)).
     pub fn check_framing(&self) -> Result<(), ApiError> {
         let refuse = |message: &str| Err(ApiError::new(400, "bad_request", message));
+        // Another reader may take a bare CR or LF for the end of the line (RFC 9110, 5.5).
+        let control = |b: &u8| b.is_ascii_control() && *b != b'\t';
+        if self.all_headers().iter().any(|header| header.value.as_str().as_bytes().iter().any(control)) {
+            return refuse("A header has control characters in it.");
+        }
         let mut lengths = self.headers("content-length");
         let mut encodings = self.headers("transfer-encoding");
         let first = lengths.next();

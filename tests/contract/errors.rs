@@ -56,6 +56,8 @@ fn doubtful_framing_is_refused() {
         "Content-Length: two\r\n\r\n",
         "Content-Length: +2\r\n\r\n{}",
         "Transfer-Encoding: gzip\r\n\r\n0\r\n\r\n",
+        "X-Title: a\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n{}",
+        "X-Title: a\rX-Other: b\r\nContent-Length: 2\r\n\r\n{}",
     ] {
         proxy.connect().exchange(&format!("{post}{framing}")).assert_error(400, "bad_request");
     }
