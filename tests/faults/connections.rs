@@ -80,6 +80,7 @@ fn clients_that_stop_in_the_middle_of_an_upload_are_let_go() {
 #[ignore = "takes longer than the time after which a client is let go"]
 fn clients_that_stop_reading_a_stream_keep_no_worker_and_are_let_go() {
     static STOP: AtomicBool = AtomicBool::new(false);
+    static TAKEN: AtomicUsize = AtomicUsize::new(0);
     static LET_GO: AtomicUsize = AtomicUsize::new(0);
     let upstream = Upstream::start(|request, answer| {
         if !request.body.contains("much") {
@@ -90,6 +91,7 @@ fn clients_that_stop_reading_a_stream_keep_no_worker_and_are_let_go() {
         let mut takes = true;
         while takes && !STOP.load(Ordering::Relaxed) {
             takes = answer.try_piece(&piece);
+            TAKEN.fetch_add(1, Ordering::Relaxed);
         }
         LET_GO.fetch_add(1, Ordering::Relaxed);
         answer.close();
@@ -105,12 +107,20 @@ fn clients_that_stop_reading_a_stream_keep_no_worker_and_are_let_go() {
     let began = Instant::now();
     let stuck = (0..64).map(stop).collect::<Vec<_>>();
     upstream.wait_for(64);
-    // Their workers are stuck as soon as all buffers on the way are full.
-    thread::sleep(Duration::from_secs(2));
+    // Their workers are stuck as soon as all buffers on the way are full: no more is taken.
+    eventually("all to be stuck", || {
+        let taken = TAKEN.load(Ordering::Relaxed);
+        thread::sleep(Duration::from_millis(500));
+        (TAKEN.load(Ordering::Relaxed) == taken).then_some(())
+    });
     assert_serves(&proxy);
     assert_eq!(LET_GO.load(Ordering::Relaxed), 0, "others are served while these are stuck, not afterwards");
     println!("others served after {:?} of {:?}", began.elapsed(), proxy.usage());
-    thread::sleep(CLIENT_TIMEOUT + Duration::from_secs(5));
+    while LET_GO.load(Ordering::Relaxed) < 64 {
+        assert!(began.elapsed() < CLIENT_TIMEOUT * 3, "waited in vain for them to be let go");
+        thread::sleep(Duration::from_millis(50));
+    }
+    println!("all let go after {:?}", began.elapsed());
     for mut client in stuck {
         // What was on its way is read; then there is no more, and no end of the body either.
         let rest = client.read_to_end();
