@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -59,8 +59,17 @@ struct Line {
     agent: Agent,
     /// Connections that the agent has opened so far.
     opened: Arc<AtomicUsize>,
-    /// Hung up: not to be used again.
-    closed: Arc<AtomicBool>,
+    /// The number of its present call, or [`HUNG_UP`].
+    state: Arc<AtomicU64>,
+    call_number: u64,
+}
+
+/// A line's state after one of its calls was cut off: it isn't used again.
+const HUNG_UP: u64 = u64::MAX;
+
+/// Ends a call, unless it was over already: a call that is cut off just when it ends must not take the next one with it.
+fn end_call(state: &AtomicU64, call_number: u64, next: u64) -> bool {
+    state.compare_exchange(call_number, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
 
 /// Why no answer, or only a part of one, came.
@@ -208,7 +217,11 @@ impl Upstream {
             Dialling::New(_) => self.new_line(),
         };
         let (Dialling::Any(started) | Dialling::New(started)) = dialling;
-        started(HangUp { agent: line.agent.clone(), closed: Arc::clone(&line.closed) });
+        started(HangUp {
+            agent: line.agent.clone(),
+            state: Arc::clone(&line.state),
+            call_number: line.call_number,
+        });
         let opened_before = line.opened.load(Ordering::Relaxed);
         let mut request = Request::new(());
         *request.method_mut() = method;
@@ -290,7 +303,7 @@ impl Upstream {
         let opened = Arc::new(AtomicUsize::new(0));
         let connector = wire::connector(self.tls.clone(), Arc::clone(&opened));
         let agent = Agent::with_parts(self.config.clone(), connector, wire::LateResolver::default());
-        Line { agent, opened, closed: Arc::default() }
+        Line { agent, opened, state: Arc::default(), call_number: 0 }
     }
 
     fn lock_idle(&self) -> MutexGuard<'_, VecDeque<(Instant, Line)>> {
@@ -301,9 +314,11 @@ impl Upstream {
         self.lock_idle().pop_back().map(|(_, line)| line)
     }
 
-    fn put_back(&self, line: Line) {
-        if line.closed.load(Ordering::Relaxed) {
-            return;
+    fn put_back(&self, mut line: Line) {
+        let ended = line.call_number;
+        line.call_number += 1;
+        if !end_call(&line.state, ended, line.call_number) {
+            return; // hung up
         }
         let now = Instant::now();
         let mut idle = self.lock_idle();
@@ -346,14 +361,16 @@ pub enum Dialling<'a> {
 #[derive(Debug)]
 pub struct HangUp {
     agent: Agent,
-    closed: Arc<AtomicBool>,
+    state: Arc<AtomicU64>,
+    call_number: u64,
 }
 
 impl HangUp {
-    /// Closes the connection.
+    /// Closes the connection, unless the call is over.
     pub fn now(self) {
-        self.closed.store(true, Ordering::Relaxed);
-        self.agent.shutdown();
+        if end_call(&self.state, self.call_number, HUNG_UP) {
+            self.agent.shutdown();
+        }
     }
 }
 
@@ -449,5 +466,47 @@ impl Drop for Call {
         if let Some(line) = self.line.take() {
             self.upstream.put_back(line);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Answers so many requests, all on one connection.
+    fn serve_on_one_connection(listener: &TcpListener, requests: usize) {
+        let (stream, _) = listener.accept().unwrap();
+        let mut lines = BufReader::new(&stream).lines();
+        for _ in 0..requests {
+            lines.by_ref().map(Result::unwrap).find(String::is_empty).unwrap();
+            (&stream).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").unwrap();
+        }
+    }
+
+    #[test]
+    fn a_call_cut_off_after_its_end_leaves_the_next_one_alone() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base_url = format!("http://{}", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || serve_on_one_connection(&listener, 2));
+        let upstream = Arc::new(Upstream::new(&Settings {
+            base_url,
+            upstream_timeout: Duration::from_secs(30),
+            ..Settings::default()
+        }));
+        let late = Mutex::new(None);
+        let call = |started: &dyn Fn(HangUp)| {
+            let uri = upstream.models.as_ref();
+            let mut call =
+                upstream.call(Method::GET, uri, HeaderMap::new(), b"", Dialling::Any(started)).unwrap();
+            assert!(call.read_whole(&mut Vec::new(), 100).unwrap());
+        };
+        call(&|hang_up| *late.lock().unwrap() = Some(hang_up));
+        late.lock().unwrap().take().unwrap().now();
+        call(&|_| ());
+        server.join().unwrap();
     }
 }
