@@ -129,9 +129,7 @@ fn the_clients_key_is_not_the_proxys() {
 
 #[test]
 fn others_are_not_let_in_without_a_key() {
-    let output = Start::new().env_file("HOST=0.0.0.0\nTEST_MODE=true\nPORT=0").command().output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stderr).unwrap();
+    let said = Start::new().env_file("HOST=0.0.0.0\nTEST_MODE=true\nPORT=0").refused();
     assert!(said.contains("PROXY_API_KEY") && said.contains("HOST=0.0.0.0"), "{said}");
 
     let proxy = Start::new().env_file("HOST=0.0.0.0\nTEST_MODE=true\nPROXY_API_KEY=open-sesame-1234").start();

@@ -109,6 +109,19 @@ impl Start {
         command
     }
 
+    /// What it says where it doesn't start.
+    pub fn refused(&self) -> String {
+        let mut child = self.command().spawn().unwrap();
+        let began = Instant::now();
+        while child.try_wait().unwrap().is_none() && began.elapsed() < GUARD {
+            thread::sleep(Duration::from_millis(2));
+        }
+        let _ = child.kill(); // if it started after all
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
     /// Makes a folder in the home folder.
     pub fn folder(&self, name: &str) -> PathBuf {
         let folder = self.home.path().join(name);

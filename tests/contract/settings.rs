@@ -220,29 +220,27 @@ fn localhost_is_both_addresses() {
 
 #[test]
 fn a_taken_port_is_said_in_one_sentence() {
-    let fails_with = |start: &Start| {
-        let output = start.command().output().unwrap();
-        assert_eq!(output.status.code(), Some(1));
-        String::from_utf8(output.stderr).unwrap()
-    };
     for address in ["127.0.0.1:0", "[::1]:0"] {
         let Ok(other) = std::net::TcpListener::bind(address) else {
             continue;
         };
         let port = other.local_addr().unwrap().port().to_string();
-        let said = fails_with(&Start::new().arg("--offline").arg("--port").arg(&port));
+        let said = Start::new().arg("--offline").arg("--port").arg(&port).refused();
         assert!(said.contains(&format!("port {port} is taken")), "{said}");
         assert_eq!(said.trim().lines().count(), 1, "{said}");
     }
     let first = Start::new().arg("--offline").start();
-    let said = fails_with(&Start::new().arg("--offline").arg("--port").arg(&first.port.to_string()));
+    let said = Start::new().arg("--offline").arg("--port").arg(&first.port.to_string()).refused();
     assert!(said.contains(&format!("already running at http://localhost:{}/v1", first.port)), "{said}");
 
-    let said = fails_with(
-        &Start::new().arg("--offline").arg("--host").arg("192.0.2.1").environment("PROXY_API_KEY", "k"),
-    );
+    let said = Start::new()
+        .arg("--offline")
+        .arg("--host")
+        .arg("192.0.2.1")
+        .environment("PROXY_API_KEY", "k")
+        .refused();
     assert!(said.contains("192.0.2.1 is not an address of this machine"), "{said}");
-    let said = fails_with(&Start::new().arg("--prot=1"));
+    let said = Start::new().arg("--prot=1").refused();
     assert!(said.contains("--prot") && said.contains("--help"), "{said}");
 }
 
