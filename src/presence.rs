@@ -20,8 +20,10 @@ const INTERVAL: Duration = Duration::from_millis(250);
 const REST: u32 = 100;
 /// ...and not longer than this.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
-/// For how long a look at the table is good enough for more than one client.
+/// For how long a look at the table is good enough for more than one client, at least...
 const GOOD_FOR: Duration = Duration::from_millis(100);
+/// ...and in multiples of what it took: a long table must not hold up a batch that waits for its turn.
+const GOOD_FOR_LOOKS: u32 = 10;
 
 /// Starts the thread that cuts off what nobody waits for any more.
 pub fn start(life: Arc<Life>, port: u16) -> io::Result<()> {
@@ -65,31 +67,46 @@ pub fn start(life: Arc<Life>, port: u16) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Leavers {
     port: u16,
-    seen: Option<(Instant, bool, Table)>,
+    last: Option<Look>,
+}
+
+#[derive(Debug)]
+struct Look {
+    began: Instant,
+    took: Duration,
+    v6: bool,
+    table: Table,
 }
 
 impl Leavers {
     /// Of clients of this port.
     pub fn new(port: u16) -> Self {
-        Self { port, seen: None }
+        Self { port, last: None }
     }
 
     /// Whether a client has closed its connection, as far as the system tells.
     pub fn has_left(&mut self, peer: SocketAddr) -> bool {
         let v6 = peer.is_ipv6();
-        let fresh = self.seen.take().filter(|(when, also_v6, _)| when.elapsed() < GOOD_FOR && *also_v6 >= v6);
-        let look = || Some((Instant::now(), v6, Table::read(self.port, v6)?));
-        let Some((when, v6, table)) = fresh.or_else(look) else {
-            return false;
-        };
-        let state = table.state(peer);
-        self.seen = Some((when, v6, table));
-        match state {
-            State::Missing => {
-                Table::read(self.port, v6).is_some_and(|table| table.state(peer) != State::Present)
-            }
-            state => state == State::Left,
+        let good =
+            |look: &Look| look.v6 >= v6 && look.began.elapsed() < GOOD_FOR.max(look.took * GOOD_FOR_LOOKS);
+        if !self.last.as_ref().is_some_and(good) {
+            self.look(v6);
         }
+        // To be seen twice: it may be newer than the look, too.
+        if self.state(peer) == Some(State::Missing) {
+            self.look(v6);
+        }
+        self.state(peer).is_some_and(|state| state != State::Present)
+    }
+
+    fn look(&mut self, v6: bool) {
+        let began = Instant::now();
+        let table = Table::read(self.port, v6);
+        self.last = table.map(|table| Look { began, took: began.elapsed(), v6, table });
+    }
+
+    fn state(&self, peer: SocketAddr) -> Option<State> {
+        self.last.as_ref().map(|look| look.table.state(peer))
     }
 }
 
