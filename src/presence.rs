@@ -89,12 +89,15 @@ impl Leavers {
         let v6 = peer.is_ipv6();
         let good =
             |look: &Look| look.v6 >= v6 && look.began.elapsed() < GOOD_FOR.max(look.took * GOOD_FOR_LOOKS);
+        let mut looks = 0;
         if !self.last.as_ref().is_some_and(good) {
             self.look(v6);
+            looks += 1;
         }
-        // To be seen twice: it may be newer than the look, too.
-        if self.state(peer) == Some(State::Missing) {
+        // To be seen twice, and in looks made for it: it may be newer than the last one.
+        while self.state(peer) == Some(State::Missing) && looks < 2 {
             self.look(v6);
+            looks += 1;
         }
         self.state(peer).is_some_and(|state| state != State::Present)
     }
