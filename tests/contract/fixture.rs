@@ -546,6 +546,7 @@ enum Then {
     Keep,
     Close,
     Reset,
+    CloseUnread,
 }
 
 pub trait ReadWrite: Read + Write + Send {}
@@ -611,6 +612,11 @@ impl Answer<'_> {
     /// Ends the connection after this answer.
     pub fn close(&mut self) {
         self.then = Then::Close;
+    }
+
+    /// Keeps the connection after this answer, and closes it when the next request comes, without reading that.
+    pub fn close_unread(&mut self) {
+        self.then = Then::CloseUnread;
     }
 
     /// Ends the connection after this answer with a reset.
@@ -771,8 +777,13 @@ impl Shared {
                 self.answer_all(rustls::StreamOwned::new(tls, stream), connection)
             }
         };
-        if then == Then::Reset {
-            socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
+        match then {
+            Then::Keep | Then::Close => {}
+            Then::Reset => socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap(),
+            Then::CloseUnread => {
+                let _ = socket.peek(&mut [0]);
+                let _ = socket.shutdown(Shutdown::Write); // the end comes before the reset, as where it was idle
+            }
         }
     }
 

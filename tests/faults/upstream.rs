@@ -2,6 +2,8 @@
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use crate::assert_serves;
 use crate::fixture::*;
@@ -144,6 +146,37 @@ fn a_pooled_connection_closed_between_requests_a_hundred_times() {
         upstream.wait_for_closed(number);
     }
     assert_eq!(upstream.calls(), 100, "and none was asked twice");
+}
+
+/// Too late for the look at a pooled connection before it is used.
+#[test]
+fn a_pooled_connection_closed_while_a_request_is_on_its_way() {
+    let upstream = Upstream::start(|request, answer| {
+        answer.fitting(request, "hi");
+        answer.close_unread();
+    });
+    let proxy = Proxy::before(&upstream, "RETRIES=0");
+    for number in 1..=100 {
+        let response = proxy.chat(HELLO);
+        assert_eq!(response.status, 200, "{number}: {response:?}");
+        assert_eq!(response.header("x-proxy-attempts"), None);
+    }
+    assert_eq!(upstream.calls(), 100, "and none was asked twice");
+}
+
+/// By a firewall on the way, which resets what it doesn't know.
+#[test]
+fn a_pooled_connection_forgotten_while_it_was_idle() {
+    let upstream = Upstream::start(|request, answer| match request.number {
+        2 => answer.reset(),
+        _ => answer.fitting(request, "hi"),
+    });
+    let proxy = Proxy::before(&upstream, "RETRIES=0");
+    assert_serves(&proxy);
+    thread::sleep(Duration::from_millis(5500)); // this is what is tried here
+    assert_serves(&proxy);
+    let connections = upstream.received().iter().map(|request| request.connection).collect::<Vec<_>>();
+    assert_eq!(connections, [1, 1, 2]);
 }
 
 #[test]
