@@ -20,15 +20,15 @@ const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 /// The panel's files, under `/debug/`.
 const FILES: [(&str, &str, &str); 7] = [
-    ("panel.css", CSS, include_str!("../static/panel.css")),
-    ("panel.js", JAVASCRIPT, include_str!("../static/panel.js")),
-    ("words.js", JAVASCRIPT, include_str!("../static/words.js")),
-    ("dom.js", JAVASCRIPT, include_str!("../static/dom.js")),
-    ("plots.js", JAVASCRIPT, include_str!("../static/plots.js")),
-    ("call.js", JAVASCRIPT, include_str!("../static/call.js")),
-    ("chat.js", JAVASCRIPT, include_str!("../static/chat.js")),
+    ("panel.css", CSS, include_str!("../../static/panel.css")),
+    ("panel.js", JAVASCRIPT, include_str!("../../static/panel.js")),
+    ("words.js", JAVASCRIPT, include_str!("../../static/words.js")),
+    ("dom.js", JAVASCRIPT, include_str!("../../static/dom.js")),
+    ("plots.js", JAVASCRIPT, include_str!("../../static/plots.js")),
+    ("call.js", JAVASCRIPT, include_str!("../../static/call.js")),
+    ("chat.js", JAVASCRIPT, include_str!("../../static/chat.js")),
 ];
-const PAGE: &str = include_str!("../static/panel.html");
+const PAGE: &str = include_str!("../../static/panel.html");
 
 /// `GET /health`
 pub fn health(proxy: &Proxy) -> Reply {
