@@ -1,5 +1,7 @@
-//! Errors of the proxy's own, in the shape that every OpenAI SDK understands:
-//! <https://platform.openai.com/docs/guides/error-codes>
+//! Errors of the proxy's own: each case of the contract with its status, its code and its words, in the shape that every
+//! OpenAI SDK understands (<https://platform.openai.com/docs/guides/error-codes>).
+
+use std::time::Duration;
 
 use crate::json;
 
@@ -69,6 +71,168 @@ impl ApiError {
             ),
             self.status, message, kind, self.code
         )
+    }
+}
+
+/// The cases, in the order of the contract's table.
+impl ApiError {
+    /// The body isn't the JSON object that it should be; `what` it is instead.
+    pub fn invalid_json(what: &str) -> Self {
+        let message = format!("The request body is {what}. Send a JSON object in UTF-8.");
+        Self::new(400, "invalid_json", message)
+    }
+
+    /// The body ended early.
+    pub fn broken_body() -> Self {
+        Self::new(400, "invalid_json", "The request body ended early or its chunks are broken.")
+    }
+
+    /// `OPENROUTER_API_KEY` is not set.
+    pub fn missing_key() -> Self {
+        let message = "No OpenRouter key is set. Get a free one at https://openrouter.ai/keys and put it into .env as OPENROUTER_API_KEY=sk-or-v1-...; no restart is needed.";
+        Self::new(401, "missing_api_key", message)
+    }
+
+    /// The client didn't send `PROXY_API_KEY`.
+    pub fn wrong_proxy_key() -> Self {
+        let message = "This proxy asks for its own key: send the value of PROXY_API_KEY as the API key (Authorization: Bearer).";
+        Self::new(401, "invalid_proxy_key", message)
+    }
+
+    /// The request was sent to a name that isn't this machine's.
+    pub fn forbidden_host() -> Self {
+        let message = "This name is not one of this machine's. Use http://localhost:5000 or an IP address, or set PROXY_API_KEY in .env.";
+        Self::new(403, "forbidden_host", message)
+    }
+
+    /// The panel was asked for from another machine.
+    pub fn panel_is_local() -> Self {
+        Self::new(403, "forbidden_host", "The panel answers only on the machine that the proxy runs on.")
+    }
+
+    /// A web page that isn't allowed to calls.
+    pub fn forbidden_origin() -> Self {
+        let message = "This web page may not use the proxy. If you trust it, add its origin to ALLOWED_ORIGINS in .env.";
+        Self::new(403, "forbidden_origin", message)
+    }
+
+    /// Another page asks for the panel's data.
+    pub fn panel_is_its_own_page() -> Self {
+        Self::new(403, "forbidden_origin", "Only the panel's own page may ask for this.")
+    }
+
+    /// The panel is asked for, and debug mode is off.
+    pub fn debug_disabled() -> Self {
+        let message = "Debug mode is off. Create an empty file DEBUG_MODE.txt beside .env to switch it on; no restart is needed.";
+        Self::new(403, "debug_disabled", message)
+    }
+
+    /// No endpoint has this path.
+    pub fn not_found() -> Self {
+        let message = "Nothing is here. This proxy serves POST /v1/chat/completions, GET /v1/models, GET /health and GET /debug.";
+        Self::new(404, "not_found", message)
+    }
+
+    /// The panel has no such page or call.
+    pub fn no_such(what: &str) -> Self {
+        Self::new(404, "not_found", what)
+    }
+
+    /// `GET /v1/models/{id}` of a model that isn't listed.
+    pub fn no_such_model() -> Self {
+        let message = "No such free model. GET /v1/models lists those there are.";
+        Self::new(404, "model_not_found", message)
+    }
+
+    /// The endpoint takes other methods.
+    pub fn method_not_allowed(method: &str, allowed: &[&str]) -> Self {
+        let allowed = allowed.join(", ");
+        let method = method.chars().take(20).collect::<String>();
+        let message = format!("{method} is not served here. Use {allowed}.");
+        Self::new(405, "method_not_allowed", message).with("allow", allowed)
+    }
+
+    /// The body is larger than `MAX_BODY_MB`.
+    pub fn body_too_large(limit_mb: u64) -> Self {
+        let message = format!(
+            "The request body is larger than {limit_mb} MB. Send less, or raise MAX_BODY_MB in .env."
+        );
+        Self::new(413, "body_too_large", message)
+    }
+
+    /// Nothing more of a body came for so long.
+    pub fn stalled_body(limit: Duration) -> Self {
+        let message = format!("Nothing more of the request came for {} s. Send it again.", limit.as_secs());
+        Self::new(408, "request_timeout", message)
+    }
+
+    /// What was sent is not a request that can be understood in one way only.
+    pub fn bad_request(message: &str) -> Self {
+        Self::new(400, "bad_request", message)
+    }
+
+    /// A panic.
+    pub fn internal() -> Self {
+        let message = "The proxy failed on this request; others are not affected.";
+        Self::new(500, "internal_error", message)
+    }
+
+    /// There is no connection to the upstream.
+    pub fn unreachable(reason: &str) -> Self {
+        let message = format!(
+            "The upstream can't be reached: {reason}. Check the network, OPENROUTER_BASE_URL and, behind a proxy, HTTPS_PROXY in .env."
+        );
+        Self::new(502, "upstream_unreachable", message)
+    }
+
+    /// The upstream's connection ended, or carried something else than HTTP.
+    pub fn broke_off(reason: &str) -> Self {
+        Self::new(502, "upstream_error", format!("The upstream broke off: {reason}. Try again."))
+    }
+
+    /// The upstream answered something that nobody could read.
+    pub fn unusable(reason: &str) -> Self {
+        Self::new(502, "upstream_error", format!("The upstream's answer can't be used: {reason}."))
+    }
+
+    /// The model said nothing.
+    pub fn empty_answer() -> Self {
+        let message =
+            "The model gave an empty answer. Try again, or name another model in MODEL or FALLBACK_MODELS.";
+        Self::new(502, "upstream_error", message)
+    }
+
+    /// The account's limit lasts longer than a request may wait: until `time` (HH:MM), `remaining` from now.
+    pub fn limit_reached(time: &str, remaining: Duration) -> Self {
+        let message = format!(
+            "The account's limit for free models is reached until {time}. Wait until then, or use the key of another account."
+        );
+        let seconds = remaining.as_secs_f64().ceil().max(1.0) as u64;
+        Self::new(429, "rate_limit_exceeded", message).retry_after(seconds)
+    }
+
+    /// All workers are busy, and the queue is full.
+    pub fn queue_is_full() -> Self {
+        let message = "All workers are busy and the queue is full: try again in a moment, or raise WORKERS or QUEUE in .env.";
+        Self::new(503, "overloaded", message).retry_after(1)
+    }
+
+    /// Too many wait for the account's limit.
+    pub fn too_many_wait() -> Self {
+        let message = "Too many requests wait for the account's limit: try again later.";
+        Self::new(503, "overloaded", message).retry_after(1)
+    }
+
+    /// The program is asked to stop.
+    pub fn stopping() -> Self {
+        Self::new(503, "shutting_down", "The proxy is stopping. Start it again to go on.")
+    }
+
+    /// `UPSTREAM_TIMEOUT` went by without a byte.
+    pub fn silent(limit: Duration) -> Self {
+        let message =
+            format!("The upstream kept silent for {} s (UPSTREAM_TIMEOUT in .env).", limit.as_secs_f64());
+        Self::new(504, "upstream_timeout", message)
     }
 }
 

@@ -1,78 +1,70 @@
 //! OpenRouter's free models for every OpenAI-compatible tool on a machine.
 //!
-//! A request goes through these modules in this order: [`listen`] accepts it, [`server`] hands it to a thread,
-//! [`access`] lets it in, [`free_models`] makes it free, [`gate`] lets it go ahead, [`forward`] sends it through
-//! [`upstream`] and relays the answer to the [`client`]. [`live`] says by which settings, [`calls`] and [`files`]
-//! remember it in debug mode, [`panel`] shows it.
+//! The rooms, from the top of the house to the bottom; imports run downwards only:
+//!
+//! - [`start`]: from the command line to a running proxy, and from Ctrl+C to its end.
+//! - [`server`]: from a connection's request to the thread that answers it; the panel.
+//! - [`relay`]: one request through its tries, and what all requests share: the account's limit, the list of models.
+//! - [`record`]: what debug mode remembers, in memory and in files.
+//! - [`live`]: the settings as they are at this very moment.
+//! - [`client`], [`upstream`]: the two wires.
+//! - [`settings`]: every setting, checked; `.env` and the command line.
+//! - [`dialect`]: what a request and an answer mean in the API that the client speaks; the free-model rule.
+//! - leaves: [`error`] (each error of our own, with its words), [`json`], [`body`], [`console`], [`language`], [`memory`],
+//!   [`waiting`].
+//!
+//! A request goes through them in this order: [`client::listen`] accepts it, [`server`] hands it to a thread,
+//! [`client::access`] lets it in, [`dialect::free_models`] makes it free, [`relay::gate`] lets it go ahead, [`relay`] sends
+//! it through [`upstream`] and relays the answer to the [`client`]. [`live`] says by which settings, [`record`] remembers
+//! it in debug mode, [`server::panel`] shows it.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-#[path = "client/access.rs"]
-pub mod access;
-#[path = "settings/args.rs"]
-pub mod args;
 pub mod body;
-#[path = "upstream/buffers.rs"]
-pub mod buffers;
-#[path = "record/calls.rs"]
-pub mod calls;
-#[path = "client/exchange.rs"]
 pub mod client;
-#[path = "dialect/completion.rs"]
-pub mod completion;
 pub mod console;
-#[path = "server/crew.rs"]
-pub mod crew;
-#[path = "settings/env_file.rs"]
-pub mod env_file;
+pub mod dialect;
 pub mod error;
-#[path = "record/files.rs"]
-pub mod files;
-#[path = "relay/mod.rs"]
-pub mod forward;
-#[path = "dialect/free_models.rs"]
-pub mod free_models;
-#[path = "relay/gate.rs"]
-pub mod gate;
 pub mod json;
 pub mod language;
-#[path = "relay/life.rs"]
-pub mod life;
-#[path = "client/listen.rs"]
-pub mod listen;
-#[path = "live/mod.rs"]
 pub mod live;
 pub mod memory;
-#[path = "relay/models.rs"]
-pub mod models;
-#[path = "relay/offline.rs"]
-pub mod offline;
-#[path = "server/panel.rs"]
-pub mod panel;
-#[path = "relay/patience.rs"]
-pub mod patience;
-#[path = "server/presence.rs"]
-pub mod presence;
-#[path = "relay/shared.rs"]
-pub mod proxy;
-#[path = "server/queue.rs"]
-pub mod queue;
-#[path = "relay/quota.rs"]
-pub mod quota;
-#[path = "client/seat.rs"]
-pub mod seat;
-#[path = "server/mod.rs"]
+pub mod record;
+pub mod relay;
 pub mod server;
-#[path = "settings/mod.rs"]
 pub mod settings;
-#[path = "dialect/sse.rs"]
-pub mod sse;
 pub mod start;
-#[path = "upstream/mod.rs"]
 pub mod upstream;
 pub mod waiting;
-#[path = "live/watcher.rs"]
-pub mod watcher;
-#[path = "upstream/transport.rs"]
-pub mod wire;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    /// From the top of the house to the bottom; what isn't named is a leaf.
+    const ROOMS: [&str; 9] =
+        ["start", "server", "relay", "record", "live", "client", "upstream", "settings", "dialect"];
+
+    fn files(dir: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+    }
+
+    #[test]
+    fn no_import_runs_upwards() {
+        let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let floor = |room: &str| ROOMS.iter().position(|name| *name == room).unwrap_or(ROOMS.len());
+        for path in files(&src) {
+            let inside = path.strip_prefix(&src).unwrap().with_extension("");
+            let room = inside.iter().next().unwrap().to_str().unwrap();
+            let text = fs::read_to_string(&path).unwrap();
+            for import in text.split("crate::").skip(1) {
+                let name = import.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap();
+                let down = floor(name) >= floor(room);
+                assert!(down || room == "lib", "{} imports {name}, which is above it", path.display());
+            }
+        }
+    }
+}

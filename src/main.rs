@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use local_api_proxy::args::{self, Command};
+use local_api_proxy::settings::args::{self, Command};
 use local_api_proxy::{memory, start};
 
 fn main() -> ExitCode {

@@ -10,19 +10,19 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 
-use crate::access;
-use crate::args::Args;
-use crate::calls::Calls;
+use crate::client::access;
+use crate::client::listen::{self, ListenError};
 use crate::console::{self, print_line, say};
-use crate::env_file;
-use crate::files::Files;
 use crate::language::{either, is_chinese};
-use crate::listen::{self, ListenError};
+use crate::live::watcher;
 use crate::live::{Live, Snapshot};
-use crate::panel;
-use crate::proxy::Proxy;
+use crate::record::calls::Calls;
+use crate::record::files::Files;
+use crate::relay::shared::Shared;
 use crate::server;
-use crate::watcher;
+use crate::server::panel;
+use crate::settings::args::Args;
+use crate::settings::env_file;
 
 /// The exit status after a second Ctrl+C, as shells number it: 128 + SIGINT.
 const INTERRUPTED: i32 = 130;
@@ -33,7 +33,7 @@ const WHO_ARE_YOU_LIMIT: Duration = Duration::from_millis(1000);
 
 /// A proxy that serves.
 pub struct Running {
-    proxy: Arc<Proxy>,
+    shared: Arc<Shared>,
     signals: Receiver<()>,
 }
 
@@ -58,10 +58,10 @@ pub fn start(args: Args) -> Result<Running, String> {
     let listeners = listen::bind(listen).map_err(|error| explain(&error))?;
     greet(&live, &snapshot, &listeners);
     let files = Files::start(Arc::clone(&live)).map_err(no_thread)?;
-    let proxy = Arc::new(Proxy::new(Arc::clone(&live), Calls::new(files)));
-    server::start(&proxy, listeners).map_err(no_thread)?;
+    let shared = Arc::new(Shared::new(Arc::clone(&live), Calls::new(files)));
+    server::start(&shared, listeners).map_err(no_thread)?;
     watcher::start(live).map_err(no_thread)?;
-    Ok(Running { proxy, signals })
+    Ok(Running { shared, signals })
 }
 
 fn no_thread(error: std::io::Error) -> String {
@@ -76,15 +76,15 @@ impl Running {
             "stopping: requests under way get 10 s to finish (Ctrl+C again to stop at once)",
             "正在停止：进行中的请求还有 10 秒（再按一次 Ctrl+C 立即停止）",
         ));
-        self.proxy.life.stop();
+        self.shared.life.stop();
         let signals = self.signals;
         let _ = thread::Builder::new().name("stop".into()).spawn(move || {
             if signals.recv().is_ok() {
                 std::process::exit(INTERRUPTED);
             }
         });
-        self.proxy.life.wait_for_all();
-        if !self.proxy.calls.files().flush(FLUSH_LIMIT) {
+        self.shared.life.wait_for_all();
+        if !self.shared.calls.files().flush(FLUSH_LIMIT) {
             say("some debug files could not be saved: the disk didn't answer");
         }
         say(either("stopped", "已停止"));

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use local_api_proxy::free_models::{ChatRequest, Rule, is_free};
+use local_api_proxy::dialect::free_models::{ChatRequest, Rule, is_free};
 use local_api_proxy::json;
 use serde_json::Value;
 

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use local_api_proxy::env_file;
+use local_api_proxy::settings::env_file;
 
 fuzz_target!(|bytes: &[u8]| {
     let text = env_file::decode(bytes);

@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use local_api_proxy::completion::{Assembly, Facts};
-use local_api_proxy::sse::{Events, Found, Prelude};
+use local_api_proxy::dialect::chat::{Assembly, Facts};
+use local_api_proxy::dialect::sse::{Events, Found, Prelude};
 
 fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
     let (stream, sizes) = input;

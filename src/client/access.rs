@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::client::{Exchange, Reply};
+use crate::client::exchange::{Exchange, Reply};
 use crate::error::ApiError;
 use crate::settings::Settings;
 
@@ -59,11 +59,7 @@ fn check_host(exchange: &Exchange, settings: &Settings) -> Result<(), ApiError> 
     let target = exchange.target_host.as_deref();
     match exchange.header("host").into_iter().chain(target).find(|host| !own(host)) {
         None => Ok(()),
-        Some(_) => Err(ApiError::new(
-            403,
-            "forbidden_host",
-            "This name is not one of this machine's. Use http://localhost:5000 or an IP address, or set PROXY_API_KEY in .env.",
-        )),
+        Some(_) => Err(ApiError::forbidden_host()),
     }
 }
 
@@ -93,11 +89,7 @@ fn check_origin(exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiE
         return Ok(()); // no browser, or a page opened by its user
     };
     if !is_allowed_origin(&origin, &settings.allowed_origins) && !is_own_origin(exchange, &origin) {
-        return Err(ApiError::new(
-            403,
-            "forbidden_origin",
-            "This web page may not use the proxy. If you trust it, add its origin to ALLOWED_ORIGINS in .env.",
-        ));
+        return Err(ApiError::forbidden_origin());
     }
     exchange.extra_headers.push(("access-control-allow-origin", origin));
     exchange.extra_headers.push(("access-control-expose-headers", "*".into()));
@@ -146,8 +138,7 @@ fn check_key(exchange: &Exchange, settings: &Settings) -> Result<(), ApiError> {
     if authorized || exchange.headers("x-api-key").any(matches) {
         return Ok(());
     }
-    let message = "This proxy asks for its own key: send the value of PROXY_API_KEY as the API key (Authorization: Bearer).";
-    let error = ApiError::new(401, "invalid_proxy_key", message);
+    let error = ApiError::wrong_proxy_key();
     // A browser asks its user for it, and then sends it with the panel's own requests too.
     Err(match is_debug_path(&exchange.path) {
         true => error.with(
@@ -174,14 +165,10 @@ fn decode_base64(text: &str) -> Option<Vec<u8>> {
 fn check_debug(exchange: &Exchange) -> Result<(), ApiError> {
     let local = exchange.peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
     if !local {
-        let message = "The panel answers only on the machine that the proxy runs on.";
-        return Err(ApiError::new(403, "forbidden_host", message));
+        return Err(ApiError::panel_is_local());
     }
     match exchange.header("origin") {
-        Some(origin) if !is_own_origin(exchange, origin) => {
-            let message = "Only the panel's own page may ask for this.";
-            Err(ApiError::new(403, "forbidden_origin", message))
-        }
+        Some(origin) if !is_own_origin(exchange, origin) => Err(ApiError::panel_is_its_own_page()),
         _ => Ok(()),
     }
 }

@@ -12,9 +12,9 @@ use std::time::{Duration, SystemTime};
 use tiny_http::{Method, Request, Response, StatusCode};
 
 use crate::body::{self, Spare};
+use crate::client::listen::{CLIENT_TIMEOUT, SEND_TIMEOUT};
+use crate::client::seat;
 use crate::error::ApiError;
-use crate::listen::{CLIENT_TIMEOUT, SEND_TIMEOUT};
-use crate::seat;
 use crate::waiting;
 
 /// tiny_http keeps bodies up to this size in memory before it hands a request out; longer ones are still on their way.
@@ -169,7 +169,7 @@ impl Exchange {
     /// Refuses what could be understood in two ways, as a server behind or before us might
     /// ([RFC 9112, 6.3](https://www.rfc-editor.org/rfc/rfc9112#section-6.3)).
     pub fn check_framing(&self) -> Result<(), ApiError> {
-        let refuse = |message: &str| Err(ApiError::new(400, "bad_request", message));
+        let refuse = |message: &str| Err(ApiError::bad_request(message));
         // Another reader may take a bare CR or LF for the end of the line (RFC 9110, 5.5).
         let control = |b: &u8| b.is_ascii_control() && *b != b'\t';
         if self.all_headers().iter().any(|header| header.value.as_str().as_bytes().iter().any(control)) {
@@ -294,11 +294,7 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         if !matches!(self.way_back, WayBack::Answered) {
-            let error = ApiError::new(
-                500,
-                "internal_error",
-                "The proxy failed on this request; others are not affected.",
-            );
+            let error = ApiError::internal();
             let _ = self.send(Reply::from(&error));
         }
     }

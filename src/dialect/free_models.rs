@@ -20,7 +20,7 @@ const FREE_PLUGIN: &str = "response-healing";
 /// `@` names a preset, which can be any model; a second `:` adds a variant such as `:online`, which is charged.
 ///
 /// ```
-/// use local_api_proxy::free_models::is_free;
+/// use local_api_proxy::dialect::free_models::is_free;
 /// assert!(is_free("openrouter/free") && is_free("upstage/solar-pro-3:free"));
 /// assert!(!is_free("openai/gpt-4o") && !is_free("a/b:free:online") && !is_free("@preset/x:free"));
 /// ```

@@ -6,6 +6,8 @@
 //! within one tick of the file system's clock (2 s on FAT) can bear the same; until then the bytes are compared, as
 //! git does with an index entry that is as young as the index itself.
 
+pub mod watcher;
+
 use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,9 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::args::Args;
 use crate::console::say;
-use crate::env_file;
+use crate::settings::args::Args;
+use crate::settings::env_file;
 use crate::settings::{Settings, Sources};
 use crate::upstream::Upstream;
 use crate::waiting;
@@ -218,7 +220,7 @@ impl Live {
         // The socket is open to others: taking the key away now would let everybody in.
         if settings.proxy_api_key.is_none()
             && in_force.proxy_api_key.is_some()
-            && !crate::access::is_loopback_host(&in_force.listen.host)
+            && !crate::client::access::is_loopback_host(&in_force.listen.host)
         {
             say("PROXY_API_KEY stays: HOST lets other machines in, and they would need no key then");
             settings.proxy_api_key.clone_from(&in_force.proxy_api_key);

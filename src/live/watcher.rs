@@ -10,8 +10,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use notify::{RecursiveMode, Watcher};
 
-use crate::env_file;
 use crate::live::{DEBUG_FILE, Live};
+use crate::settings::env_file;
 
 /// How often the files are looked at where the file system sends no events (network shares, some USB sticks).
 const POLL_INTERVAL: Duration = Duration::from_secs(1);

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Local, TimeDelta, Timelike};
 
-use crate::files::{DebugFile, Files, Kind, MessageId, Tally, timestamp};
 use crate::json::quoted;
 use crate::live::Snapshot;
+use crate::record::files::{DebugFile, Files, Kind, MessageId, Tally, timestamp};
 
 /// Calls that the panel can show.
 const MAX_CALLS: usize = 1000;

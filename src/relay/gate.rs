@@ -9,6 +9,8 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use chrono::{DateTime, Local};
+
 use crate::settings::Secret;
 
 /// Requests that may wait.
@@ -39,6 +41,11 @@ impl Limit {
     pub fn remaining(&self) -> Duration {
         self.reset.duration_since(SystemTime::now()).unwrap_or_default()
     }
+}
+
+/// `HH:MM` where this runs.
+pub fn local_time(time: SystemTime) -> String {
+    DateTime::<Local>::from(time).format("%H:%M").to_string()
 }
 
 /// What a request is told.

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::client::Reply;
+use crate::client::exchange::Reply;
+use crate::dialect::free_models::ROUTER;
 use crate::error::ApiError;
-use crate::free_models::ROUTER;
 use crate::json;
 use crate::live::Snapshot;
 use crate::upstream::Upstream;
@@ -52,10 +52,7 @@ impl Models {
         let id = percent_decoded(id);
         match self.current(snapshot).iter().find(|model| model.id == id) {
             Some(model) => Reply::json(200, model.json.clone()),
-            None => {
-                let message = "No such free model. GET /v1/models lists those there are.";
-                Reply::from(&ApiError::new(404, "model_not_found", message))
-            }
+            None => Reply::from(&ApiError::no_such_model()),
         }
     }
 

@@ -1,15 +1,18 @@
 //! The built-in model of `--offline`: no network, no key, no intelligence, but every form of answer that a client can
 //! ask for, so that a tool can be tried before there is a key.
 
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
 
-use crate::forward::Relay;
-use crate::proxy::Proxy;
+use super::life::Cutter;
+use crate::dialect::free_models::ChatRequest;
+use crate::upstream::{Failure, Trouble};
 
 /// Between two chunks of a stream.
-pub const PAUSE: Duration = Duration::from_millis(15);
+const PAUSE: Duration = Duration::from_millis(15);
 /// What the answer repeats of the question.
 const QUOTED_CHARS: usize = 200;
 /// Schemas can refer to themselves.
@@ -19,9 +22,48 @@ const MAX_DEPTH: usize = 8;
 const NAME: &str = "local-api-proxy/built-in:free";
 const INTRODUCTION: &str = "This is the built-in test model of local-api-proxy: it needs no network and no key, and it is no real AI.";
 
-/// Answers.
-pub fn answer(proxy: &Proxy, relay: Box<Relay>) {
-    let request = serde_json::from_str::<Value>(relay.request().as_written()).unwrap_or_default();
+/// An answer of the built-in model, told at the pace of a fast model.
+pub struct Answer {
+    streams: bool,
+    /// What is still to be told, the next piece at the end.
+    pieces: Vec<String>,
+    begun: bool,
+    /// What of the last piece didn't fit.
+    rest: Vec<u8>,
+    cutter: Arc<Cutter>,
+}
+
+impl Answer {
+    /// As an upstream would name it.
+    pub fn content_type(&self) -> &'static str {
+        if self.streams { "text/event-stream" } else { "application/json" }
+    }
+
+    /// Reads on; 0 at the end.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
+        if self.rest.is_empty() {
+            let Some(piece) = self.pieces.pop() else {
+                return Ok(0);
+            };
+            if std::mem::replace(&mut self.begun, true) {
+                thread::sleep(PAUSE);
+            }
+            if self.cutter.reason().is_some() {
+                return Err(Failure::Broken(Trouble::BrokeOff, "it was cut off".into()));
+            }
+            self.rest = piece.into_bytes();
+        }
+        let read = self.rest.len().min(buffer.len());
+        buffer[..read].copy_from_slice(&self.rest[..read]);
+        self.rest.drain(..read);
+        Ok(read)
+    }
+}
+
+/// Answers a request, unless `cutter` cuts it off.
+pub fn answer(request: &ChatRequest, cutter: Arc<Cutter>) -> Answer {
+    let streams = request.stream;
+    let request = serde_json::from_str::<Value>(request.as_written()).unwrap_or_default();
     let message = message(&request);
     let calls_tools = message.get("tool_calls").is_some();
     let finish = if calls_tools { "tool_calls" } else { "stop" };
@@ -30,11 +72,14 @@ pub fn answer(proxy: &Proxy, relay: Box<Relay>) {
     let (prompt, completion) = (words(&request["messages"]), words(&message));
     let usage = json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion});
     let id = format!("gen-offline-{created}");
-    let whole = json!({
-        "id": id, "object": "chat.completion", "created": created, "model": NAME,
-        "choices": [{"index": 0, "message": message, "finish_reason": finish, "logprobs": null}],
-        "usage": usage,
-    });
+    if !streams {
+        let whole = json!({
+            "id": id, "object": "chat.completion", "created": created, "model": NAME,
+            "choices": [{"index": 0, "message": message, "finish_reason": finish, "logprobs": null}],
+            "usage": usage,
+        });
+        return Answer { streams, pieces: vec![whole.to_string()], begun: false, rest: Vec::new(), cutter };
+    }
     let chunk = |delta: Value, finish: Value| {
         let choice = json!({"index": 0, "delta": delta, "finish_reason": finish, "logprobs": null});
         json!({"id": id, "object": "chat.completion.chunk", "created": created, "model": NAME, "choices": [choice]})
@@ -56,9 +101,9 @@ pub fn answer(proxy: &Proxy, relay: Box<Relay>) {
     last["choices"] = json!([]);
     last["usage"] = usage;
     chunks.push(last);
-    let events = chunks.into_iter().map(|chunk| format!("data: {chunk}\n\n"));
     let done = std::iter::once("data: [DONE]\n\n".to_owned());
-    relay.answer_offline(proxy, &whole.to_string(), events.chain(done));
+    let events = done.chain(chunks.into_iter().rev().map(|chunk| format!("data: {chunk}\n\n")));
+    Answer { streams, pieces: events.collect(), begun: false, rest: Vec::new(), cutter }
 }
 
 fn message(request: &Value) -> Value {

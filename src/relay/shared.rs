@@ -2,24 +2,50 @@
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use super::gate::{Gate, Limit, Pass};
+use super::life::Life;
+use super::models::Models;
+use super::quota::QuotaCache;
 use crate::body::Spare;
-use crate::calls::Calls;
-use crate::forward::Relay;
-use crate::gate::Gate;
-use crate::life::Life;
+use crate::error::ApiError;
 use crate::live::Live;
-use crate::models::Models;
-use crate::quota::QuotaCache;
+use crate::record::calls::Calls;
 
 /// Names of models that are remembered as said; beyond that nobody reads the console any more.
 const MAX_ANNOUNCED: usize = 10_000;
 
+/// A request that can wait for the account's limit, without a thread.
+pub trait Waiter: Send {
+    /// Goes on at once.
+    fn go(self: Box<Self>, pass: Pass);
+
+    /// Goes on after having waited, with the settings as they are now.
+    fn resume(self: Box<Self>, pass: Pass, waited: Duration);
+
+    /// The wait was for nothing: the limit lasts longer than this request may wait.
+    fn give_up(self: Box<Self>, limit: Limit, waited: Duration);
+
+    /// The request was cut off while it waited: its client left, or the program stops.
+    fn abandon(self: Box<Self>);
+
+    /// It can't even wait.
+    fn refuse(self: Box<Self>, error: ApiError);
+
+    /// The client's address.
+    fn peer(&self) -> Option<SocketAddr>;
+
+    /// Whether the request was cut off from outside.
+    fn is_cut_off(&self) -> bool;
+}
+
 /// The settings, the memory and the state of the program.
 #[derive(Debug)]
-pub struct Proxy {
+pub struct Shared {
     /// Settings as they are now.
     pub live: Arc<Live>,
     /// What debug mode remembers.
@@ -27,7 +53,7 @@ pub struct Proxy {
     /// Who is under way.
     pub life: Arc<Life>,
     /// Who waits for the account's limit.
-    pub gate: Gate<Box<Relay>>,
+    pub gate: Gate<Box<dyn Waiter>>,
     /// The list of models.
     pub models: Models,
     /// The account's free quota.
@@ -38,7 +64,7 @@ pub struct Proxy {
     announced: Mutex<HashSet<u64>>,
 }
 
-impl Proxy {
+impl Shared {
     /// Nothing is under way yet.
     pub fn new(live: Arc<Live>, calls: Calls) -> Self {
         Self {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::queue::{Place, Queue};
+use crate::server::queue::{Place, Queue};
 
 /// An idle thread ends after this.
 const IDLE: Duration = Duration::from_secs(10);

@@ -1,5 +1,7 @@
 //! From a connection's request to the thread that answers it.
 //!
+//! May import everything but `start`.
+//!
 //! One worker accepts, the others answer. When it has accepted a request and another worker is idle, that one goes on
 //! accepting and the request is answered where it is: under no load a request wakes one thread, not two. The other one is
 //! woken when the request is on its way to the upstream and there is nothing to do but to wait for the answer.
@@ -14,21 +16,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::access;
-use crate::client::{BodyError, Exchange, Reply};
-use crate::crew::Crew;
+use crate::client::access;
+use crate::client::exchange::{BodyError, Exchange, Reply};
+use crate::client::listen::{self, Acceptor, CLIENT_TIMEOUT};
+use crate::client::seat;
 use crate::error::ApiError;
-use crate::forward::Relay;
-use crate::gate::{Next, Pass};
-use crate::life::UnderWay;
-use crate::listen::{self, Acceptor, CLIENT_TIMEOUT};
-use crate::panel;
-use crate::presence;
-use crate::proxy::Proxy;
-use crate::queue::{Offer, Place, Queue};
-use crate::seat;
+use crate::relay::Relay;
+use crate::relay::gate::{Next, Pass};
+use crate::relay::life::UnderWay;
+use crate::relay::shared::{Shared, Waiter};
+use crate::server::crew::Crew;
+use crate::server::queue::{Offer, Place, Queue};
 use crate::settings::Settings;
 use crate::waiting;
+
+pub mod crew;
+pub mod panel;
+pub mod presence;
+pub mod queue;
 
 /// Stack of a worker: TLS handshakes and JSON need a fraction of it, and only what is used takes memory.
 const WORKER_STACK_BYTES: usize = 512 * 1024;
@@ -56,12 +61,12 @@ type Lead = (Box<Acceptor>, Arc<Place<Work>>);
 enum Call {
     New(Box<Exchange>, UnderWay),
     /// One that has waited for the account's limit.
-    Resumed(Box<Relay>, Pass, Duration),
+    Resumed(Box<dyn Waiter>, Pass, Duration),
 }
 
 /// Hands requests to threads.
 struct Dispatcher {
-    proxy: Arc<Proxy>,
+    shared: Arc<Shared>,
     crew: Crew,
     work: Queue<Work>,
     /// `WORKERS`.
@@ -75,10 +80,10 @@ struct Dispatcher {
 }
 
 /// Starts all threads that serve these sockets.
-pub fn start(proxy: &Arc<Proxy>, listeners: Vec<TcpListener>) -> io::Result<()> {
-    let listen = proxy.live.snapshot().settings.listen.clone();
+pub fn start(shared: &Arc<Shared>, listeners: Vec<TcpListener>) -> io::Result<()> {
+    let listen = shared.live.snapshot().settings.listen.clone();
     let dispatcher = Arc::new(Dispatcher {
-        proxy: Arc::clone(proxy),
+        shared: Arc::clone(shared),
         crew: Crew::new("crew", MAX_CREW),
         work: Queue::default(),
         workers: listen.workers,
@@ -90,7 +95,7 @@ pub fn start(proxy: &Arc<Proxy>, listeners: Vec<TcpListener>) -> io::Result<()> 
         dispatcher.start_worker(number)?;
     }
     let port = listen::port(&listeners);
-    presence::start(Arc::clone(&proxy.life), port)?;
+    presence::start(Arc::clone(&shared.life), port)?;
     let gatekeeper = Arc::clone(&dispatcher);
     thread::Builder::new().name("gate".into()).spawn(move || gatekeeper.keep_gate(port))?;
     for listener in listeners {
@@ -153,19 +158,18 @@ impl Dispatcher {
     }
 
     fn hand_on(self: &Arc<Self>, exchange: Exchange) -> Option<Call> {
-        let error = if self.proxy.life.is_stopping() {
-            ApiError::new(503, "shutting_down", "The proxy is stopping. Start it again to go on.")
+        let error = if self.shared.life.is_stopping() {
+            ApiError::stopping()
         } else if !needs_worker(&exchange.path) {
-            let proxy = Arc::clone(&self.proxy);
-            self.crew.take(move || answer_here(&proxy, exchange));
+            let shared = Arc::clone(&self.shared);
+            self.crew.take(move || answer_here(&shared, exchange));
             return None;
         } else if self.admitted.fetch_add(1, Ordering::SeqCst) < self.capacity {
-            let under_way = self.proxy.life.begin(exchange.peer);
+            let under_way = self.shared.life.begin(exchange.peer);
             return Some(Call::New(Box::new(exchange), under_way));
         } else {
             self.admitted.fetch_sub(1, Ordering::SeqCst);
-            let message = "All workers are busy and the queue is full: try again in a moment, or raise WORKERS or QUEUE in .env.";
-            ApiError::new(503, "overloaded", message).retry_after(1)
+            ApiError::queue_is_full()
         };
         self.crew.take(move || exchange.reply(Reply::from(&error)));
         None
@@ -173,31 +177,14 @@ impl Dispatcher {
 
     /// Reads what is still on its way, after the checks that need no body. Whether there is something to hand on.
     fn read_body(&self, exchange: &mut Exchange) -> bool {
-        let snapshot = self.proxy.live.snapshot();
+        let snapshot = self.shared.live.snapshot();
         let error = match check(exchange, &snapshot.settings) {
             Err(error) => error,
-            Ok(()) => match exchange.read_body(snapshot.settings.max_body_bytes, &self.proxy.spare) {
+            Ok(()) => match exchange.read_body(snapshot.settings.max_body_bytes, &self.shared.spare) {
                 Ok(()) => return true,
-                Err(BodyError::TooLarge) => {
-                    let limit = snapshot.settings.max_body_bytes >> 20;
-                    let message = format!(
-                        "The request body is larger than {limit} MB. Send less, or raise MAX_BODY_MB in .env."
-                    );
-                    ApiError::new(413, "body_too_large", message)
-                }
-                Err(BodyError::Stalled) => ApiError::new(
-                    408,
-                    "request_timeout",
-                    format!(
-                        "Nothing more of the request came for {} s. Send it again.",
-                        CLIENT_TIMEOUT.as_secs()
-                    ),
-                ),
-                Err(BodyError::Broken) => ApiError::new(
-                    400,
-                    "invalid_json",
-                    "The request body ended early or its chunks are broken.",
-                ),
+                Err(BodyError::TooLarge) => ApiError::body_too_large(snapshot.settings.max_body_bytes >> 20),
+                Err(BodyError::Stalled) => ApiError::stalled_body(CLIENT_TIMEOUT),
+                Err(BodyError::Broken) => ApiError::broken_body(),
             },
         };
         exchange.answer(Reply::from(&error));
@@ -241,8 +228,8 @@ impl Dispatcher {
             }
             // A panic is that request's 500, which it sends when it is dropped.
             let _ = catch_unwind(AssertUnwindSafe(|| match call {
-                Call::New(exchange, under_way) => forward(&self.proxy, *exchange, under_way),
-                Call::Resumed(relay, pass, waited) => relay.resume(&self.proxy, pass, waited),
+                Call::New(exchange, under_way) => forward(&self.shared, *exchange, under_way),
+                Call::Resumed(relay, pass, waited) => relay.resume(pass, waited),
             }));
             waiting::forget();
             if seat::was_handed_over() {
@@ -260,14 +247,14 @@ impl Dispatcher {
 
     /// Gives those who wait for the account's limit back to the workers.
     fn keep_gate(&self, port: u16) {
-        let proxy = &self.proxy;
+        let shared = &self.shared;
         let rules = || {
-            let settings = &proxy.live.snapshot().settings;
+            let settings = &shared.live.snapshot().settings;
             (settings.max_wait, settings.key.clone())
         };
         let mut leavers = presence::Leavers::new(port);
         loop {
-            match proxy.gate.next(GATE_INTERVAL, rules) {
+            match shared.gate.next(GATE_INTERVAL, rules) {
                 Some(Next::Go(relay, pass, waited)) => {
                     let gone = relay.is_cut_off()
                         || waited > LEAVES_WITHIN && relay.peer().is_some_and(|peer| leavers.has_left(peer));
@@ -280,21 +267,19 @@ impl Dispatcher {
                     self.work.push(Work::Call(Call::Resumed(relay, pass, waited)));
                 }
                 Some(Next::TooLate(relay, limit, waited)) => {
-                    let proxy = Arc::clone(proxy);
-                    self.crew.take(move || relay.give_up(&proxy, limit, waited));
+                    self.crew.take(move || relay.give_up(limit, waited));
                 }
                 None => {}
             }
-            proxy.spare.forget_old();
-            for relay in proxy.gate.remove(|relay| relay.is_cut_off()) {
+            shared.spare.forget_old();
+            for relay in shared.gate.remove(|relay| relay.is_cut_off()) {
                 self.abandon(relay);
             }
         }
     }
 
-    fn abandon(&self, relay: Box<Relay>) {
-        let proxy = Arc::clone(&self.proxy);
-        self.crew.take(move || relay.abandon(&proxy));
+    fn abandon(&self, relay: Box<dyn Waiter>) {
+        self.crew.take(move || relay.abandon());
     }
 }
 
@@ -310,18 +295,14 @@ fn check_route(exchange: &Exchange) -> Option<ApiError> {
         "/" | "/health" | "/models" | "/debug" | "/debug/stats" | "/debug/calls" => &get,
         _ if path.starts_with("/models/") || path.starts_with("/debug/") => &get,
         _ => {
-            let message = "Nothing is here. This proxy serves POST /v1/chat/completions, GET /v1/models, GET /health and GET /debug.";
-            return Some(ApiError::new(404, "not_found", message));
+            return Some(ApiError::not_found());
         }
     };
     let method = exchange.method.as_str();
     if allowed.contains(&method) {
         return None;
     }
-    let allowed = allowed.join(", ");
-    let message =
-        format!("{} is not served here. Use {allowed}.", method.chars().take(20).collect::<String>());
-    Some(ApiError::new(405, "method_not_allowed", message).with("allow", allowed))
+    Some(ApiError::method_not_allowed(method, allowed))
 }
 
 /// All that can be refused before the body is read; once for each request.
@@ -335,15 +316,15 @@ fn check(exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiError> {
 }
 
 /// Everything that needs no upstream.
-fn answer_here(proxy: &Proxy, mut exchange: Exchange) {
-    let snapshot = proxy.live.snapshot();
+fn answer_here(shared: &Arc<Shared>, mut exchange: Exchange) {
+    let snapshot = shared.live.snapshot();
     let reply = match check(&mut exchange, &snapshot.settings) {
         Err(error) => Reply::from(&error),
         Ok(()) if access::is_preflight(&exchange) => access::preflight(&exchange),
         Ok(()) => match exchange.path.as_str() {
-            "/health" => panel::health(proxy),
-            "/" => panel::front_page(proxy),
-            _ => panel::answer(proxy, &exchange, &snapshot),
+            "/health" => panel::health(shared),
+            "/" => panel::front_page(shared),
+            _ => panel::answer(shared, &exchange, &snapshot),
         },
     };
     exchange.reply(reply);
@@ -351,11 +332,11 @@ fn answer_here(proxy: &Proxy, mut exchange: Exchange) {
 
 /// Everything that does, on a worker.
 #[inline(never)]
-fn forward(proxy: &Proxy, mut exchange: Exchange, under_way: UnderWay) {
+fn forward(shared: &Arc<Shared>, mut exchange: Exchange, under_way: UnderWay) {
     // So that the tests can see what becomes of one; not in the release build.
     #[cfg(debug_assertions)]
     assert!(exchange.header("x-test-panic").is_none(), "asked for by a test");
-    let snapshot = proxy.live.snapshot();
+    let snapshot = shared.live.snapshot();
     if let Err(error) = check(&mut exchange, &snapshot.settings) {
         return exchange.reply(Reply::from(&error));
     }
@@ -364,24 +345,23 @@ fn forward(proxy: &Proxy, mut exchange: Exchange, under_way: UnderWay) {
         return exchange.reply(reply);
     }
     let limit = snapshot.settings.max_body_bytes;
-    if !exchange.body_is_read() && exchange.read_body(limit, &proxy.spare).is_err() {
-        let message = "The request body could not be read.";
-        return exchange.reply(Reply::from(&ApiError::new(400, "invalid_json", message)));
+    if !exchange.body_is_read() && exchange.read_body(limit, &shared.spare).is_err() {
+        return exchange.reply(Reply::from(&ApiError::broken_body()));
     }
     match exchange.path.as_str() {
         "/chat/completions" => {
-            if let Some(relay) = Relay::begin(proxy, exchange, snapshot, under_way) {
-                relay.run(proxy);
+            if let Some(relay) = Relay::begin(shared, exchange, snapshot, under_way) {
+                relay.run();
             }
         }
         "/models" => {
             waiting::begin(); // perhaps for another request's call to the upstream
-            let reply = proxy.models.list(&snapshot);
+            let reply = shared.models.list(&snapshot);
             exchange.reply(reply);
         }
         path => {
             waiting::begin();
-            let reply = proxy.models.one(&snapshot, path.trim_start_matches("/models/"));
+            let reply = shared.models.one(&snapshot, path.trim_start_matches("/models/"));
             exchange.reply(reply);
         }
     }

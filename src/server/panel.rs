@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tiny_http::Method;
 
-use crate::client::{Exchange, Reply};
+use crate::client::exchange::{Exchange, Reply};
 use crate::error::ApiError;
 use crate::json::quoted;
 use crate::live::Snapshot;
-use crate::proxy::Proxy;
+use crate::relay::shared::Shared;
 
 /// The name by which a second start recognizes the first.
 pub const NAME: &str = "local-api-proxy";
@@ -31,10 +31,10 @@ const FILES: [(&str, &str, &str); 7] = [
 const PAGE: &str = include_str!("../../static/panel.html");
 
 /// `GET /health`
-pub fn health(proxy: &Proxy) -> Reply {
+pub fn health(shared: &Shared) -> Reply {
     let version = env!("CARGO_PKG_VERSION");
-    let status = if proxy.life.is_stopping() { "stopping" } else { "ok" };
-    let waiting = proxy.gate.waiting();
+    let status = if shared.life.is_stopping() { "stopping" } else { "ok" };
+    let waiting = shared.gate.waiting();
     Reply::json(
         200,
         format!(r#"{{"status":"{status}","name":"{NAME}","version":"{version}","waiting":{waiting}}}"#),
@@ -42,8 +42,8 @@ pub fn health(proxy: &Proxy) -> Reply {
 }
 
 /// `GET /`
-pub fn front_page(proxy: &Proxy) -> Reply {
-    let port = proxy.live.snapshot().settings.listen.port;
+pub fn front_page(shared: &Shared) -> Reply {
+    let port = shared.live.snapshot().settings.listen.port;
     let text = format!(
         "local-api-proxy: OpenRouter's free models for every OpenAI-compatible tool on this machine\n\n\
          Point your tool at   http://localhost:{port}/v1   with any API key and any model.\n\n\
@@ -56,21 +56,20 @@ pub fn front_page(proxy: &Proxy) -> Reply {
 }
 
 /// Everything under `/debug`, for those who may see it.
-pub fn answer(proxy: &Proxy, exchange: &Exchange, snapshot: &Arc<Snapshot>) -> Reply {
+pub fn answer(shared: &Shared, exchange: &Exchange, snapshot: &Arc<Snapshot>) -> Reply {
     if !snapshot.debug {
-        let message = "Debug mode is off. Create an empty file DEBUG_MODE.txt beside .env to switch it on; no restart is needed.";
-        return Reply::from(&ApiError::new(403, "debug_disabled", message));
+        return Reply::from(&ApiError::debug_disabled());
     }
     debug_assert_eq!(exchange.method, Method::Get);
     let path = exchange.path.strip_prefix("/debug").unwrap_or_default().trim_start_matches('/');
     let reply = match path {
         "" => Reply::new(200, "text/html; charset=utf-8", PAGE),
-        "stats" => Reply::json(200, proxy.calls.stats_json(snapshot)),
-        "calls" => Reply::json(200, proxy.calls.list_json()),
+        "stats" => Reply::json(200, shared.calls.stats_json(snapshot)),
+        "calls" => Reply::json(200, shared.calls.list_json()),
         "settings" => Reply::json(200, settings_json(snapshot)),
-        "state" => Reply::json(200, state_json(proxy, snapshot)),
+        "state" => Reply::json(200, state_json(shared, snapshot)),
         _ => match (path.strip_prefix("calls/"), FILES.iter().find(|(name, ..)| *name == path)) {
-            (Some(id), _) => match proxy.calls.call_json(id) {
+            (Some(id), _) => match shared.calls.call_json(id) {
                 Some(call) => Reply::json(200, call),
                 None => not_found("No such call among the recent ones."),
             },
@@ -86,7 +85,7 @@ pub fn answer(proxy: &Proxy, exchange: &Exchange, snapshot: &Arc<Snapshot>) -> R
 }
 
 fn not_found(message: &str) -> Reply {
-    Reply::from(&ApiError::new(404, "not_found", message))
+    Reply::from(&ApiError::no_such(message))
 }
 
 fn settings_json(snapshot: &Snapshot) -> String {
@@ -98,11 +97,11 @@ fn settings_json(snapshot: &Snapshot) -> String {
 }
 
 /// What the top line of the panel says, and the account's quota where the upstream tells it.
-fn state_json(proxy: &Proxy, snapshot: &Arc<Snapshot>) -> String {
+fn state_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
     let settings = &snapshot.settings;
-    let limit = proxy.gate.closed().map(|limit| crate::forward::local_time(limit.reset));
+    let limit = shared.gate.closed().map(|limit| crate::relay::gate::local_time(limit.reset));
     let limit = limit.map_or("null".into(), |time| quoted(&time));
-    let quota = proxy.quota.current(snapshot).map_or("null".into(), |quota| {
+    let quota = shared.quota.current(snapshot).map_or("null".into(), |quota| {
         format!(r#"{{"limit":{},"remaining":{},"used":{}}}"#, quota.limit, quota.remaining, quota.used)
     });
     format!(
@@ -111,6 +110,6 @@ fn state_json(proxy: &Proxy, snapshot: &Arc<Snapshot>) -> String {
         settings.key.is_some(),
         settings.test_mode,
         settings.cache_dir.is_some(),
-        proxy.gate.waiting()
+        shared.gate.waiting()
     )
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::life::{Cut, Life};
+use crate::relay::life::{Cut, Life};
 
 /// How often is looked while somebody waits.
 const INTERVAL: Duration = Duration::from_millis(250);

@@ -1,5 +1,8 @@
 //! Every setting of `.env`, checked: a value that is out of range never gets in.
 
+pub mod args;
+pub mod env_file;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +13,8 @@ use rustls::pki_types::pem::PemObject;
 use subtle::ConstantTimeEq;
 use ureq::http::Uri;
 
-use crate::args::Args;
-use crate::free_models;
+use crate::dialect::free_models;
+use crate::settings::args::Args;
 
 /// Bytes of a MB, as `MAX_BODY_MB` counts them.
 const MB_BYTES: u64 = 1 << 20;
@@ -583,7 +586,7 @@ mod tests {
     use super::*;
 
     fn read_over(text: &str, last_good: &Settings) -> (Settings, Vec<String>) {
-        let (file, bad) = crate::env_file::parse(text);
+        let (file, bad) = crate::settings::env_file::parse(text);
         assert!(bad.is_empty());
         let sources = Sources {
             file: &file,

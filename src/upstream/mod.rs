@@ -4,6 +4,9 @@
 //! costs one uncontended lock a call where ureq's shared pool walks all its connections twice, and it lets a single
 //! call be cut off from outside ([`Call::hang_up`]) without touching any other.
 
+pub mod buffers;
+pub mod transport;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Read};
@@ -22,7 +25,6 @@ use ureq::{Agent, BodyReader, Timeout};
 
 use crate::body;
 use crate::settings::Settings;
-use crate::wire;
 
 /// Opening a connection (name, TCP, TLS, proxy) may take this long.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -249,7 +251,7 @@ impl Upstream {
             Err(error) => {
                 let connected = opened_before > 0 || line.opened.load(Ordering::Relaxed) > 0;
                 let was_stale = match &error {
-                    ureq::Error::Io(e) => e.get_ref().is_some_and(|inner| inner.is::<wire::Stale>()),
+                    ureq::Error::Io(e) => e.get_ref().is_some_and(|inner| inner.is::<transport::Stale>()),
                     _ => false,
                 };
                 Err(fail(self.failure(error, connected), was_stale))
@@ -301,8 +303,8 @@ impl Upstream {
 
     fn new_line(&self) -> Line {
         let opened = Arc::new(AtomicUsize::new(0));
-        let connector = wire::connector(self.tls.clone(), Arc::clone(&opened));
-        let agent = Agent::with_parts(self.config.clone(), connector, wire::LateResolver::default());
+        let connector = transport::connector(self.tls.clone(), Arc::clone(&opened));
+        let agent = Agent::with_parts(self.config.clone(), connector, transport::LateResolver::default());
         Line { agent, opened, state: Arc::default(), call_number: 0 }
     }
 

@@ -18,7 +18,7 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Error, Timeout, http::Uri};
 
-use crate::buffers::Growing;
+use crate::upstream::buffers::Growing;
 use crate::waiting;
 
 /// A head of at most this many bytes waits for the body behind it, so that both leave in one packet.

@@ -1,0 +1,196 @@
+//! One try: the call, and what failed about it before any part of an answer went to the client.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::Relay;
+use super::ending::{Served, error_message, message_of};
+use super::gate::Pass;
+use super::life::Cutter;
+use super::offline;
+use super::patience::{self, Verdict};
+use crate::client::exchange::Reply;
+use crate::dialect::chat;
+use crate::error::ApiError;
+use crate::upstream::{Call, CallError, Dialling, Failure, Trouble};
+
+/// A plain answer up to this size is looked at before anything of it goes to the client; longer ones can't be errors.
+pub(super) const MAX_HELD_BYTES: usize = 8 << 20;
+
+/// Headers of the upstream that the client gets.
+const RETURNED: [&str; 4] = ["content-type", "retry-after", "x-generation-id", "x-request-id"];
+const RETURNED_PREFIX: &str = "x-ratelimit-";
+
+/// A try that failed before any part of an answer went to the client.
+pub(super) struct FailedAttempt {
+    /// In words, for console, panel and files.
+    pub(super) reason: String,
+    pub(super) verdict: Verdict,
+    pub(super) answer: FailedAnswer,
+}
+
+/// What the client gets if this was the last try.
+pub(super) enum FailedAnswer {
+    /// The upstream's own error, with the status it has or names.
+    Upstream(Reply),
+    /// The first event of a stream, as it came, and the status that its error names.
+    Event { bytes: Vec<u8>, data: String, status: u16 },
+    /// It gave no answer.
+    Own(ApiError),
+}
+
+/// An answer that has begun, wherever it comes from.
+#[allow(clippy::large_enum_variant, reason = "the large one is the usual one")]
+pub(super) enum Answer {
+    Upstream(Call),
+    BuiltIn(offline::Answer),
+}
+
+impl Answer {
+    pub(super) fn status(&self) -> u16 {
+        match self {
+            Self::Upstream(call) => call.status(),
+            Self::BuiltIn(_) => 200,
+        }
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        match self {
+            Self::Upstream(call) => call.header(name),
+            Self::BuiltIn(answer) => (name == "content-type").then(|| answer.content_type()),
+        }
+    }
+
+    /// Reads what has arrived of the body, waiting only if nothing has; 0 at its end.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
+        match self {
+            Self::Upstream(call) => call.read(buffer),
+            Self::BuiltIn(answer) => answer.read(buffer),
+        }
+    }
+
+    /// Reads the body to its end, or until there is more than `limit` bytes of it. Whether the end came.
+    pub(super) fn read_whole(&mut self, body: &mut Vec<u8>, limit: usize) -> Result<bool, Failure> {
+        let announced = self.header("content-length").and_then(|length| length.parse().ok());
+        crate::body::read_whole(body, announced, limit, |buffer| self.read(buffer))
+    }
+
+    /// Those headers that the client gets.
+    pub(super) fn returned_headers(&self) -> Vec<(Cow<'static, str>, String)> {
+        let call = match self {
+            Self::Upstream(call) => call,
+            Self::BuiltIn(answer) => return vec![("content-type".into(), answer.content_type().to_owned())],
+        };
+        let returned = |name: &str| RETURNED.contains(&name) || name.starts_with(RETURNED_PREFIX);
+        let headers = call.headers().iter().filter(|(name, _)| returned(name.as_str()));
+        headers
+            .filter_map(|(name, value)| {
+                Some((Cow::Owned(name.as_str().to_owned()), value.to_str().ok()?.to_owned()))
+            })
+            .collect()
+    }
+
+    fn is_event_stream(&self) -> bool {
+        let content_type = self.header("content-type").unwrap_or_default();
+        content_type.trim_start().get(..17).is_some_and(|t| t.eq_ignore_ascii_case("text/event-stream"))
+    }
+}
+
+impl Relay {
+    /// One call to the upstream.
+    pub(super) fn attempt(&mut self, model: &str, pass: &mut Option<Pass>) -> Result<Served, FailedAttempt> {
+        let mut answer = match self.snapshot.settings.test_mode {
+            true => Answer::BuiltIn(offline::answer(&self.request, Arc::clone(self.under_way.cutter()))),
+            false => Answer::Upstream(self.call(model)?),
+        };
+        let status = answer.status();
+        let compressed =
+            answer.header("content-encoding").is_some_and(|c| !c.eq_ignore_ascii_case("identity"));
+        if compressed {
+            return Err(unreadable("its answer is compressed, although it was asked not to"));
+        }
+        if !(200..300).contains(&status) {
+            return Err(read_error(answer));
+        }
+        // The limit would have come in place of this head; how long the answer takes is no concern of those who wait.
+        if let Some(pass) = pass.take() {
+            pass.passed();
+        }
+        match answer.is_event_stream() {
+            true => self.relay_stream(answer, model),
+            false => self.relay_plain(&mut answer, model),
+        }
+    }
+
+    /// Sends the request. A pooled connection that turns out to be closed is replaced at once.
+    fn call(&mut self, model: &str) -> Result<Call, FailedAttempt> {
+        let body = self.request.body(model);
+        let cutter: &Cutter = self.under_way.cutter();
+        let attach = |hang_up| cutter.attach(hang_up);
+        let upstream = &self.snapshot.upstream;
+        self.calls_made += 1;
+        let first = upstream.chat_completion(&body, &self.attribution, Dialling::Any(&attach));
+        let called = match first {
+            Err(CallError { was_stale: true, .. }) if cutter.reason().is_none() => {
+                upstream.chat_completion(&body, &self.attribution, Dialling::New(&attach))
+            }
+            result => result,
+        };
+        called.map_err(|error| no_answer(&error.failure))
+    }
+}
+
+/// An error of the upstream's, whole.
+#[inline(never)]
+fn read_error(mut answer: Answer) -> FailedAttempt {
+    let status = answer.status();
+    let mut body = Vec::new();
+    // What is missing of an error's body is no second error.
+    let _ = answer.read_whole(&mut body, MAX_HELD_BYTES);
+    let text = String::from_utf8_lossy(&body);
+    let verdict = judge(&answer, status, &text);
+    let reason = format!("{status} {}", error_message(&text).unwrap_or_default());
+    let reply = Reply { status, headers: answer.returned_headers(), body };
+    FailedAttempt { reason: reason.trim_end().to_owned(), verdict, answer: FailedAnswer::Upstream(reply) }
+}
+
+fn judge(answer: &Answer, status: u16, body: &str) -> Verdict {
+    patience::judge(status, &|name| answer.header(name).map(str::to_owned), body)
+}
+
+/// An error that came in a 200, as its whole body or its first event. `failed` makes what the client gets of the status
+/// that the error names.
+pub(super) fn error_in_a_200(
+    answer: &Answer,
+    error: &str,
+    text: &str,
+    failed: impl FnOnce(u16) -> FailedAnswer,
+) -> FailedAttempt {
+    let status = chat::error_status(error).unwrap_or(502);
+    let reason = format!("200 with an error: {status} {}", message_of(error));
+    let verdict = judge(answer, status, text);
+    FailedAttempt { reason: reason.trim_end().to_owned(), verdict, answer: failed(status) }
+}
+
+pub(super) fn no_answer(failure: &Failure) -> FailedAttempt {
+    let (error, verdict) = match failure {
+        Failure::Silent(_) => (broke_off(failure), Verdict::PassOn),
+        Failure::Broken(Trouble::Unreachable, reason) => {
+            (ApiError::unreachable(reason), Verdict::TryAgain(None))
+        }
+        Failure::Broken(Trouble::BrokeOff, _) => (broke_off(failure), Verdict::TryAgain(None)),
+    };
+    FailedAttempt { reason: failure.to_string(), verdict, answer: FailedAnswer::Own(error) }
+}
+
+pub(super) fn broke_off(failure: &Failure) -> ApiError {
+    match failure {
+        Failure::Silent(limit) => ApiError::silent(*limit),
+        Failure::Broken(_, reason) => ApiError::broke_off(reason),
+    }
+}
+
+pub(super) fn unreadable(reason: &str) -> FailedAttempt {
+    let answer = FailedAnswer::Own(ApiError::unusable(reason));
+    FailedAttempt { reason: reason.into(), verdict: Verdict::PassOn, answer }
+}

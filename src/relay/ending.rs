@@ -1,0 +1,252 @@
+//! How a request ends: what is said on the console, recorded, and sent last.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::attempt::{FailedAnswer, FailedAttempt};
+use super::{Client, Relay};
+use crate::client::exchange::Reply;
+use crate::console::say;
+use crate::dialect::chat::Facts;
+use crate::error::ApiError;
+use crate::json;
+use crate::record::calls::{Ending, Figures};
+
+/// `x-proxy-model` is cut to this length.
+const MAX_HEADER_CHARS: usize = 200;
+/// Clients that left.
+const CLIENT_CLOSED_STATUS: u16 = 499;
+
+/// What is still to be sent when everything else is done: whoever has the end of an answer finds it recorded.
+#[derive(Default)]
+pub(super) enum LastWords {
+    #[default]
+    Nothing,
+    /// A whole answer.
+    Reply(Reply),
+    /// The last event of a stream.
+    Event(Vec<u8>),
+}
+
+/// How a call came to its end, once something of its answer has gone out.
+pub(super) enum Served {
+    /// In full. The answer's JSON, where it was recorded.
+    Whole(Option<String>),
+    /// With an error in the middle of it, and what had come before.
+    BrokenOff { error: String, status: u16, partial: Option<String> },
+    /// The client left; what had come so far.
+    ClientLeft(Option<String>),
+}
+
+impl Relay {
+    /// The client gets the failure of the last try.
+    #[inline(never)]
+    pub(super) fn fail(mut self: Box<Self>, failed: FailedAttempt) {
+        let (error, status);
+        if let Client::Streaming(_) = self.client {
+            let event;
+            (event, error, status) = match failed.answer {
+                FailedAnswer::Event { bytes, data, status } => (bytes, error_object(&data, status), status),
+                FailedAnswer::Upstream(reply) => {
+                    let text = String::from_utf8_lossy(&reply.body);
+                    let message = error_message(&text).unwrap_or_else(|| "The upstream failed.".into());
+                    let event = ApiError::new(reply.status, "upstream_error", message).mid_stream_event();
+                    (event.into_bytes(), error_object(&text, reply.status), reply.status)
+                }
+                FailedAnswer::Own(error) => {
+                    (error.mid_stream_event().into_bytes(), error.object(), error.status)
+                }
+            };
+            self.last_words = LastWords::Event(event);
+        } else {
+            let account_limit =
+                matches!(&failed.answer, FailedAnswer::Own(e) if e.code == "rate_limit_exceeded");
+            let mut reply;
+            (reply, error) = match failed.answer {
+                FailedAnswer::Upstream(reply) => {
+                    let error = error_object(&String::from_utf8_lossy(&reply.body), reply.status);
+                    (reply, error)
+                }
+                FailedAnswer::Event { data, status, .. } => {
+                    let error = error_object(&data, status);
+                    (Reply::json(status, data), error)
+                }
+                FailedAnswer::Own(error) => (Reply::from(&error), error.object()),
+            };
+            status = reply.status;
+            reply.headers = self.with_proxy_headers(reply.headers, &self.figures.model);
+            if self.tries() > 1 || account_limit {
+                // Heeded by the OpenAI SDKs, so that their tries don't multiply ours.
+                reply.headers.push(("x-should-retry".into(), "false".into()));
+            }
+            self.last_words = LastWords::Reply(reply);
+        }
+        self.finish(Served::BrokenOff { error, status, partial: None });
+    }
+
+    fn tries(&self) -> usize {
+        self.figures.failed_tries.len() + 1
+    }
+
+    /// What the answer says about itself.
+    pub(super) fn note(&mut self, facts: &Facts) {
+        if let Some(model) = &facts.model {
+            self.figures.model.clone_from(model);
+        }
+        self.figures.prompt_tokens = facts.usage.prompt_tokens;
+        self.figures.completion_tokens = facts.usage.completion_tokens;
+    }
+
+    pub(super) fn with_proxy_headers(
+        &self,
+        mut headers: Vec<(Cow<'static, str>, String)>,
+        sent: &str,
+    ) -> Vec<(Cow<'static, str>, String)> {
+        if self.request.model_replaced() || sent != self.request.model {
+            let asked = self.request.asked.as_deref().unwrap_or("(none)");
+            headers.push(("x-proxy-model".into(), model_header(asked, sent)));
+        }
+        if self.tries() > 1 {
+            headers.push(("x-proxy-attempts".into(), self.tries().to_string()));
+        }
+        headers
+    }
+
+    /// Says once for each model asked that another one is used.
+    pub(super) fn announce_model(&mut self) {
+        if let Some(asked) = self.request.asked.as_ref().filter(|_| self.request.model_replaced())
+            && self.shared.first_time_asked(asked)
+        {
+            say(format_args!(
+                "{} is not free: {} answers instead",
+                model_header_part(asked),
+                self.request.model
+            ));
+        }
+    }
+
+    /// Says and records how it ended, and then ends it.
+    pub(super) fn finish(mut self: Box<Self>, served: Served) {
+        let left_early = matches!(served, Served::ClientLeft(_));
+        self.figures.total = self.began.elapsed();
+        let left = r#"{"message":"The client closed the connection.","type":"client_error","param":null,"code":"client_closed"}"#;
+        let error_data = |error: &str, status: u16, partial: Option<String>| {
+            let partial = partial.map(|partial| format!(r#","partial":{partial}"#)).unwrap_or_default();
+            Ending::Error(format!(r#"{{"error":{error},"status":{status}{partial}}}"#).into())
+        };
+        let mut reason = String::new();
+        let ending = match served {
+            Served::Whole(answer) => {
+                self.figures.status = 200;
+                Ending::Response(answer.unwrap_or_else(|| "null".into()).into())
+            }
+            Served::BrokenOff { error, status, partial } => {
+                // An upstream that repeats the key in what it says is not quoted.
+                let key = self.snapshot.settings.key.as_ref();
+                if key.is_none_or(|key| !error.contains(key.expose())) {
+                    reason = message_of(&error);
+                }
+                self.figures.status = status;
+                self.figures.error_code = error_code(&error);
+                error_data(&error, status, partial)
+            }
+            Served::ClientLeft(partial) => {
+                reason = "the client left".to_owned();
+                self.figures.status = CLIENT_CLOSED_STATUS;
+                self.figures.error_code = Some("client_closed".into());
+                error_data(left, CLIENT_CLOSED_STATUS, partial)
+            }
+        };
+        let line = call_line(&self.figures, &reason);
+        if let Some(recording) = self.recording.take() {
+            self.shared.calls.end(recording, self.figures, ending, &self.events);
+        }
+        self.shared.spare.keep(self.request.into_buffer());
+        // A client that leaves now has left; there is nobody to tell.
+        match (self.client, self.last_words) {
+            (Client::Waiting(exchange), LastWords::Reply(reply)) => exchange.reply(reply),
+            (Client::Streaming(mut stream), last_words) if !left_early => {
+                let event = if let LastWords::Event(event) = last_words { event } else { Vec::new() };
+                let _ = stream.write(&event).and_then(|()| stream.finish());
+            }
+            _ => {}
+        }
+        say(line); // wakes another thread, which the client needn't wait for
+    }
+}
+
+/// The `error` of a body, or the body itself where it is none.
+fn error_object(body: &str, status: u16) -> String {
+    let fields = json::fields(body).unwrap_or_default();
+    match json::field(&fields, "error") {
+        Some(error) => error.value.to_owned(),
+        None => format!(r#"{{"message":{},"code":{status}}}"#, json::quoted(body)),
+    }
+}
+
+pub(super) fn error_message(body: &str) -> Option<String> {
+    let fields = json::fields(body).ok()?;
+    Some(message_of(json::field(&fields, "error")?.value))
+}
+
+/// An error's `code`, a word or a number.
+fn error_code(error: &str) -> Option<String> {
+    let fields = json::fields(error).ok()?;
+    let code = json::field(&fields, "code").filter(|field| field.value != "null")?.value;
+    Some(json::string(code).map_or_else(|| code.to_owned(), Into::into))
+}
+
+/// What an error object says, on one line.
+pub(super) fn message_of(error: &str) -> String {
+    let fields = json::fields(error).unwrap_or_default();
+    let message = json::field(&fields, "message").and_then(|field| json::string(field.value));
+    let message = message.or_else(|| json::string(error)).unwrap_or_default();
+    message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_HEADER_CHARS).collect()
+}
+
+fn model_header_part(model: &str) -> String {
+    model
+        .chars()
+        .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' })
+        .take(MAX_HEADER_CHARS)
+        .collect()
+}
+
+/// `<asked> -> <sent>`, printable ASCII, at most [`MAX_HEADER_CHARS`].
+fn model_header(asked: &str, sent: &str) -> String {
+    let (asked, sent) = (model_header_part(asked), model_header_part(sent));
+    let room = MAX_HEADER_CHARS.saturating_sub(sent.len() + " -> ".len());
+    let mut header = format!("{} -> {sent}", &asked[..asked.len().min(room)]);
+    header.truncate(MAX_HEADER_CHARS);
+    header
+}
+
+fn call_line(figures: &Figures, reason: &str) -> String {
+    let seconds = |d: Duration| format!("{:.2} s", d.as_secs_f64());
+    let mut line = format!("{} {}", figures.status, model_header_part(&figures.model));
+    if let Some(first) = figures.first_token {
+        line.push_str(&format!("  first token {}", seconds(first)));
+    }
+    line.push_str(&format!("  total {}", seconds(figures.total)));
+    if let (Some(prompt), Some(completion)) = (figures.prompt_tokens, figures.completion_tokens) {
+        line.push_str(&format!("  {prompt} + {completion} tokens"));
+    }
+    if !reason.is_empty() {
+        line.push_str(&format!("  {reason}"));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_model_header_stays_within_its_bounds() {
+        assert_eq!(model_header("gpt-4o", "openrouter/free"), "gpt-4o -> openrouter/free");
+        assert_eq!(model_header("模型\r\nx: y", "a:free"), "????x: y -> a:free");
+        let long = model_header(&"x".repeat(500), "openrouter/free");
+        assert_eq!(long.len(), 200);
+        assert!(long.ends_with(" -> openrouter/free"));
+    }
+}

@@ -1,0 +1,109 @@
+//! A plain answer: looked at whole before anything of it goes to the client, or handed on as it comes where it is long.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use super::attempt::{
+    Answer, FailedAnswer, FailedAttempt, MAX_HELD_BYTES, broke_off, error_in_a_200, no_answer, unreadable,
+};
+use super::ending::{LastWords, Served};
+use super::patience::Verdict;
+use super::{Client, Relay};
+use crate::client::exchange::Reply;
+use crate::dialect::chat::{self, Facts};
+use crate::error::ApiError;
+use crate::json;
+
+/// What is read of a long answer at a time.
+const READ_BYTES: usize = 16 * 1024;
+/// What debug mode keeps of it.
+const MAX_RECORDED_BYTES: usize = 8 << 20;
+
+impl Relay {
+    #[inline(never)]
+    pub(super) fn relay_plain(&mut self, answer: &mut Answer, model: &str) -> Result<Served, FailedAttempt> {
+        let mut body = Vec::new();
+        let whole = answer.read_whole(&mut body, MAX_HELD_BYTES).map_err(|failure| no_answer(&failure))?;
+        let headers = answer.returned_headers();
+        if !whole {
+            return self.relay_long(answer, body, headers, model);
+        }
+        let mut facts = Facts::default();
+        let text = std::str::from_utf8(&body).unwrap_or_default();
+        facts.add(text);
+        if let Some(error) = facts.error.as_ref().filter(|_| !facts.content) {
+            let text = text.to_owned();
+            let failed = |status| FailedAnswer::Upstream(Reply { status, headers, body });
+            return Err(error_in_a_200(answer, error, &text, failed));
+        }
+        if chat::is_empty_answer(text) {
+            return Err(FailedAttempt {
+                reason: "an empty answer".into(),
+                verdict: Verdict::TryAgain(None),
+                answer: FailedAnswer::Own(ApiError::empty_answer()),
+            });
+        }
+        if let Client::Streaming(_) = self.client {
+            return Err(unreadable("it is no event stream"));
+        }
+        let recorded = self.recording.is_some().then(|| json_or_string(&body));
+        let headers = self.with_proxy_headers(headers, model);
+        self.note(&facts);
+        self.last_words = LastWords::Reply(Reply { status: answer.status(), headers, body });
+        Ok(Served::Whole(recorded))
+    }
+
+    /// The rest of an answer that is too long to be held.
+    fn relay_long(
+        &mut self,
+        answer: &mut Answer,
+        begun: Vec<u8>,
+        headers: Vec<(Cow<'static, str>, String)>,
+        model: &str,
+    ) -> Result<Served, FailedAttempt> {
+        let headers = self.with_proxy_headers(headers, model);
+        let Client::Waiting(exchange) = std::mem::replace(&mut self.client, Client::Answered) else {
+            return Err(unreadable("it is no event stream"));
+        };
+        let recorded = |body: &[u8]| {
+            let kept = &body[..body.len().min(MAX_RECORDED_BYTES)];
+            Some(json::quoted(&String::from_utf8_lossy(kept)))
+        };
+        let record = self.recording.as_ref().and_then(|_| recorded(&begun));
+        let Ok(mut stream) = exchange.start(answer.status(), &headers) else {
+            return Ok(Served::ClientLeft(record));
+        };
+        let mut buffer = begun;
+        loop {
+            if stream.write(&buffer).is_err() {
+                return Ok(Served::ClientLeft(record));
+            }
+            buffer.resize(READ_BYTES, 0);
+            buffer.shrink_to(READ_BYTES);
+            match answer.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => buffer.truncate(read),
+                Err(failure) => {
+                    stream.abort();
+                    let error = broke_off(&failure);
+                    return Ok(Served::BrokenOff {
+                        error: error.object(),
+                        status: error.status,
+                        partial: record,
+                    });
+                }
+            }
+        }
+        self.client = Client::Streaming(stream);
+        Ok(Served::Whole(record))
+    }
+}
+
+fn json_or_string(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    match serde_json::from_str::<&RawValue>(&text) {
+        Ok(json) => json.get().to_owned(),
+        Err(_) => json::quoted(&text),
+    }
+}
