@@ -171,6 +171,73 @@ impl ApiError {
         Self::new(400, "bad_request", message)
     }
 
+    /// The head is over its bounds.
+    pub fn head_too_large() -> Self {
+        Self::new(
+            431,
+            "bad_request",
+            "The head of the request is too large: at most 64 KB and 200 header fields.",
+        )
+    }
+
+    /// The target is over its bound.
+    pub fn target_too_long() -> Self {
+        Self::new(414, "bad_request", "The target of the request is longer than 16 KB.")
+    }
+
+    /// The head took too long.
+    pub fn slow_head(limit: Duration) -> Self {
+        let message =
+            format!("The head of the request didn't come within {} s. Send it again.", limit.as_secs());
+        Self::new(408, "bad_request", message)
+    }
+
+    /// Another version of HTTP.
+    pub fn unknown_version() -> Self {
+        Self::new(
+            505,
+            "bad_request",
+            "This proxy speaks HTTP/1.1, and HTTP/1.0: have your tool use one of them.",
+        )
+    }
+
+    /// `Expect` other than `100-continue`.
+    pub fn unknown_expectation() -> Self {
+        Self::new(417, "bad_request", "Expect can only be 100-continue.")
+    }
+
+    /// `Content-Encoding` that isn't known.
+    pub fn unknown_encoding() -> Self {
+        Self::new(415, "bad_request", "Content-Encoding can only be gzip or deflate, or left out.")
+    }
+
+    /// The body isn't encoded as it says.
+    pub fn undecodable_body() -> Self {
+        Self::new(400, "invalid_json", "The request body isn't encoded as its Content-Encoding says.")
+    }
+
+    /// Not HTTP at all.
+    pub fn not_http() -> Self {
+        let message =
+            "This is no HTTP request. Use http:// (not https://) and the address http://localhost:5000/v1.";
+        Self::new(400, "bad_request", message)
+    }
+
+    /// A WebSocket is asked for. [RFC 9110, 15.5.22](https://www.rfc-editor.org/rfc/rfc9110#section-15.5.22) wants to be
+    /// told what would do instead.
+    pub fn no_websockets() -> Self {
+        let message = "There are no WebSockets here. Send the request as plain HTTP.";
+        Self::new(426, "upgrade_unsupported", message)
+            .with("upgrade", "HTTP/1.1")
+            .with("connection", "close, upgrade")
+    }
+
+    /// Too many clients are sending at once.
+    pub fn too_many_uploads() -> Self {
+        let message = "Too many requests are being sent at once: try again in a moment.";
+        Self::new(503, "overloaded", message).retry_after(1)
+    }
+
     /// A panic.
     pub fn internal() -> Self {
         let message = "The proxy failed on this request; others are not affected.";

@@ -10,10 +10,10 @@
 //! - [`client`], [`upstream`]: the two wires.
 //! - [`settings`]: every setting, checked; `.env` and the command line.
 //! - [`dialect`]: what a request and an answer mean in the API that the client speaks; the free-model rule.
-//! - leaves: [`error`] (each error of our own, with its words), [`json`], [`body`], [`console`], [`language`], [`memory`],
-//!   [`waiting`].
+//! - leaves: [`error`] (each error of our own, with its words), [`json`], [`body`], [`arrived`], [`console`], [`language`],
+//!   [`memory`].
 //!
-//! A request goes through them in this order: [`client::listen`] accepts it, [`server`] hands it to a thread,
+//! A request goes through them in this order: the poller of [`server`] reads its head and hands it to a thread,
 //! [`client::access`] lets it in, [`dialect::free_models`] makes it free, [`relay::gate`] lets it go ahead, [`relay`] sends
 //! it through [`upstream`] and relays the answer to the [`client`]. [`live`] says by which settings, [`record`] remembers
 //! it in debug mode, [`server::panel`] shows it.
@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod arrived;
 pub mod body;
 pub mod client;
 pub mod console;
@@ -36,7 +37,6 @@ pub mod server;
 pub mod settings;
 pub mod start;
 pub mod upstream;
-pub mod waiting;
 
 #[cfg(test)]
 mod tests {

@@ -40,7 +40,7 @@ pub struct Running {
 /// Starts everything. An error is one sentence for the user: what is wrong and the way out.
 pub fn start(args: Args) -> Result<Running, String> {
     let home = home_folder(&args)?;
-    // Two descriptors a connection; the usual soft limit is for programs that use select(2).
+    // The usual soft limit is for programs that use select(2).
     #[cfg(unix)]
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     tell_of_panics();
@@ -58,8 +58,7 @@ pub fn start(args: Args) -> Result<Running, String> {
     let listeners = listen::bind(listen).map_err(|error| explain(&error))?;
     greet(&live, &snapshot, &listeners);
     let files = Files::start(Arc::clone(&live)).map_err(no_thread)?;
-    let shared = Arc::new(Shared::new(Arc::clone(&live), Calls::new(files)));
-    server::start(&shared, listeners).map_err(no_thread)?;
+    let shared = server::start(Arc::clone(&live), Calls::new(files), listeners).map_err(no_thread)?;
     watcher::start(live).map_err(no_thread)?;
     Ok(Running { shared, signals })
 }
@@ -146,21 +145,13 @@ fn hangup_is_ignored() -> bool {
     ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
 }
 
-/// A panic is told in one line. One in tiny_http's threads, which bear no name, may have ended accepting.
+/// A panic is told in one line.
 fn tell_of_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let current = thread::current();
-        match current.name() {
-            Some(name) => {
-                say(format_args!("internal error in {name} at {place}; other requests are not affected"))
-            }
-            // Of a connection that was reset before its request was read: one thread of the pool less.
-            None if panic.location().is_some_and(|at| at.file().ends_with("client.rs")) => {
-                listen::pool_lost_a_thread();
-            }
-            None => listen::check_servers(),
-        }
+        let name = current.name().unwrap_or("a thread without a name");
+        say(format_args!("internal error in {name} at {place}; other requests are not affected"));
     }));
 }
 

@@ -1,6 +1,9 @@
 //! Who gets in: this machine's tools and pages, and nobody who borrows the name of this machine or a page of it.
 
-use std::net::IpAddr;
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+
+use ureq::http::Method;
 
 use crate::client::exchange::{Exchange, Reply};
 use crate::error::ApiError;
@@ -32,14 +35,13 @@ pub fn is_loopback_host(host: &str) -> bool {
 ///
 /// Adds the CORS headers that the answer to an allowed page needs.
 pub fn check(exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiError> {
-    exchange.check_framing()?;
     check_host(exchange, settings)?;
     check_origin(exchange, settings)?;
-    let open_to_all = exchange.path == "/health" || is_preflight(exchange);
+    let open_to_all = exchange.head.path == "/health" || is_preflight(exchange);
     if !open_to_all {
         check_key(exchange, settings)?;
     }
-    match is_debug_path(&exchange.path) {
+    match is_debug_path(&exchange.head.path) {
         true => check_debug(exchange),
         false => Ok(()),
     }
@@ -56,10 +58,10 @@ fn check_host(exchange: &Exchange, settings: &Settings) -> Result<(), ApiError> 
         return Ok(());
     }
     let own = |host: &str| is_own_host(host, &settings.listen.host);
-    let target = exchange.target_host.as_deref();
-    match exchange.header("host").into_iter().chain(target).find(|host| !own(host)) {
-        None => Ok(()),
-        Some(_) => Err(ApiError::forbidden_host()),
+    let target = exchange.head.target_host.as_deref().map(Cow::Borrowed);
+    match exchange.head.header("host").into_iter().chain(target).all(|host| own(&host)) {
+        true => Ok(()),
+        false => Err(ApiError::forbidden_host()),
     }
 }
 
@@ -85,7 +87,7 @@ pub fn is_own_host(host: &str, bound: &str) -> bool {
 }
 
 fn check_origin(exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiError> {
-    let Some(origin) = exchange.header("origin").map(str::to_owned) else {
+    let Some(origin) = exchange.head.header("origin").map(Cow::into_owned) else {
         return Ok(()); // no browser, or a page opened by its user
     };
     if !is_allowed_origin(&origin, &settings.allowed_origins) && !is_own_origin(exchange, &origin) {
@@ -116,8 +118,8 @@ pub fn is_allowed_origin(origin: &str, listed: &[String]) -> bool {
 
 /// Whether the page was served by the proxy itself, under the name that the request is sent to.
 fn is_own_origin(exchange: &Exchange, origin: &str) -> bool {
-    let host = exchange.header("host").unwrap_or_default();
-    !host.is_empty() && origin.strip_prefix("http://").is_some_and(|page| page.eq_ignore_ascii_case(host))
+    let host = exchange.head.header("host").unwrap_or_default();
+    !host.is_empty() && origin.strip_prefix("http://").is_some_and(|page| page.eq_ignore_ascii_case(&host))
 }
 
 fn check_key(exchange: &Exchange, settings: &Settings) -> Result<(), ApiError> {
@@ -129,18 +131,18 @@ fn check_key(exchange: &Exchange, settings: &Settings) -> Result<(), ApiError> {
         let (scheme, rest) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case(name).then(|| rest.trim().to_owned())
     };
-    let authorized = exchange.headers("authorization").any(|value| match scheme("bearer", value) {
+    let authorized = exchange.head.headers("authorization").any(|value| match scheme("bearer", &value) {
         Some(given) => matches(&given),
-        None => scheme("basic", value)
+        None => scheme("basic", &value)
             .and_then(|b64| basic_password(&b64))
             .is_some_and(|given| key.matches(&given)),
     });
-    if authorized || exchange.headers("x-api-key").any(matches) {
+    if authorized || exchange.head.headers("x-api-key").any(|given| matches(&given)) {
         return Ok(());
     }
     let error = ApiError::wrong_proxy_key();
     // A browser asks its user for it, and then sends it with the panel's own requests too.
-    Err(match is_debug_path(&exchange.path) {
+    Err(match is_debug_path(&exchange.head.path) {
         true => error.with(
             "www-authenticate",
             "Basic realm=\"local-api-proxy: any user name, PROXY_API_KEY as password\"",
@@ -163,37 +165,41 @@ fn decode_base64(text: &str) -> Option<Vec<u8>> {
 
 /// The panel shows what was asked and answered: only to this machine, and not to other pages on it.
 fn check_debug(exchange: &Exchange) -> Result<(), ApiError> {
-    let local = exchange.peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
-    if !local {
+    if !exchange.peer().is_some_and(is_this_machine) {
         return Err(ApiError::panel_is_local());
     }
-    match exchange.header("origin") {
-        Some(origin) if !is_own_origin(exchange, origin) => Err(ApiError::panel_is_its_own_page()),
+    match exchange.head.header("origin") {
+        Some(origin) if !is_own_origin(exchange, &origin) => Err(ApiError::panel_is_its_own_page()),
         _ => Ok(()),
     }
 }
 
+fn is_this_machine(peer: SocketAddr) -> bool {
+    peer.ip().to_canonical().is_loopback()
+}
+
 /// Whether a browser asks if it may send a request.
 pub fn is_preflight(exchange: &Exchange) -> bool {
-    exchange.method == tiny_http::Method::Options
+    exchange.head.method == Method::OPTIONS
 }
 
 /// The answer to a preflight, which has passed [`check`].
 pub fn preflight(exchange: &Exchange) -> Reply {
     let mut reply = Reply { status: 204, ..Reply::default() };
     reply = reply.with("allow", "GET, HEAD, POST, OPTIONS");
-    if exchange.header("origin").is_none() {
+    if exchange.head.header("origin").is_none() {
         return reply;
     }
     // A list of names and nothing else: it is echoed.
     let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-_, ".contains(&b);
-    let asked = exchange.header("access-control-request-headers").filter(|names| names.bytes().all(is_name));
-    let headers = asked.unwrap_or("authorization, content-type, x-api-key");
+    let asked =
+        exchange.head.header("access-control-request-headers").filter(|names| names.bytes().all(is_name));
+    let headers = asked.unwrap_or(Cow::Borrowed("authorization, content-type, x-api-key"));
     reply = reply
         .with("access-control-allow-methods", "GET, HEAD, POST, OPTIONS")
         .with("access-control-allow-headers", headers)
         .with("access-control-max-age", PREFLIGHT_SECONDS);
-    if exchange.header("access-control-request-private-network").is_some() {
+    if exchange.head.header("access-control-request-private-network").is_some() {
         reply = reply.with("access-control-allow-private-network", "true");
     }
     reply
@@ -205,13 +211,9 @@ mod tests {
 
     #[test]
     fn the_panel_is_for_this_machine() {
-        let from = |address: &str| {
-            let request =
-                tiny_http::TestRequest::new().with_path("/debug").with_remote_addr(address.parse().unwrap());
-            check_debug(&Exchange::new(request.into())).is_ok()
-        };
-        assert!(from("127.0.0.1:1000") && from("[::1]:1000") && from("[::ffff:127.0.0.1]:1000"));
-        assert!(!from("192.0.2.1:1000") && !from("[2001:db8::1]:1000"));
+        let local = |address: &str| is_this_machine(address.parse().unwrap());
+        assert!(local("127.0.0.1:1000") && local("[::1]:1000") && local("[::ffff:127.0.0.1]:1000"));
+        assert!(!local("192.0.2.1:1000") && !local("[2001:db8::1]:1000"));
     }
 
     #[test]

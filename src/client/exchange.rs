@@ -1,24 +1,25 @@
-//! One request of a client and the way back to it: what tiny_http leaves to us of HTTP/1.1.
-//!
-//! tiny_http's own responses gather 8 KiB before they send anything, so everything that is not a refusal is written
-//! through its raw writer, framed here ([RFC 9112](https://www.rfc-editor.org/rfc/rfc9112)), one write a piece.
+//! One request of a client and the way back to it, framed as [RFC 9112](https://www.rfc-editor.org/rfc/rfc9112) has it: one
+//! write a piece.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::io::{self, Cursor, Write};
+use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use tiny_http::{Method, Request, Response, StatusCode};
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use ureq::http::StatusCode;
 
+use super::chunks::Chunks;
+use super::connection::Connection;
+use super::head::{BodyLength, Coding, Head};
+use super::socket::Socket;
 use crate::body::{self, Spare};
-use crate::client::listen::{CLIENT_TIMEOUT, SEND_TIMEOUT};
-use crate::client::seat;
 use crate::error::ApiError;
-use crate::waiting;
 
-/// tiny_http keeps bodies up to this size in memory before it hands a request out; longer ones are still on their way.
-const READ_AHEAD_BYTES: usize = 1024;
+/// What is read of a chunked body at a time.
+const READ_BYTES: usize = 64 * 1024;
 
 /// A whole response.
 #[derive(Debug, Clone, Default)]
@@ -58,39 +59,31 @@ impl From<&ApiError> for Reply {
 }
 
 /// A request that hasn't been answered yet. Dropped so (by a panic), it answers 500.
+#[derive(Debug)]
 pub struct Exchange {
-    /// The method; `HEAD` counts as `GET` until the answer is written.
-    pub method: Method,
-    /// The target without query, prefix and trailing slash, e.g. `/chat/completions`.
-    pub path: String,
-    /// The host that an absolute-form target names.
-    pub target_host: Option<String>,
-    /// The client's address.
-    pub peer: Option<SocketAddr>,
+    /// What it says before its body.
+    pub head: Box<Head>,
     /// The body, once it is read.
     pub body: Vec<u8>,
     /// Header fields that go with any answer (CORS).
     pub extra_headers: Vec<(&'static str, String)>,
-    /// It has passed the checks that come before its body is read.
-    pub checked: bool,
-    framing: Framing,
     /// Nothing of the body is left on the connection.
     body_was_read: bool,
-    way_back: WayBack,
+    /// Until it is answered.
+    connection: Option<Connection>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Framing {
-    /// `HEAD`: a head only.
-    no_body: bool,
-    /// HTTP/1.0 knows no chunks: the end of the connection is the end of the body.
-    chunks: bool,
-}
-
-enum WayBack {
-    /// The body may still be on its way.
-    Request(Box<Request>),
-    Answered,
+/// What becomes of a connection after an answer on it.
+#[derive(Debug)]
+#[must_use]
+pub enum After {
+    /// The next request may come, or has come already.
+    Open(Connection),
+    /// It is over; but what the client is still sending must be read, or the answer may be lost with it
+    /// ([RFC 9112, 9.6](https://www.rfc-editor.org/rfc/rfc9112#section-9.6)).
+    Drain(Connection),
+    /// It is closed, or somebody else's now.
+    Gone,
 }
 
 /// What is wrong with a body that can't be read.
@@ -100,368 +93,350 @@ pub enum BodyError {
     TooLarge,
     /// It ended early, or its chunks are broken.
     Broken,
-    /// Nothing more of it came for [`CLIENT_TIMEOUT`].
+    /// It isn't encoded as it says.
+    Undecodable,
+    /// Nothing more of it came for [`super::socket::CLIENT_TIMEOUT`].
     Stalled,
 }
 
 impl Exchange {
-    /// Takes a request over from tiny_http.
-    pub fn new(request: Request) -> Self {
-        let (target_host, path) = split_target(request.url());
-        let framing = Framing {
-            no_body: *request.method() == Method::Head,
-            chunks: *request.http_version() >= tiny_http::HTTPVersion(1, 1),
-        };
+    /// A request whose head has been read from this connection.
+    pub fn new(connection: Connection, head: Box<Head>) -> Self {
         Self {
-            method: if framing.no_body { Method::Get } else { request.method().clone() },
-            path,
-            target_host,
-            peer: request.remote_addr().copied(),
+            body_was_read: head.body == BodyLength::Bytes(0),
+            head,
             body: Vec::new(),
             extra_headers: Vec::new(),
-            checked: false,
-            framing,
-            body_was_read: false,
-            way_back: WayBack::Request(Box::new(request)),
+            connection: Some(connection),
         }
     }
 
-    /// The first header field of this name.
-    pub fn header(&self, name: &'static str) -> Option<&str> {
-        self.headers(name).next()
+    /// The client's address; `None` once it is answered.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.connection.as_ref().map(|connection| connection.socket.peer())
     }
 
-    /// All header fields of this name.
-    pub fn headers<'a>(&'a self, name: &'static str) -> impl Iterator<Item = &'a str> {
-        let named =
-            move |header: &&tiny_http::Header| header.field.as_str().as_str().eq_ignore_ascii_case(name);
-        self.all_headers().iter().filter(named).map(|header| header.value.as_str())
-    }
-
-    fn all_headers(&self) -> &[tiny_http::Header] {
-        match &self.way_back {
-            WayBack::Request(request) => request.headers(),
-            WayBack::Answered => &[],
-        }
-    }
-
-    /// Whether this is HTTP/1.1 or later, which must name its host.
-    pub fn must_name_host(&self) -> bool {
-        self.framing.chunks
+    /// The client's socket; `None` once it is answered.
+    pub fn socket(&self) -> Option<&Arc<Socket>> {
+        self.connection.as_ref().map(|connection| &connection.socket)
     }
 
     /// Whether reading the body may have to wait for the client.
     pub fn body_is_on_its_way(&self) -> bool {
-        match &self.way_back {
-            WayBack::Request(request) => match self.declared_length() {
-                Some(length) => length > READ_AHEAD_BYTES || self.header("expect").is_some(),
-                None => request.body_length().is_some() || self.header("transfer-encoding").is_some(),
-            },
-            WayBack::Answered => false,
+        let arrived = self.connection.as_ref().map_or(0, |connection| connection.buffer.len());
+        match self.head.body {
+            BodyLength::Bytes(length) => !self.body_was_read && length > arrived as u64,
+            BodyLength::Chunked => !self.body_was_read,
         }
     }
 
-    /// Whether the body has been read.
-    pub fn body_is_read(&self) -> bool {
-        self.body_was_read
-    }
-
-    /// Refuses what could be understood in two ways, as a server behind or before us might
-    /// ([RFC 9112, 6.3](https://www.rfc-editor.org/rfc/rfc9112#section-6.3)).
-    pub fn check_framing(&self) -> Result<(), ApiError> {
-        let refuse = |message: &str| Err(ApiError::bad_request(message));
-        // Another reader may take a bare CR or LF for the end of the line (RFC 9110, 5.5).
-        let control = |b: &u8| b.is_ascii_control() && *b != b'\t';
-        if self.all_headers().iter().any(|header| header.value.as_str().as_bytes().iter().any(control)) {
-            return refuse("A header has control characters in it.");
-        }
-        let mut lengths = self.headers("content-length");
-        let mut encodings = self.headers("transfer-encoding");
-        let first = lengths.next();
-        if first.is_some_and(|length| {
-            length.is_empty()
-                || !length.bytes().all(|b| b.is_ascii_digit())
-                || length.parse::<usize>().is_err()
-        }) {
-            return refuse("Content-Length is not a number of bytes.");
-        }
-        if lengths.any(|length| Some(length) != first) {
-            return refuse("The request has two different Content-Length headers.");
-        }
-        match (encodings.next(), encodings.next()) {
-            (None, _) => {}
-            (Some(_), _) if first.is_some() => {
-                return refuse(
-                    "The request has both Content-Length and Transfer-Encoding: send one of them.",
-                );
-            }
-            (Some(encoding), None) if encoding.eq_ignore_ascii_case("chunked") => {}
-            _ => return refuse("Transfer-Encoding can only be chunked."),
-        }
-        let mut hosts = self.headers("host");
-        match (hosts.next(), hosts.next()) {
-            (None, _) if self.must_name_host() => refuse("The request has no Host header."),
-            (Some(_), Some(_)) => refuse("The request has two Host headers."),
-            _ => Ok(()),
-        }
-    }
-
-    fn declared_length(&self) -> Option<usize> {
-        self.header("content-length")?.parse().ok()
-    }
-
-    /// Reads the body, of which at most `limit` bytes are taken; a large one into `spare`'s buffer.
+    /// Reads the body, of which at most `limit` bytes are taken, decoded; a large one into `spare`'s buffer.
     pub fn read_body(&mut self, limit: u64, spare: &Spare) -> Result<(), BodyError> {
-        let declared = self.declared_length();
-        if declared.is_some_and(|length| length as u64 > limit) {
-            return Err(BodyError::TooLarge);
-        }
-        let chunked = self.header("transfer-encoding").is_some();
-        let WayBack::Request(request) = &mut self.way_back else {
+        let Some(connection) = &mut self.connection else {
             return Ok(());
         };
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let mut body = match declared.is_some_and(|length| length <= READ_AHEAD_BYTES) {
-            true => Vec::new(),
-            false => spare.take(),
+        if self.body_was_read {
+            return Ok(());
+        }
+        let announced = match self.head.body {
+            BodyLength::Bytes(length) if length > limit => return Err(BodyError::TooLarge),
+            BodyLength::Bytes(length) => Some(length as usize),
+            BodyLength::Chunked => None,
         };
-        let reader = request.as_reader();
-        let ended = body::read_whole(&mut body, declared, limit, |buffer| {
-            loop {
-                match reader.read(buffer) {
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    read => return read,
-                }
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let arrived = announced.is_some_and(|length| length <= connection.buffer.len());
+        if !arrived {
+            connection.socket.be_patient(true);
+            if self.head.expects_continue && connection.buffer.is_empty() {
+                let _ = connection.socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
             }
-        });
-        if ended.as_ref().is_ok_and(|ended| !ended) {
-            return Err(BodyError::TooLarge);
         }
-        if ended.as_ref().is_err_and(timed_out) {
-            return Err(BodyError::Stalled);
+        let read = match announced {
+            Some(length) => read_announced(connection, length, spare),
+            None => read_chunks(connection, limit),
+        };
+        if !arrived {
+            connection.socket.be_patient(false);
         }
-        let whole = ended.is_ok() && (chunked || body.len() == declared.unwrap_or(0));
-        self.body = body;
-        self.body_was_read = whole;
-        if whole { Ok(()) } else { Err(BodyError::Broken) }
+        self.body = read?;
+        self.body_was_read = true;
+        if self.head.coding != Coding::Identity {
+            self.body = decode(&self.body, self.head.coding, limit)?;
+        }
+        Ok(())
     }
 
     /// Answers.
-    pub fn reply(mut self, reply: Reply) {
-        self.answer(reply);
-    }
-
-    /// Answers; a second answer is nobody's.
-    pub fn answer(&mut self, reply: Reply) {
-        // A client that has gone needs no answer.
-        let _ = self.send(reply);
-    }
-
-    fn send(&mut self, mut reply: Reply) -> io::Result<()> {
-        let extra = std::mem::take(&mut self.extra_headers);
-        reply.headers.extend(extra.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)));
-        let unread = self.body_is_unread();
-        match std::mem::replace(&mut self.way_back, WayBack::Answered) {
-            WayBack::Answered => Ok(()),
-            WayBack::Request(request) if unread => refuse_unread(*request, reply),
-            WayBack::Request(request) => {
-                write_whole(&mut *request.into_writer(), &reply, self.framing.no_body)
-            }
+    pub fn reply(mut self, reply: Reply) -> After {
+        match self.connection.take() {
+            Some(connection) => self.send(connection, reply),
+            None => After::Gone,
         }
     }
 
-    /// tiny_http reads what is left of a body before it gives its writer away; a refusal mustn't wait for that.
-    fn body_is_unread(&self) -> bool {
-        !self.body_was_read && self.body_is_on_its_way()
+    /// Closes the connection without a word: the client has left.
+    pub fn forget(mut self) {
+        self.connection = None;
+    }
+
+    fn send(&mut self, connection: Connection, mut reply: Reply) -> After {
+        let extra = std::mem::take(&mut self.extra_headers);
+        reply.headers.extend(extra.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)));
+        let ends = !self.body_was_read || reply.headers.iter().any(|(name, _)| name == "connection");
+        let way_back = self.way_back(!ends);
+        let mut head = head(reply.status, reply.headers.iter().map(|(n, v)| (n.as_ref(), v.as_str())));
+        if reply.status != 204 {
+            let _ = write!(head, "content-length: {}\r\n", reply.body.len());
+        }
+        if !reply.headers.iter().any(|(name, _)| name == "connection") {
+            head.push_str(way_back.connection_header());
+        }
+        head.push_str("\r\n");
+        let mut message = head.into_bytes();
+        if !way_back.no_body {
+            message.extend_from_slice(&reply.body);
+        }
+        let sent = connection.socket.write_all(&message);
+        way_back.after(connection, sent, self.body_was_read)
+    }
+
+    fn way_back(&self, keeps_alive: bool) -> WayBack {
+        WayBack {
+            no_body: self.head.no_body,
+            is_1_1: self.head.is_1_1,
+            keeps_alive: keeps_alive && self.head.keeps_alive,
+        }
     }
 
     /// Begins an answer whose end isn't known yet.
     pub fn start(mut self, status: u16, headers: &[(Cow<'static, str>, String)]) -> io::Result<Stream> {
-        let writer = match std::mem::replace(&mut self.way_back, WayBack::Answered) {
-            WayBack::Request(request) => request.into_writer(),
-            WayBack::Answered => return Err(io::ErrorKind::NotConnected.into()),
+        let Some(connection) = self.connection.take() else {
+            return Err(io::ErrorKind::NotConnected.into());
         };
+        let mut way_back = self.way_back(self.body_was_read);
+        // Without chunks the end of the connection is the end of the body.
+        way_back.keeps_alive &= way_back.is_1_1;
         let extra = std::mem::take(&mut self.extra_headers);
         let extra = extra.iter().map(|(name, value)| (*name, value.as_str()));
         let mut head = head(status, headers.iter().map(|(n, v)| (n.as_ref(), v.as_str())).chain(extra));
-        head.push_str(if self.framing.chunks { "transfer-encoding: chunked\r\n\r\n" } else { "\r\n" });
-        let mut stream = Stream { writer, framing: self.framing, pending: head.into_bytes() };
-        stream.flush()?;
-        Ok(stream)
+        head.push_str(way_back.connection_header());
+        head.push_str(if way_back.is_1_1 { "transfer-encoding: chunked\r\n\r\n" } else { "\r\n" });
+        connection.socket.write_all(head.as_bytes())?;
+        Ok(Stream { connection, way_back, pending: Vec::new() })
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if !matches!(self.way_back, WayBack::Answered) {
-            let error = ApiError::internal();
-            let _ = self.send(Reply::from(&error));
+        if let Some(connection) = self.connection.take() {
+            let reply = Reply::from(&ApiError::internal()).with("connection", "close");
+            drop(self.send(connection, reply));
+        }
+    }
+}
+
+/// How an answer is framed, and whether another may follow.
+#[derive(Debug, Clone, Copy)]
+struct WayBack {
+    no_body: bool,
+    is_1_1: bool,
+    keeps_alive: bool,
+}
+
+impl WayBack {
+    fn connection_header(self) -> &'static str {
+        match (self.keeps_alive, self.is_1_1) {
+            (true, true) => "",
+            (true, false) => "connection: keep-alive\r\n",
+            (false, _) => "connection: close\r\n",
+        }
+    }
+
+    fn after(self, connection: Connection, sent: io::Result<()>, body_was_read: bool) -> After {
+        match (sent, self.keeps_alive) {
+            (Err(_), _) => After::Gone,
+            (Ok(()), true) => After::Open(connection),
+            (Ok(()), false) if body_was_read => After::Gone,
+            (Ok(()), false) => After::Drain(connection),
         }
     }
 }
 
 /// The body of an answer, sent piece by piece.
+#[derive(Debug)]
 pub struct Stream {
-    writer: Box<dyn Write + Send>,
-    framing: Framing,
+    connection: Connection,
+    way_back: WayBack,
     pending: Vec<u8>,
 }
 
 impl Stream {
     /// Sends these bytes now. An error means that the client has gone.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if bytes.is_empty() || self.framing.no_body {
+        if bytes.is_empty() || self.way_back.no_body {
             return Ok(());
         }
+        if !self.way_back.is_1_1 {
+            return self.connection.socket.write_all(bytes);
+        }
         // Size line, data and CRLF in one buffer, one write, one packet.
-        if self.framing.chunks {
-            let _ = write!(self.pending, "{:x}\r\n", bytes.len());
-        }
+        push_hex(&mut self.pending, bytes.len());
         self.pending.extend_from_slice(bytes);
-        if self.framing.chunks {
-            self.pending.extend_from_slice(b"\r\n");
-        }
+        self.pending.extend_from_slice(b"\r\n");
         self.flush()
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let sent = send_all(&mut *self.writer, &self.pending);
+        let sent = self.connection.socket.write_all(&self.pending);
         self.pending.clear();
         sent
     }
 
-    /// Ends the body.
-    pub fn finish(mut self) -> io::Result<()> {
-        if self.framing.chunks && !self.framing.no_body {
+    /// Sends the last of it, and ends the body.
+    pub fn finish(mut self, last: &[u8]) -> After {
+        let whole = self.way_back.is_1_1 && !self.way_back.no_body;
+        if whole && !last.is_empty() {
+            push_hex(&mut self.pending, last.len());
+            self.pending.extend_from_slice(last);
+            self.pending.extend_from_slice(b"\r\n");
+        } else if !self.way_back.no_body {
+            self.pending.extend_from_slice(last);
+        }
+        if whole {
             self.pending.extend_from_slice(b"0\r\n\r\n");
         }
-        self.flush()
+        let sent = self.flush();
+        self.way_back.after(self.connection, sent, true)
     }
 
-    /// Ends the body so that the client notices that it isn't whole: the next chunk has no size.
+    /// Ends the connection so that the client notices that the body isn't whole: the next chunk has no size.
     pub fn abort(mut self) {
-        if self.framing.chunks {
+        if self.way_back.is_1_1 {
             self.pending.extend_from_slice(b"broken off\r\n");
         }
         let _ = self.flush();
     }
 }
 
-/// Refuses a request whose body nobody has read, before the client has sent all of it. tiny_http then reads and
-/// forgets the rest, in this thread.
-fn refuse_unread(request: Request, mut reply: Reply) -> io::Result<()> {
-    if !can_be_dropped(request.body_length().unwrap_or(0)) {
-        // `upgrade` is the one way to the writer that doesn't let go of the body; what it sends first is skipped by
-        // every client. Forgotten, the connection stays half open until the program ends: rare, and harmless beside
-        // the alternative.
-        let mut stream = request.upgrade("none", Response::empty(100));
-        reply.headers.push(("connection".into(), "close".into()));
-        let sent = write_whole(&mut stream, &reply, false);
-        std::mem::forget(stream);
-        return sent;
+fn push_hex(out: &mut Vec<u8>, number: usize) {
+    let digits = number.checked_ilog2().unwrap_or(0) / 4;
+    for digit in (0..=digits).rev() {
+        out.push(b"0123456789abcdef"[number >> (4 * digit) & 15]);
     }
-    let headers = reply.headers.iter();
-    let headers = headers.filter_map(|(n, v)| tiny_http::Header::from_bytes(n.as_bytes(), v.as_bytes()).ok());
-    let length = reply.body.len();
-    let response = Response::new(
-        StatusCode(reply.status),
-        headers.collect(),
-        Cursor::new(reply.body),
-        Some(length),
-        None,
-    );
-    request.respond(response.with_chunked_threshold(usize::MAX))
+    out.extend_from_slice(b"\r\n");
 }
 
-/// tiny_http allocates what is left of an unread body when it lets go of it ([tiny-http#290]): address space that
-/// nobody touches, but one that can't be had would end the process. Twice as much, as others do the same just now.
-///
-/// [tiny-http#290]: https://github.com/tiny-http/tiny-http/pull/290
-fn can_be_dropped(unread_bytes: usize) -> bool {
-    let mut room = Vec::<u8>::new();
-    let reserved = room.try_reserve_exact(unread_bytes.saturating_mul(2)).is_ok();
-    std::hint::black_box(room); // or the compiler takes it for granted
-    reserved
-}
-
-fn write_whole(writer: &mut dyn Write, reply: &Reply, no_body: bool) -> io::Result<()> {
-    let mut head = head(reply.status, reply.headers.iter().map(|(n, v)| (n.as_ref(), v.as_str())));
-    if reply.status != 204 {
-        let _ = write!(head, "content-length: {}\r\n", reply.body.len());
+fn read_announced(connection: &mut Connection, length: usize, spare: &Spare) -> Result<Vec<u8>, BodyError> {
+    let buffer = &mut connection.buffer;
+    if buffer.len() >= length {
+        let rest = buffer.split_off(length);
+        return Ok(std::mem::replace(buffer, rest));
     }
-    head.push_str("\r\n");
-    let mut message = head.into_bytes();
-    if !no_body {
-        message.extend_from_slice(&reply.body);
-    }
-    send_all(writer, &message)
-}
-
-/// Sends, and lets others have this thread's place among the workers while the client doesn't read.
-fn send_all(writer: &mut dyn Write, mut bytes: &[u8]) -> io::Result<()> {
-    waiting::begin();
-    let mut waited = Duration::ZERO;
-    loop {
-        let sent = match bytes.is_empty() {
-            true => writer.flush().map(|()| 0),
-            false => writer.write(bytes),
+    let begun = std::mem::take(buffer);
+    let (mut begun, mut left) = (&begun[..], length);
+    let mut body = spare.take();
+    let ended = body::read_whole(&mut body, Some(length), length, |buffer| {
+        let room = buffer.len().min(left);
+        if room == 0 {
+            return Ok(0);
+        }
+        let read = match begun.is_empty() {
+            true => connection.socket.read(&mut buffer[..room])?,
+            false => begun.read(&mut buffer[..room])?,
         };
-        match sent {
-            Ok(0) if bytes.is_empty() => return Ok(()),
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(sent) => {
-                bytes = &bytes[sent..];
-                waited = Duration::ZERO;
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) if timed_out(&e) && waited + SEND_TIMEOUT < CLIENT_TIMEOUT => {
-                waited += SEND_TIMEOUT;
-                seat::hand_over();
-            }
-            Err(e) => return Err(e),
+        left -= read;
+        Ok(read)
+    });
+    match ended {
+        Ok(_) if left == 0 => Ok(body),
+        Ok(_) => Err(BodyError::Broken),
+        Err(error) => Err(broken(&error)),
+    }
+}
+
+fn read_chunks(connection: &mut Connection, limit: usize) -> Result<Vec<u8>, BodyError> {
+    let (mut chunks, mut body) = (Chunks::default(), Vec::new());
+    loop {
+        let taken = chunks.feed(&connection.buffer, &mut body).map_err(|_| BodyError::Broken)?;
+        connection.buffer.drain(..taken);
+        if (body.len() as u64).saturating_add(chunks.announced()) > limit as u64 {
+            return Err(BodyError::TooLarge);
+        }
+        if chunks.is_whole() {
+            return Ok(body);
+        }
+        connection.buffer.resize(READ_BYTES, 0);
+        let read = connection.socket.read(&mut connection.buffer);
+        connection.buffer.truncate(*read.as_ref().unwrap_or(&0));
+        match read {
+            Ok(0) => return Err(BodyError::Broken),
+            Ok(_) => {}
+            Err(error) => return Err(broken(&error)),
         }
     }
 }
 
-fn timed_out(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+fn broken(error: &io::Error) -> BodyError {
+    match error.kind() {
+        io::ErrorKind::TimedOut => BodyError::Stalled,
+        _ => BodyError::Broken,
+    }
+}
+
+fn decode(body: &[u8], coding: Coding, limit: usize) -> Result<Vec<u8>, BodyError> {
+    let decoder: Box<dyn Read + '_> = match coding {
+        Coding::Identity => Box::new(body),
+        Coding::Gzip => Box::new(MultiGzDecoder::new(body)),
+        // RFC 9110, 8.4.1.2: "deflate" means zlib's format, "some non-conformant implementations" leave that out. Its
+        // first two bytes are a multiple of 31, the first of them with 8 in its lower half (RFC 1950, 2.2).
+        Coding::Deflate => match body {
+            [first, second, ..]
+                if first & 15 == 8 && u16::from_be_bytes([*first, *second]).is_multiple_of(31) =>
+            {
+                Box::new(ZlibDecoder::new(body))
+            }
+            _ => Box::new(DeflateDecoder::new(body)),
+        },
+    };
+    let mut decoded = Vec::new();
+    let read = decoder.take((limit as u64).saturating_add(1)).read_to_end(&mut decoded);
+    match read {
+        Ok(length) if length > limit => Err(BodyError::TooLarge),
+        Ok(_) => Ok(decoded),
+        Err(_) => Err(BodyError::Undecodable),
+    }
 }
 
 /// Status line and header fields, without the blank line.
 fn head<'a>(status: u16, headers: impl Iterator<Item = (&'a str, &'a str)>) -> String {
-    let reason = StatusCode(status).default_reason_phrase();
+    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    let reason = reason.unwrap_or("Unknown");
     let mut head = String::with_capacity(512);
-    let date = httpdate::fmt_http_date(SystemTime::now());
+    let date = httpdate::HttpDate::from(SystemTime::now());
     let _ = write!(head, "HTTP/1.1 {status} {reason}\r\ndate: {date}\r\n");
     for (name, value) in headers {
-        // What others wrote can't end a line here (header injection).
-        let value = value.chars().map(|c| if c.is_control() { ' ' } else { c });
         head.push_str(name);
         head.push_str(": ");
-        head.extend(value);
+        // What others wrote can't end a line here (header injection).
+        match value.contains(char::is_control) {
+            false => head.push_str(value),
+            true => head.extend(value.chars().map(|c| if c.is_control() { ' ' } else { c })),
+        }
         head.push_str("\r\n");
     }
     head
 }
 
-/// Host of an absolute-form target, and the path that decides what a request is for. Nothing is decoded: no endpoint
-/// needs it, and `/%2e/` and the like are then simply unknown.
-fn split_target(target: &str) -> (Option<String>, String) {
-    let (host, path) = match target.split_once("://") {
-        Some((scheme, rest)) if matches!(scheme.to_ascii_lowercase().as_str(), "http" | "https") => {
-            let end = rest.find(['/', '?']).unwrap_or(rest.len());
-            (Some(rest[..end].to_owned()), &rest[end..])
-        }
-        _ => (None, target),
-    };
-    let path = path.split(['?', '#']).next().unwrap_or_default();
-    // `/v1/…`, `/api/v1/…` and the bare path mean the same.
-    let bare =
-        path.strip_prefix("/api").filter(|rest| *rest == "/v1" || rest.starts_with("/v1/")).unwrap_or(path);
-    let bare =
-        bare.strip_prefix("/v1").filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(bare);
-    let bare = bare.strip_suffix('/').filter(|rest| !rest.ends_with('/')).unwrap_or(bare);
-    (host, if bare.is_empty() { "/".into() } else { bare.to_owned() })
+/// A refusal of what never became a request: the whole response, or its head where `HEAD` was asked.
+pub fn refusal(error: &ApiError, head_only: bool) -> Vec<u8> {
+    let reply = Reply::from(error);
+    let mut text = head(reply.status, reply.headers.iter().map(|(n, v)| (n.as_ref(), v.as_str())));
+    let _ = write!(text, "content-length: {}\r\nconnection: close\r\n\r\n", reply.body.len());
+    let mut response = text.into_bytes();
+    if !head_only {
+        response.extend_from_slice(&reply.body);
+    }
+    response
 }
 
 #[cfg(test)]
@@ -469,30 +444,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base_urls_written_any_of_the_usual_ways() {
-        let path = |target: &str| split_target(target).1;
-        for target in [
-            "/v1/models",
-            "/api/v1/models",
-            "/models",
-            "/v1/models/",
-            "/models?x=1",
-            "http://h:5000/v1/models",
-        ] {
-            assert_eq!(path(target), "/models", "{target}");
-        }
-        for target in ["/", "/v1", "/v1/", "/api/v1", "http://h", ""] {
-            assert_eq!(path(target), "/", "{target}");
-        }
-        for target in ["//debug", "/%2e/debug", "/debug//", "/v1models", "/api/debug", "/debug/../debug"] {
-            assert_ne!(path(target), "/debug", "{target}");
-        }
-        assert_eq!(split_target("http://evil.com/debug").0.as_deref(), Some("evil.com"));
-    }
-
-    #[test]
     fn values_cant_end_a_header_line() {
         let head = head(200, [("x-a", "1\r\nset-cookie: b")].into_iter());
         assert!(head.ends_with("x-a: 1  set-cookie: b\r\n"), "{head}");
+    }
+
+    #[test]
+    fn sizes_of_chunks() {
+        for number in [1, 9, 15, 16, 255, 256, 65_536, 0xABC_DEF0] {
+            let mut out = Vec::new();
+            push_hex(&mut out, number);
+            assert_eq!(String::from_utf8(out).unwrap(), format!("{number:x}\r\n"));
+        }
+    }
+
+    #[test]
+    fn deflate_in_both_forms_and_within_the_limit() {
+        use std::io::Write;
+        let text = b"{\"a\":1}".repeat(100);
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        let mut raw = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+        zlib.write_all(&text).unwrap();
+        raw.write_all(&text).unwrap();
+        for packed in [zlib.finish().unwrap(), raw.finish().unwrap()] {
+            assert_eq!(decode(&packed, Coding::Deflate, 700).as_ref(), Ok(&text));
+            assert_eq!(decode(&packed, Coding::Deflate, 699), Err(BodyError::TooLarge));
+            assert_eq!(decode(&packed[..9], Coding::Deflate, 700), Err(BodyError::Undecodable));
+        }
     }
 }

@@ -20,7 +20,6 @@ use crate::settings::args::Args;
 use crate::settings::env_file;
 use crate::settings::{Settings, Sources};
 use crate::upstream::Upstream;
-use crate::waiting;
 
 /// Debug mode is on while this file lies in the home folder.
 pub const DEBUG_FILE: &str = "DEBUG_MODE.txt";
@@ -104,9 +103,6 @@ impl Stamp {
     }
 }
 
-/// A look at the home folder that takes so long is a wait for a disk or a network.
-const SLOW: Duration = Duration::from_micros(500);
-
 /// The store.
 #[derive(Debug)]
 pub struct Live {
@@ -115,8 +111,6 @@ pub struct Live {
     current: RwLock<Arc<Snapshot>>,
     /// Held while `.env` is read again, so that it is read once however many requests notice.
     reload: Mutex<Reload>,
-    /// The last look took longer than [`SLOW`]: the home folder is on a network share, say.
-    home_is_slow: AtomicBool,
 }
 
 /// What is remembered from one reading to the next.
@@ -142,7 +136,6 @@ impl Live {
                 seen: Seen::now(stamp, bytes),
             })),
             reload: Mutex::new(Reload { wanted: settings, gone_since: None, hinted: [false; 2] }),
-            home_is_slow: AtomicBool::new(false),
             home,
             args,
         };
@@ -157,18 +150,12 @@ impl Live {
 
     /// The settings as the file has them now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        if self.home_is_slow.load(Ordering::Relaxed) {
-            waiting::begin();
-        }
-        let began = Instant::now();
         let current = self.current();
         let debug = self.home.join(DEBUG_FILE).exists();
         let same = current.debug == debug && current.seen.still_is(&self.home.join(env_file::NAME));
-        self.home_is_slow.store(began.elapsed() > SLOW, Ordering::Relaxed);
         if same {
             return current;
         }
-        waiting::begin();
         self.reload()
     }
 

@@ -29,6 +29,14 @@ pub(super) struct FailedAttempt {
     pub(super) answer: FailedAnswer,
 }
 
+impl FailedAttempt {
+    /// Boxed: it is passed on by value through the frames of threads that may wait for long.
+    #[inline(never)]
+    pub(super) fn new(reason: &str, verdict: Verdict, answer: FailedAnswer) -> Box<Self> {
+        Box::new(Self { reason: reason.trim_end().to_owned(), verdict, answer })
+    }
+}
+
 /// What the client gets if this was the last try.
 pub(super) enum FailedAnswer {
     /// The upstream's own error, with the status it has or names.
@@ -40,9 +48,8 @@ pub(super) enum FailedAnswer {
 }
 
 /// An answer that has begun, wherever it comes from.
-#[allow(clippy::large_enum_variant, reason = "the large one is the usual one")]
 pub(super) enum Answer {
-    Upstream(Call),
+    Upstream(Box<Call>),
     BuiltIn(offline::Answer),
 }
 
@@ -98,7 +105,11 @@ impl Answer {
 
 impl Relay {
     /// One call to the upstream.
-    pub(super) fn attempt(&mut self, model: &str, pass: &mut Option<Pass>) -> Result<Served, FailedAttempt> {
+    pub(super) fn attempt(
+        &mut self,
+        model: &str,
+        pass: &mut Option<Pass>,
+    ) -> Result<Served, Box<FailedAttempt>> {
         let mut answer = match self.snapshot.settings.test_mode {
             true => Answer::BuiltIn(offline::answer(&self.request, Arc::clone(self.under_way.cutter()))),
             false => Answer::Upstream(self.call(model)?),
@@ -123,7 +134,7 @@ impl Relay {
     }
 
     /// Sends the request. A pooled connection that turns out to be closed is replaced at once.
-    fn call(&mut self, model: &str) -> Result<Call, FailedAttempt> {
+    fn call(&mut self, model: &str) -> Result<Box<Call>, Box<FailedAttempt>> {
         let body = self.request.body(model);
         let cutter: &Cutter = self.under_way.cutter();
         let attach = |hang_up| cutter.attach(hang_up);
@@ -142,7 +153,7 @@ impl Relay {
 
 /// An error of the upstream's, whole.
 #[inline(never)]
-fn read_error(mut answer: Answer) -> FailedAttempt {
+fn read_error(mut answer: Answer) -> Box<FailedAttempt> {
     let status = answer.status();
     let mut body = Vec::new();
     // What is missing of an error's body is no second error.
@@ -151,7 +162,7 @@ fn read_error(mut answer: Answer) -> FailedAttempt {
     let verdict = judge(&answer, status, &text);
     let reason = format!("{status} {}", error_message(&text).unwrap_or_default());
     let reply = Reply { status, headers: answer.returned_headers(), body };
-    FailedAttempt { reason: reason.trim_end().to_owned(), verdict, answer: FailedAnswer::Upstream(reply) }
+    FailedAttempt::new(&reason, verdict, FailedAnswer::Upstream(reply))
 }
 
 fn judge(answer: &Answer, status: u16, body: &str) -> Verdict {
@@ -165,14 +176,14 @@ pub(super) fn error_in_a_200(
     error: &str,
     text: &str,
     failed: impl FnOnce(u16) -> FailedAnswer,
-) -> FailedAttempt {
+) -> Box<FailedAttempt> {
     let status = chat::error_status(error).unwrap_or(502);
     let reason = format!("200 with an error: {status} {}", message_of(error));
     let verdict = judge(answer, status, text);
-    FailedAttempt { reason: reason.trim_end().to_owned(), verdict, answer: failed(status) }
+    FailedAttempt::new(&reason, verdict, failed(status))
 }
 
-pub(super) fn no_answer(failure: &Failure) -> FailedAttempt {
+pub(super) fn no_answer(failure: &Failure) -> Box<FailedAttempt> {
     let (error, verdict) = match failure {
         Failure::Silent(_) => (broke_off(failure), Verdict::PassOn),
         Failure::Broken(Trouble::Unreachable, reason) => {
@@ -180,7 +191,7 @@ pub(super) fn no_answer(failure: &Failure) -> FailedAttempt {
         }
         Failure::Broken(Trouble::BrokeOff, _) => (broke_off(failure), Verdict::TryAgain(None)),
     };
-    FailedAttempt { reason: failure.to_string(), verdict, answer: FailedAnswer::Own(error) }
+    FailedAttempt::new(&failure.to_string(), verdict, FailedAnswer::Own(error))
 }
 
 pub(super) fn broke_off(failure: &Failure) -> ApiError {
@@ -190,7 +201,6 @@ pub(super) fn broke_off(failure: &Failure) -> ApiError {
     }
 }
 
-pub(super) fn unreadable(reason: &str) -> FailedAttempt {
-    let answer = FailedAnswer::Own(ApiError::unusable(reason));
-    FailedAttempt { reason: reason.into(), verdict: Verdict::PassOn, answer }
+pub(super) fn unreadable(reason: &str) -> Box<FailedAttempt> {
+    FailedAttempt::new(reason, Verdict::PassOn, FailedAnswer::Own(ApiError::unusable(reason)))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::attempt::{FailedAnswer, FailedAttempt};
 use super::{Client, Relay};
-use crate::client::exchange::Reply;
+use crate::client::exchange::{After, Reply};
 use crate::console::say;
 use crate::dialect::chat::Facts;
 use crate::error::ApiError;
@@ -41,7 +41,8 @@ pub(super) enum Served {
 impl Relay {
     /// The client gets the failure of the last try.
     #[inline(never)]
-    pub(super) fn fail(mut self: Box<Self>, failed: FailedAttempt) {
+    #[allow(clippy::boxed_local, reason = "see FailedAttempt::new")]
+    pub(super) fn fail(mut self: Box<Self>, failed: Box<FailedAttempt>) -> After {
         let (error, status);
         if let Client::Streaming(_) = self.client {
             let event;
@@ -81,7 +82,7 @@ impl Relay {
             }
             self.last_words = LastWords::Reply(reply);
         }
-        self.finish(Served::BrokenOff { error, status, partial: None });
+        self.finish(Served::BrokenOff { error, status, partial: None })
     }
 
     fn tries(&self) -> usize {
@@ -126,7 +127,7 @@ impl Relay {
     }
 
     /// Says and records how it ended, and then ends it.
-    pub(super) fn finish(mut self: Box<Self>, served: Served) {
+    pub(super) fn finish(mut self: Box<Self>, served: Served) -> After {
         let left_early = matches!(served, Served::ClientLeft(_));
         self.figures.total = self.began.elapsed();
         let left = r#"{"message":"The client closed the connection.","type":"client_error","param":null,"code":"client_closed"}"#;
@@ -162,16 +163,21 @@ impl Relay {
             self.shared.calls.end(recording, self.figures, ending, &self.events);
         }
         self.shared.spare.keep(self.request.into_buffer());
-        // A client that leaves now has left; there is nobody to tell.
-        match (self.client, self.last_words) {
+        drop(self.under_way); // before the connection can serve another request
+        let after = match (self.client, self.last_words) {
             (Client::Waiting(exchange), LastWords::Reply(reply)) => exchange.reply(reply),
-            (Client::Streaming(mut stream), last_words) if !left_early => {
-                let event = if let LastWords::Event(event) = last_words { event } else { Vec::new() };
-                let _ = stream.write(&event).and_then(|()| stream.finish());
+            (Client::Streaming(stream), last_words) if !left_early => match last_words {
+                LastWords::Event(event) => stream.finish(&event),
+                _ => stream.finish(&[]),
+            },
+            (Client::Waiting(exchange), _) => {
+                exchange.forget();
+                After::Gone
             }
-            _ => {}
-        }
+            _ => After::Gone,
+        };
         say(line); // wakes another thread, which the client needn't wait for
+        after
     }
 }
 

@@ -128,6 +128,8 @@ pub enum Next<T> {
     Go(T, Pass, Duration),
     /// Can't be served within the time it may wait.
     TooLate(T, Limit, Duration),
+    /// Nobody waits for its answer any more.
+    Unwanted(T),
 }
 
 impl<T> Default for Gate<T> {
@@ -174,9 +176,14 @@ impl<T> Gate<T> {
         Admission::Waits
     }
 
-    /// Waits for the next request that may go on, or can't. `None` after `limit` without one, to look at what else may
-    /// have changed: `still_wanted` and the settings, which `rules` asks for.
-    pub fn next(&self, limit: Duration, rules: impl Fn() -> (Duration, Option<Secret>)) -> Option<Next<T>> {
+    /// Waits for the next request that may go on, or can't, or is `unwanted`. `None` after `limit` without one, to look at
+    /// what else may have changed: the settings, which `rules` asks for.
+    pub fn next(
+        &self,
+        limit: Duration,
+        rules: impl Fn() -> (Duration, Option<Secret>),
+        unwanted: impl Fn(&T) -> bool,
+    ) -> Option<Next<T>> {
         let deadline = Instant::now() + limit;
         loop {
             let (max_wait, key) = rules();
@@ -185,6 +192,11 @@ impl<T> Gate<T> {
             window.follow_key(key.as_ref());
             let mut until = deadline;
             if !waiting.is_empty() {
+                if let Some(at) = waiting.iter().position(|entry| unwanted(&entry.request))
+                    && let Some(entry) = waiting.remove(at)
+                {
+                    return Some(Next::Unwanted(entry.request));
+                }
                 if let Some(ahead) = window.try_pass()
                     && let Some(first) = waiting.pop_front()
                 {
@@ -213,19 +225,10 @@ impl<T> Gate<T> {
         }
     }
 
-    /// Takes out those who wait and aren't wanted any more.
-    pub fn remove(&self, unwanted: impl Fn(&T) -> bool) -> Vec<T> {
-        let mut waiting = self.lock_waiting();
-        let mut removed = Vec::new();
-        for _ in 0..waiting.len() {
-            if let Some(entry) = waiting.pop_front() {
-                match unwanted(&entry.request) {
-                    true => removed.push(entry.request),
-                    false => waiting.push_back(entry),
-                }
-            }
-        }
-        removed
+    /// Somebody who waits may not be wanted any more.
+    pub fn look_again(&self) {
+        drop(self.shared.lock()); // whoever looks at it now is through, or will hear this
+        self.shared.changed.notify_all();
     }
 
     /// How many wait.
@@ -430,13 +433,13 @@ mod tests {
         assert!(go(&gate, 21).is_none());
         passes.into_iter().for_each(Pass::passed);
         let rules = || (TURN.max_wait, None);
-        let next = || match gate.next(Duration::from_secs(5), rules) {
+        let next = || match gate.next(Duration::from_secs(5), rules, |_| false) {
             Some(Next::Go(number, pass, _)) => (number, pass),
             _ => panic!("nobody goes on"),
         };
         let (number, ahead) = next();
         assert!(number == 20 && ahead.ahead);
-        assert!(gate.next(Duration::from_millis(50), rules).is_none(), "waits for the one ahead");
+        assert!(gate.next(Duration::from_millis(50), rules, |_| false).is_none(), "waits for the one ahead");
         ahead.passed();
         assert_eq!(next().0, 21);
     }
@@ -458,12 +461,12 @@ mod tests {
         assert!(go(&gate, 2).is_none());
         assert!(go(&gate, 1).is_none());
         let rules = || (TURN.max_wait, None);
-        let Some(Next::Go(1, pass, waited)) = gate.next(Duration::from_secs(5), rules) else {
+        let Some(Next::Go(1, pass, waited)) = gate.next(Duration::from_secs(5), rules, |_| false) else {
             panic!("in the order in which they came");
         };
         assert!(waited >= Duration::from_millis(200));
         pass.passed();
-        assert!(matches!(gate.next(Duration::from_secs(5), rules), Some(Next::Go(2, _, _))));
+        assert!(matches!(gate.next(Duration::from_secs(5), rules, |_| false), Some(Next::Go(2, _, _))));
     }
 
     #[test]
@@ -472,6 +475,6 @@ mod tests {
         go(&gate, 1).unwrap().rejected(limit(Duration::from_secs(30)));
         assert!(go(&gate, 2).is_none());
         let rules = || (Duration::ZERO, None);
-        assert!(matches!(gate.next(Duration::from_secs(5), rules), Some(Next::TooLate(2, _, _))));
+        assert!(matches!(gate.next(Duration::from_secs(5), rules, |_| false), Some(Next::TooLate(2, _, _))));
     }
 }

@@ -1,13 +1,15 @@
-//! The end of the program, and who is still at work when it comes.
+//! Who is at work, how each can be cut off, and the end of the program.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::arrived::Arrived;
+use crate::client::idle::Idle;
+use crate::client::socket::Socket;
 use crate::upstream::HangUp;
-use crate::waiting;
 
 /// Requests under way when the program is asked to stop may take this long to finish.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -24,22 +26,33 @@ pub enum Cut {
 }
 
 /// Requests that have been accepted and not yet answered in full.
-#[derive(Debug, Default)]
 pub struct Life {
+    idle: Arc<Idle>,
     stopping: AtomicBool,
     under_way: Mutex<HashMap<u64, Arc<Cutter>>>,
     changed: Condvar,
     next: AtomicU64,
+    ended: AtomicU64,
 }
 
 /// How one request can be cut off.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Cutter {
-    peer: Option<SocketAddr>,
+    socket: Arc<Socket>,
+    began: Instant,
     cut: AtomicU8,
-    /// Something was sent to the client since [`Cutter::was_served`] was last asked.
-    served: AtomicBool,
+    watched: Mutex<Watched>,
     call: Mutex<Option<HangUp>>,
+}
+
+/// Whether the poller is told when the client leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watched {
+    /// Not yet: most requests are over before that would pay.
+    No,
+    Yes,
+    /// Not any more: the socket may serve another request.
+    Over,
 }
 
 /// Counts as under way until dropped.
@@ -50,7 +63,25 @@ pub struct UnderWay {
     cutter: Arc<Cutter>,
 }
 
+impl fmt::Debug for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Life({} under way)", self.lock().len())
+    }
+}
+
 impl Life {
+    /// Nobody is at work. What clients do is told through `idle`.
+    pub fn new(idle: Arc<Idle>) -> Self {
+        Self {
+            idle,
+            stopping: AtomicBool::new(false),
+            under_way: Mutex::default(),
+            changed: Condvar::new(),
+            next: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+        }
+    }
+
     /// Whether the program is asked to stop.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
@@ -64,11 +95,50 @@ impl Life {
     }
 
     /// Counts a request of this client as under way.
-    pub fn begin(self: &Arc<Self>, peer: Option<SocketAddr>) -> UnderWay {
-        let cutter = Arc::new(Cutter { peer, ..Cutter::default() });
+    pub fn begin(self: &Arc<Self>, socket: &Arc<Socket>) -> UnderWay {
+        let cutter = Arc::new(Cutter {
+            socket: Arc::clone(socket),
+            began: Instant::now(),
+            cut: AtomicU8::new(0),
+            watched: Mutex::new(Watched::No),
+            call: Mutex::default(),
+        });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(number, Arc::clone(&cutter));
         UnderWay { life: Arc::clone(self), number, cutter }
+    }
+
+    /// Counts up with everything that begins or ends.
+    pub fn activity(&self) -> u64 {
+        self.next.load(Ordering::Relaxed) + self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Has the poller told of the clients of those that have been under way for this long. Whether any are under way.
+    pub fn watch_clients(&self, for_longer_than: Duration) -> bool {
+        let under_way = self.lock();
+        for (number, cutter) in under_way.iter() {
+            let mut watched = cutter.lock_watched();
+            if *watched == Watched::No
+                && cutter.began.elapsed() >= for_longer_than
+                && self.idle.watch(&cutter.socket, *number).is_ok()
+            {
+                *watched = Watched::Yes;
+            }
+        }
+        !under_way.is_empty()
+    }
+
+    /// Something came from the client of this request, or became of it. Cuts it off where the client has left; `gone`
+    /// where that is known already, also behind bytes that nobody has read. Whether it did.
+    pub fn look_at_client(&self, number: u64, gone: bool) -> bool {
+        let Some(cutter) = self.lock().get(&number).cloned() else {
+            return false;
+        };
+        let left = gone || cutter.socket.arrived() == Arrived::End;
+        if left {
+            self.cut(&cutter, Cut::ClientLeft);
+        }
+        left
     }
 
     /// Waits until all have finished, cutting off those that haven't within [`GRACE`].
@@ -85,7 +155,7 @@ impl Life {
     }
 
     /// Cuts a request off, also where it only pauses.
-    pub fn cut(&self, cutter: &Cutter, reason: Cut) {
+    fn cut(&self, cutter: &Cutter, reason: Cut) {
         cutter.cut(reason);
         drop(self.lock());
         self.changed.notify_all();
@@ -104,13 +174,6 @@ impl Life {
         Vec::new()
     }
 
-    /// The requests whose upstream is being waited for, with their clients.
-    pub fn clients(&self) -> Vec<(SocketAddr, Arc<Cutter>)> {
-        let under_way = self.lock();
-        let known = under_way.values().filter_map(|cutter| Some((cutter.peer?, Arc::clone(cutter))));
-        known.collect()
-    }
-
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Cutter>>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,7 +187,6 @@ impl UnderWay {
 
     /// Pauses, but not longer than the client is there and the program goes on. Whether it was the whole time.
     pub fn pause(&self, duration: Duration) -> bool {
-        waiting::begin();
         let deadline = Instant::now() + duration;
         let mut under_way = self.life.lock();
         loop {
@@ -143,7 +205,12 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
+        let watched = std::mem::replace(&mut *self.cutter.lock_watched(), Watched::Over);
+        if watched == Watched::Yes {
+            self.life.idle.unwatch(&self.cutter.socket);
+        }
         self.life.lock().remove(&self.number);
+        self.life.ended.fetch_add(1, Ordering::Relaxed);
         if self.life.is_stopping() {
             self.life.changed.notify_all();
         }
@@ -169,16 +236,6 @@ impl Cutter {
         self.hang_up();
     }
 
-    /// Something has just been sent to the client: one that has left shows at the next write.
-    pub fn serve(&self) {
-        self.served.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether something was sent to the client since this was last asked.
-    pub fn was_served(&self) -> bool {
-        self.served.swap(false, Ordering::Relaxed)
-    }
-
     /// Why it was cut off, if it was.
     pub fn reason(&self) -> Option<Cut> {
         match self.cut.load(Ordering::SeqCst) {
@@ -197,5 +254,9 @@ impl Cutter {
 
     fn lock(&self) -> MutexGuard<'_, Option<HangUp>> {
         self.call.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_watched(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

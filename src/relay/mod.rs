@@ -19,14 +19,13 @@ pub mod shared;
 mod stream;
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 use ureq::http::HeaderValue;
 
-use crate::client::exchange::{Exchange, Reply, Stream};
+use crate::client::exchange::{After, Exchange, Reply, Stream};
 use crate::console::say;
 use crate::dialect::free_models::{self, ChatRequest, Rule};
 use crate::error::ApiError;
@@ -74,7 +73,7 @@ enum Client {
 }
 
 impl Relay {
-    /// Understands a request, or refuses it.
+    /// Understands a request. What has become of one that can't be understood.
     // What is only needed for a moment is apart from what stays on a worker's stack while an answer streams: hundreds of
     // them are as large as they have ever been.
     #[inline(never)]
@@ -83,19 +82,18 @@ impl Relay {
         mut exchange: Exchange,
         snapshot: Arc<Snapshot>,
         under_way: UnderWay,
-    ) -> Option<Box<Self>> {
+    ) -> Result<Box<Self>, After> {
         let began = Instant::now();
         let request = match understand(std::mem::take(&mut exchange.body), &snapshot) {
             Ok(request) => request,
             Err(error) => {
-                exchange.reply(Reply::from(&error));
-                return None;
+                return Err(exchange.reply(Reply::from(&error)));
             }
         };
         let attribution = ATTRIBUTION.iter().filter_map(|name| {
-            let value = exchange.header(name).filter(|value| value.len() <= MAX_ATTRIBUTION_BYTES)?;
-            let value = HeaderValue::from_str(value).ok()?;
-            Some((*name, value))
+            let value = exchange.head.values(name).next()?;
+            let value = Some(value).filter(|value| value.len() <= MAX_ATTRIBUTION_BYTES)?;
+            Some((*name, HeaderValue::from_bytes(value).ok()?))
         });
         let recording = shared.calls.begin(&snapshot, request.as_written());
         let figures = Figures {
@@ -104,7 +102,7 @@ impl Relay {
             stream: request.stream,
             ..Figures::default()
         };
-        Some(Box::new(Self {
+        Ok(Box::new(Self {
             shared: Arc::clone(shared),
             attribution: attribution.collect(),
             under_way,
@@ -122,7 +120,7 @@ impl Relay {
     }
 
     /// Asks for leave to call the upstream, and goes on if it is given at once.
-    pub fn run(mut self: Box<Self>) {
+    pub fn run(mut self: Box<Self>) -> After {
         let shared = Arc::clone(&self.shared);
         let settings = &self.snapshot.settings;
         if settings.test_mode {
@@ -140,7 +138,7 @@ impl Relay {
         let key = settings.key.clone();
         match shared.gate.admit(self, turn, key.as_ref()) {
             Admission::Go(relay, pass) => relay.go(pass),
-            Admission::Waits => {}
+            Admission::Waits => After::Gone,
             Admission::TooLate(relay, limit) => relay.give_up(limit, Duration::ZERO),
             Admission::Full(relay) => relay.refuse(ApiError::too_many_wait()),
         }
@@ -153,7 +151,7 @@ impl Relay {
     }
 
     /// Tries until there is an answer, no try is left, or the account's limit is reached.
-    fn go_on(mut self: Box<Self>, mut pass: Option<Pass>) {
+    fn go_on(mut self: Box<Self>, mut pass: Option<Pass>) -> After {
         loop {
             let model = self.next_model().to_owned();
             self.figures.model.clone_from(&model);
@@ -208,44 +206,34 @@ impl Relay {
 }
 
 impl Waiter for Relay {
-    fn go(self: Box<Self>, pass: Pass) {
-        self.go_on(Some(pass));
+    fn go(self: Box<Self>, pass: Pass) -> After {
+        self.go_on(Some(pass))
     }
 
-    fn resume(mut self: Box<Self>, pass: Pass, waited: Duration) {
+    fn resume(mut self: Box<Self>, pass: Pass, waited: Duration) -> After {
         self.figures.waited += waited;
         self.snapshot = self.shared.live.snapshot();
         if self.snapshot.settings.key.is_none() {
             return self.refuse(ApiError::missing_key());
         }
-        self.go_on(Some(pass));
+        self.go_on(Some(pass))
     }
 
-    fn give_up(mut self: Box<Self>, limit: Limit, waited: Duration) {
+    fn give_up(mut self: Box<Self>, limit: Limit, waited: Duration) -> After {
         self.figures.waited += waited;
-        self.refuse(ApiError::limit_reached(&local_time(limit.reset), limit.remaining()));
+        self.refuse(ApiError::limit_reached(&local_time(limit.reset), limit.remaining()))
     }
 
-    fn abandon(self: Box<Self>) {
+    fn abandon(self: Box<Self>) -> After {
         match self.under_way.cutter().reason() {
             Some(Cut::Stopping) => self.refuse(ApiError::stopping()),
             _ => self.finish(Served::ClientLeft(None)),
         }
     }
 
-    fn refuse(self: Box<Self>, error: ApiError) {
-        self.fail(FailedAttempt {
-            reason: error.message.clone(),
-            verdict: Verdict::PassOn,
-            answer: FailedAnswer::Own(error),
-        });
-    }
-
-    fn peer(&self) -> Option<SocketAddr> {
-        match &self.client {
-            Client::Waiting(exchange) => exchange.peer,
-            _ => None,
-        }
+    fn refuse(self: Box<Self>, error: ApiError) -> After {
+        let reason = error.message.clone();
+        self.fail(FailedAttempt::new(&reason, Verdict::PassOn, FailedAnswer::Own(error)))
     }
 
     fn is_cut_off(&self) -> bool {

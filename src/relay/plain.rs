@@ -22,7 +22,11 @@ const MAX_RECORDED_BYTES: usize = 8 << 20;
 
 impl Relay {
     #[inline(never)]
-    pub(super) fn relay_plain(&mut self, answer: &mut Answer, model: &str) -> Result<Served, FailedAttempt> {
+    pub(super) fn relay_plain(
+        &mut self,
+        answer: &mut Answer,
+        model: &str,
+    ) -> Result<Served, Box<FailedAttempt>> {
         let mut body = Vec::new();
         let whole = answer.read_whole(&mut body, MAX_HELD_BYTES).map_err(|failure| no_answer(&failure))?;
         let headers = answer.returned_headers();
@@ -38,11 +42,8 @@ impl Relay {
             return Err(error_in_a_200(answer, error, &text, failed));
         }
         if chat::is_empty_answer(text) {
-            return Err(FailedAttempt {
-                reason: "an empty answer".into(),
-                verdict: Verdict::TryAgain(None),
-                answer: FailedAnswer::Own(ApiError::empty_answer()),
-            });
+            let answer = FailedAnswer::Own(ApiError::empty_answer());
+            return Err(FailedAttempt::new("an empty answer", Verdict::TryAgain(None), answer));
         }
         if let Client::Streaming(_) = self.client {
             return Err(unreadable("it is no event stream"));
@@ -61,7 +62,7 @@ impl Relay {
         begun: Vec<u8>,
         headers: Vec<(Cow<'static, str>, String)>,
         model: &str,
-    ) -> Result<Served, FailedAttempt> {
+    ) -> Result<Served, Box<FailedAttempt>> {
         let headers = self.with_proxy_headers(headers, model);
         let Client::Waiting(exchange) = std::mem::replace(&mut self.client, Client::Answered) else {
             return Err(unreadable("it is no event stream"));

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,6 +11,8 @@ use super::life::Life;
 use super::models::Models;
 use super::quota::QuotaCache;
 use crate::body::Spare;
+use crate::client::exchange::After;
+use crate::client::idle::Idle;
 use crate::error::ApiError;
 use crate::live::Live;
 use crate::record::calls::Calls;
@@ -22,22 +23,19 @@ const MAX_ANNOUNCED: usize = 10_000;
 /// A request that can wait for the account's limit, without a thread.
 pub trait Waiter: Send {
     /// Goes on at once.
-    fn go(self: Box<Self>, pass: Pass);
+    fn go(self: Box<Self>, pass: Pass) -> After;
 
     /// Goes on after having waited, with the settings as they are now.
-    fn resume(self: Box<Self>, pass: Pass, waited: Duration);
+    fn resume(self: Box<Self>, pass: Pass, waited: Duration) -> After;
 
     /// The wait was for nothing: the limit lasts longer than this request may wait.
-    fn give_up(self: Box<Self>, limit: Limit, waited: Duration);
+    fn give_up(self: Box<Self>, limit: Limit, waited: Duration) -> After;
 
     /// The request was cut off while it waited: its client left, or the program stops.
-    fn abandon(self: Box<Self>);
+    fn abandon(self: Box<Self>) -> After;
 
     /// It can't even wait.
-    fn refuse(self: Box<Self>, error: ApiError);
-
-    /// The client's address.
-    fn peer(&self) -> Option<SocketAddr>;
+    fn refuse(self: Box<Self>, error: ApiError) -> After;
 
     /// Whether the request was cut off from outside.
     fn is_cut_off(&self) -> bool;
@@ -66,11 +64,11 @@ pub struct Shared {
 
 impl Shared {
     /// Nothing is under way yet.
-    pub fn new(live: Arc<Live>, calls: Calls) -> Self {
+    pub fn new(live: Arc<Live>, calls: Calls, idle: Arc<Idle>) -> Self {
         Self {
             live,
             calls,
-            life: Arc::default(),
+            life: Arc::new(Life::new(idle)),
             gate: Gate::default(),
             models: Models::default(),
             quota: QuotaCache::default(),
@@ -78,6 +76,11 @@ impl Shared {
             orders: AtomicU64::new(0),
             announced: Mutex::default(),
         }
+    }
+
+    /// Connections that are open to the upstream.
+    pub fn open_to_upstream(&self) -> usize {
+        crate::upstream::open_connections()
     }
 
     /// The place in the order of requests.

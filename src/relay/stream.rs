@@ -18,7 +18,11 @@ const FAST_READ_BYTES: usize = 64 * 1024;
 
 impl Relay {
     #[inline(never)]
-    pub(super) fn relay_stream(&mut self, mut answer: Answer, model: &str) -> Result<Served, FailedAttempt> {
+    pub(super) fn relay_stream(
+        &mut self,
+        mut answer: Answer,
+        model: &str,
+    ) -> Result<Served, Box<FailedAttempt>> {
         let mut buffer = vec![0; READ_BYTES];
         let mut prelude = Prelude::default();
         let mut pass = Vec::new();
@@ -61,7 +65,6 @@ impl Relay {
             if self.send(piece, &answer, model).is_err() {
                 return Ok(Served::ClientLeft(finish_assembly(assembly)));
             }
-            self.under_way.cutter().serve();
             if assembly.is_some() {
                 let room = MAX_EVENTS_BYTES - self.events.len();
                 self.events.extend_from_slice(&piece[..piece.len().min(room)]);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tiny_http::Method;
+use ureq::http::Method;
 
 use crate::client::exchange::{Exchange, Reply};
 use crate::error::ApiError;
@@ -60,8 +60,8 @@ pub fn answer(shared: &Shared, exchange: &Exchange, snapshot: &Arc<Snapshot>) ->
     if !snapshot.debug {
         return Reply::from(&ApiError::debug_disabled());
     }
-    debug_assert_eq!(exchange.method, Method::Get);
-    let path = exchange.path.strip_prefix("/debug").unwrap_or_default().trim_start_matches('/');
+    debug_assert_eq!(exchange.head.method, Method::GET);
+    let path = exchange.head.path.strip_prefix("/debug").unwrap_or_default().trim_start_matches('/');
     let reply = match path {
         "" => Reply::new(200, "text/html; charset=utf-8", PAGE),
         "stats" => Reply::json(200, shared.calls.stats_json(snapshot)),

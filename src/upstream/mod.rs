@@ -66,6 +66,19 @@ struct Line {
     call_number: u64,
 }
 
+static LINES: AtomicUsize = AtomicUsize::new(0);
+
+/// Connections to the upstream; each takes one descriptor.
+pub fn open_connections() -> usize {
+    LINES.load(Ordering::Relaxed)
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        LINES.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A line's state after one of its calls was cut off: it isn't used again.
 const HUNG_UP: u64 = u64::MAX;
 
@@ -171,7 +184,7 @@ impl Upstream {
         body: &[u8],
         attribution: &[(&'static str, HeaderValue)],
         line: Dialling<'_>,
-    ) -> Result<Call, CallError> {
+    ) -> Result<Box<Call>, CallError> {
         let mut headers = self.headers.clone();
         for (name, value) in attribution {
             headers.insert(*name, value.clone());
@@ -180,16 +193,16 @@ impl Upstream {
     }
 
     /// Asks for the list of models.
-    pub fn models(self: &Arc<Self>) -> Result<Call, CallError> {
+    pub fn models(self: &Arc<Self>) -> Result<Box<Call>, CallError> {
         self.get(self.models.as_ref())
     }
 
     /// Asks for the state of the key.
-    pub fn key_info(self: &Arc<Self>) -> Result<Call, CallError> {
+    pub fn key_info(self: &Arc<Self>) -> Result<Box<Call>, CallError> {
         self.get(self.key_info.as_ref())
     }
 
-    fn get(self: &Arc<Self>, uri: Option<&Uri>) -> Result<Call, CallError> {
+    fn get(self: &Arc<Self>, uri: Option<&Uri>) -> Result<Box<Call>, CallError> {
         let mut headers = self.headers.clone();
         headers.remove(CONTENT_TYPE);
         let once = |line| self.call(Method::GET, uri, headers.clone(), b"", line);
@@ -206,7 +219,7 @@ impl Upstream {
         headers: HeaderMap,
         body: &[u8],
         dialling: Dialling<'_>,
-    ) -> Result<Call, CallError> {
+    ) -> Result<Box<Call>, CallError> {
         let fail = |failure, was_stale| CallError { failure, was_stale };
         let Some(uri) = uri else {
             return Err(fail(
@@ -241,12 +254,13 @@ impl Upstream {
                     true => decoded(&mut head.headers, body),
                     false => Body::Plain(body),
                 };
-                Ok(Call {
+                // Boxed: it would be passed on by value, each time on the stack of hundreds of threads that then wait.
+                Ok(Box::new(Call {
                     head: Response::from_parts(head, ()),
                     body: Some(body),
                     line: Some(line),
                     upstream: Arc::clone(self),
-                })
+                }))
             }
             Err(error) => {
                 let connected = opened_before > 0 || line.opened.load(Ordering::Relaxed) > 0;
@@ -302,6 +316,7 @@ impl Upstream {
     }
 
     fn new_line(&self) -> Line {
+        LINES.fetch_add(1, Ordering::Relaxed);
         let opened = Arc::new(AtomicUsize::new(0));
         let connector = transport::connector(self.tls.clone(), Arc::clone(&opened));
         let agent = Agent::with_parts(self.config.clone(), connector, transport::LateResolver::default());

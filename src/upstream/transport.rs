@@ -18,8 +18,8 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Error, Timeout, http::Uri};
 
-use crate::upstream::buffers::Growing;
-use crate::waiting;
+use super::buffers::Growing;
+use crate::arrived::{Arrived, arrived};
 
 /// A head of at most this many bytes waits for the body behind it, so that both leave in one packet.
 const HELD_BYTES: usize = 16 * 1024;
@@ -72,7 +72,6 @@ impl Connector for ViaProxy {
     type Out = Box<dyn Transport>;
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Self::Out>, Error> {
-        waiting::begin();
         match details.config.proxy() {
             Some(_) => Self::to_proxy(details),
             None => Ok(None),
@@ -307,7 +306,6 @@ impl Transport for Tcp {
         if !self.held.is_empty() {
             self.send_held_and(0, timeout)?;
         }
-        waiting::begin();
         self.may_hold = true;
         self.may_be_stale = false;
         let timeout = timeout.for_read();
@@ -354,25 +352,7 @@ impl Transport for Tcp {
             self.buffers.shrink();
             return true;
         }
-        has_nothing_to_read(&self.stream)
-    }
-}
-
-/// Nothing to read yet, and no end either.
-fn has_nothing_to_read(stream: &TcpStream) -> bool {
-    let nothing =
-        |result: io::Result<usize>| matches!(result, Err(e) if e.kind() == io::ErrorKind::WouldBlock);
-    #[cfg(target_os = "linux")]
-    {
-        const MSG_PEEK_DONTWAIT: i32 = 0x02 | 0x40;
-        let mut byte = [std::mem::MaybeUninit::uninit()];
-        nothing(socket2::SockRef::from(stream).recv_with_flags(&mut byte, MSG_PEEK_DONTWAIT))
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        stream.set_nonblocking(true).is_ok()
-            && nothing(stream.peek(&mut [0]))
-            && stream.set_nonblocking(false).is_ok()
+        arrived(&self.stream) == Arrived::Nothing
     }
 }
 

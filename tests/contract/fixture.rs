@@ -249,6 +249,14 @@ impl Proxy {
         }
     }
 
+    /// Processor time so far, in hundredths of a second. Linux only.
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // The name, in parentheses, may hold blanks; utime and stime are the 14th and 15th field of proc_pid_stat(5).
+        let after_name = stat.rsplit_once(')').unwrap().1;
+        after_name.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+    }
+
     pub fn console(&self) -> String {
         self.console.lock().unwrap().clone()
     }

@@ -8,6 +8,7 @@ mod endpoints;
 mod errors;
 mod forwarding;
 mod free_models;
+mod http;
 mod life;
 mod limit;
 mod offline;

@@ -10,19 +10,64 @@ use crate::fixture::*;
 /// After this a client that neither sends nor reads is let go.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Those idle for longest make room for those that come, and for the calls to the upstream.
 #[test]
-fn four_hundred_connections_with_256_descriptors() {
+fn connections_beyond_the_limit_of_descriptors() {
     let upstream = Upstream::saying("hi");
     let proxy = Start::new().env_file(env(&upstream, "")).with_descriptor_limit(256).start();
     for _ in 0..3 {
-        let idle = (0..400).map(|_| proxy.connect()).collect::<Vec<_>>();
-        eventually("the descriptors to run out", || (proxy.usage().descriptors > 240).then_some(()));
-        let closed = Instant::now();
-        drop(idle);
-        proxy.wait_until_it_serves();
+        let idle = (0..200).map(|_| proxy.connect()).collect::<Vec<_>>();
+        let mut clients = (0..20).map(|_| proxy.connect()).collect::<Vec<_>>();
+        clients.iter_mut().for_each(|client| client.send_chat(HELLO));
+        clients.iter_mut().for_each(|client| client.response().assert_status(200));
+        let more = (0..400).map(|_| proxy.connect()).collect::<Vec<_>>();
         assert_serves(&proxy);
-        println!("serving {:?} after the connections were closed", closed.elapsed());
+        // Those that came last are still there.
+        for mut client in more.into_iter().rev().take(100) {
+            client.exchange("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").assert_status(200);
+        }
+        drop(idle);
     }
+    let used = proxy.cpu_ticks();
+    let idle = (0..400).map(|_| proxy.connect()).collect::<Vec<_>>();
+    thread::sleep(Duration::from_secs(1)); // this is what is tried here
+    assert!(proxy.cpu_ticks() - used < 50, "it doesn't go round and round in search of a descriptor");
+    drop(idle);
+    assert_serves(&proxy);
+}
+
+#[test]
+fn five_thousand_idle_connections_cost_a_descriptor_each() {
+    const CLIENTS: usize = 5000;
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "");
+    rlimit::increase_nofile_limit(16_384).unwrap();
+    // Each has had an answer, and keeps its connection.
+    let connect = || {
+        let mut client = proxy.connect();
+        client.exchange("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").assert_status(200);
+        client
+    };
+    let settle = |threads: usize| {
+        eventually("threads and descriptors to go", || {
+            let usage = proxy.usage();
+            (usage.descriptors < 64 && usage.threads <= threads).then_some(usage)
+        })
+    };
+    assert_serves(&proxy);
+    let at_first = proxy.usage();
+    drop((0..CLIENTS).map(|_| connect()).collect::<Vec<_>>());
+    let before = settle(at_first.threads);
+    let idle = (0..CLIENTS).map(|_| connect()).collect::<Vec<_>>();
+    let during = proxy.usage();
+    assert!(during.descriptors <= before.descriptors + CLIENTS + 8, "{during:?}");
+    assert!(during.threads <= before.threads + 50, "{during:?}");
+    assert!(during.resident_kib <= before.resident_kib + 2 * CLIENTS, "{during:?}");
+    drop(idle);
+    let after = settle(before.threads);
+    println!("{before:?}\n{during:?}\n{after:?}");
+    assert!(after.resident_kib <= before.resident_kib + 1024, "{before:?} {after:?}");
+    assert_serves(&proxy);
 }
 
 #[test]

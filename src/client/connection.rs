@@ -1,0 +1,124 @@
+//! A client's connection: its socket, and what has been read from it and not used yet.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::head::{Head, Scan};
+use super::socket::Socket;
+use crate::arrived::Arrived;
+use crate::error::ApiError;
+
+/// What is read at first; a large head has more, in steps that double.
+const FIRST_READ_BYTES: usize = 4 * 1024;
+const MAX_READ_BYTES: usize = 64 * 1024;
+
+/// A connection between two requests, or with one.
+#[derive(Debug)]
+pub struct Connection {
+    /// The socket.
+    pub socket: Arc<Socket>,
+    /// What has been read and not used.
+    pub(super) buffer: Vec<u8>,
+    scan: Scan,
+    /// Since when a head has been arriving.
+    head_since: Option<Instant>,
+}
+
+/// What has come of the next request.
+#[derive(Debug)]
+pub enum Arrival {
+    /// All of its head.
+    Head(Box<Head>),
+    /// Not all of it yet.
+    Unfinished,
+    /// No request, but the end.
+    End,
+    /// Something that is no request, or could be two.
+    Refused {
+        /// What is wrong with it.
+        error: ApiError,
+        /// It says `HEAD`, so the answer has no body.
+        head_only: bool,
+    },
+}
+
+impl Connection {
+    /// Nothing has been read yet.
+    pub fn new(socket: Socket) -> Self {
+        Self { socket: Arc::new(socket), buffer: Vec::new(), scan: Scan::default(), head_since: None }
+    }
+
+    /// Since when a head has been arriving; `None` between two requests.
+    pub fn head_since(&self) -> Option<Instant> {
+        self.head_since
+    }
+
+    /// The next head, if it is among what has been read already.
+    pub fn next_head(&mut self) -> Arrival {
+        if self.buffer.is_empty() {
+            return Arrival::Unfinished;
+        }
+        match self.scan.find_end(&self.buffer) {
+            Ok(None) => {
+                self.head_since.get_or_insert_with(Instant::now);
+                Arrival::Unfinished
+            }
+            Ok(Some(length)) => {
+                let rest = self.buffer.split_off(length);
+                let mut head = std::mem::replace(&mut self.buffer, rest);
+                head.shrink_to_fit(); // it stays for as long as the answer is waited for
+                self.scan = Scan::default();
+                self.head_since = None;
+                let head_only = head.trim_ascii_start().starts_with(b"HEAD ");
+                match Head::parse(head) {
+                    Ok(head) => Arrival::Head(Box::new(head)),
+                    Err(error) => Arrival::Refused { error, head_only },
+                }
+            }
+            Err(error) => Arrival::Refused { error, head_only: false },
+        }
+    }
+
+    /// Reads once what has arrived, and looks for the next head.
+    pub fn read_head(&mut self) -> Arrival {
+        self.read_head_with(Socket::read)
+    }
+
+    /// The same, waiting a moment for a client that is busy with us.
+    pub fn linger(&mut self) -> Arrival {
+        self.read_head_with(Socket::linger)
+    }
+
+    fn read_head_with(&mut self, read: fn(&Socket, &mut [u8]) -> io::Result<usize>) -> Arrival {
+        let filled = self.buffer.len();
+        self.buffer.resize(filled + filled.clamp(FIRST_READ_BYTES, MAX_READ_BYTES), 0);
+        let read = read(&self.socket, &mut self.buffer[filled..]);
+        self.buffer.truncate(filled + read.as_ref().map_or(0, |read| *read));
+        match read {
+            Ok(0) => Arrival::End,
+            Ok(_) => self.next_head(),
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => Arrival::Unfinished,
+            Err(_) => Arrival::End,
+        }
+    }
+
+    /// Whether there is something to read already.
+    pub fn has_arrived(&mut self) -> bool {
+        self.socket.arrived() != Arrived::Nothing
+    }
+
+    /// Reads and forgets what has arrived; `false` at the end.
+    pub fn discard(&mut self, scratch: &mut [u8]) -> bool {
+        self.buffer = Vec::new();
+        match self.socket.read(scratch) {
+            Ok(read) => read > 0,
+            Err(e) => e.kind() == io::ErrorKind::TimedOut,
+        }
+    }
+
+    /// Takes no more memory than it must while nothing is going on.
+    pub fn rest(&mut self) {
+        self.buffer.shrink_to_fit();
+    }
+}

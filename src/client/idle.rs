@@ -1,0 +1,204 @@
+//! Connections on which nothing is going on, each at the cost of a descriptor and some hundred bytes, and the registry by
+//! which the poller is told when something arrives.
+//!
+//! Any thread may park a connection here; only the poller takes one out. Tokens count up, so that the first in the table
+//! has been idle for longest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use mio::{Registry, Token, Waker};
+
+use super::connection::Connection;
+use super::socket::{CLIENT_TIMEOUT, Socket, open_sockets};
+
+/// Tokens with this bit are those of requests under way, by their number.
+const UNDER_WAY: usize = 1 << (usize::BITS - 1);
+/// Tokens below this are the poller's own.
+pub const FIRST_TOKEN: usize = 16;
+/// Wakes the poller.
+pub const WAKER: Token = Token(FIRST_TOKEN - 1);
+/// How long a client whose request was refused may go on sending it. Whoever sends that long doesn't listen.
+const DRAIN_LIMIT: Duration = Duration::from_secs(60);
+
+/// Descriptors for everything but clients and the upstream: files, pipes, the poller's own.
+const OTHER_DESCRIPTORS: usize = 32;
+
+/// What a parked connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// The next request, for as long as it likes.
+    ForRequest,
+    /// The rest of a head.
+    ForHead,
+    /// That its client stops sending what nobody reads.
+    ForEnd,
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Idle {
+    registry: Registry,
+    waker: Waker,
+    table: Mutex<Table>,
+    /// Descriptors that the system gives us; `None` where it doesn't say.
+    limit: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Table {
+    next: usize,
+    parked: BTreeMap<usize, Parked>,
+    deadlines: BTreeSet<(Instant, usize)>,
+}
+
+#[derive(Debug)]
+struct Parked {
+    connection: Connection,
+    waits: Waits,
+    until: Option<Instant>,
+}
+
+/// What a token stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meant {
+    /// Something has arrived on a parked connection.
+    Parked(Token),
+    /// Something has arrived from, or become of, the client of a request under way.
+    UnderWay(u64),
+}
+
+/// Tells the kinds of tokens apart.
+pub fn meant(token: Token) -> Meant {
+    match token.0 & UNDER_WAY {
+        0 => Meant::Parked(token),
+        _ => Meant::UnderWay((token.0 & !UNDER_WAY) as u64),
+    }
+}
+
+impl Idle {
+    /// An empty table before this poller.
+    pub fn new(registry: &Registry) -> io::Result<Self> {
+        #[cfg(unix)]
+        let limit = rlimit::getrlimit(rlimit::Resource::NOFILE).ok().map(|(soft, _)| soft as usize);
+        #[cfg(not(unix))]
+        let limit = None;
+        Ok(Self {
+            registry: registry.try_clone()?,
+            waker: Waker::new(registry, WAKER)?,
+            table: Mutex::new(Table {
+                next: FIRST_TOKEN,
+                parked: BTreeMap::new(),
+                deadlines: BTreeSet::new(),
+            }),
+            limit,
+        })
+    }
+
+    /// Leaves a connection to the poller.
+    pub fn park(&self, mut connection: Connection, waits: Waits) {
+        connection.rest();
+        let now = Instant::now();
+        let until = match waits {
+            Waits::ForRequest => None,
+            Waits::ForHead => Some(connection.head_since().unwrap_or(now) + CLIENT_TIMEOUT),
+            Waits::ForEnd => Some(now + DRAIN_LIMIT),
+        };
+        let mut table = self.lock();
+        let number = table.next;
+        table.next += 1;
+        // Closed where the system can't watch it.
+        if connection.socket.watch(&self.registry, Token(number)).is_ok() {
+            table.insert(number, Parked { connection, waits, until });
+        }
+        let first = until.is_some_and(|until| table.deadlines.first() == Some(&(until, number)));
+        drop(table);
+        if first {
+            let _ = self.waker.wake(); // the poller may mean to sleep for longer
+        }
+    }
+
+    /// Puts a connection back that was taken out and isn't done with what it waits for.
+    pub fn put_back(&self, token: Token, connection: Connection, waits: Waits, until: Option<Instant>) {
+        let mut table = self.lock();
+        if connection.socket.watch(&self.registry, token).is_ok() {
+            table.insert(token.0, Parked { connection, waits, until });
+        }
+    }
+
+    /// Takes a connection out on which something has arrived.
+    pub fn take(&self, token: Token) -> Option<(Connection, Waits, Option<Instant>)> {
+        let parked = self.lock().remove(token.0)?;
+        Some((parked.connection, parked.waits, parked.until))
+    }
+
+    /// Nothing that arrives on this connection is told any more: a thread has it.
+    pub fn hand_out(&self, connection: &Connection) {
+        connection.socket.unwatch(&self.registry);
+    }
+
+    /// Takes out one that has waited long enough.
+    pub fn take_late(&self, now: Instant) -> Option<(Connection, Waits)> {
+        let mut table = self.lock();
+        let (_, number) = *table.deadlines.first().filter(|(until, _)| *until <= now)?;
+        let parked = table.remove(number)?;
+        Some((parked.connection, parked.waits))
+    }
+
+    /// When the next one has waited long enough.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.lock().deadlines.first().map(|(until, _)| *until)
+    }
+
+    /// Has the poller told when the client of request `number` leaves.
+    pub fn watch(&self, socket: &Socket, number: u64) -> io::Result<()> {
+        socket.watch(&self.registry, Token(number as usize | UNDER_WAY))
+    }
+
+    /// It is told nothing of that client any more.
+    pub fn unwatch(&self, socket: &Socket) {
+        socket.unwatch(&self.registry);
+    }
+
+    /// Closes connections, those idle for longest first, where descriptors run short: `upstream` are open to the other
+    /// side, `more` are about to be opened.
+    pub fn make_room(&self, upstream: usize, more: usize) {
+        let Some(limit) = self.limit else { return };
+        let wanted = open_sockets() + upstream + more + OTHER_DESCRIPTORS;
+        if wanted > limit {
+            self.close_oldest(wanted - limit);
+        }
+    }
+
+    /// Closes so many connections, those idle for longest first. Whether there was one.
+    pub fn close_oldest(&self, count: usize) -> bool {
+        let mut table = self.lock();
+        let oldest = table.parked.keys().copied().take(count).collect::<Vec<_>>();
+        let closed = oldest.iter().filter_map(|number| table.remove(*number)).collect::<Vec<_>>();
+        drop(table); // closing takes a while
+        !closed.is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn insert(&mut self, number: usize, parked: Parked) {
+        if let Some(until) = parked.until {
+            self.deadlines.insert((until, number));
+        }
+        self.parked.insert(number, parked);
+    }
+
+    fn remove(&mut self, number: usize) -> Option<Parked> {
+        let parked = self.parked.remove(&number)?;
+        if let Some(until) = parked.until {
+            self.deadlines.remove(&(until, number));
+        }
+        Some(parked)
+    }
+}

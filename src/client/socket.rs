@@ -1,0 +1,233 @@
+//! A client's socket: read and written by one thread at a time, watched by the poller.
+//!
+//! It blocks, with time limits. What differs between systems about that stands here.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use mio::{Interest, Registry, Token};
+use socket2::SockRef;
+
+use crate::arrived::{Arrived, arrived};
+use crate::client::seat;
+
+/// A client that takes nothing of its answer, or sends nothing more of its request, for this long is let go.
+pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a send waits at a time. Windows can't go on with a socket whose send timed out.
+const SEND_TIMEOUT: Duration = if cfg!(windows) { CLIENT_TIMEOUT } else { Duration::from_secs(1) };
+/// How long a thread stays with its connection after an answer: a busy client's next request comes at once, and two
+/// hand-overs are saved. The system rounds it up to its clock's tick.
+const LINGER: Duration = Duration::from_millis(2);
+/// Windows may lose what arrives just when a receive times out, so none is tried again there.
+const LINGERS: bool = !cfg!(windows);
+/// Clients that vanished without a word are noticed after about twice this.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// Client sockets that are open; each takes one descriptor.
+pub fn open_sockets() -> usize {
+    OPEN.load(Ordering::Relaxed)
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub struct Socket {
+    stream: TcpStream,
+    peer: SocketAddr,
+    /// A second handle for the poller, while it watches.
+    #[cfg(windows)]
+    watched: std::sync::Mutex<Option<mio::net::TcpStream>>,
+}
+
+/// Sets what the sockets accepted on a listener are to have: on Linux they inherit it (tcp(7), socket(7)), and six system
+/// calls a connection are saved.
+pub fn prepare(socket: &SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_write_timeout(Some(SEND_TIMEOUT))?;
+    socket.set_read_timeout(Some(if LINGERS { LINGER } else { CLIENT_TIMEOUT }))?;
+    socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE))
+}
+
+impl Socket {
+    fn new(stream: TcpStream, peer: SocketAddr) -> io::Result<Self> {
+        if !cfg!(target_os = "linux") {
+            stream.set_nonblocking(false)?;
+            prepare(&SockRef::from(&stream))?;
+        }
+        OPEN.fetch_add(1, Ordering::Relaxed);
+        Ok(Self {
+            stream,
+            peer,
+            #[cfg(windows)]
+            watched: std::sync::Mutex::default(),
+        })
+    }
+
+    /// The client's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Whether something has arrived, without waiting for it.
+    pub fn arrived(&self) -> Arrived {
+        arrived(&self.stream)
+    }
+
+    /// Reads what has arrived, waiting as long as [`Socket::be_patient`] says; [`io::ErrorKind::TimedOut`] after that.
+    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match (&self.stream).read(buffer) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if timed_out(&e) => return Err(io::ErrorKind::TimedOut.into()),
+                read => return read,
+            }
+        }
+    }
+
+    /// Whether reading may wait for [`CLIENT_TIMEOUT`], or only for a moment.
+    pub fn be_patient(&self, patient: bool) {
+        if LINGERS {
+            let _ = self.stream.set_read_timeout(Some(if patient { CLIENT_TIMEOUT } else { LINGER }));
+        }
+    }
+
+    /// Waits a moment for the next request. Whether there is something to read.
+    pub fn linger(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        if LINGERS || self.arrived() != Arrived::Nothing {
+            return self.read(buffer);
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    }
+
+    /// Sends all of it. While the client doesn't read, others may have this thread's place among the workers.
+    pub fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        let mut waited = Duration::ZERO;
+        while !bytes.is_empty() {
+            match (&self.stream).write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => {
+                    bytes = &bytes[sent..];
+                    waited = Duration::ZERO;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if timed_out(&e) && waited + SEND_TIMEOUT < CLIENT_TIMEOUT => {
+                    waited += SEND_TIMEOUT;
+                    seat::give_up();
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what can be sent at once: for the poller, which waits for nobody.
+    pub fn write_now(&self, bytes: &[u8]) {
+        #[cfg(target_os = "linux")]
+        {
+            /// send(2): `MSG_DONTWAIT | MSG_NOSIGNAL`.
+            const NOW: i32 = 0x40 | 0x4000;
+            let _ = SockRef::from(&self.stream).send_with_flags(bytes, NOW);
+        }
+        #[cfg(not(target_os = "linux"))]
+        if self.stream.set_nonblocking(true).is_ok() {
+            let _ = (&self.stream).write(bytes);
+            let _ = self.stream.set_nonblocking(false);
+        }
+    }
+
+    /// Nothing more is sent.
+    pub fn end(&self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Has the poller told when something arrives, or the client leaves; once for each call of this.
+    pub fn watch(&self, registry: &Registry, token: Token) -> io::Result<()> {
+        #[cfg(unix)]
+        {
+            use std::os::fd::AsRawFd;
+            let mut source = mio::unix::SourceFd(&self.stream.as_raw_fd());
+            match registry.register(&mut source, token, Interest::READABLE) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    registry.reregister(&mut source, token, Interest::READABLE)
+                }
+                registered => registered,
+            }
+        }
+        #[cfg(windows)]
+        {
+            self.unwatch(registry);
+            let mut second = mio::net::TcpStream::from_std(self.stream.try_clone()?);
+            registry.register(&mut second, token, Interest::READABLE)?;
+            *self.lock_watched() = Some(second);
+            Ok(())
+        }
+    }
+
+    /// The poller is told nothing any more.
+    pub fn unwatch(&self, registry: &Registry) {
+        #[cfg(unix)]
+        {
+            use std::os::fd::AsRawFd;
+            let _ = registry.deregister(&mut mio::unix::SourceFd(&self.stream.as_raw_fd()));
+        }
+        #[cfg(windows)]
+        if let Some(mut second) = self.lock_watched().take() {
+            let _ = registry.deregister(&mut second);
+        }
+    }
+
+    #[cfg(windows)]
+    fn lock_watched(&self) -> std::sync::MutexGuard<'_, Option<mio::net::TcpStream>> {
+        self.watched.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        OPEN.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn timed_out(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// A socket that clients connect to, accepted from without waiting.
+#[derive(Debug)]
+pub struct Listener {
+    #[cfg(unix)]
+    listener: TcpListener,
+    #[cfg(windows)]
+    listener: mio::net::TcpListener,
+}
+
+impl Listener {
+    /// Has the poller told of clients under this token.
+    pub fn watch(listener: TcpListener, registry: &Registry, token: Token) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        #[cfg(unix)]
+        {
+            use std::os::fd::AsRawFd;
+            let fd = listener.as_raw_fd();
+            registry.register(&mut mio::unix::SourceFd(&fd), token, Interest::READABLE)?;
+        }
+        #[cfg(windows)]
+        let listener = {
+            let mut listener = mio::net::TcpListener::from_std(listener);
+            registry.register(&mut listener, token, Interest::READABLE)?;
+            listener
+        };
+        Ok(Self { listener })
+    }
+
+    /// The next client; [`io::ErrorKind::WouldBlock`] where there is none.
+    pub fn accept(&self) -> io::Result<Socket> {
+        let (stream, peer) = self.listener.accept()?;
+        #[cfg(windows)]
+        let stream = stream.into();
+        Socket::new(stream, peer)
+    }
+}

@@ -1,0 +1,233 @@
+//! The thread that accepts clients, owns every connection on which nothing is going on, reads heads without waiting for
+//! any, and tells when a client leaves whose request is under way. It never waits for anything but for all of them.
+
+use std::io;
+use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::{Events, Poll, Token};
+
+use super::Server;
+use crate::client::connection::{Arrival, Connection};
+use crate::client::exchange::refusal;
+use crate::client::idle::{FIRST_TOKEN, Idle, Meant, WAKER, Waits, meant};
+use crate::client::socket::{CLIENT_TIMEOUT, Listener};
+use crate::error::ApiError;
+
+/// How often is looked for requests whose clients aren't watched yet. A client that leaves is missed for up to twice this.
+const TICK: Duration = Duration::from_millis(50);
+/// For how long nobody is accepted when there are no descriptors and no idle connections to close.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Clients accepted in a row; others are looked after in between.
+const MAX_ACCEPTED: usize = 64;
+/// Connections closed at once when descriptors run out: the next clients come soon.
+const CLOSED_AT_ONCE: usize = 8;
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// The poller's own state.
+pub struct Poller {
+    server: Arc<Server>,
+    idle: Arc<Idle>,
+    poll: Poll,
+    listeners: Vec<Listener>,
+    /// Listeners that may have more clients than were accepted.
+    pending: Vec<bool>,
+    /// Until when nobody is accepted.
+    paused: Option<Instant>,
+    /// When the next look is due for clients that aren't watched yet; `None` while nothing is under way.
+    next_tick: Option<Instant>,
+    /// [`Life::activity`](crate::relay::life::Life::activity) at the last one.
+    activity: u64,
+    scratch: Vec<u8>,
+}
+
+impl Poller {
+    /// Starts the thread.
+    pub fn start(
+        server: Arc<Server>,
+        idle: Arc<Idle>,
+        poll: Poll,
+        listeners: Vec<TcpListener>,
+    ) -> io::Result<()> {
+        let watch = |(number, listener)| Listener::watch(listener, poll.registry(), Token(number));
+        let listeners = listeners.into_iter().take(FIRST_TOKEN - 1).enumerate().map(watch);
+        let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
+        let pending = vec![true; listeners.len()];
+        let mut poller = Self {
+            server,
+            idle,
+            poll,
+            listeners,
+            pending,
+            paused: None,
+            next_tick: None,
+            activity: 0,
+            scratch: vec![0; SCRATCH_BYTES],
+        };
+        thread::Builder::new().name("poller".into()).spawn(move || poller.run()).map(drop)
+    }
+
+    fn run(&mut self) {
+        let mut events = Events::with_capacity(256);
+        loop {
+            let timeout = self.timeout();
+            if let Err(error) = self.poll.poll(&mut events, timeout)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                thread::sleep(PAUSE);
+            }
+            for event in &events {
+                // Whatever one connection does to us, the others are looked after.
+                let _ = catch_unwind(AssertUnwindSafe(|| self.handle(event)));
+            }
+            self.accept();
+            self.end_late();
+            self.watch_clients();
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let accept = match self.pending.contains(&true) {
+            true => Some(self.paused.unwrap_or_else(Instant::now)),
+            false => None,
+        };
+        let next = [accept, self.next_tick, self.idle.next_deadline()].into_iter().flatten().min()?;
+        Some(next.saturating_duration_since(Instant::now()))
+    }
+
+    fn watch_clients(&mut self) {
+        if self.next_tick.is_none_or(|tick| tick > Instant::now()) {
+            return;
+        }
+        let life = &self.server.shared.life;
+        let busy = life.watch_clients(TICK);
+        // A thread may get requests of a client without us for a moment, but not for as long as a tick.
+        let activity = life.activity();
+        let was_active = std::mem::replace(&mut self.activity, activity) != activity;
+        self.next_tick = (busy || was_active).then(|| Instant::now() + TICK);
+    }
+
+    fn handle(&mut self, event: &Event) {
+        let token = event.token();
+        if token == WAKER {
+            return;
+        }
+        if token.0 < self.listeners.len() {
+            self.pending[token.0] = true;
+            return;
+        }
+        match meant(token) {
+            Meant::UnderWay(number) => {
+                let gone = event.is_error() || event.is_read_closed();
+                if self.server.shared.life.look_at_client(number, gone) {
+                    self.server.shared.gate.look_again();
+                }
+            }
+            Meant::Parked(token) => {
+                if let Some((connection, waits, until)) = self.idle.take(token) {
+                    match waits {
+                        Waits::ForEnd => self.drain(token, connection, until),
+                        Waits::ForRequest | Waits::ForHead => self.read(Some(token), connection),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Accepts who is there, making room where there is none.
+    fn accept(&mut self) {
+        if self.paused.is_some_and(|until| until > Instant::now()) {
+            return;
+        }
+        self.paused = None;
+        for number in 0..self.listeners.len() {
+            for _ in 0..MAX_ACCEPTED {
+                if !self.pending[number] {
+                    break;
+                }
+                match self.listeners[number].accept() {
+                    Ok(socket) => {
+                        self.server.make_room(0);
+                        let mut connection = Connection::new(socket);
+                        match connection.has_arrived() {
+                            true => self.read(None, connection),
+                            false => self.idle.park(connection, Waits::ForRequest),
+                        }
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.pending[number] = false,
+                    // One that was reset before it was accepted.
+                    Err(e) if is_the_clients(&e) => {}
+                    Err(_) if self.idle.close_oldest(CLOSED_AT_ONCE) => {}
+                    Err(_) => {
+                        self.paused = Some(Instant::now() + PAUSE);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, token: Option<Token>, mut connection: Connection) {
+        match connection.read_head() {
+            Arrival::Head(head) => {
+                if token.is_some() {
+                    self.idle.hand_out(&connection);
+                }
+                self.next_tick.get_or_insert_with(|| Instant::now() + TICK);
+                self.server.serve_next(connection, head);
+            }
+            Arrival::Unfinished => {
+                let waits =
+                    if connection.head_since().is_some() { Waits::ForHead } else { Waits::ForRequest };
+                match token {
+                    Some(token) => {
+                        let until = connection.head_since().map(|since| since + CLIENT_TIMEOUT);
+                        self.idle.put_back(token, connection, waits, until);
+                    }
+                    None => self.idle.park(connection, waits),
+                }
+            }
+            Arrival::Refused { error, head_only } => {
+                if token.is_some() {
+                    self.idle.hand_out(&connection);
+                }
+                self.refuse(connection, &error, head_only);
+            }
+            Arrival::End => {}
+        }
+    }
+
+    fn refuse(&self, connection: Connection, error: &ApiError, head_only: bool) {
+        connection.socket.write_now(&refusal(error, head_only));
+        connection.socket.end();
+        self.idle.park(connection, Waits::ForEnd);
+    }
+
+    fn drain(&mut self, token: Token, mut connection: Connection, until: Option<Instant>) {
+        if connection.discard(&mut self.scratch) {
+            self.idle.put_back(token, connection, Waits::ForEnd, until);
+        }
+    }
+
+    /// Lets those go that have kept us waiting for too long.
+    fn end_late(&self) {
+        let now = Instant::now();
+        while let Some((connection, waits)) = self.idle.take_late(now) {
+            if waits == Waits::ForHead {
+                self.idle.hand_out(&connection);
+                self.refuse(connection, &ApiError::slow_head(CLIENT_TIMEOUT), false);
+            }
+        }
+    }
+}
+
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}

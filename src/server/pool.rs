@@ -1,0 +1,175 @@
+//! Threads that start when there is something to do and nobody free, and end when there hasn't been for a while.
+//!
+//! The thread that went idle last gets the next job: its stack is still in the cache, and the number of idle threads makes
+//! no difference.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+/// An idle thread ends after this.
+const IDLE: Duration = Duration::from_secs(10);
+/// TLS handshakes and JSON need a fraction of it, and only what is used takes memory.
+const STACK_BYTES: usize = 512 * 1024;
+
+/// The threads.
+pub struct Pool<T> {
+    shared: Arc<Shared<T>>,
+}
+
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    work: Box<dyn Fn(T) + Send + Sync>,
+    /// Never more than so many.
+    max: usize,
+}
+
+struct State<T> {
+    /// Jobs that found nobody idle.
+    jobs: VecDeque<T>,
+    /// The last to go idle at the end.
+    idle: Vec<Arc<Place<T>>>,
+    threads: usize,
+    /// Names of threads count up.
+    named: usize,
+}
+
+/// Where an idle thread gets its next job.
+struct Place<T> {
+    thread: Thread,
+    given: Mutex<Option<T>>,
+}
+
+impl<T: Send + 'static> Pool<T> {
+    /// No threads yet, and never more than `max`. What each does with a job is `work`.
+    pub fn new(max: usize, work: impl Fn(T) + Send + Sync + 'static) -> Self {
+        let state = State { jobs: VecDeque::new(), idle: Vec::new(), threads: 0, named: 0 };
+        Self { shared: Arc::new(Shared { state: Mutex::new(state), work: Box::new(work), max }) }
+    }
+
+    /// Has a job done as soon as a thread is free or can be made.
+    pub fn give(&self, job: T) {
+        let mut state = self.shared.lock();
+        if let Some(place) = state.idle.pop() {
+            drop(state);
+            place.give(job);
+            return;
+        }
+        state.jobs.push_back(job);
+        if state.threads >= self.shared.max {
+            return;
+        }
+        state.threads += 1;
+        state.named += 1;
+        let name = format!("worker-{}", state.named);
+        drop(state);
+        let shared = Arc::clone(&self.shared);
+        let started = thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || shared.run());
+        if started.is_err() {
+            self.shared.lock().threads -= 1; // the job waits for another one
+        }
+    }
+}
+
+impl<T> Shared<T> {
+    fn run(&self) {
+        let place = Arc::new(Place { thread: thread::current(), given: Mutex::new(None) });
+        while let Some(job) = self.next(&place) {
+            // A panic is that job's; its request answers by itself when it is dropped.
+            let _ = catch_unwind(AssertUnwindSafe(|| (self.work)(job)));
+        }
+    }
+
+    /// The next job; `None` when there was none for too long.
+    fn next(&self, place: &Arc<Place<T>>) -> Option<T> {
+        let mut state = self.lock();
+        if let Some(job) = state.jobs.pop_front() {
+            return Some(job);
+        }
+        state.idle.push(Arc::clone(place));
+        drop(state);
+        let deadline = Instant::now() + IDLE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let mut state = self.lock();
+                if let Some(at) = state.idle.iter().position(|idle| Arc::ptr_eq(idle, place)) {
+                    state.idle.swap_remove(at);
+                    state.threads -= 1;
+                    return None;
+                }
+                drop(state);
+                thread::park(); // a job is on its way
+            } else {
+                thread::park_timeout(left);
+            }
+            if let Some(job) = lock(&place.given).take() {
+                return Some(job);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        lock(&self.state)
+    }
+}
+
+impl<T> Place<T> {
+    fn give(&self, job: T) {
+        *lock(&self.given) = Some(job);
+        self.thread.unpark();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam_channel::{bounded, unbounded};
+
+    #[test]
+    fn every_job_is_done_once() {
+        const JOBS: usize = 10_000;
+        let (done, doing) = unbounded();
+        let pool = Pool::new(4, move |job: usize| done.send(job).unwrap());
+        (0..JOBS).for_each(|job| pool.give(job));
+        let mut jobs = doing.iter().take(JOBS).collect::<Vec<_>>();
+        jobs.sort_unstable();
+        assert!(jobs.into_iter().eq(0..JOBS));
+    }
+
+    #[test]
+    fn threads_start_when_they_are_needed_and_never_more() {
+        let (go_on, waits) = bounded::<()>(0);
+        let (begun, begins) = unbounded();
+        let pool = Pool::new(3, move |job: usize| {
+            begun.send((job, thread::current().id())).unwrap();
+            waits.recv().unwrap();
+        });
+        (0..4).for_each(|job| pool.give(job));
+        let first = begins.iter().take(3).map(|(_, thread)| thread).collect::<Vec<_>>();
+        assert!(begins.try_recv().is_err(), "all three are busy");
+        assert!(first[0] != first[1] && first[1] != first[2] && first[0] != first[2]);
+        go_on.send(()).unwrap();
+        let (_, fourth) = begins.recv().unwrap();
+        assert!(first.contains(&fourth));
+        (0..3).for_each(|_| go_on.send(()).unwrap());
+    }
+
+    #[test]
+    fn a_panic_costs_no_thread() {
+        let (done, doing) = unbounded();
+        let pool = Pool::new(1, move |job: usize| {
+            assert!(job != 0, "asked for");
+            done.send(job).unwrap();
+        });
+        pool.give(0);
+        pool.give(1);
+        assert_eq!(doing.recv(), Ok(1));
+    }
+}

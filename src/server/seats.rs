@@ -1,0 +1,102 @@
+//! The places of those that run at once (`WORKERS`), and the queue before them (`QUEUE`).
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Places, and who waits for one.
+#[derive(Debug)]
+pub struct Seats<T> {
+    state: Mutex<State<T>>,
+    queue: usize,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    free: usize,
+    waiting: VecDeque<T>,
+    /// Those who have waited elsewhere are before them.
+    returned: VecDeque<T>,
+}
+
+/// What became of one who came.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Entry<T> {
+    /// Has a place.
+    Seated(T),
+    /// Waits for one.
+    Waits,
+    /// The queue is full.
+    Full(T),
+}
+
+impl<T> Seats<T> {
+    /// So many places, all free, and a queue of this length.
+    pub fn new(seats: usize, queue: usize) -> Self {
+        Self {
+            state: Mutex::new(State { free: seats, waiting: VecDeque::new(), returned: VecDeque::new() }),
+            queue,
+        }
+    }
+
+    /// Takes a place, or waits for one.
+    pub fn enter(&self, who: T) -> Entry<T> {
+        let mut state = self.lock();
+        match state.free {
+            0 if state.waiting.len() >= self.queue => Entry::Full(who),
+            0 => {
+                state.waiting.push_back(who);
+                Entry::Waits
+            }
+            _ => {
+                state.free -= 1;
+                Entry::Seated(who)
+            }
+        }
+    }
+
+    /// The same for one who has waited elsewhere, and can't be sent away.
+    pub fn come_back(&self, who: T) -> Option<T> {
+        let mut state = self.lock();
+        match state.free {
+            0 => {
+                state.returned.push_back(who);
+                None
+            }
+            _ => {
+                state.free -= 1;
+                Some(who)
+            }
+        }
+    }
+
+    /// Frees a place. Whose it is now, if somebody waits for it.
+    pub fn leave(&self) -> Option<T> {
+        let mut state = self.lock();
+        let next = state.returned.pop_front().or_else(|| state.waiting.pop_front());
+        if next.is_none() {
+            state.free += 1;
+        }
+        next
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_come_first_served() {
+        let seats = Seats::new(1, 1);
+        assert_eq!(seats.enter(1), Entry::Seated(1));
+        assert_eq!(seats.enter(2), Entry::Waits);
+        assert_eq!(seats.enter(3), Entry::Full(3));
+        assert_eq!((seats.come_back(4), seats.come_back(5)), (None, None));
+        let next = [(); 4].map(|()| seats.leave());
+        assert_eq!(next, [Some(4), Some(5), Some(2), None]);
+        assert_eq!(seats.come_back(6), Some(6));
+    }
+}
