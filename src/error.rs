@@ -1,7 +1,7 @@
 //! Errors of the proxy's own: each case of the contract with its status, its code and its words, in the shape that every
 //! OpenAI SDK understands (<https://platform.openai.com/docs/guides/error-codes>).
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::json;
 
@@ -16,12 +16,14 @@ pub struct ApiError {
     pub message: String,
     /// Header fields that belong to it.
     pub headers: Vec<(&'static str, String)>,
+    /// Of a limit: when it ends, in seconds since 1970.
+    pub resets_at: Option<u64>,
 }
 
 impl ApiError {
     /// An error of this status and code.
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), headers: Vec::new() }
+        Self { status, code, message: message.into(), headers: Vec::new(), resets_at: None }
     }
 
     /// The same with `Retry-After: seconds`.
@@ -38,6 +40,8 @@ impl ApiError {
     /// OpenAI's `type` for this status.
     pub fn kind(&self) -> &'static str {
         match self.status {
+            // A path that isn't there must not read like a model that isn't: tools have their users choose another one then.
+            404 if self.code == "not_found" => "invalid_request_error",
             401 => "authentication_error",
             403 => "permission_error",
             404 => "not_found_error",
@@ -56,21 +60,6 @@ impl ApiError {
     /// The body of the response.
     pub fn body(&self) -> String {
         format!(r#"{{"error":{}}}"#, self.object())
-    }
-
-    /// The same as OpenRouter tells it in the middle of a stream, as one SSE event with `data:` and blank line:
-    /// <https://openrouter.ai/docs/api/reference/streaming#mid-stream-errors>
-    pub fn mid_stream_event(&self) -> String {
-        let (message, kind) = (json::quoted(&self.message), self.kind());
-        format!(
-            concat!(
-                r#"data: {{"object":"chat.completion.chunk","error":{{"code":{},"message":{},"type":"{}","#,
-                r#""metadata":{{"error_type":"{}"}}}},"#,
-                r#""choices":[{{"index":0,"delta":{{"content":""}},"finish_reason":"error"}}]}}"#,
-                "\n\n"
-            ),
-            self.status, message, kind, self.code
-        )
     }
 }
 
@@ -136,6 +125,18 @@ impl ApiError {
     /// The panel has no such page or call.
     pub fn no_such(what: &str) -> Self {
         Self::new(404, "not_found", what)
+    }
+
+    /// An embedding was asked of a model that isn't free; `free` are those that are.
+    pub fn no_embedding_model(free: &[String]) -> Self {
+        let free = match free {
+            [] => "there are none now, or the list can't be had".to_owned(),
+            free => free.join(", "),
+        };
+        let message = format!(
+            "Embeddings are only made by free models, and none stands in for another. Name one in the request, or set EMBEDDING_MODEL in .env. Free ones: {free}."
+        );
+        Self::new(400, "model_not_free", message)
     }
 
     /// `GET /v1/models/{id}` of a model that isn't listed.
@@ -269,13 +270,15 @@ impl ApiError {
         Self::new(502, "upstream_error", message)
     }
 
-    /// The account's limit lasts longer than a request may wait: until `time` (HH:MM), `remaining` from now.
-    pub fn limit_reached(time: &str, remaining: Duration) -> Self {
+    /// The account's limit lasts longer than a request may wait: until `reset`, which is `time` (HH:MM) here.
+    pub fn limit_reached(time: &str, reset: SystemTime) -> Self {
+        let remaining = reset.duration_since(SystemTime::now()).unwrap_or_default();
         let message = format!(
             "The account's limit for free models is reached until {time}. Wait until then, or use the key of another account."
         );
         let seconds = remaining.as_secs_f64().ceil().max(1.0) as u64;
-        Self::new(429, "rate_limit_exceeded", message).retry_after(seconds)
+        let resets_at = reset.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs());
+        Self { resets_at, ..Self::new(429, "rate_limit_exceeded", message).retry_after(seconds) }
     }
 
     /// All workers are busy, and the queue is full.
@@ -308,15 +311,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_are_json() {
+    fn the_body_is_json() {
         let error = ApiError::new(502, "upstream_error", "it said \"no\"\n");
         let body = serde_json::from_str::<serde_json::Value>(&error.body()).unwrap();
         assert_eq!(body["error"]["message"], "it said \"no\"\n");
         assert_eq!(body["error"]["param"], serde_json::Value::Null);
-        let event = error.mid_stream_event();
-        let data = event.strip_prefix("data: ").and_then(|e| e.strip_suffix("\n\n")).unwrap();
-        let data = serde_json::from_str::<serde_json::Value>(data).unwrap();
-        assert_eq!(data["error"]["code"], 502);
-        assert_eq!(data["choices"][0]["finish_reason"], "error");
     }
 }

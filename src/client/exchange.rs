@@ -16,6 +16,7 @@ use super::connection::Connection;
 use super::head::{BodyLength, Coding, Head};
 use super::socket::Socket;
 use crate::body::{self, Spare};
+use crate::dialect;
 use crate::error::ApiError;
 
 /// What is read of a chunked body at a time.
@@ -43,18 +44,17 @@ impl Reply {
         Self::new(status, "application/json", body)
     }
 
+    /// An error of our own, as those who use this path expect it.
+    pub fn error(path: &str, error: &ApiError) -> Self {
+        let mut reply = Self::json(error.status, dialect::error_body(path, error));
+        reply.headers.extend(error.headers.iter().map(|(name, value)| (Cow::Borrowed(*name), value.clone())));
+        reply
+    }
+
     /// The same with one more header field.
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
-    }
-}
-
-impl From<&ApiError> for Reply {
-    fn from(error: &ApiError) -> Self {
-        let mut reply = Self::json(error.status, error.body());
-        reply.headers.extend(error.headers.iter().map(|(name, value)| (Cow::Borrowed(*name), value.clone())));
-        reply
     }
 }
 
@@ -229,7 +229,7 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
-            let reply = Reply::from(&ApiError::internal()).with("connection", "close");
+            let reply = Reply::error(&self.head.path, &ApiError::internal()).with("connection", "close");
             drop(self.send(connection, reply));
         }
     }
@@ -429,7 +429,7 @@ fn head<'a>(status: u16, headers: impl Iterator<Item = (&'a str, &'a str)>) -> S
 
 /// A refusal of what never became a request: the whole response, or its head where `HEAD` was asked.
 pub fn refusal(error: &ApiError, head_only: bool) -> Vec<u8> {
-    let reply = Reply::from(error);
+    let reply = Reply::error("", error);
     let mut text = head(reply.status, reply.headers.iter().map(|(n, v)| (n.as_ref(), v.as_str())));
     let _ = write!(text, "content-length: {}\r\nconnection: close\r\n\r\n", reply.body.len());
     let mut response = text.into_bytes();

@@ -1,5 +1,4 @@
-//! What an answer says about itself: its model, tokens and end, whether it is an error or holds nothing at all, and the
-//! `chat.completion` that a stream's chunks add up to.
+//! OpenAI's chat completions: <https://openrouter.ai/docs/api/reference/overview>
 
 use std::borrow::Cow;
 
@@ -7,39 +6,24 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-/// Tokens as the upstream counted them.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub struct Usage {
-    /// Of the request.
-    #[serde(default)]
-    pub prompt_tokens: Option<u64>,
-    /// Of the answer.
-    #[serde(default)]
-    pub completion_tokens: Option<u64>,
-}
+use super::free_models::{self, Kept, ToolRule};
+use super::merge::merge;
+use super::request::Edits;
+use super::{Choice, Dialect, Facts, Format, Needs, Question, Reader, Said, Usage, data_event, given};
+use super::{is_nothing, may_mention};
+use crate::error::ApiError;
+use crate::json::{self, Field};
 
-/// The same fields stand in an answer and in each chunk of a stream; all else is skipped, not built.
-#[derive(Deserialize)]
-struct Part<'a> {
-    #[serde(borrow, default)]
-    model: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    choices: Option<Vec<Choice<'a>>>,
-    #[serde(default)]
-    usage: Option<Usage>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
-}
+/// The API.
+#[derive(Debug)]
+pub struct Chat;
 
-#[derive(Deserialize)]
-struct Choice<'a> {
-    #[serde(borrow, default)]
-    finish_reason: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    message: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    delta: Option<&'a RawValue>,
-}
+/// Functions, which the client runs; OpenRouter's own tools (`openrouter:…`) are charged.
+const TOOLS: ToolRule = ToolRule {
+    stays: |kind| matches!(kind, None | Some("function" | "custom")),
+    auto: r#""auto""#,
+    dependent: &["tool_choice", "parallel_tool_calls"],
+};
 
 /// The fields of a message of which at least one holds something in any answer worth having.
 const CONTENT_FIELDS: [&str; 9] = [
@@ -54,108 +38,316 @@ const CONTENT_FIELDS: [&str; 9] = [
     "function_call",
 ];
 
-/// What was learned of an answer so far.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Facts {
-    /// The model that answered.
-    pub model: Option<String>,
-    /// Tokens.
-    pub usage: Usage,
-    /// A `finish_reason` has come.
-    pub finished: bool,
-    /// `data: [DONE]` has come.
-    pub done: bool,
-    /// An error has come, as its own text.
-    pub error: Option<String>,
-    /// Some content has come.
-    pub content: bool,
-}
+impl Dialect for Chat {
+    fn name(&self) -> &'static str {
+        "chat"
+    }
 
-impl Facts {
-    /// Adds what one event of a stream says. `None` is an event that is no text or too long to be looked at.
-    pub fn add_event(&mut self, data: Option<&str>) {
-        match data {
-            Some(data) if data.trim() == "[DONE]" => self.done = true,
-            Some(data) => self.add(data),
-            None => self.content = true,
+    fn path(&self) -> &'static str {
+        "/chat/completions"
+    }
+
+    fn make_free(&self, fields: &[Field<'_>], edits: &mut Edits) -> bool {
+        TOOLS.apply(fields, edits, Kept::default());
+        json::field(fields, "messages").is_some_and(|messages| carries_a_file(messages.value))
+    }
+
+    fn needs(&self, fields: &[Field<'_>]) -> Needs {
+        let format = given(fields, "response_format");
+        Needs {
+            tools: given(fields, "tools").is_some(),
+            images: given(fields, "messages").is_some_and(|messages| may_mention(messages, "image_url")),
+            structured: format.is_some_and(|format| format.contains("json")),
         }
     }
 
-    /// Adds what an answer or a chunk says.
-    pub fn add(&mut self, json: &str) {
-        let Ok(part) = serde_json::from_str::<Part<'_>>(json) else {
-            return;
+    fn turns(&self) -> Option<&'static str> {
+        Some("messages")
+    }
+
+    fn read_answer(&self, body: &str) -> Facts {
+        // A body that is no completion is whatever the client has asked for.
+        let Some(part) = Part::parse(body) else {
+            return Facts { said: true, ..Facts::default() };
         };
-        if let Some(model) = part.model.filter(|model| self.model.as_deref() != Some(model)) {
-            self.model = Some(model.into_owned());
+        let said = part.choices.is_none() && part.error.is_none();
+        let mut facts = Facts { said, ..Facts::default() };
+        part.tell(&mut facts);
+        facts
+    }
+
+    fn reader(&self, assemble: bool) -> Box<dyn Reader> {
+        Box::new(ChatReader::new("chat.completion", assemble))
+    }
+
+    fn question(&self, request: &Value) -> Question {
+        let messages = request["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let last = messages.last().unwrap_or(&Value::Null);
+        let functions = request["tools"].as_array().into_iter().flatten().map(|tool| &tool["function"]);
+        let format = &request["response_format"];
+        let choice = &request["tool_choice"];
+        Question {
+            text: text_of(&last["content"]),
+            words: words(&request["messages"]),
+            tools: functions
+                .filter_map(|f| Some((f["name"].as_str()?.to_owned(), f["parameters"].clone())))
+                .collect(),
+            choice: match (choice.as_str(), choice["function"]["name"].as_str()) {
+                (_, Some(name)) => Choice::Named(name.to_owned()),
+                (Some("none"), _) => Choice::None,
+                (Some("required"), _) => Choice::Any,
+                _ => Choice::Free,
+            },
+            tool_has_answered: matches!(last["role"].as_str(), Some("tool" | "function")),
+            format: match format["type"].as_str() {
+                Some("json_schema") => Format::Schema(format["json_schema"]["schema"].clone()),
+                Some("json_object") => Format::Object,
+                _ => Format::Text,
+            },
+            ..Question::default()
         }
-        if let Some(usage) = part.usage {
-            self.usage = usage;
+    }
+
+    fn tell(&self, said: &Said, streams: bool) -> Vec<String> {
+        let id = format!("gen-offline-{}", said.created);
+        let finish = if said.call.is_some() { "tool_calls" } else { "stop" };
+        let (prompt, completion) = said.tokens;
+        let usage = json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion});
+        let call = said.call.as_ref().map(|(name, arguments)| {
+            let function = json!({"name": name, "arguments": arguments.to_string()});
+            json!({"id": format!("call_offline_{}", said.created), "type": "function", "function": function})
+        });
+        if !streams {
+            let mut message = json!({"role": "assistant", "content": said.text});
+            if let Some(call) = call {
+                message["tool_calls"] = json!([call]);
+            }
+            let choice = json!({"index": 0, "message": message, "finish_reason": finish, "logprobs": null});
+            let whole = json!({
+                "id": id, "object": "chat.completion", "created": said.created, "model": said.model,
+                "choices": [choice], "usage": usage,
+            });
+            return vec![whole.to_string()];
         }
-        if self.error.is_none() {
-            self.error = part.error.map(|error| error.get().to_owned());
+        let chunk = |delta: Value, finish: Value| {
+            let choice = json!({"index": 0, "delta": delta, "finish_reason": finish, "logprobs": null});
+            json!({
+                "id": id, "object": "chat.completion.chunk", "created": said.created, "model": said.model,
+                "choices": [choice],
+            })
+        };
+        let mut chunks = vec![chunk(json!({"role": "assistant", "content": ""}), Value::Null)];
+        let words = said.text.split_inclusive(' ');
+        chunks.extend(words.map(|word| chunk(json!({"content": word}), Value::Null)));
+        if let Some(mut call) = call {
+            let arguments = call["function"]["arguments"].take();
+            call["index"] = json!(0);
+            call["function"]["arguments"] = json!("");
+            chunks.push(chunk(json!({"tool_calls": [call]}), Value::Null));
+            let rest = json!({"index": 0, "function": {"arguments": arguments}});
+            chunks.push(chunk(json!({"tool_calls": [rest]}), Value::Null));
         }
-        for choice in part.choices.unwrap_or_default() {
-            self.finished |= choice.finish_reason.is_some();
-            self.content |= self.content || choice.message.or(choice.delta).is_some_and(holds_something);
+        chunks.push(chunk(json!({}), json!(finish)));
+        let mut last = chunk(json!({}), Value::Null);
+        last["choices"] = json!([]);
+        last["usage"] = usage;
+        chunks.push(last);
+        let events = chunks.iter().map(data_event);
+        events.chain([String::from("data: [DONE]\n\n")]).collect()
+    }
+}
+
+/// The text of a message's content, with a name for what is no text.
+pub(super) fn text_of(content: &Value) -> String {
+    match content {
+        Value::String(text) => text.clone(),
+        Value::Array(parts) => {
+            let texts = parts.iter().map(|part| match part["text"].as_str() {
+                Some(text) => text.to_owned(),
+                None => format!("[{}]", part["type"].as_str().unwrap_or("?")),
+            });
+            texts.collect::<Vec<_>>().join(" ")
+        }
+        _ => String::new(),
+    }
+}
+
+/// Words of any JSON: the built-in model counts no better.
+pub(super) fn words(value: &Value) -> usize {
+    value.to_string().split_whitespace().count().max(1)
+}
+
+/// Whether a content part of any message is a file, or could be a PDF by another name.
+fn carries_a_file(messages: &str) -> bool {
+    // Most requests hold none, and this finds it out at the speed of memory: words can hide only behind an escape.
+    if !may_mention(messages, "file") && !free_models::mentions_other_data(messages) {
+        return false;
+    }
+    let messages = json::elements(messages).unwrap_or_default();
+    messages.into_iter().any(|message| {
+        let fields = json::fields(message).unwrap_or_default();
+        let contents = fields.iter().filter(|field| field.name == "content");
+        let parts = contents.filter_map(|content| json::elements(content.value)).flatten();
+        parts.into_iter().any(free_models::is_file)
+    })
+}
+
+/// The same fields stand in an answer and in each chunk of a stream; all else is skipped, not built.
+#[derive(Deserialize)]
+struct Part<'a> {
+    #[serde(borrow, default)]
+    model: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    choices: Option<Vec<PartChoice<'a>>>,
+    #[serde(default)]
+    usage: Option<Usage>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct PartChoice<'a> {
+    #[serde(borrow, default)]
+    finish_reason: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    message: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    delta: Option<&'a RawValue>,
+    /// Of a legacy completion.
+    #[serde(borrow, default)]
+    text: Option<&'a RawValue>,
+}
+
+impl<'a> Part<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    fn tell(self, facts: &mut Facts) {
+        if let Some(model) = self.model.filter(|model| facts.model.as_deref() != Some(model)) {
+            facts.model = Some(model.into_owned());
+        }
+        if let Some(usage) = self.usage {
+            facts.usage = usage;
+        }
+        if facts.error.is_none() {
+            facts.error = self.error.map(|error| error.get().to_owned());
+        }
+        for choice in self.choices.unwrap_or_default() {
+            if let Some(reason) = choice.finish_reason {
+                facts.finished = true;
+                facts.cut_short |= matches!(reason.get(), "\"length\"" | "\"content_filter\"");
+            }
+            facts.said |= facts.said
+                || choice.text.is_some_and(|text| !is_nothing(text.get()))
+                || choice.message.or(choice.delta).is_some_and(holds_something);
         }
     }
 }
 
-fn is_empty(value: &str) -> bool {
-    matches!(value, "null" | "\"\"" | "[]" | "{}")
+/// What a plain answer of chat's family says about itself.
+pub(super) fn facts_of(body: &str) -> Facts {
+    Chat.read_answer(body)
 }
 
 fn holds_something(message: &RawValue) -> bool {
-    let fields = crate::json::fields(message.get()).unwrap_or_default();
-    fields.iter().any(|f| CONTENT_FIELDS.contains(&f.name.as_ref()) && !is_empty(f.value))
+    let fields = json::fields(message.get()).unwrap_or_default();
+    fields.iter().any(|f| CONTENT_FIELDS.contains(&f.name.as_ref()) && !is_nothing(f.value))
 }
 
-/// Whether a plain answer is a completion in which the model said nothing, and not because it wasn't allowed to.
-pub fn is_empty_answer(body: &str) -> bool {
-    let Ok(part) = serde_json::from_str::<Part<'_>>(body) else {
-        return false;
-    };
-    let choices = part.choices.unwrap_or_default();
-    let says_nothing = |choice: &Choice<'_>| {
-        let cut =
-            choice.finish_reason.is_some_and(|r| matches!(r.get(), "\"length\"" | "\"content_filter\""));
-        !cut && choice.message.is_some_and(|message| !holds_something(message))
-    };
-    !choices.is_empty() && choices.iter().all(says_nothing)
+/// Reads a stream of chunks, of chat or of legacy completions.
+pub(super) struct ChatReader {
+    facts: Facts,
+    object: &'static str,
+    assembly: Option<Assembly>,
 }
 
-/// The status that an error object names, if it is one: `{"code": 429, …}`.
-pub fn error_status(error: &str) -> Option<u16> {
-    #[derive(Deserialize)]
-    struct Named {
-        #[serde(default)]
-        code: Value,
+impl ChatReader {
+    /// `object` is what the whole answer is called.
+    pub(super) fn new(object: &'static str, assemble: bool) -> Self {
+        Self { facts: Facts::default(), object, assembly: assemble.then(Assembly::default) }
     }
-    let code = serde_json::from_str::<Named>(error).ok()?.code;
-    let code = code.as_u64().or_else(|| code.as_str()?.parse().ok())?;
-    u16::try_from(code).ok().filter(|code| (400..600).contains(code))
+}
+
+impl Reader for ChatReader {
+    fn read(&mut self, data: Option<&str>) {
+        let Some(data) = data else {
+            self.facts.said = true; // nothing short is as long as this
+            return;
+        };
+        if data.trim() == "[DONE]" {
+            self.facts.done = true;
+            return;
+        }
+        // Of a thousand tokens all but the first and the last tell nothing new.
+        if self.facts.said && self.assembly.is_none() && is_just_a_token(data) {
+            return;
+        }
+        if let Some(part) = Part::parse(data) {
+            part.tell(&mut self.facts);
+        }
+        if let Some(assembly) = &mut self.assembly {
+            assembly.add(data);
+        }
+    }
+
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// As OpenRouter tells it: <https://openrouter.ai/docs/api/reference/streaming#mid-stream-errors>
+    fn broken_off(&self, error: &ApiError) -> String {
+        let chat = self.object == "chat.completion";
+        let object = if chat { "chat.completion.chunk" } else { self.object };
+        let mut choice = json!({"index": 0, "delta": {"content": ""}, "finish_reason": "error"});
+        if !chat {
+            choice = json!({"index": 0, "text": "", "finish_reason": "error", "logprobs": null});
+        }
+        data_event(&json!({
+            "object": object,
+            "error": {
+                "code": error.status, "message": error.message, "type": error.kind(),
+                "metadata": {"error_type": error.code},
+            },
+            "choices": [choice],
+        }))
+    }
+
+    fn answer(self: Box<Self>) -> Option<Value> {
+        self.assembly?.finish(self.object)
+    }
+}
+
+/// Whether a chunk can tell nothing but its text: no end, no usage, no error. Looked for in all of it, so that no text can
+/// hide one; one that only speaks of them is read whole.
+fn is_just_a_token(chunk: &str) -> bool {
+    let finds = |needle: &str| memchr::memmem::find(chunk.as_bytes(), needle.as_bytes());
+    let ends = || match finds("\"finish_reason\"") {
+        Some(at) => {
+            !chunk[at + "\"finish_reason\"".len()..].trim_start_matches([':', ' ']).starts_with("null")
+        }
+        None => false,
+    };
+    chunk.starts_with('{') && finds("\"usage\"").is_none() && finds("\"error\"").is_none() && !ends()
 }
 
 /// Puts a stream's chunks together.
 #[derive(Debug, Default)]
-pub struct Assembly {
+struct Assembly {
     answer: Map<String, Value>,
     choices: Vec<Map<String, Value>>,
 }
 
 impl Assembly {
     /// Adds a chunk; what isn't one is left out.
-    pub fn add(&mut self, chunk: &str) {
+    fn add(&mut self, chunk: &str) {
         let Ok(Value::Object(chunk)) = serde_json::from_str(chunk) else {
             return;
         };
         for (name, value) in chunk {
             match (name.as_str(), value) {
                 (_, Value::Null) => {}
-                ("object", _) => {
-                    self.answer.insert(name, json!("chat.completion"));
-                }
+                ("object" | "error", _) => {}
                 ("choices", Value::Array(choices)) => {
                     choices.into_iter().for_each(|choice| self.add_choice(choice))
                 }
@@ -173,8 +365,7 @@ impl Assembly {
         let index = choice.get("index").cloned().unwrap_or(json!(0));
         let known = self.choices.iter().position(|known| known.get("index") == Some(&index));
         let at = known.unwrap_or_else(|| {
-            let new = Map::from_iter([("index".to_owned(), index), ("message".to_owned(), json!({}))]);
-            self.choices.push(new);
+            self.choices.push(Map::from_iter([("index".to_owned(), index)]));
             self.choices.len() - 1
         });
         let target = &mut self.choices[at];
@@ -182,7 +373,8 @@ impl Assembly {
             match (name.as_str(), value) {
                 ("index", _) => {}
                 ("delta", Value::Object(delta)) => {
-                    if let Some(Value::Object(message)) = target.get_mut("message") {
+                    let message = target.entry("message").or_insert(json!({}));
+                    if let Value::Object(message) = message {
                         delta.into_iter().for_each(|(name, value)| merge(message, name, value));
                     }
                 }
@@ -191,8 +383,8 @@ impl Assembly {
         }
     }
 
-    /// The `chat.completion`; `None` when no chunk has come.
-    pub fn finish(mut self) -> Option<Value> {
+    /// The whole answer; `None` when no chunk has come.
+    fn finish(mut self, object: &str) -> Option<Value> {
         if self.answer.is_empty() && self.choices.is_empty() {
             return None;
         }
@@ -204,48 +396,9 @@ impl Assembly {
                 }
             }
         }
-        self.answer.entry("object").or_insert(json!("chat.completion"));
+        self.answer.insert("object".into(), object.into());
         self.answer.insert("choices".into(), self.choices.into_iter().map(Value::Object).collect());
         Some(Value::Object(self.answer))
-    }
-}
-
-/// Adds what a delta brings: text grows, lists grow, elements with an `index` grow by themselves, the rest is replaced.
-fn merge(target: &mut Map<String, Value>, name: String, value: Value) {
-    const WHOLE: [&str; 7] =
-        ["role", "id", "type", "name", "finish_reason", "native_finish_reason", "format"];
-    match (target.get_mut(&name), value) {
-        (Some(_), Value::Null) => {}
-        (Some(Value::String(text)), Value::String(more)) if !WHOLE.contains(&name.as_str()) => {
-            text.push_str(&more)
-        }
-        (Some(Value::Array(list)), Value::Array(more)) => {
-            more.into_iter().for_each(|element| add_element(list, element))
-        }
-        (Some(Value::Object(object)), Value::Object(more)) => {
-            more.into_iter().for_each(|(name, value)| merge(object, name, value));
-        }
-        (Some(Value::String(_)), Value::String(more)) if more.is_empty() => {}
-        (Some(old), value) => *old = value,
-        (None, Value::Array(more)) => {
-            let mut list = Vec::new();
-            more.into_iter().for_each(|element| add_element(&mut list, element));
-            target.insert(name, Value::Array(list));
-        }
-        (None, value) => {
-            target.insert(name, value);
-        }
-    }
-}
-
-fn add_element(list: &mut Vec<Value>, element: Value) {
-    let index = element.get("index").cloned();
-    let known = list.iter_mut().find(|known| index.is_some() && known.get("index") == index.as_ref());
-    match (known, element) {
-        (Some(Value::Object(known)), Value::Object(more)) => {
-            more.into_iter().for_each(|(name, value)| merge(known, name, value));
-        }
-        (_, element) => list.push(element),
     }
 }
 
@@ -253,27 +406,35 @@ fn add_element(list: &mut Vec<Value>, element: Value) {
 mod tests {
     use super::*;
 
+    fn read(events: &[&str], assemble: bool) -> Box<ChatReader> {
+        let mut reader = Box::new(ChatReader::new("chat.completion", assemble));
+        events.iter().for_each(|data| reader.read(Some(data)));
+        reader
+    }
+
     #[test]
     fn facts_of_a_stream() {
-        let mut facts = Facts::default();
-        facts.add_event(Some(
+        let events = [
             r#"{"model":"a:free","choices":[{"delta":{"role":"assistant","content":""}}],"usage":null}"#,
-        ));
-        assert!(!facts.content && !facts.finished);
-        facts.add_event(Some(
-            r#"{"model":"a:free","choices":[{"delta":{"content":"x"},"finish_reason":"stop"}]}"#,
-        ));
-        facts.add_event(Some(r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"cost":0}}"#));
-        facts.add_event(Some("[DONE]"));
+            r#"{"model":"a:free","choices":[{"delta":{"content":"x"},"finish_reason":null}]}"#,
+            r#"{"model":"a:free","choices":[{"delta":{"content":"\"finish_reason\""},"finish_reason":"stop"}]}"#,
+            r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"cost":0}}"#,
+            "[DONE]",
+        ];
+        assert!(!read(&events[..1], false).facts.said && !read(&events[..1], false).facts.finished);
         let expected = Facts {
             model: Some("a:free".into()),
             usage: Usage { prompt_tokens: Some(3), completion_tokens: Some(4) },
+            said: true,
+            cut_short: false,
             finished: true,
             done: true,
             error: None,
-            content: true,
         };
-        assert_eq!(facts, expected);
+        assert_eq!(read(&events, false).facts, expected);
+        assert_eq!(read(&events, true).facts, expected);
+        let cut = r#"{"choices":[{"delta":{},"finish_reason":"length"}]}"#;
+        assert!(read(&[cut], false).facts.are_an_answer());
     }
 
     #[test]
@@ -283,7 +444,7 @@ mod tests {
             r#""message":{"role":"assistant","content":""}"#,
             r#""message":{"content":null,"tool_calls":[],"reasoning":""}"#,
         ] {
-            assert!(is_empty_answer(&answer(nothing)), "{nothing}");
+            assert!(!facts_of(&answer(nothing)).are_an_answer(), "{nothing}");
         }
         for something in [
             r#""message":{"content":" "}"#,
@@ -291,34 +452,27 @@ mod tests {
             r#""message":{"content":"","tool_calls":[{}]}"#,
             r#""message":{"content":null,"refusal":"no"}"#,
             r#""message":{"content":"","audio":{"id":"x"}}"#,
+            r#""text":"x""#,
         ] {
-            assert!(!is_empty_answer(&answer(something)), "{something}");
+            assert!(facts_of(&answer(something)).are_an_answer(), "{something}");
         }
-        assert!(!is_empty_answer(r#"{"choices":[{"finish_reason":"length","message":{"content":""}}]}"#));
-        assert!(!is_empty_answer(r#"{"ok":true}"#), "not a completion");
-    }
-
-    #[test]
-    fn errors_name_their_status() {
-        assert_eq!(error_status(r#"{"code":429,"message":"x"}"#), Some(429));
-        assert_eq!(error_status(r#"{"code":"503"}"#), Some(503));
-        assert_eq!(error_status(r#"{"code":"rate_limited"}"#), None);
-        assert_eq!(error_status(r#""just text""#), None);
-        assert_eq!(error_status(r#"{"code":200}"#), None);
+        let cut = r#"{"choices":[{"finish_reason":"length","message":{"content":""}}]}"#;
+        assert!(facts_of(cut).are_an_answer());
+        assert!(facts_of(r#"{"ok":true}"#).are_an_answer(), "not a completion");
     }
 
     #[test]
     fn chunks_add_up() {
-        let mut assembly = Assembly::default();
-        for chunk in [
-            r#"{"id":"g","object":"chat.completion.chunk","model":"a:free","choices":[{"index":0,"delta":{"role":"assistant","content":"He","reasoning":"a"},"finish_reason":null}]}"#,
-            r#"{"id":"g","model":"a:free","choices":[{"index":0,"delta":{"role":"assistant","content":"llo","reasoning":"b","tool_calls":[{"index":0,"id":"t","type":"function","function":{"name":"f","arguments":"{\"x\""}},{"index":1,"id":"u","function":{"name":"g","arguments":""}}]}}]}"#,
-            r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":":1}"}},{"index":1,"function":{"arguments":"{}"}}]},"finish_reason":"tool_calls"}]}"#,
-            "garbage",
-            r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#,
-        ] {
-            assembly.add(chunk);
-        }
+        let reader = read(
+            &[
+                r#"{"id":"g","object":"chat.completion.chunk","model":"a:free","choices":[{"index":0,"delta":{"role":"assistant","content":"He","reasoning":"a"},"finish_reason":null}]}"#,
+                r#"{"id":"g","model":"a:free","choices":[{"index":0,"delta":{"role":"assistant","content":"llo","reasoning":"b","tool_calls":[{"index":0,"id":"t","type":"function","function":{"name":"f","arguments":"{\"x\""}},{"index":1,"id":"u","function":{"name":"g","arguments":""}}]}}]}"#,
+                r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":":1}"}},{"index":1,"function":{"arguments":"{}"}}]},"finish_reason":"tool_calls"}]}"#,
+                "garbage",
+                r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#,
+            ],
+            true,
+        );
         let expected = json!({
             "id": "g", "object": "chat.completion", "model": "a:free",
             "choices": [{"index": 0, "finish_reason": "tool_calls", "message": {
@@ -329,7 +483,18 @@ mod tests {
                 ]}}],
             "usage": {"prompt_tokens": 1, "completion_tokens": 2}
         });
-        assert_eq!(assembly.finish(), Some(expected));
-        assert_eq!(Assembly::default().finish(), None);
+        assert_eq!(reader.answer(), Some(expected));
+        assert_eq!(Box::new(ChatReader::new("chat.completion", true)).answer(), None);
+    }
+
+    #[test]
+    fn a_broken_stream_ends_in_openrouters_shape() {
+        let event = read(&[], false).broken_off(&ApiError::broke_off("it \"said\" no"));
+        let data = event.strip_prefix("data: ").and_then(|e| e.strip_suffix("\n\n")).unwrap();
+        let data = serde_json::from_str::<Value>(data).unwrap();
+        assert_eq!(
+            (&data["error"]["code"], &data["choices"][0]["finish_reason"]),
+            (&json!(502), &json!("error"))
+        );
     }
 }

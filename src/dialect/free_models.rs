@@ -1,8 +1,10 @@
-//! The free-model rule: what goes upstream can't cost money, whoever sends it and whatever it says.
+//! The free-model rule: what goes upstream can't cost money, whoever sends it and whatever it says. What is particular to
+//! one API stands in that API's file.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
+use super::Dialect;
+use super::request::{Edits, Keep, Removed, keep_object, kept_elements};
 use crate::json::{self, Field};
 
 /// OpenRouter's router among the free models.
@@ -14,6 +16,11 @@ const FREE_PDF_PLUGIN: &str = r#"{"id":"file-parser","pdf":{"engine":"cloudflare
 
 /// The only plugin that costs nothing.
 const FREE_PLUGIN: &str = "response-healing";
+
+/// What costs money, or may bring in what does, in every API:
+/// [presets](https://openrouter.ai/docs/guides/features/presets), searches,
+/// [priced tiers](https://openrouter.ai/docs/guides/features/service-tiers).
+const PAID_FIELDS: [&str; 4] = ["preset", "web_search_options", "service_tier", "speed"];
 
 /// Whether a model with this id is free of charge.
 ///
@@ -40,290 +47,158 @@ pub struct Rule<'a> {
     pub allow_paid: bool,
 }
 
-/// The body of a chat completion request, as it will go upstream.
-#[derive(Debug)]
-pub struct ChatRequest {
-    /// The body as the client wrote it.
-    text: String,
-    /// What to send, where that isn't `text` with another model at most.
-    pieces: Vec<Piece>,
-    /// `pieces` with `model` are exactly `text`.
-    as_written: bool,
-    /// The model that the client named.
-    pub asked: Option<String>,
-    /// The model to send at the first try.
-    pub model: String,
-    /// `"stream": true`.
-    pub stream: bool,
-}
-
-#[derive(Debug)]
-enum Piece {
-    Written(Range<usize>),
-    Replaced(String),
-    Model,
-}
-
-impl ChatRequest {
-    /// Applies the rule to a body. The error says where it isn't a JSON object.
-    pub fn parse(text: String, rule: Rule<'_>) -> Result<Self, (String, serde_json::Error)> {
-        let mut fields = match json::fields(&text) {
-            Ok(fields) => fields,
-            Err(error) => return Err((text, error)),
-        };
-        let had_duplicates = json::drop_duplicates(&mut fields);
-        let model_value = json::field(&fields, "model").map(|field| field.value);
-        let asked = model_value.and_then(json::string).map(Cow::into_owned);
-        let usable = |id: &str| rule.allow_paid || is_free(id);
-        let not_a_string = model_value.is_some_and(|value| value != "null") && asked.is_none();
-        let keeps_model = asked.as_deref().is_some_and(usable) || (rule.allow_paid && not_a_string);
-        let model = match &asked {
-            Some(asked) if usable(asked) => asked.clone(),
-            _ => rule.default_model.to_owned(),
-        };
-        let stream = json::field(&fields, "stream").is_some_and(|field| field.value == "true");
-
-        let place = |part: &str| {
-            let start = part.as_ptr() as usize - text.as_ptr() as usize;
-            start..start + part.len()
-        };
-        let mut edits = Edits::default();
-        if !rule.allow_paid {
-            edits.free_of_charge(&fields);
-        }
-        let only_the_model = !had_duplicates && edits.is_empty();
-        let pieces = match model_value {
-            Some(_) if keeps_model && not_a_string && only_the_model => vec![Piece::Written(0..text.len())],
-            Some(value) if only_the_model => {
-                let Range { start, end } = place(value);
-                vec![Piece::Written(0..start), Piece::Model, Piece::Written(end..text.len())]
-            }
-            _ => {
-                let mut pieces = vec![Piece::Replaced("{".into())];
-                let mut separator = "";
-                let mut push = |name: Range<usize>, value: Piece| {
-                    pieces.push(Piece::Replaced(separator.into()));
-                    pieces.push(Piece::Written(name));
-                    pieces.push(Piece::Replaced(":".into()));
-                    pieces.push(value);
-                    separator = ",";
-                };
-                for field in &fields {
-                    let value = match edits.of(&field.name) {
-                        Some(Edit::Drop) => continue,
-                        Some(Edit::Replace(value)) => Piece::Replaced(value.clone()),
-                        None if field.name == "model" && !(keeps_model && not_a_string) => Piece::Model,
-                        None => Piece::Written(place(field.value)),
-                    };
-                    push(place(field.raw_name), value);
-                }
-                for (name, value) in &edits.added {
-                    pieces.push(Piece::Replaced(format!("{separator}{}:{value}", json::quoted(name))));
-                    separator = ",";
-                }
-                if model_value.is_none() {
-                    pieces.push(Piece::Replaced(format!("{separator}\"model\":")));
-                    pieces.push(Piece::Model);
-                }
-                pieces.push(Piece::Replaced("}".into()));
-                pieces
-            }
-        };
-        let as_written = only_the_model && keeps_model;
-        Ok(Self { text, pieces, as_written, asked, model, stream })
+/// Takes away all that costs money.
+pub(super) fn make_free(dialect: &dyn Dialect, fields: &[Field<'_>], edits: &mut Edits) {
+    let value = |name| json::field(fields, name).map(|field| field.value);
+    for extra in PAID_FIELDS {
+        edits.drop_field(fields, extra);
     }
-
-    /// The body as the client wrote it.
-    pub fn as_written(&self) -> &str {
-        &self.text
-    }
-
-    /// Its memory, for another request.
-    pub fn into_buffer(self) -> Vec<u8> {
-        self.text.into_bytes()
-    }
-
-    /// Whether the model that goes upstream is another than the client named.
-    pub fn model_replaced(&self) -> bool {
-        self.asked.as_ref() != Some(&self.model)
-    }
-
-    /// The body that goes upstream with this model.
-    pub fn body(&self, model: &str) -> Cow<'_, [u8]> {
-        if self.as_written && model == self.model {
-            return Cow::Borrowed(self.text.as_bytes());
-        }
-        let mut body = Vec::with_capacity(self.text.len() + model.len() + 128);
-        for piece in &self.pieces {
-            match piece {
-                Piece::Written(range) => body.extend_from_slice(&self.text.as_bytes()[range.clone()]),
-                Piece::Replaced(text) => body.extend_from_slice(text.as_bytes()),
-                Piece::Model => body.extend_from_slice(json::quoted(model).as_bytes()),
-            }
-        }
-        Cow::Owned(body)
-    }
-}
-
-enum Edit {
-    Drop,
-    Replace(String),
-}
-
-/// What the rule changes, by the field's name.
-#[derive(Default)]
-struct Edits {
-    fields: Vec<(&'static str, Edit)>,
-    added: Vec<(&'static str, String)>,
-}
-
-impl Edits {
-    fn is_empty(&self) -> bool {
-        self.fields.is_empty() && self.added.is_empty()
-    }
-
-    fn of(&self, name: &str) -> Option<&Edit> {
-        self.fields.iter().find(|(n, _)| *n == name).map(|(_, edit)| edit)
-    }
-
-    fn free_of_charge(&mut self, fields: &[Field<'_>]) {
-        let value = |name| json::field(fields, name).map(|field| field.value);
-        for extra in ["preset", "web_search_options"] {
-            if value(extra).is_some() {
-                self.fields.push((extra, Edit::Drop));
-            }
-        }
-        if let Some(models) = value("models") {
-            self.keep_elements("models", models, |model| match json::string(model) {
-                Some(id) if is_free(&id) => Keep::AsWritten,
-                _ => Keep::Not,
-            });
-        }
-        if let Some(tools) = value("tools") {
-            let removed = self.keep_elements("tools", tools, |tool| {
-                keep_object(tool, "type", |kind| {
-                    !kind.trim_start().to_ascii_lowercase().starts_with("openrouter:")
-                })
-            });
-            if removed == Removed::All {
-                for dependent in ["tool_choice", "parallel_tool_calls"] {
-                    self.fields.push((dependent, Edit::Drop));
-                }
-            }
-        }
-        let plugins = value("plugins");
-        if let Some(plugins) = plugins {
-            self.keep_elements("plugins", plugins, |plugin| {
-                keep_object(plugin, "id", |id| id == FREE_PLUGIN)
-            });
-        }
-        if value("messages").is_some_and(carries_a_file) {
-            self.add_plugin(FREE_PDF_PLUGIN, plugins);
-        }
-    }
-
-    /// Replaces an array by those of its elements that cost nothing, or drops it when none is left. An empty one stays.
-    fn keep_elements(&mut self, name: &'static str, value: &str, keep: impl Fn(&str) -> Keep) -> Removed {
-        // A list that isn't one can't be known to be free; tools are the upstream's to refuse.
-        let Some(elements) = json::elements(value) else {
-            if name != "tools" && value != "null" {
-                self.fields.push((name, Edit::Drop));
-            }
-            return Removed::None;
-        };
-        let mut changed = false;
-        let mut kept = Vec::with_capacity(elements.len());
-        for element in &elements {
-            match keep(element) {
-                Keep::AsWritten => kept.push(Cow::Borrowed(*element)),
-                Keep::Rewritten(text) => {
-                    changed = true;
-                    kept.push(Cow::Owned(text));
-                }
-                Keep::Not => changed = true,
-            }
-        }
-        match (changed, kept.is_empty()) {
-            (false, _) => Removed::None,
-            (true, true) => {
-                self.fields.push((name, Edit::Drop));
-                Removed::All
-            }
-            (true, false) => {
-                self.fields.push((name, Edit::Replace(format!("[{}]", kept.join(",")))));
-                Removed::Some
-            }
-        }
-    }
-
-    fn add_plugin(&mut self, plugin: &str, written: Option<&str>) {
-        let kept = match self.fields.iter().position(|(name, _)| *name == "plugins") {
-            Some(at) => match self.fields.remove(at).1 {
-                Edit::Replace(kept) => kept,
-                Edit::Drop => String::new(),
-            },
-            None => written.filter(|w| w.starts_with('[')).unwrap_or_default().to_owned(),
-        };
-        let inside = kept.trim_start_matches('[').trim_end_matches(']').trim();
-        let list = match inside.is_empty() {
-            true => format!("[{plugin}]"),
-            false => format!("[{inside},{plugin}]"),
-        };
-        match written {
-            Some(_) => self.fields.push(("plugins", Edit::Replace(list))),
-            None => self.added.push(("plugins", list)),
-        }
-    }
-}
-
-enum Keep {
-    AsWritten,
-    Rewritten(String),
-    Not,
-}
-
-#[derive(PartialEq)]
-enum Removed {
-    None,
-    Some,
-    All,
-}
-
-/// Decides by one field of an object; of one that stands twice only the last is kept, the one decided by.
-fn keep_object(element: &str, name: &str, free: impl Fn(&str) -> bool) -> Keep {
-    let Ok(mut fields) = json::fields(element) else {
-        return match name {
-            "type" => Keep::AsWritten, // not a tool: the upstream says so
+    if let Some(models) = value("models") {
+        edits.keep_elements("models", models, |model| match json::string(model) {
+            Some(id) if is_free(&id) => Keep::AsWritten,
             _ => Keep::Not,
+        });
+    }
+    let plugins = value("plugins");
+    if let Some(plugins) = plugins {
+        edits.keep_elements("plugins", plugins, |plugin| {
+            keep_object(plugin, "id", |id| id == Some(FREE_PLUGIN))
+        });
+    }
+    if dialect.make_free(fields, edits) {
+        edits.add_plugin(FREE_PDF_PLUGIN, plugins);
+    }
+}
+
+/// Tools as an API writes them down.
+pub struct ToolRule {
+    /// Whether tools of this type cost nothing: an allow-list, so that no new type can slip through.
+    pub stays: fn(Option<&str>) -> bool,
+    /// The choice that leaves it to the model.
+    pub auto: &'static str,
+    /// Fields that make no sense without any tool.
+    pub dependent: &'static [&'static str],
+}
+
+/// The tools that stay.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Types and names.
+    tools: Vec<(Option<String>, Option<String>)>,
+    /// Something went.
+    pub removed: bool,
+}
+
+impl ToolRule {
+    /// Decides on one tool; of a namespace, on those in it.
+    pub fn keep(&self, tool: &str, kept: &mut Kept) -> Keep {
+        let mut kind = None;
+        let mut decided = keep_object(tool, "type", |found| {
+            kind = found.map(str::to_owned);
+            (self.stays)(found)
+        });
+        let text = match decided {
+            Keep::Not => Cow::Borrowed(""),
+            Keep::AsWritten => Cow::Borrowed(tool),
+            Keep::Rewritten(ref text) => Cow::Owned(text.clone()),
         };
-    };
-    let rewritten = json::drop_duplicates(&mut fields);
-    let value = json::field(&fields, name).and_then(|field| json::string(field.value));
-    match value {
-        Some(value) if !free(&value) => Keep::Not,
-        None if name == "id" => Keep::Not,
-        _ if rewritten => Keep::Rewritten(json::object(&fields)),
-        _ => Keep::AsWritten,
+        let fields = json::fields(&text).unwrap_or_default();
+        if kind.as_deref() == Some("namespace") {
+            // It holds tools of its own.
+            let inside = json::field(&fields, "tools").map(|inside| inside.value);
+            match inside.and_then(|inside| kept_elements(inside, |tool| self.keep(tool, kept))) {
+                None | Some((_, Removed::None)) => {}
+                Some((_, Removed::All)) => decided = Keep::Not,
+                Some((list, Removed::Some)) => decided = Keep::Rewritten(with(&fields, "tools", &list)),
+            }
+        }
+        match decided {
+            Keep::Not => kept.removed = true,
+            _ => kept.tools.push((kind, name_of(&fields))),
+        }
+        decided
+    }
+
+    /// Keeps the free ones of `tools`, and mends `tool_choice`. `more` are tools that stand elsewhere.
+    pub fn apply(&self, fields: &[Field<'_>], edits: &mut Edits, mut more: Kept) {
+        let value = |name| json::field(fields, name).map(|field| field.value);
+        let had_more = !more.tools.is_empty();
+        let removed = match value("tools") {
+            Some(tools) => edits.keep_elements("tools", tools, |tool| self.keep(tool, &mut more)),
+            None => Removed::None,
+        };
+        if removed == Removed::All && !had_more {
+            for dependent in self.dependent {
+                edits.drop_field(fields, dependent);
+            }
+        } else if more.removed
+            && let Some(choice) = value("tool_choice")
+        {
+            match self.mend(choice, &more) {
+                Keep::AsWritten => {}
+                Keep::Rewritten(choice) => edits.replace("tool_choice", choice),
+                Keep::Not => edits.replace("tool_choice", self.auto.to_owned()),
+            }
+        }
+    }
+
+    /// What becomes of a choice when tools have gone.
+    fn mend(&self, choice: &str, kept: &Kept) -> Keep {
+        let Ok(mut fields) = json::fields(choice) else {
+            return Keep::AsWritten; // a word such as `auto`
+        };
+        json::drop_duplicates(&mut fields);
+        let text = |name| json::field(&fields, name).and_then(|field| json::string(field.value));
+        if let Some(name) = name_of(&fields) {
+            let there = kept.tools.iter().any(|(_, kept)| kept.as_ref() == Some(&name));
+            return if there { Keep::AsWritten } else { Keep::Not };
+        }
+        match text("type").as_deref() {
+            Some("allowed_tools") => {
+                let holder = json::field(&fields, "allowed_tools").map_or(choice, |field| field.value);
+                let inside = json::fields(holder).unwrap_or_default();
+                let list = json::field(&inside, "tools").map(|tools| tools.value);
+                match list.and_then(|list| kept_elements(list, |tool| self.mend(tool, kept))) {
+                    None | Some((_, Removed::None)) => Keep::AsWritten,
+                    Some((_, Removed::All)) => Keep::Not,
+                    Some((list, Removed::Some)) => {
+                        let inside = with(&inside, "tools", &list);
+                        match holder == choice {
+                            true => Keep::Rewritten(inside),
+                            false => Keep::Rewritten(with(&fields, "allowed_tools", &inside)),
+                        }
+                    }
+                }
+            }
+            Some("auto" | "any" | "none" | "required" | "tool" | "function" | "custom") | None => {
+                Keep::AsWritten
+            }
+            Some(kind) => match kept.tools.iter().any(|(kept, _)| kept.as_deref() == Some(kind)) {
+                true => Keep::AsWritten,
+                false => Keep::Not,
+            },
+        }
     }
 }
 
-/// Whether a content part of any message is a file, or could be a PDF by another name.
-fn carries_a_file(messages: &str) -> bool {
-    // Most requests hold none, and this finds it out at the speed of memory: words can hide only behind an escape.
-    let mentions = |needle: &str| memchr::memmem::find(messages.as_bytes(), needle.as_bytes()).is_some();
-    if !mentions("file") && !mentions("\\u00") && !mentions("\\/") && !mentions_other_data(messages) {
-        return false;
-    }
-    let messages = json::elements(messages).unwrap_or_default();
-    messages.into_iter().any(|message| {
-        let fields = json::fields(message).unwrap_or_default();
-        let contents = fields.iter().filter(|field| field.name == "content");
-        let parts = contents.filter_map(|content| json::elements(content.value)).flatten();
-        parts.into_iter().any(is_file)
-    })
+/// The name of a tool, or of the one that a choice means: beside its type, or within it, as chat completions have it.
+fn name_of(fields: &[Field<'_>]) -> Option<String> {
+    let text = |fields: &[Field<'_>]| Some(json::string(json::field(fields, "name")?.value)?.into_owned());
+    let within = |holder| text(&json::fields(json::field(fields, holder)?.value).ok()?);
+    text(fields).or_else(|| within("function")).or_else(|| within("custom"))
 }
 
-fn is_file(part: &str) -> bool {
+/// An object with one of its fields replaced.
+pub(super) fn with(fields: &[Field<'_>], name: &str, value: &str) -> String {
+    let replaced = fields.iter().map(|field| match field.name == name {
+        true => Field { value, ..field.clone() },
+        false => field.clone(),
+    });
+    json::object(&replaced.collect::<Vec<_>>())
+}
+
+/// Whether a content part is a file, or could be a PDF by another name.
+pub(super) fn is_file(part: &str) -> bool {
     let fields = json::fields(part).unwrap_or_default();
     fields.iter().any(|field| match field.name.as_ref() {
         "type" => matches!(json::string(field.value).as_deref(), Some("file" | "input_file")),
@@ -335,7 +210,7 @@ fn is_file(part: &str) -> bool {
 
 /// Whether a `data:` URL stands there that isn't an image. Scheme and media type know no case
 /// ([RFC 2397](https://www.rfc-editor.org/rfc/rfc2397)).
-fn mentions_other_data(text: &str) -> bool {
+pub(super) fn mentions_other_data(text: &str) -> bool {
     let bytes = text.as_bytes();
     memchr::memchr_iter(b':', bytes).any(|colon| {
         let ends_with =
@@ -348,10 +223,13 @@ fn mentions_other_data(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::chat::Chat;
+    use crate::dialect::request::Request;
+    use std::borrow::Cow;
 
     fn sent(body: &str) -> String {
         let rule = Rule { default_model: ROUTER, allow_paid: false };
-        let request = ChatRequest::parse(body.to_owned(), rule).unwrap();
+        let request = Request::parse(&Chat, body.to_owned(), rule).unwrap();
         String::from_utf8(request.body(&request.model).into_owned()).unwrap()
     }
 
@@ -477,7 +355,7 @@ mod tests {
     fn paid_models_where_they_are_allowed() {
         let rule = Rule { default_model: ROUTER, allow_paid: true };
         let sent = |body: &str| {
-            let request = ChatRequest::parse(body.to_owned(), rule).unwrap();
+            let request = Request::parse(&Chat, body.to_owned(), rule).unwrap();
             String::from_utf8(request.body(&request.model).into_owned()).unwrap()
         };
         let paid = r#"{"model":"openai/gpt-4o","preset":"x","plugins":[{"id":"web"}]}"#;
@@ -489,7 +367,7 @@ mod tests {
     #[test]
     fn another_model_at_another_try() {
         let rule = Rule { default_model: ROUTER, allow_paid: false };
-        let request = ChatRequest::parse(r#"{"model":"a:free", "n":1}"#.into(), rule).unwrap();
+        let request = Request::parse(&Chat, r#"{"model":"a:free", "n":1}"#.into(), rule).unwrap();
         assert!(matches!(request.body("a:free"), Cow::Borrowed(_)), "no copy where nothing changes");
         assert_eq!(request.body("b:free").as_ref(), br#"{"model":"b:free", "n":1}"#);
     }

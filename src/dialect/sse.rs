@@ -14,6 +14,8 @@ pub struct Events {
     line: Vec<u8>,
     data: Vec<u8>,
     has_data: bool,
+    /// A field has come since the last blank line.
+    in_event: bool,
     too_long: bool,
     after_cr: bool,
 }
@@ -38,7 +40,7 @@ impl Events {
     /// UTF-8 or too long is `None`.
     pub fn feed(&mut self, mut bytes: &[u8], mut on_event: impl FnMut(Option<&str>)) {
         while !bytes.is_empty() {
-            let between_events = self.line.is_empty() && !self.has_data && !self.after_cr;
+            let between_events = self.line.is_empty() && !self.in_event && !self.after_cr;
             if between_events && let Some((data, rest)) = split_event(bytes) {
                 on_event(std::str::from_utf8(data).ok());
                 bytes = rest;
@@ -60,9 +62,24 @@ impl Events {
         }
     }
 
-    /// Whether the stream stands in the middle of a line.
-    pub fn in_a_line(&self) -> bool {
-        !self.line.is_empty()
+    /// What must be sent before another event can follow: an unfinished line or event would swallow it.
+    pub fn separator(&self) -> &'static str {
+        match (self.line.is_empty(), self.in_event) {
+            (false, _) => "\n\n",
+            (true, true) => "\n",
+            (true, false) => "",
+        }
+    }
+
+    /// The stream has ended: what has come of its last event counts, as nothing more will.
+    pub fn finish(&mut self, on_event: impl FnOnce(Option<&str>)) {
+        if !self.line.is_empty() {
+            let _ = self.end_line();
+            self.line.clear();
+        }
+        if std::mem::take(&mut self.has_data) {
+            on_event(self.event());
+        }
     }
 
     /// Takes bytes up to the end of a line, if there is one.
@@ -92,6 +109,7 @@ impl Events {
 
     fn end_line(&mut self) -> Part {
         if self.line.is_empty() {
+            self.in_event = false;
             return match std::mem::take(&mut self.has_data) {
                 true => Part::Event,
                 false => Part::NoData,
@@ -100,6 +118,7 @@ impl Events {
         if self.line[0] == b':' {
             return Part::Nothing;
         }
+        self.in_event = true;
         let value = match self.line.strip_prefix(b"data") {
             Some([]) => Some(&[][..]),
             Some([b':', b' ', value @ ..] | [b':', value @ ..]) => Some(value),
@@ -137,60 +156,67 @@ fn split_event(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((data, end.strip_prefix(b"\n\n")?))
 }
 
-/// The beginning of a stream, up to the end of its first data event: comments go on at once, the rest is held until it
-/// is known whether the event is an error.
+/// The beginning of a stream, up to the end of the first event that says something: comments go on at once, the rest is
+/// held until it is known whether it is worth having.
 #[derive(Debug, Default)]
 pub struct Prelude {
     events: Events,
     held: Vec<u8>,
-}
-
-/// What [`Prelude::feed`] found.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Found {
-    /// No data event is complete yet.
-    NothingYet,
-    /// The first data event, as far as it is text.
-    First(Option<String>),
+    /// A whole event with data is among what is held.
+    holds_event: bool,
+    /// The last line went on: what ends it does, too.
+    last_went_on: bool,
 }
 
 impl Prelude {
-    /// Takes what has arrived. What may go on at once is appended to `pass`.
-    pub fn feed(&mut self, bytes: &[u8], pass: &mut Vec<u8>) -> Found {
+    /// Takes what has arrived. What may go on at once is appended to `pass`; `says` is asked of each event whether it says
+    /// something. Where one does, or too much is held, how much was taken: the rest is for [`Prelude::into_parts`].
+    pub fn feed(
+        &mut self,
+        bytes: &[u8],
+        pass: &mut Vec<u8>,
+        mut says: impl FnMut(Option<&str>) -> bool,
+    ) -> Option<usize> {
         let mut rest = bytes;
         while !rest.is_empty() {
+            let was_in_event = self.events.in_event;
             let (taken, part) = self.events.take_line(rest);
             let (piece, after) = rest.split_at(taken);
             rest = after;
             let in_comment = self.events.line.first() == Some(&b':');
-            let harmless = match part {
-                Part::Unfinished => in_comment || !self.events.in_a_line(),
-                Part::Nothing | Part::NoData => true,
+            let goes_on = match part {
+                Part::Unfinished if self.events.line.is_empty() => self.last_went_on,
+                Part::Unfinished => in_comment,
+                Part::Nothing => true,
+                Part::NoData => !was_in_event,
                 Part::Field | Part::Event => false,
             };
-            if self.held.is_empty() && harmless {
+            self.last_went_on = goes_on;
+            if goes_on {
                 pass.extend_from_slice(piece);
                 continue;
             }
             self.held.extend_from_slice(piece);
-            if part == Part::NoData {
-                pass.append(&mut self.held);
+            if part == Part::NoData && !self.holds_event {
+                pass.append(&mut self.held); // nobody can be told anything by it
             }
-            if part == Part::Event || self.held.len() > MAX_HELD_BYTES {
-                let first = match part {
-                    Part::Event => self.events.event().map(str::to_owned),
-                    _ => None, // no error is as long as this
-                };
-                self.held.extend_from_slice(rest);
-                return Found::First(first);
+            let said = part == Part::Event && says(self.events.event());
+            self.holds_event |= part == Part::Event;
+            if said || self.held.len() > MAX_HELD_BYTES {
+                return Some(bytes.len() - rest.len());
             }
         }
-        Found::NothingYet
+        None
     }
 
-    /// What was held back, to be handed on and fed to new [`Events`].
-    pub fn into_held(self) -> Vec<u8> {
-        self.held
+    /// The stream has ended.
+    pub fn finish(&mut self, says: impl FnOnce(Option<&str>)) {
+        self.events.finish(says);
+    }
+
+    /// What was held back, to be handed on, and what reads the rest.
+    pub fn into_parts(self) -> (Vec<u8>, Events) {
+        (self.held, self.events)
     }
 }
 
@@ -209,7 +235,7 @@ mod tests {
                 events.feed(piece, |data| seen.push(data.unwrap().to_owned()));
             }
             assert_eq!(seen, ["{\"a\":\n1}", "", "[DONE]"], "{size} at a time");
-            assert!(events.in_a_line());
+            assert_eq!(events.separator(), "\n\n");
         }
     }
 
@@ -225,32 +251,47 @@ mod tests {
         assert_eq!(seen, [None, None, Some("ok".to_owned())]);
     }
 
+    fn fed(stream: &str, size: usize, says: &str) -> (String, String, usize) {
+        let (mut prelude, mut pass, mut fed) = (Prelude::default(), Vec::new(), 0);
+        for piece in stream.as_bytes().chunks(size) {
+            let taken = prelude.feed(piece, &mut pass, |data| data.is_some_and(|data| data == says));
+            fed += taken.unwrap_or(piece.len());
+            if taken.is_some() {
+                break;
+            }
+        }
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (text(pass), text(prelude.into_parts().0), fed)
+    }
+
     #[test]
-    fn comments_pass_and_the_first_event_is_held() {
+    fn comments_pass_and_events_are_held_up_to_the_first_that_says_something() {
         for size in [1, 2, 5, 1000] {
-            let stream = ": one\n\n: two\r\n\r\nretry: 1\n\nid: 7\ndata: first\n\ndata: next";
-            let mut prelude = Prelude::default();
-            let mut pass = Vec::new();
-            let mut fed = 0;
-            let found = stream.as_bytes().chunks(size).find_map(|piece| {
-                fed += piece.len();
-                match prelude.feed(piece, &mut pass) {
-                    Found::NothingYet => None,
-                    found => Some(found),
-                }
-            });
-            assert_eq!(found, Some(Found::First(Some("first".into()))));
-            assert_eq!(pass, b": one\n\n: two\r\n\r\nretry: 1\n\n", "{size} at a time");
-            let held = prelude.into_held();
-            assert_eq!([pass, held].concat(), &stream.as_bytes()[..fed]);
+            let stream = ": one\n\n: two\r\n\r\nretry: 1\n\nid: 7\ndata: first\n\n: three\r\n\r\nevent: x\ndata: second\n\ndata: next";
+            let (pass, held, fed) = fed(stream, size, "second");
+            assert_eq!(pass, ": one\n\n: two\r\n\r\nretry: 1\n\n: three\r\n\r\n", "{size} at a time");
+            assert_eq!(held, "id: 7\ndata: first\n\nevent: x\ndata: second\n\n");
+            assert_eq!(pass.len() + held.len(), fed);
         }
     }
 
     #[test]
     fn a_comment_is_handed_on_before_its_end() {
-        let mut prelude = Prelude::default();
-        let mut pass = Vec::new();
-        assert_eq!(prelude.feed(b": OPENR", &mut pass), Found::NothingYet);
-        assert_eq!(pass, b": OPENR");
+        let (pass, held, _) = fed("data: held\n\n: OPENR", 3, "");
+        assert_eq!((pass.as_str(), held.as_str()), (": OPENR", "data: held\n\n"));
+    }
+
+    #[test]
+    fn the_last_event_counts_however_it_ends() {
+        for (end, separator) in [("", "\n\n"), ("\n", "\n"), ("\r\n", "\n"), ("\n\n", "")] {
+            let mut events = Events::default();
+            let mut seen = Vec::new();
+            events.feed(format!("data: a\n\ndata: [DONE]{end}").as_bytes(), |data| {
+                seen.push(data.unwrap().to_owned());
+            });
+            assert_eq!(events.separator(), separator, "{end:?}");
+            events.finish(|data| seen.push(data.unwrap().to_owned()));
+            assert_eq!(seen, ["a", "[DONE]"], "{end:?}");
+        }
     }
 }

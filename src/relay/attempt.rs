@@ -4,13 +4,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Relay;
-use super::ending::{Served, error_message, message_of};
+use super::ending::Served;
 use super::gate::Pass;
 use super::life::Cutter;
 use super::offline;
 use super::patience::{self, Verdict};
 use crate::client::exchange::Reply;
-use crate::dialect::chat;
+use crate::dialect::errors;
 use crate::error::ApiError;
 use crate::upstream::{Call, CallError, Dialling, Failure, Trouble};
 
@@ -18,7 +18,7 @@ use crate::upstream::{Call, CallError, Dialling, Failure, Trouble};
 pub(super) const MAX_HELD_BYTES: usize = 8 << 20;
 
 /// Headers of the upstream that the client gets.
-const RETURNED: [&str; 4] = ["content-type", "retry-after", "x-generation-id", "x-request-id"];
+const RETURNED: [&str; 5] = ["content-type", "retry-after", "x-generation-id", "x-request-id", "request-id"];
 const RETURNED_PREFIX: &str = "x-ratelimit-";
 
 /// A try that failed before any part of an answer went to the client.
@@ -41,7 +41,7 @@ impl FailedAttempt {
 pub(super) enum FailedAnswer {
     /// The upstream's own error, with the status it has or names.
     Upstream(Reply),
-    /// The first event of a stream, as it came, and the status that its error names.
+    /// The beginning of a stream, as it came; the data of its error, and the status that this names.
     Event { bytes: Vec<u8>, data: String, status: u16 },
     /// It gave no answer.
     Own(ApiError),
@@ -111,7 +111,11 @@ impl Relay {
         pass: &mut Option<Pass>,
     ) -> Result<Served, Box<FailedAttempt>> {
         let mut answer = match self.snapshot.settings.test_mode {
-            true => Answer::BuiltIn(offline::answer(&self.request, Arc::clone(self.under_way.cutter()))),
+            true => Answer::BuiltIn(offline::answer(
+                self.dialect,
+                &self.request,
+                Arc::clone(self.under_way.cutter()),
+            )),
             false => Answer::Upstream(self.call(model)?),
         };
         let status = answer.status();
@@ -140,10 +144,11 @@ impl Relay {
         let attach = |hang_up| cutter.attach(hang_up);
         let upstream = &self.snapshot.upstream;
         self.calls_made += 1;
-        let first = upstream.chat_completion(&body, &self.attribution, Dialling::Any(&attach));
-        let called = match first {
+        let (path, query) = (self.dialect.path(), self.query.as_deref());
+        let send = |line| upstream.post(path, query, &body, &self.headers, line);
+        let called = match send(Dialling::Any(&attach)) {
             Err(CallError { was_stale: true, .. }) if cutter.reason().is_none() => {
-                upstream.chat_completion(&body, &self.attribution, Dialling::New(&attach))
+                send(Dialling::New(&attach))
             }
             result => result,
         };
@@ -160,7 +165,8 @@ fn read_error(mut answer: Answer) -> Box<FailedAttempt> {
     let _ = answer.read_whole(&mut body, MAX_HELD_BYTES);
     let text = String::from_utf8_lossy(&body);
     let verdict = judge(&answer, status, &text);
-    let reason = format!("{status} {}", error_message(&text).unwrap_or_default());
+    let error = errors::object(&text).unwrap_or_default();
+    let reason = format!("{status} {}", errors::message(&error));
     let reply = Reply { status, headers: answer.returned_headers(), body };
     FailedAttempt::new(&reason, verdict, FailedAnswer::Upstream(reply))
 }
@@ -177,8 +183,8 @@ pub(super) fn error_in_a_200(
     text: &str,
     failed: impl FnOnce(u16) -> FailedAnswer,
 ) -> Box<FailedAttempt> {
-    let status = chat::error_status(error).unwrap_or(502);
-    let reason = format!("200 with an error: {status} {}", message_of(error));
+    let status = errors::status(error).unwrap_or(502);
+    let reason = format!("200 with an error: {status} {}", errors::message(error));
     let verdict = judge(answer, status, text);
     FailedAttempt::new(&reason, verdict, failed(status))
 }
@@ -203,4 +209,9 @@ pub(super) fn broke_off(failure: &Failure) -> ApiError {
 
 pub(super) fn unreadable(reason: &str) -> Box<FailedAttempt> {
     FailedAttempt::new(reason, Verdict::PassOn, FailedAnswer::Own(ApiError::unusable(reason)))
+}
+
+pub(super) fn empty_answer() -> Box<FailedAttempt> {
+    let answer = FailedAnswer::Own(ApiError::empty_answer());
+    FailedAttempt::new("an empty answer", Verdict::TryAgain(None), answer)
 }

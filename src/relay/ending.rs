@@ -7,7 +7,7 @@ use super::attempt::{FailedAnswer, FailedAttempt};
 use super::{Client, Relay};
 use crate::client::exchange::{After, Reply};
 use crate::console::say;
-use crate::dialect::chat::Facts;
+use crate::dialect::{Facts, errors};
 use crate::error::ApiError;
 use crate::json;
 use crate::record::calls::{Ending, Figures};
@@ -50,12 +50,15 @@ impl Relay {
                 FailedAnswer::Event { bytes, data, status } => (bytes, error_object(&data, status), status),
                 FailedAnswer::Upstream(reply) => {
                     let text = String::from_utf8_lossy(&reply.body);
-                    let message = error_message(&text).unwrap_or_else(|| "The upstream failed.".into());
-                    let event = ApiError::new(reply.status, "upstream_error", message).mid_stream_event();
+                    let message = errors::object(&text).map(|error| errors::message(&error));
+                    let message = message.unwrap_or_else(|| "The upstream failed.".into());
+                    let own = ApiError::new(reply.status, "upstream_error", message);
+                    let event = self.dialect.reader(false).broken_off(&own);
                     (event.into_bytes(), error_object(&text, reply.status), reply.status)
                 }
                 FailedAnswer::Own(error) => {
-                    (error.mid_stream_event().into_bytes(), error.object(), error.status)
+                    let event = self.dialect.reader(false).broken_off(&error);
+                    (event.into_bytes(), error.object(), error.status)
                 }
             };
             self.last_words = LastWords::Event(event);
@@ -70,9 +73,14 @@ impl Relay {
                 }
                 FailedAnswer::Event { data, status, .. } => {
                     let error = error_object(&data, status);
-                    (Reply::json(status, data), error)
+                    // An event that holds its error elsewhere than a body does becomes one.
+                    let is_body = json::field(&json::fields(&data).unwrap_or_default(), "error").is_some();
+                    (
+                        Reply::json(status, if is_body { data } else { format!(r#"{{"error":{error}}}"#) }),
+                        error,
+                    )
                 }
-                FailedAnswer::Own(error) => (Reply::from(&error), error.object()),
+                FailedAnswer::Own(error) => (Reply::error(self.dialect.path(), &error), error.object()),
             };
             status = reply.status;
             reply.headers = self.with_proxy_headers(reply.headers, &self.figures.model);
@@ -145,10 +153,10 @@ impl Relay {
                 // An upstream that repeats the key in what it says is not quoted.
                 let key = self.snapshot.settings.key.as_ref();
                 if key.is_none_or(|key| !error.contains(key.expose())) {
-                    reason = message_of(&error);
+                    reason = errors::message(&error);
                 }
                 self.figures.status = status;
-                self.figures.error_code = error_code(&error);
+                self.figures.error_code = errors::code(&error);
                 error_data(&error, status, partial)
             }
             Served::ClientLeft(partial) => {
@@ -183,31 +191,8 @@ impl Relay {
 
 /// The `error` of a body, or the body itself where it is none.
 fn error_object(body: &str, status: u16) -> String {
-    let fields = json::fields(body).unwrap_or_default();
-    match json::field(&fields, "error") {
-        Some(error) => error.value.to_owned(),
-        None => format!(r#"{{"message":{},"code":{status}}}"#, json::quoted(body)),
-    }
-}
-
-pub(super) fn error_message(body: &str) -> Option<String> {
-    let fields = json::fields(body).ok()?;
-    Some(message_of(json::field(&fields, "error")?.value))
-}
-
-/// An error's `code`, a word or a number.
-fn error_code(error: &str) -> Option<String> {
-    let fields = json::fields(error).ok()?;
-    let code = json::field(&fields, "code").filter(|field| field.value != "null")?.value;
-    Some(json::string(code).map_or_else(|| code.to_owned(), Into::into))
-}
-
-/// What an error object says, on one line.
-pub(super) fn message_of(error: &str) -> String {
-    let fields = json::fields(error).unwrap_or_default();
-    let message = json::field(&fields, "message").and_then(|field| json::string(field.value));
-    let message = message.or_else(|| json::string(error)).unwrap_or_default();
-    message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_HEADER_CHARS).collect()
+    let none = || format!(r#"{{"message":{},"code":{status}}}"#, json::quoted(body));
+    errors::object(body).unwrap_or_else(none)
 }
 
 fn model_header_part(model: &str) -> String {

@@ -27,11 +27,13 @@ use ureq::http::HeaderValue;
 
 use crate::client::exchange::{After, Exchange, Reply, Stream};
 use crate::console::say;
-use crate::dialect::free_models::{self, ChatRequest, Rule};
+use crate::dialect::Dialect;
+use crate::dialect::free_models::{self, Rule};
+use crate::dialect::request::Request;
 use crate::error::ApiError;
 use crate::live::Snapshot;
 use crate::record::calls::{FailedTry, Figures, Recording};
-use crate::upstream::ATTRIBUTION;
+use crate::upstream::{FORWARDED, REFERER};
 
 use attempt::{FailedAnswer, FailedAttempt};
 use ending::{LastWords, Served};
@@ -40,16 +42,20 @@ use life::{Cut, UnderWay};
 use patience::Verdict;
 use shared::{Shared, Waiter};
 
-/// Longer values of the client's attribution headers are no attribution.
-const MAX_ATTRIBUTION_BYTES: usize = 1024;
+/// Longer values of the client's headers don't go upstream.
+const MAX_FORWARDED_BYTES: usize = 8 * 1024;
 
 /// A request that has been understood, on its way through however many tries it takes. It can be put aside between two
 /// tries, without a thread.
 pub struct Relay {
     shared: Arc<Shared>,
+    dialect: &'static dyn Dialect,
     client: Client,
-    request: ChatRequest,
-    attribution: Vec<(&'static str, HeaderValue)>,
+    request: Request,
+    /// Of the client's request target; for the dialects whose upstream wants it.
+    query: Option<String>,
+    /// Headers that go along with each call.
+    headers: Vec<(&'static str, HeaderValue)>,
     snapshot: Arc<Snapshot>,
     recording: Option<Recording>,
     figures: Figures,
@@ -79,22 +85,28 @@ impl Relay {
     #[inline(never)]
     pub fn begin(
         shared: &Arc<Shared>,
+        dialect: &'static dyn Dialect,
         mut exchange: Exchange,
         snapshot: Arc<Snapshot>,
         under_way: UnderWay,
     ) -> Result<Box<Self>, After> {
         let began = Instant::now();
-        let request = match understand(std::mem::take(&mut exchange.body), &snapshot) {
+        let request = match understand(dialect, std::mem::take(&mut exchange.body), &snapshot) {
             Ok(request) => request,
             Err(error) => {
-                return Err(exchange.reply(Reply::from(&error)));
+                let reply = Reply::error(&exchange.head.path, &error);
+                return Err(exchange.reply(reply));
             }
         };
-        let attribution = ATTRIBUTION.iter().filter_map(|name| {
+        let forwarded = FORWARDED.iter().filter_map(|name| {
             let value = exchange.head.values(name).next()?;
-            let value = Some(value).filter(|value| value.len() <= MAX_ATTRIBUTION_BYTES)?;
+            let value = Some(value).filter(|value| value.len() <= MAX_FORWARDED_BYTES)?;
             Some((*name, HeaderValue::from_bytes(value).ok()?))
         });
+        let mut headers = forwarded.collect::<Vec<_>>();
+        if headers.first().is_none_or(|(name, _)| *name != REFERER) {
+            headers.push((REFERER, shared.site.clone()));
+        }
         let recording = shared.calls.begin(&snapshot, request.as_written());
         let figures = Figures {
             asked: request.asked.clone(),
@@ -104,7 +116,9 @@ impl Relay {
         };
         Ok(Box::new(Self {
             shared: Arc::clone(shared),
-            attribution: attribution.collect(),
+            dialect,
+            query: exchange.head.query.take().filter(|_| dialect.forwards_query()),
+            headers,
             under_way,
             client: Client::Waiting(Box::new(exchange)),
             request,
@@ -123,6 +137,9 @@ impl Relay {
     pub fn run(mut self: Box<Self>) -> After {
         let shared = Arc::clone(&self.shared);
         let settings = &self.snapshot.settings;
+        if self.request.model.is_empty() {
+            return self.refuse_embedding();
+        }
         if settings.test_mode {
             return self.go_on(None);
         }
@@ -144,7 +161,17 @@ impl Relay {
         }
     }
 
+    /// No model was named that may make this embedding, and none stands in for another.
+    #[inline(never)]
+    fn refuse_embedding(self: Box<Self>) -> After {
+        let free = self.shared.embedding_models.ids(&self.snapshot);
+        self.refuse(ApiError::no_embedding_model(&free))
+    }
+
     fn next_model(&self) -> &str {
+        if !self.dialect.any_model_will_do() {
+            return &self.request.model;
+        }
         let fallbacks = &self.snapshot.settings.fallback_models;
         let failed = self.figures.failed_tries.len();
         patience::model_of_try(&self.request.model, fallbacks, free_models::ROUTER, failed)
@@ -221,7 +248,7 @@ impl Waiter for Relay {
 
     fn give_up(mut self: Box<Self>, limit: Limit, waited: Duration) -> After {
         self.figures.waited += waited;
-        self.refuse(ApiError::limit_reached(&local_time(limit.reset), limit.remaining()))
+        self.refuse(ApiError::limit_reached(&local_time(limit.reset), limit.reset))
     }
 
     fn abandon(self: Box<Self>) -> After {
@@ -241,15 +268,20 @@ impl Waiter for Relay {
     }
 }
 
-fn understand(body: Vec<u8>, snapshot: &Snapshot) -> Result<ChatRequest, ApiError> {
+fn understand(dialect: &dyn Dialect, body: Vec<u8>, snapshot: &Snapshot) -> Result<Request, ApiError> {
     let invalid = ApiError::invalid_json;
     let mut text = String::from_utf8(body).map_err(|_| invalid("not UTF-8"))?;
     if text.starts_with('\u{FEFF}') {
         text.drain(..'\u{FEFF}'.len_utf8());
     }
     let settings = &snapshot.settings;
-    let rule = Rule { default_model: &settings.model, allow_paid: settings.allow_paid_models };
-    ChatRequest::parse(text, rule).map_err(|(text, error)| match text.trim_start().chars().next() {
+    let default_model = match dialect.any_model_will_do() {
+        true => settings.model.as_str(),
+        false if settings.test_mode => offline::NAME,
+        false => settings.embedding_model.as_deref().unwrap_or_default(),
+    };
+    let rule = Rule { default_model, allow_paid: settings.allow_paid_models };
+    Request::parse(dialect, text, rule).map_err(|(text, error)| match text.trim_start().chars().next() {
         None => invalid("empty"),
         Some('{') => invalid(&format!("not valid JSON: {error}")),
         Some(_) if serde_json::from_str::<&RawValue>(&text).is_ok() => invalid("not a JSON object"),

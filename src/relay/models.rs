@@ -18,8 +18,10 @@ const MAX_LIST_BYTES: usize = 16 << 20;
 const ROUTER_CREATED: u64 = 1_769_904_000;
 
 /// The list, for as long as it is good.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Models {
+    /// Where the upstream has it.
+    path: &'static str,
     /// Held while the list is fetched, so that it is fetched once, whatever comes of it.
     last: Mutex<Option<Fetched>>,
 }
@@ -40,6 +42,17 @@ struct Model {
 }
 
 impl Models {
+    /// The list that the upstream has at this path.
+    pub fn at(path: &'static str) -> Self {
+        Self { path, last: Mutex::default() }
+    }
+
+    /// The ids of the free models there are, without the router.
+    pub fn ids(&self, snapshot: &Snapshot) -> Vec<String> {
+        let models = self.current(snapshot);
+        models.iter().map(|model| model.id.clone()).filter(|id| id != ROUTER).collect()
+    }
+
     /// Answers `GET /models`.
     pub fn list(&self, snapshot: &Snapshot) -> Reply {
         let models = self.current(snapshot);
@@ -52,7 +65,7 @@ impl Models {
         let id = percent_decoded(id);
         match self.current(snapshot).iter().find(|model| model.id == id) {
             Some(model) => Reply::json(200, model.json.clone()),
-            None => Reply::from(&ApiError::no_such_model()),
+            None => Reply::error("", &ApiError::no_such_model()),
         }
     }
 
@@ -73,7 +86,7 @@ impl Models {
         if let Some(fetched) = good {
             return fetched.models.clone().unwrap_or_else(alone);
         }
-        let models = fetch(&snapshot.upstream).map(Arc::new);
+        let models = fetch(&snapshot.upstream, self.path).map(Arc::new);
         *last = Some(Fetched {
             when: Instant::now(),
             upstream: Arc::clone(&snapshot.upstream),
@@ -91,8 +104,8 @@ fn router() -> Model {
     Model { id: ROUTER.into(), json }
 }
 
-fn fetch(upstream: &Arc<Upstream>) -> Option<Vec<Model>> {
-    let mut call = upstream.models().ok()?;
+fn fetch(upstream: &Arc<Upstream>, path: &str) -> Option<Vec<Model>> {
+    let mut call = upstream.get(path).ok()?;
     let mut body = Vec::new();
     let whole = call.read_whole(&mut body, MAX_LIST_BYTES).ok()?;
     if call.status() != 200 || !whole {

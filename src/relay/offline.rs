@@ -1,6 +1,7 @@
 //! The built-in model of `--offline`: no network, no key, no intelligence, but every form of answer that a client can
 //! ask for, so that a tool can be tried before there is a key.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -8,7 +9,8 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value, json};
 
 use super::life::Cutter;
-use crate::dialect::free_models::ChatRequest;
+use crate::dialect::request::Request;
+use crate::dialect::{Choice, Dialect, Format, Question, Said};
 use crate::upstream::{Failure, Trouble};
 
 /// Between two chunks of a stream.
@@ -19,7 +21,7 @@ const QUOTED_CHARS: usize = 200;
 const MAX_DEPTH: usize = 8;
 
 /// The name that it answers under.
-const NAME: &str = "local-api-proxy/built-in:free";
+pub const NAME: &str = "local-api-proxy/built-in:free";
 const INTRODUCTION: &str = "This is the built-in test model of local-api-proxy: it needs no network and no key, and it is no real AI.";
 
 /// An answer of the built-in model, told at the pace of a fast model.
@@ -60,105 +62,64 @@ impl Answer {
     }
 }
 
-/// Answers a request, unless `cutter` cuts it off.
-pub fn answer(request: &ChatRequest, cutter: Arc<Cutter>) -> Answer {
-    let streams = request.stream;
-    let request = serde_json::from_str::<Value>(request.as_written()).unwrap_or_default();
-    let message = message(&request);
-    let calls_tools = message.get("tool_calls").is_some();
-    let finish = if calls_tools { "tool_calls" } else { "stop" };
+/// Answers a request in the API that it was asked in, unless `cutter` cuts it off.
+pub fn answer(dialect: &dyn Dialect, request: &Request, cutter: Arc<Cutter>) -> Answer {
+    let asked = serde_json::from_str::<Value>(request.as_written()).unwrap_or_default();
+    let said = reply_to(&dialect.question(&asked));
+    let mut pieces = dialect.tell(&said, request.stream);
+    pieces.reverse();
+    Answer { streams: request.stream && pieces.len() > 1, pieces, begun: false, rest: Vec::new(), cutter }
+}
+
+fn reply_to(question: &Question) -> Said {
     let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let words = |value: &Value| value.to_string().split_whitespace().count().max(1);
-    let (prompt, completion) = (words(&request["messages"]), words(&message));
-    let usage = json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion});
-    let id = format!("gen-offline-{created}");
-    if !streams {
-        let whole = json!({
-            "id": id, "object": "chat.completion", "created": created, "model": NAME,
-            "choices": [{"index": 0, "message": message, "finish_reason": finish, "logprobs": null}],
-            "usage": usage,
-        });
-        return Answer { streams, pieces: vec![whole.to_string()], begun: false, rest: Vec::new(), cutter };
-    }
-    let chunk = |delta: Value, finish: Value| {
-        let choice = json!({"index": 0, "delta": delta, "finish_reason": finish, "logprobs": null});
-        json!({"id": id, "object": "chat.completion.chunk", "created": created, "model": NAME, "choices": [choice]})
+    let call = tool_to_call(question)
+        .map(|(name, schema)| (name.clone(), example(schema, schema, 0)))
+        .map(|(name, arguments)| (name, if arguments.is_object() { arguments } else { json!({}) }));
+    let text = match (&question.format, &call) {
+        (_, Some((name, _))) => format!("{INTRODUCTION} It calls {name}, as it was asked to."),
+        (Format::Schema(schema), None) => example(schema, schema, 0).to_string(),
+        (Format::Object, None) => json!({"answer": INTRODUCTION}).to_string(),
+        (Format::Text, None) => {
+            let said = question.text.chars().take(QUOTED_CHARS).collect::<String>();
+            format!("{INTRODUCTION} You said: {said}")
+        }
     };
-    let mut chunks = vec![chunk(json!({"role": "assistant", "content": ""}), Value::Null)];
-    let text = message["content"].as_str().unwrap_or_default();
-    chunks.extend(text.split_inclusive(' ').map(|word| chunk(json!({"content": word}), Value::Null)));
-    for (index, call) in message["tool_calls"].as_array().into_iter().flatten().enumerate() {
-        let arguments = call["function"]["arguments"].as_str().unwrap_or_default();
-        let mut begun = call.clone();
-        begun["index"] = json!(index);
-        begun["function"]["arguments"] = json!("");
-        chunks.push(chunk(json!({"tool_calls": [begun]}), Value::Null));
-        let rest = json!({"index": index, "function": {"arguments": arguments}});
-        chunks.push(chunk(json!({"tool_calls": [rest]}), Value::Null));
-    }
-    chunks.push(chunk(json!({}), json!(finish)));
-    let mut last = chunk(json!({}), Value::Null);
-    last["choices"] = json!([]);
-    last["usage"] = usage;
-    chunks.push(last);
-    let done = std::iter::once("data: [DONE]\n\n".to_owned());
-    let events = done.chain(chunks.into_iter().rev().map(|chunk| format!("data: {chunk}\n\n")));
-    Answer { streams, pieces: events.collect(), begun: false, rest: Vec::new(), cutter }
+    let tokens = (question.words, text.split_whitespace().count().max(1));
+    let vectors = question.inputs.iter().map(|input| vector(input)).collect();
+    Said { model: NAME, created, text, call, tokens, vectors, base64: question.base64 }
 }
 
-fn message(request: &Value) -> Value {
-    let last = request["messages"].as_array().and_then(|messages| messages.last()).unwrap_or(&Value::Null);
-    let mut message = json!({"role": "assistant", "content": INTRODUCTION});
-    if let Some(tool) = tool_to_call(request, last) {
-        let arguments = example(&tool["parameters"], &tool["parameters"], 0);
-        message["content"] = json!(format!("{INTRODUCTION} It calls the tool that it was offered."));
-        message["tool_calls"] = json!([{
-            "id": "call_offline_1", "type": "function",
-            "function": {"name": tool["name"], "arguments": arguments.to_string()},
-        }]);
-        return message;
-    }
-    let format = &request["response_format"];
-    match format["type"].as_str() {
-        Some("json_schema") => {
-            let schema = &format["json_schema"]["schema"];
-            message["content"] = json!(example(schema, schema, 0).to_string());
-        }
-        Some("json_object") => message["content"] = json!(json!({"answer": INTRODUCTION}).to_string()),
-        _ => {
-            let said = text_of(&last["content"]);
-            let said = said.chars().take(QUOTED_CHARS).collect::<String>();
-            message["content"] = json!(format!("{INTRODUCTION} You said: {said}"));
-        }
-    }
-    message
-}
-
-/// The function that is called: the one that the client chose, or the first, but none twice in a row.
-fn tool_to_call<'a>(request: &'a Value, last: &Value) -> Option<&'a Value> {
-    let choice = &request["tool_choice"];
-    if last["role"] == "tool" || choice == "none" {
+/// The tool that is called: the one that must be, or one that was asked for by its name, but none in answer to a tool.
+fn tool_to_call(question: &Question) -> Option<&(String, Value)> {
+    if question.tool_has_answered {
         return None;
     }
-    let functions =
-        request["tools"].as_array()?.iter().map(|tool| &tool["function"]).filter(|f| f["name"].is_string());
-    let chosen = choice["function"]["name"].as_str();
-    let mut wanted = functions.filter(|function| chosen.is_none_or(|name| function["name"] == name));
-    wanted.next()
+    let is_word = |at: usize, name: &str| {
+        let beside = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && c != '_');
+        beside(question.text[..at].chars().next_back())
+            && beside(question.text[at + name.len()..].chars().next())
+    };
+    let is_named = |(name, _): &&(String, Value)| {
+        question.text.match_indices(name.as_str()).any(|(at, _)| is_word(at, name))
+    };
+    match &question.choice {
+        Choice::None => None,
+        Choice::Named(name) => question.tools.iter().find(|(known, _)| known == name),
+        Choice::Any => question.tools.iter().find(is_named).or_else(|| question.tools.first()),
+        Choice::Free => question.tools.iter().find(is_named),
+    }
 }
 
-fn text_of(content: &Value) -> String {
-    match content {
-        Value::String(text) => text.clone(),
-        Value::Array(parts) => {
-            let texts = parts.iter().map(|part| match part["text"].as_str() {
-                Some(text) => text.to_owned(),
-                None => format!("[{}]", part["type"].as_str().unwrap_or("?")),
-            });
-            texts.collect::<Vec<_>>().join(" ")
-        }
-        _ => String::new(),
-    }
+/// Numbers that are the same for the same text, and nothing more.
+fn vector(input: &str) -> Vec<f32> {
+    const DIMENSIONS: u64 = 8;
+    let number = |dimension: u64| {
+        let mut hasher = DefaultHasher::new();
+        (dimension, input).hash(&mut hasher);
+        (hasher.finish() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..DIMENSIONS).map(number).collect()
 }
 
 /// A value that fits a JSON schema, as far as examples go.
@@ -213,25 +174,26 @@ mod tests {
 
     #[test]
     fn it_says_what_it_is() {
-        let answer = message(&json!({"messages": [{"role": "user", "content": "hello"}]}));
-        let text = answer["content"].as_str().unwrap();
-        assert!(text.contains("built-in test model") && text.ends_with("hello"), "{text}");
+        let said = reply_to(&Question { text: "hello".into(), ..Question::default() });
+        assert!(said.text.contains("built-in test model") && said.text.ends_with("hello"), "{}", said.text);
     }
 
     #[test]
-    fn offered_tools_are_called_once() {
-        let tools = json!([{"type": "function", "function": {"name": "weather", "parameters": {
-            "type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}}}]);
-        let asked = json!({"tools": tools, "messages": [{"role": "user", "content": "x"}]});
-        let call = &message(&asked)["tool_calls"][0];
-        let arguments =
-            serde_json::from_str::<Value>(call["function"]["arguments"].as_str().unwrap()).unwrap();
-        assert_eq!(call["function"]["name"], "weather");
-        assert_eq!(arguments["days"], 1);
-        let answered = json!({"tools": tools, "messages": [{"role": "tool", "content": "sunny"}]});
-        assert!(message(&answered)["content"].as_str().unwrap().ends_with("sunny"));
-        let forbidden = json!({"tools": tools, "tool_choice": "none", "messages": []});
-        assert!(message(&forbidden).get("tool_calls").is_none());
+    fn tools_are_called_by_name_or_by_choice() {
+        let schema = json!({"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}});
+        let ask = |text: &str, choice: Choice, tool_has_answered: bool| {
+            let tools = vec![("get".to_owned(), json!({})), ("get_weather".to_owned(), schema.clone())];
+            let question =
+                Question { text: text.into(), tools, choice, tool_has_answered, ..Question::default() };
+            reply_to(&question).call
+        };
+        let (name, arguments) = ask("call get_weather now", Choice::Free, false).unwrap();
+        assert_eq!((name.as_str(), &arguments["days"]), ("get_weather", &json!(1)));
+        assert_eq!(ask("forget it", Choice::Free, false), None);
+        assert_eq!(ask("x", Choice::Any, false).unwrap().0, "get");
+        assert_eq!(ask("x", Choice::Named("get_weather".into()), false).unwrap().0, "get_weather");
+        assert_eq!(ask("get_weather", Choice::None, false), None);
+        assert_eq!(ask("get_weather", Choice::Free, true), None, "it has answered");
     }
 
     #[test]

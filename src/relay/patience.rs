@@ -2,10 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde::Deserialize;
-use serde_json::Value;
-
-use crate::relay::gate::Limit;
+use super::gate::Limit;
+use crate::dialect::errors::{self, Headers};
 
 /// The first pause; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -24,18 +22,14 @@ pub enum Verdict {
     AccountLimit(Limit),
 }
 
-/// Where a header's value comes from; names are lower case.
-pub type Headers<'a> = &'a dyn Fn(&str) -> Option<String>;
-
 /// Judges an error by its status, its headers and its body (`{"error": …}`).
 pub fn judge(status: u16, header: Headers<'_>, body: &str) -> Verdict {
     let retry_after = header("retry-after").and_then(|value| parse_retry_after(&value));
+    if let Some(notice) = errors::account_limit(status, header, body) {
+        return Verdict::AccountLimit(Limit { reset: notice.reset, per_window: notice.per_window });
+    }
     match status {
-        429 => match account_limit(header, body) {
-            Some(limit) => Verdict::AccountLimit(limit),
-            None => try_again(retry_after),
-        },
-        408 | 500 | 502..=599 => try_again(retry_after),
+        408 | 429 | 500 | 502..=599 => try_again(retry_after),
         _ => Verdict::PassOn,
     }
 }
@@ -55,41 +49,6 @@ fn parse_retry_after(value: &str) -> Option<Duration> {
     }
     let date = httpdate::parse_http_date(value).ok()?;
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
-}
-
-/// The three `X-RateLimit-*`, which stand in the head, in the body's `error.metadata.headers`, or in both.
-fn account_limit(header: Headers<'_>, body: &str) -> Option<Limit> {
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Body {
-        error: Error,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Error {
-        metadata: Metadata,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Metadata {
-        headers: serde_json::Map<String, Value>,
-    }
-    let in_body = serde_json::from_str::<Body>(body).unwrap_or_default().error.metadata.headers;
-    let number = |name: &str| {
-        let in_body =
-            in_body.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| match value {
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
-            });
-        header(name).or(in_body)?.trim().parse::<f64>().ok()
-    };
-    if number("x-ratelimit-remaining")? > 0.0 {
-        return None;
-    }
-    let reset_ms = number("x-ratelimit-reset")?;
-    let reset = SystemTime::UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(reset_ms / 1000.0).ok()?)?;
-    let per_window = number("x-ratelimit-limit").map(|limit| limit as u32);
-    (reset > SystemTime::now()).then_some(Limit { reset, per_window })
 }
 
 /// The pause before try number `tried` + 1, with a quarter of jitter either way; `random` is from 0 to 1.
@@ -140,30 +99,6 @@ mod tests {
         );
         assert_eq!(judge_with(date(60)), Verdict::PassOn);
         assert_eq!(judge_with("soon".into()), Verdict::TryAgain(None));
-    }
-
-    #[test]
-    fn the_accounts_limit_in_head_or_body() {
-        let reset = SystemTime::now() + Duration::from_secs(40);
-        let ms = reset.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
-        let body = format!(
-            r#"{{"error":{{"message":"Rate limit exceeded: free-models-per-min. ","code":429,"metadata":{{"headers":{{"X-RateLimit-Limit":"20","X-RateLimit-Remaining":"0","X-RateLimit-Reset":"{ms}"}}}}}}}}"#
-        );
-        let Verdict::AccountLimit(limit) = judge(429, &no_header, &body) else {
-            panic!("in the body");
-        };
-        assert_eq!(limit.per_window, Some(20));
-        assert!(limit.remaining() > Duration::from_secs(38));
-        let header = |name: &str| match name {
-            "x-ratelimit-remaining" => Some("0".into()),
-            "x-ratelimit-reset" => Some(ms.to_string()),
-            _ => None,
-        };
-        assert!(matches!(judge(429, &header, "not JSON"), Verdict::AccountLimit(_)), "in the head");
-        let past = body.replace(&ms.to_string(), "1000");
-        assert_eq!(judge(429, &no_header, &past), Verdict::TryAgain(None));
-        let left = body.replace(r#""0""#, r#""3""#);
-        assert_eq!(judge(429, &no_header, &left), Verdict::TryAgain(None));
     }
 
     #[test]

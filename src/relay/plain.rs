@@ -5,14 +5,12 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::attempt::{
-    Answer, FailedAnswer, FailedAttempt, MAX_HELD_BYTES, broke_off, error_in_a_200, no_answer, unreadable,
+    Answer, FailedAnswer, FailedAttempt, MAX_HELD_BYTES, broke_off, empty_answer, error_in_a_200, no_answer,
+    unreadable,
 };
 use super::ending::{LastWords, Served};
-use super::patience::Verdict;
 use super::{Client, Relay};
 use crate::client::exchange::Reply;
-use crate::dialect::chat::{self, Facts};
-use crate::error::ApiError;
 use crate::json;
 
 /// What is read of a long answer at a time.
@@ -33,17 +31,15 @@ impl Relay {
         if !whole {
             return self.relay_long(answer, body, headers, model);
         }
-        let mut facts = Facts::default();
         let text = std::str::from_utf8(&body).unwrap_or_default();
-        facts.add(text);
-        if let Some(error) = facts.error.as_ref().filter(|_| !facts.content) {
+        let facts = self.dialect.read_answer(text);
+        if let Some(error) = facts.error.as_ref().filter(|_| !facts.said) {
             let text = text.to_owned();
             let failed = |status| FailedAnswer::Upstream(Reply { status, headers, body });
             return Err(error_in_a_200(answer, error, &text, failed));
         }
-        if chat::is_empty_answer(text) {
-            let answer = FailedAnswer::Own(ApiError::empty_answer());
-            return Err(FailedAttempt::new("an empty answer", Verdict::TryAgain(None), answer));
+        if !facts.are_an_answer() {
+            return Err(empty_answer());
         }
         if let Client::Streaming(_) = self.client {
             return Err(unreadable("it is no event stream"));

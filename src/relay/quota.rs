@@ -71,7 +71,7 @@ impl QuotaCache {
 }
 
 fn ask(snapshot: &Snapshot) -> Option<Quota> {
-    let mut call = snapshot.upstream.key_info().ok()?;
+    let mut call = snapshot.upstream.get("/key").ok()?;
     if call.status() != 200 {
         return None;
     }

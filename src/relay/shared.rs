@@ -10,6 +10,8 @@ use super::gate::{Gate, Limit, Pass};
 use super::life::Life;
 use super::models::Models;
 use super::quota::QuotaCache;
+use ureq::http::HeaderValue;
+
 use crate::body::Spare;
 use crate::client::exchange::After;
 use crate::client::idle::Idle;
@@ -54,6 +56,10 @@ pub struct Shared {
     pub gate: Gate<Box<dyn Waiter>>,
     /// The list of models.
     pub models: Models,
+    /// The list of models for embeddings.
+    pub embedding_models: Models,
+    /// What calls say they come from: this proxy's address.
+    pub site: HeaderValue,
     /// The account's free quota.
     pub quota: QuotaCache,
     /// Memory for the next large request.
@@ -63,14 +69,17 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Nothing is under way yet.
-    pub fn new(live: Arc<Live>, calls: Calls, idle: Arc<Idle>) -> Self {
+    /// Nothing is under way yet. `port` is the one in use.
+    pub fn new(live: Arc<Live>, calls: Calls, idle: Arc<Idle>, port: u16) -> Self {
         Self {
             live,
             calls,
             life: Arc::new(Life::new(idle)),
             gate: Gate::default(),
-            models: Models::default(),
+            models: Models::at("/models"),
+            embedding_models: Models::at("/embeddings/models"),
+            site: HeaderValue::try_from(format!("http://localhost:{port}"))
+                .unwrap_or(HeaderValue::from_static("http://localhost")),
             quota: QuotaCache::default(),
             spare: Spare::default(),
             orders: AtomicU64::new(0),

@@ -1,13 +1,15 @@
-//! Server-sent events: comments at once, the first event when it is known to be no error, then every byte as it comes.
+//! Server-sent events: comments at once, what says nothing when something is said behind it, then every byte as it comes.
 
 use std::borrow::Cow;
 
-use super::attempt::{Answer, FailedAnswer, FailedAttempt, broke_off, error_in_a_200, no_answer};
+use super::attempt::{
+    Answer, FailedAnswer, FailedAttempt, broke_off, empty_answer, error_in_a_200, no_answer,
+};
 use super::ending::{LastWords, Served};
 use super::life::Cut;
 use super::{Client, Relay};
-use crate::dialect::chat::{self, Assembly, Facts};
-use crate::dialect::sse::{Events, Found, Prelude};
+use crate::dialect::sse::{Events, Prelude};
+use crate::dialect::{Reader, errors};
 use crate::error::ApiError;
 use crate::record::calls::MAX_EVENTS_BYTES;
 use crate::upstream::{Failure, Trouble};
@@ -15,6 +17,16 @@ use crate::upstream::{Failure, Trouble};
 /// What is read at first, and once the stream has turned out to be a fast one.
 const READ_BYTES: usize = 1024;
 const FAST_READ_BYTES: usize = 64 * 1024;
+
+/// The beginning of a stream that is worth having.
+struct Begun {
+    /// What the client hasn't got of it yet.
+    held: Vec<u8>,
+    events: Events,
+    reader: Box<dyn Reader>,
+    /// Nothing more comes.
+    ended: bool,
+}
 
 impl Relay {
     #[inline(never)]
@@ -24,78 +36,49 @@ impl Relay {
         model: &str,
     ) -> Result<Served, Box<FailedAttempt>> {
         let mut buffer = vec![0; READ_BYTES];
-        let mut prelude = Prelude::default();
-        let mut pass = Vec::new();
-        let first = loop {
-            let read = answer.read(&mut buffer).map_err(|failure| no_answer(&failure))?;
-            if read == 0 {
-                return Err(no_answer(&Failure::Broken(
-                    Trouble::BrokeOff,
-                    "the stream ended without an event".into(),
-                )));
-            }
-            let found = prelude.feed(&buffer[..read], &mut pass);
-            if !pass.is_empty() {
-                if self.send(&pass, &answer, model).is_err() {
-                    return Ok(Served::ClientLeft(None));
-                }
-                pass.clear();
-            }
-            if let Found::First(first) = found {
-                break first;
-            }
+        let begun = match self.read_beginning(&mut answer, &mut buffer, model) {
+            Some(begun) => begun?,
+            None => return Ok(Served::ClientLeft(None)),
         };
-        let held = prelude.into_held();
-        let mut facts = Facts::default();
-        facts.add_event(first.as_deref());
-        if let (Some(error), Some(data)) = (&facts.error, first) {
-            let text = data.clone();
-            let failed = |status| FailedAnswer::Event { bytes: held, data, status };
-            return Err(error_in_a_200(&answer, error, &text, failed));
-        }
-
         // From here on this answer is the client's.
-        let mut assembly = self.recording.as_ref().map(|_| Assembly::default());
+        let Begun { held, mut events, mut reader, ended } = begun;
+        let told = |reader: Box<dyn Reader>| reader.answer().map(|answer| answer.to_string());
         self.events.clear();
-        let mut facts = Facts::default();
-        let mut events = Events::default();
-        let mut piece: &[u8] = &held;
-        let mut read;
+        if self.send(&held, &answer, model).is_err() {
+            return Ok(Served::ClientLeft(told(reader)));
+        }
+        self.keep_events(&held);
+        drop(held);
+        self.figures.first_token.get_or_insert_with(|| self.began.elapsed());
         let ending = loop {
+            if ended {
+                break None;
+            }
+            let piece = match answer.read(&mut buffer) {
+                Ok(0) => break None,
+                Ok(read) => &buffer[..read],
+                Err(failure) => break Some(failure),
+            };
             if self.send(piece, &answer, model).is_err() {
-                return Ok(Served::ClientLeft(finish_assembly(assembly)));
+                return Ok(Served::ClientLeft(told(reader)));
             }
-            if assembly.is_some() {
-                let room = MAX_EVENTS_BYTES - self.events.len();
-                self.events.extend_from_slice(&piece[..piece.len().min(room)]);
-            }
-            events.feed(piece, |data| {
-                facts.add_event(data);
-                if let (Some(assembly), Some(data)) = (&mut assembly, data) {
-                    assembly.add(data);
-                }
-            });
-            if self.figures.first_token.is_none() && facts.content {
-                self.figures.first_token = Some(self.began.elapsed());
-            }
+            self.keep_events(piece);
+            events.feed(piece, |data| reader.read(data));
             if piece.len() == buffer.len() && buffer.len() < FAST_READ_BYTES {
                 buffer.resize(buffer.len() * 2, 0);
             }
-            read = answer.read(&mut buffer);
-            match read {
-                Ok(0) => break None,
-                Ok(read) => piece = &buffer[..read],
-                Err(ref failure) => break Some(failure.clone()),
-            }
         };
-        self.note(&facts);
-        if let Some(error) = facts.error {
-            let status = chat::error_status(&error).unwrap_or(502);
-            return Ok(Served::BrokenOff { error, status, partial: finish_assembly(assembly) });
+        let separator = events.separator();
+        events.finish(|data| reader.read(data));
+        self.note(reader.facts());
+        if let Some(error) = reader.facts().error.clone() {
+            let status = errors::status(&error).unwrap_or(502);
+            return Ok(Served::BrokenOff { error, status, partial: told(reader) });
         }
+        let facts = reader.facts();
         let error = match (self.under_way.cutter().reason(), ending) {
             _ if facts.done => None,
-            (Some(Cut::ClientLeft), _) => return Ok(Served::ClientLeft(finish_assembly(assembly))),
+            (Some(Cut::ClientLeft), _) => return Ok(Served::ClientLeft(told(reader))),
             (Some(Cut::Stopping), _) => Some(ApiError::stopping()),
             (None, Some(failure)) => Some(broke_off(&failure)),
             (None, None) if facts.finished => None,
@@ -105,16 +88,79 @@ impl Relay {
             }
         };
         let Some(error) = error else {
-            return Ok(Served::Whole(finish_assembly(assembly)));
+            return Ok(Served::Whole(told(reader)));
         };
-        // A cut line is ended first, or it would swallow the event.
-        let blank = if events.in_a_line() { "\n\n" } else { "" };
-        self.last_words = LastWords::Event(format!("{blank}{}", error.mid_stream_event()).into());
-        Ok(Served::BrokenOff {
-            error: error.object(),
-            status: error.status,
-            partial: finish_assembly(assembly),
-        })
+        self.last_words = LastWords::Event(format!("{separator}{}", reader.broken_off(&error)).into());
+        Ok(Served::BrokenOff { error: error.object(), status: error.status, partial: told(reader) })
+    }
+
+    /// Reads up to the first event that says something. `None` when the client has left meanwhile.
+    // Apart, so that its stack isn't kept for as long as the answer streams.
+    #[inline(never)]
+    fn read_beginning(
+        &mut self,
+        answer: &mut Answer,
+        buffer: &mut [u8],
+        model: &str,
+    ) -> Option<Result<Begun, Box<FailedAttempt>>> {
+        let mut reader = self.dialect.reader(self.recording.is_some());
+        let mut prelude = Prelude::default();
+        let mut pass = Vec::new();
+        let mut failed = None;
+        let mut reads = |reader: &mut Box<dyn Reader>, data: Option<&str>| {
+            reader.read(data);
+            let facts = reader.facts();
+            if facts.error.is_some() {
+                failed = data.map(str::to_owned);
+            }
+            facts.error.is_some() || facts.are_an_answer() || facts.done
+        };
+        let (rest, ended) = loop {
+            let read = match answer.read(buffer) {
+                Ok(read) => read,
+                Err(failure) => return Some(Err(no_answer(&failure))),
+            };
+            if read == 0 {
+                prelude.finish(|data| {
+                    reads(&mut reader, data);
+                });
+                break (Vec::new(), true);
+            }
+            let taken = prelude.feed(&buffer[..read], &mut pass, |data| reads(&mut reader, data));
+            if !pass.is_empty() && self.send(&pass, answer, model).is_err() {
+                return None;
+            }
+            pass.clear();
+            if let Some(taken) = taken {
+                break (buffer[taken..read].to_vec(), false);
+            }
+        };
+        let (mut held, mut events) = prelude.into_parts();
+        let facts = reader.facts();
+        if let Some(error) = &facts.error {
+            let data = failed.unwrap_or_default();
+            let text = data.clone();
+            let event = |status| FailedAnswer::Event { bytes: held, data, status };
+            return Some(Err(error_in_a_200(answer, error, &text, event)));
+        }
+        if !facts.are_an_answer() && (facts.done || facts.finished) {
+            return Some(Err(empty_answer()));
+        }
+        if ended && !facts.are_an_answer() {
+            let reason = "the stream ended without having said anything".into();
+            return Some(Err(no_answer(&Failure::Broken(Trouble::BrokeOff, reason))));
+        }
+        events.feed(&rest, |data| reader.read(data));
+        held.extend_from_slice(&rest);
+        Some(Ok(Begun { held, events, reader, ended }))
+    }
+
+    /// Keeps what the panel shows of a stream.
+    fn keep_events(&mut self, piece: &[u8]) {
+        if self.recording.is_some() {
+            let room = MAX_EVENTS_BYTES - self.events.len();
+            self.events.extend_from_slice(&piece[..piece.len().min(room)]);
+        }
     }
 
     /// Sends a piece of a stream, with the head before the first one.
@@ -143,8 +189,4 @@ impl Relay {
         }
         Ok(())
     }
-}
-
-fn finish_assembly(assembly: Option<Assembly>) -> Option<String> {
-    assembly?.finish().map(|answer| answer.to_string())
 }

@@ -26,8 +26,10 @@ use crate::client::connection::{Arrival, Connection};
 use crate::client::exchange::{After, BodyError, Exchange, Reply, refusal};
 use crate::client::head::Head;
 use crate::client::idle::{Idle, Waits};
+use crate::client::listen;
 use crate::client::seat;
 use crate::client::socket::CLIENT_TIMEOUT;
+use crate::dialect::{self, messages};
 use crate::error::ApiError;
 use crate::live::{Live, Snapshot};
 use crate::record::calls::Calls;
@@ -94,7 +96,8 @@ pub fn start(live: Arc<Live>, calls: Calls, listeners: Vec<TcpListener>) -> io::
     let poll = Poll::new()?;
     let idle = Arc::new(Idle::new(poll.registry())?);
     let Listen { workers, queue, .. } = live.snapshot().settings.listen;
-    let shared = Arc::new(Shared::new(live, calls, Arc::clone(&idle)));
+    let port = listen::port(&listeners);
+    let shared = Arc::new(Shared::new(live, calls, Arc::clone(&idle), port));
     let server = Arc::new_cyclic(|this: &Weak<Server>| {
         let at_work = Weak::clone(this);
         let work = move |job| {
@@ -216,7 +219,7 @@ impl Server {
             false => check(exchange, &snapshot.settings),
         };
         if let Err(error) = checked.and_then(|()| self.read_body(exchange, &snapshot.settings)) {
-            return Some(Reply::from(&error));
+            return Some(Reply::error(&exchange.head.path, &error));
         }
         if access::is_preflight(exchange) {
             return Some(access::preflight(exchange));
@@ -224,6 +227,7 @@ impl Server {
         match exchange.head.path.as_str() {
             "/health" => Some(panel::health(&self.shared)),
             "/" => Some(panel::front_page(&self.shared)),
+            messages::COUNT_PATH => Some(count_tokens(&exchange.body)),
             path if needs_worker(path) => None,
             _ => Some(panel::answer(&self.shared, exchange, snapshot)),
         }
@@ -240,7 +244,8 @@ impl Server {
             Entry::Waits => Step::Done(After::Gone),
             Entry::Full(Call::New(exchange, under_way)) => {
                 drop(under_way);
-                Step::Done(exchange.reply(Reply::from(&ApiError::queue_is_full())))
+                let reply = Reply::error(&exchange.head.path, &ApiError::queue_is_full());
+                Step::Done(exchange.reply(reply))
             }
             Entry::Full(Call::Resumed(..)) => Step::Done(After::Gone),
         }
@@ -356,7 +361,7 @@ impl Drop for Seated<'_> {
 
 /// Whether a path leads to the upstream.
 fn needs_worker(path: &str) -> bool {
-    path == "/chat/completions" || path == "/models" || path.starts_with("/models/")
+    dialect::of(path).is_some() || path == "/models" || path.starts_with("/models/")
 }
 
 /// 404 and 405, which need nothing but the request line.
@@ -367,7 +372,7 @@ fn check_route(exchange: &Exchange) -> Result<(), ApiError> {
     let path = exchange.head.path.as_str();
     let get = ["GET", "HEAD"];
     let allowed: &[&str] = match path {
-        "/chat/completions" => &["POST"],
+        path if path == messages::COUNT_PATH || dialect::of(path).is_some() => &["POST"],
         "/" | "/health" | "/models" | "/debug" | "/debug/stats" | "/debug/calls" => &get,
         _ if path.starts_with("/models/") || path.starts_with("/debug/") => &get,
         _ => return Err(ApiError::not_found()),
@@ -399,12 +404,19 @@ fn forward_new(
     // So that the tests can see what becomes of one; not in the release build.
     #[cfg(debug_assertions)]
     assert!(exchange.head.header("x-test-panic").is_none(), "asked for by a test");
-    match exchange.head.path.as_str() {
-        "/chat/completions" => match Relay::begin(shared, exchange, snapshot, under_way) {
-            Ok(relay) => relay.run(),
-            Err(after) => after,
-        },
-        _ => list_models(shared, exchange, &snapshot),
+    let Some(dialect) = dialect::of(&exchange.head.path) else {
+        return list_models(shared, exchange, &snapshot);
+    };
+    match Relay::begin(shared, dialect, exchange, snapshot, under_way) {
+        Ok(relay) => relay.run(),
+        Err(after) => after,
+    }
+}
+
+fn count_tokens(body: &[u8]) -> Reply {
+    match messages::count_tokens(body) {
+        Ok(count) => Reply::json(200, count),
+        Err(error) => Reply::error(messages::COUNT_PATH, &error),
     }
 }
 

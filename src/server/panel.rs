@@ -58,7 +58,7 @@ pub fn front_page(shared: &Shared) -> Reply {
 /// Everything under `/debug`, for those who may see it.
 pub fn answer(shared: &Shared, exchange: &Exchange, snapshot: &Arc<Snapshot>) -> Reply {
     if !snapshot.debug {
-        return Reply::from(&ApiError::debug_disabled());
+        return Reply::error("", &ApiError::debug_disabled());
     }
     debug_assert_eq!(exchange.head.method, Method::GET);
     let path = exchange.head.path.strip_prefix("/debug").unwrap_or_default().trim_start_matches('/');
@@ -85,7 +85,7 @@ pub fn answer(shared: &Shared, exchange: &Exchange, snapshot: &Arc<Snapshot>) ->
 }
 
 fn not_found(message: &str) -> Reply {
-    Reply::from(&ApiError::no_such(message))
+    Reply::error("", &ApiError::no_such(message))
 }
 
 fn settings_json(snapshot: &Snapshot) -> String {

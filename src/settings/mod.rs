@@ -107,6 +107,8 @@ pub struct Settings {
     pub model: String,
     /// `FALLBACK_MODELS`: free unless `allow_paid_models`.
     pub fallback_models: Vec<String>,
+    /// `EMBEDDING_MODEL`: free unless `allow_paid_models`; the router makes no embeddings.
+    pub embedding_model: Option<String>,
     /// `ALLOW_PAID_MODELS`.
     pub allow_paid_models: bool,
     /// `OPENROUTER_BASE_URL`, without a slash at its end.
@@ -140,12 +142,13 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            listen: Listen { host: "localhost".into(), port: 5000, workers: 64, queue: 256 },
+            listen: Listen { host: "localhost".into(), port: 5000, workers: 256, queue: 256 },
             key: None,
             cache_dir: None,
             cache_keep_days: None,
             model: free_models::ROUTER.into(),
             fallback_models: Vec::new(),
+            embedding_model: None,
             allow_paid_models: false,
             base_url: "https://openrouter.ai/api/v1".into(),
             http_proxy: None,
@@ -226,6 +229,8 @@ impl Settings {
         // Once paid models are forbidden again, a paid one that was good before isn't any more.
         let good = |id: &String| free(id);
         let last_model = Some(&last_good.model).filter(|id| good(id)).unwrap_or(&default.model);
+        let embeds = |id: &String| good(id) && id != free_models::ROUTER;
+        let last_embedding = last_good.embedding_model.clone().filter(embeds);
         let last_fallback = last_good.fallback_models.iter().filter(|id| good(id)).cloned().collect();
 
         let settings = Settings {
@@ -293,6 +298,13 @@ impl Settings {
                 |v| list(v).map(|id| Some(id.to_owned()).filter(good)).collect(),
                 Vec::new(),
                 last_fallback,
+            ),
+            embedding_model: r.read(
+                "EMBEDDING_MODEL",
+                "a model that makes embeddings and whose id ends in :free (ALLOW_PAID_MODELS=true lifts this)",
+                |v| Some(v.to_owned()).filter(embeds).map(Some),
+                None,
+                last_embedding,
             ),
             allow_paid_models,
             base_url: r.read(
@@ -409,6 +421,7 @@ impl Settings {
                 or_none(Some(self.allowed_origins.join(", ")).filter(|v| !v.is_empty())),
             ),
             entry("ALLOW_PAID_MODELS", self.allow_paid_models.to_string()),
+            entry("EMBEDDING_MODEL", or_none(self.embedding_model.clone())),
             entry("RETRIES", self.retries.to_string()),
             entry(
                 "FALLBACK_MODELS",

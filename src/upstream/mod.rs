@@ -24,6 +24,7 @@ use ureq::http::{Method, Request, Response, Uri};
 use ureq::{Agent, BodyReader, Timeout};
 
 use crate::body;
+use crate::dialect;
 use crate::settings::Settings;
 
 /// Opening a connection (name, TCP, TLS, proxy) may take this long.
@@ -38,17 +39,20 @@ const MAX_IDLE: usize = 512;
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// <https://openrouter.ai/docs/app-attribution>
-const SITE: &str = "http://localhost:5000";
 const TITLE: &str = "LocalAPIProxy";
+/// Names the page that a request comes from.
+pub const REFERER: &str = "http-referer";
 
-/// Headers of the client that go upstream in place of ours.
-pub const ATTRIBUTION: [&str; 3] = ["http-referer", "x-title", "x-openrouter-title"];
+/// Headers of the client that go upstream, the first three in place of ours.
+pub const FORWARDED: [&str; 5] =
+    [REFERER, "x-title", "x-openrouter-title", "anthropic-version", "anthropic-beta"];
 
 /// Everything that calls to one upstream share.
 pub struct Upstream {
-    chat_completions: Option<Uri>,
-    models: Option<Uri>,
-    key_info: Option<Uri>,
+    /// Without a slash at its end.
+    base_url: String,
+    /// Where each dialect's requests go.
+    endpoints: Vec<(&'static str, Option<Uri>)>,
     headers: HeaderMap,
     config: ureq::config::Config,
     tls: Option<Arc<ClientConfig>>,
@@ -116,19 +120,19 @@ impl fmt::Display for Failure {
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Upstream({:?})", self.chat_completions) // never the headers: the key is among them
+        write!(f, "Upstream({})", self.base_url) // never the headers: the key is among them
     }
 }
 
 impl Upstream {
     /// Prepares what each call needs. Nothing is sent.
     pub fn new(settings: &Settings) -> Self {
-        let uri = |path: &str| format!("{}{path}", settings.base_url).parse().ok();
+        let paths = dialect::ALL.iter().map(|dialect| dialect.path());
+        let endpoints = paths.map(|path| (path, format!("{}{path}", settings.base_url).parse().ok()));
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        headers.insert(HeaderName::from_static("http-referer"), HeaderValue::from_static(SITE));
         headers.insert(HeaderName::from_static("x-title"), HeaderValue::from_static(TITLE));
         headers.insert(HeaderName::from_static("x-openrouter-title"), HeaderValue::from_static(TITLE));
         let bearer = settings.key.as_ref().map(|key| format!("Bearer {}", key.expose()));
@@ -156,9 +160,8 @@ impl Upstream {
         let needs_tls = https(&settings.base_url)
             || proxy.is_some_and(|p| p.proxy().protocol() == ureq::ProxyProtocol::Https);
         Self {
-            chat_completions: uri("/chat/completions"),
-            models: uri("/models"),
-            key_info: uri("/key"),
+            base_url: settings.base_url.clone(),
+            endpoints: endpoints.collect(),
             headers,
             config,
             tls: needs_tls.then(|| tls_config(settings)).flatten(),
@@ -176,36 +179,32 @@ impl Upstream {
         parts(old) != parts(new)
     }
 
-    /// Sends a chat completion request and waits for the head of its answer.
+    /// Sends a request to a dialect's endpoint and waits for the head of its answer.
     ///
-    /// `attribution` are the client's own values of [`ATTRIBUTION`].
-    pub fn chat_completion(
+    /// `headers` go along, in place of ours of the same name.
+    pub fn post(
         self: &Arc<Self>,
+        path: &'static str,
+        query: Option<&str>,
         body: &[u8],
-        attribution: &[(&'static str, HeaderValue)],
+        headers: &[(&'static str, HeaderValue)],
         line: Dialling<'_>,
     ) -> Result<Box<Call>, CallError> {
-        let mut headers = self.headers.clone();
-        for (name, value) in attribution {
-            headers.insert(*name, value.clone());
+        let mut all = self.headers.clone();
+        for (name, value) in headers {
+            all.insert(*name, value.clone());
         }
-        self.call(Method::POST, self.chat_completions.as_ref(), headers, body, line)
+        let known = self.endpoints.iter().find(|(known, _)| *known == path).and_then(|(_, uri)| uri.as_ref());
+        let with_query = query.and_then(|query| format!("{}{path}?{query}", self.base_url).parse().ok());
+        self.call(Method::POST, with_query.as_ref().or(known), all, body, line)
     }
 
-    /// Asks for the list of models.
-    pub fn models(self: &Arc<Self>) -> Result<Box<Call>, CallError> {
-        self.get(self.models.as_ref())
-    }
-
-    /// Asks for the state of the key.
-    pub fn key_info(self: &Arc<Self>) -> Result<Box<Call>, CallError> {
-        self.get(self.key_info.as_ref())
-    }
-
-    fn get(self: &Arc<Self>, uri: Option<&Uri>) -> Result<Box<Call>, CallError> {
+    /// Asks for what stands below the base address at `path`: lists of models, the state of the key.
+    pub fn get(self: &Arc<Self>, path: &str) -> Result<Box<Call>, CallError> {
+        let uri = format!("{}{path}", self.base_url).parse().ok();
         let mut headers = self.headers.clone();
         headers.remove(CONTENT_TYPE);
-        let once = |line| self.call(Method::GET, uri, headers.clone(), b"", line);
+        let once = |line| self.call(Method::GET, uri.as_ref(), headers.clone(), b"", line);
         match once(Dialling::Any(&|_| ())) {
             Err(error) if error.was_stale => once(Dialling::New(&|_| ())),
             result => result,
@@ -516,9 +515,9 @@ mod tests {
         }));
         let late = Mutex::new(None);
         let call = |started: &dyn Fn(HangUp)| {
-            let uri = upstream.models.as_ref();
-            let mut call =
-                upstream.call(Method::GET, uri, HeaderMap::new(), b"", Dialling::Any(started)).unwrap();
+            let uri = format!("{}/models", upstream.base_url).parse().ok();
+            let line = Dialling::Any(started);
+            let mut call = upstream.call(Method::GET, uri.as_ref(), HeaderMap::new(), b"", line).unwrap();
             assert!(call.read_whole(&mut Vec::new(), 100).unwrap());
         };
         call(&|hang_up| *late.lock().unwrap() = Some(hang_up));

@@ -124,7 +124,7 @@ fn the_front_page_says_where_things_are() {
 #[test]
 fn unknown_paths_and_wrong_methods() {
     let proxy = Start::new().arg("--offline").start();
-    for path in ["/v1/embeddings", "/%64ebug", "/v1/v1/models", "/v1models", "/nowhere/"] {
+    for path in ["/v1/images", "/%64ebug", "/v1/v1/models", "/v1models", "/nowhere/"] {
         proxy.get(path).assert_error(404, "not_found");
     }
     let wrong = proxy.get("/v1/chat/completions");

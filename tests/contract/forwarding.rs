@@ -21,7 +21,8 @@ fn headers_to_the_upstream() {
     let sent = upstream.last();
     assert_eq!(sent.header("authorization"), Some(format!("Bearer {KEY}").as_str()));
     assert_eq!(sent.header("content-type"), Some("application/json"));
-    assert_eq!(sent.header("http-referer"), Some("http://localhost:5000"));
+    let here = format!("http://localhost:{}", proxy.port);
+    assert_eq!(sent.header("http-referer"), Some(here.as_str()));
     assert_eq!(sent.header("x-title"), Some("LocalAPIProxy"));
     assert_eq!(sent.header("x-openrouter-title"), Some("LocalAPIProxy"));
     for gone in ["cookie", "x-hop", "te", "connection"] {
@@ -236,20 +237,32 @@ fn an_upstream_that_breaks_off_in_the_middle() {
     assert_eq!(partial["choices"][0]["message"]["content"], "half");
 }
 
+/// However the last line is written.
+const ENDS: [&str; 7] = [
+    "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n",
+    "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}",
+    "data: [DONE]\n\n",
+    "data: [DONE]\r\n\r\n",
+    "data: [DONE]\n",
+    "data: [DONE]",
+    "data:[DONE]\r",
+];
+
 #[test]
 fn a_stream_whose_end_was_said_is_whole() {
     let upstream = Upstream::start(|request, answer| {
         answer.stream_head();
-        answer.piece(&last_delta());
+        answer.piece(&delta("all of it"));
+        answer.piece(ENDS[request.number - 1]);
         match request.number {
-            1 => answer.end(),                     // finish_reason, and no [DONE]
-            _ => answer.piece("data: [DONE]\n\n"), // and no last chunk
+            1 | 2 => answer.end(), // after [DONE] it may be missing
+            _ => answer.close(),
         }
-        answer.close();
     });
     let proxy = Proxy::before(&upstream, "");
-    assert_eq!(proxy.chat(HELLO_STREAM).text(), last_delta());
-    assert_eq!(proxy.chat(HELLO_STREAM).text(), last_delta() + "data: [DONE]\n\n");
+    for end in ENDS {
+        assert_eq!(proxy.chat(HELLO_STREAM).text(), delta("all of it") + end, "{end:?}");
+    }
 }
 
 #[test]
@@ -274,6 +287,7 @@ fn silence_is_an_error_and_slowness_is_not() {
                 thread::sleep(std::time::Duration::from_millis(250)); // this is what is tried here
                 answer.piece(": OPENROUTER PROCESSING\n\n");
             }
+            answer.piece(&delta("at last"));
             answer.piece(&last_delta());
             answer.piece("data: [DONE]\n\n");
             return answer.end();

@@ -27,9 +27,12 @@ fn it_answers_plain_and_streamed_and_says_what_it_is() {
 }
 
 #[test]
-fn it_calls_the_tools_that_it_is_offered() {
+fn it_calls_a_tool_that_it_is_asked_for_by_name() {
     let proxy = Start::new().arg("--offline").start();
-    let body = format!(r#"{{"messages":[{{"role":"user","content":"x"}}],"tools":{TOOLS}}}"#);
+    let ask =
+        |words: &str| format!(r#"{{"messages":[{{"role":"user","content":"{words}"}}],"tools":{TOOLS}}}"#);
+    assert_eq!(proxy.chat(&ask("hello")).json()["choices"][0]["finish_reason"], "stop");
+    let body = ask("Call weather, please.");
     let answer = proxy.chat(&body).json();
     assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls");
     assert_eq!(answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"], "weather");

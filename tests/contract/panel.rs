@@ -136,5 +136,5 @@ fn the_settings_in_force_with_the_key_masked() {
     };
     assert_eq!(value("OPENROUTER_API_KEY"), "...wxyz");
     assert_eq!(value("MODEL"), "a/b:free");
-    assert_eq!(value("WORKERS"), "64");
+    assert_eq!(value("WORKERS"), "256");
 }

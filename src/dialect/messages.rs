@@ -1,0 +1,589 @@
+//! Anthropic's Messages API, which Claude Code speaks: <https://docs.anthropic.com/en/api/messages>
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+use super::chat::{text_of, words};
+use super::free_models::{self, Kept, ToolRule, is_free};
+use super::merge::append;
+use super::request::{Edits, keep_object};
+use super::tokens;
+use super::{Choice, Dialect, Facts, Format, Needs, Question, Reader, Said, Usage, given, is_nothing};
+use super::{may_mention, named_event};
+use crate::error::ApiError;
+use crate::json::{self, Field};
+
+/// The API.
+#[derive(Debug)]
+pub struct Messages;
+
+/// Counts the tokens of a request, for nothing.
+pub const COUNT_PATH: &str = "/messages/count_tokens";
+
+/// What the client runs: tools of its own, and those that Anthropic has defined for clients. All others are run, and
+/// charged, by somebody else.
+const TOOLS: ToolRule = ToolRule {
+    stays: |kind| match kind {
+        None | Some("custom") => true,
+        Some(kind) => {
+            let client_run = ["bash_", "text_editor_", "computer_", "memory_", "tool_search_tool_"];
+            client_run.iter().any(|prefix| kind.starts_with(prefix))
+        }
+    },
+    auto: r#"{"type":"auto"}"#,
+    dependent: &["tool_choice"],
+};
+
+impl Dialect for Messages {
+    fn name(&self) -> &'static str {
+        "messages"
+    }
+
+    fn path(&self) -> &'static str {
+        "/messages"
+    }
+
+    fn make_free(&self, fields: &[Field<'_>], edits: &mut Edits) -> bool {
+        TOOLS.apply(fields, edits, Kept::default());
+        for server_run in ["mcp_servers", "container"] {
+            edits.drop_field(fields, server_run);
+        }
+        if let Some(fallbacks) = json::field(fields, "fallbacks") {
+            edits.keep_elements("fallbacks", fallbacks.value, |fallback| {
+                keep_object(fallback, "model", |model| model.is_some_and(is_free))
+            });
+        }
+        json::field(fields, "messages").is_some_and(|messages| carries_a_file(messages.value))
+    }
+
+    fn needs(&self, fields: &[Field<'_>]) -> Needs {
+        let structured = |name| given(fields, name).is_some_and(|format| format.contains("json_"));
+        Needs {
+            tools: given(fields, "tools").is_some(),
+            images: given(fields, "messages").is_some_and(|messages| may_mention(messages, r#""image""#)),
+            structured: structured("output_config") || structured("output_format"),
+        }
+    }
+
+    fn turns(&self) -> Option<&'static str> {
+        Some("messages")
+    }
+
+    /// `?beta=true`
+    fn forwards_query(&self) -> bool {
+        true
+    }
+
+    fn read_answer(&self, body: &str) -> Facts {
+        let mut facts = Facts::default();
+        match serde_json::from_str::<Message<'_>>(body) {
+            Ok(message) if message.content.is_some() || message.error.is_some() => message.tell(&mut facts),
+            _ => facts.said = true, // whatever it is, it isn't ours to judge
+        }
+        facts
+    }
+
+    fn reader(&self, assemble: bool) -> Box<dyn Reader> {
+        Box::new(MessagesReader { assembly: assemble.then(Assembly::default), ..MessagesReader::default() })
+    }
+
+    fn error_body(&self, error: &ApiError) -> String {
+        error_object(error).to_string()
+    }
+
+    fn question(&self, request: &Value) -> Question {
+        let messages = request["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
+        // Clients put their own reminders behind what was said, as messages of the system.
+        let last = messages.iter().rev().find(|message| message["role"] != "system").unwrap_or(&Value::Null);
+        let blocks = last["content"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let result = blocks.iter().find(|block| block["type"] == "tool_result");
+        let tools = request["tools"].as_array().into_iter().flatten();
+        let choice = &request["tool_choice"];
+        let format = match &request["output_config"]["format"] {
+            Value::Null => &request["output_format"],
+            format => format,
+        };
+        Question {
+            text: match result {
+                Some(result) => text_of(&result["content"]),
+                None => text_of(&last["content"]),
+            },
+            words: words(&request["messages"]) + words(&request["system"]),
+            tools: tools
+                .filter_map(|tool| Some((tool["name"].as_str()?.to_owned(), tool["input_schema"].clone())))
+                .collect(),
+            choice: match choice["type"].as_str() {
+                Some("tool") => Choice::Named(choice["name"].as_str().unwrap_or_default().to_owned()),
+                Some("none") => Choice::None,
+                Some("any") => Choice::Any,
+                _ => Choice::Free,
+            },
+            tool_has_answered: result.is_some(),
+            format: match format["type"].as_str() {
+                Some("json_schema") => Format::Schema(format["schema"].clone()),
+                _ => Format::Text,
+            },
+            ..Question::default()
+        }
+    }
+
+    fn tell(&self, said: &Said, streams: bool) -> Vec<String> {
+        let (input, output) = said.tokens;
+        let stop = if said.call.is_some() { "tool_use" } else { "end_turn" };
+        let message = |content: Value, stop: Value, output: usize| {
+            json!({
+                "id": format!("msg_offline_{}", said.created), "type": "message", "role": "assistant",
+                "model": said.model, "content": content, "stop_reason": stop, "stop_sequence": null,
+                "usage": {"input_tokens": input, "output_tokens": output},
+            })
+        };
+        let call = |arguments: &Value, name: &str| json!({"type": "tool_use", "id": format!("toolu_offline_{}", said.created), "name": name, "input": arguments});
+        if !streams {
+            let mut content = vec![json!({"type": "text", "text": said.text})];
+            content.extend(said.call.as_ref().map(|(name, arguments)| call(arguments, name)));
+            return vec![message(json!(content), json!(stop), output).to_string()];
+        }
+        let delta = |index: usize, delta: Value| json!({"type": "content_block_delta", "index": index, "delta": delta});
+        let mut events = vec![
+            json!({"type": "message_start", "message": message(json!([]), Value::Null, 0)}),
+            json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+        ];
+        let words = said.text.split_inclusive(' ');
+        events.extend(words.map(|word| delta(0, json!({"type": "text_delta", "text": word}))));
+        events.push(json!({"type": "content_block_stop", "index": 0}));
+        if let Some((name, arguments)) = &said.call {
+            events.extend([
+                json!({"type": "content_block_start", "index": 1, "content_block": call(&json!({}), name)}),
+                delta(1, json!({"type": "input_json_delta", "partial_json": arguments.to_string()})),
+                json!({"type": "content_block_stop", "index": 1}),
+            ]);
+        }
+        events.push(json!({
+            "type": "message_delta", "delta": {"stop_reason": stop, "stop_sequence": null},
+            "usage": {"output_tokens": output},
+        }));
+        events.push(json!({"type": "message_stop"}));
+        events.iter().map(named_event).collect()
+    }
+}
+
+/// Answers [`COUNT_PATH`]: `{"input_tokens": N}`, from system, tools and messages.
+pub fn count_tokens(body: &[u8]) -> Result<String, ApiError> {
+    let text = std::str::from_utf8(body).map_err(|_| ApiError::invalid_json("not UTF-8"))?;
+    let fields =
+        json::fields(text).map_err(|error| ApiError::invalid_json(&format!("not a JSON object: {error}")))?;
+    let parts = ["system", "tools", "messages"].map(|name| json::field(&fields, name));
+    let tokens = parts.iter().flatten().map(|part| tokens::of_json(part.value)).sum::<u64>();
+    Ok(format!(r#"{{"input_tokens":{tokens}}}"#))
+}
+
+/// `{"type":"error","error":{"type":…,"message":…}}`: <https://docs.anthropic.com/en/api/errors>
+fn error_object(error: &ApiError) -> Value {
+    let kind = match (error.status, error.code) {
+        // Not that of a missing model: tools tell their users to choose another one then.
+        (_, "not_found" | "method_not_allowed") => "invalid_request_error",
+        (401, _) => "authentication_error",
+        (402, _) => "billing_error",
+        (403, _) => "permission_error",
+        (404, _) => "not_found_error",
+        (413, _) => "request_too_large",
+        (429, _) => "rate_limit_error",
+        (503 | 529, _) => "overloaded_error",
+        (408 | 504, _) => "timeout_error",
+        (500.., _) => "api_error",
+        _ => "invalid_request_error",
+    };
+    json!({"type": "error", "error": {"type": kind, "message": error.message}})
+}
+
+/// Whether a block of any message, or of what a tool has brought, holds a PDF.
+fn carries_a_file(messages: &str) -> bool {
+    if !may_mention(messages, "document") && !may_mention(messages, "\"file") && !may_mention(messages, "pdf")
+    {
+        return false;
+    }
+    let messages = json::elements(messages).unwrap_or_default();
+    messages.into_iter().any(holds_a_file)
+}
+
+fn holds_a_file(holder: &str) -> bool {
+    let fields = json::fields(holder).unwrap_or_default();
+    let contents = fields.iter().filter(|field| field.name == "content");
+    let blocks = contents.filter_map(|content| json::elements(content.value)).flatten();
+    blocks.into_iter().any(|block| is_document(block) || free_models::is_file(block) || holds_a_file(block))
+}
+
+/// Text needs no parser; anything else might.
+fn is_document(block: &str) -> bool {
+    let fields = json::fields(block).unwrap_or_default();
+    let of = |name: &'static str| fields.iter().filter(move |field| field.name == name);
+    let is = |field: &Field<'_>, kind: &str| json::string(field.value).is_some_and(|text| text == kind);
+    let is_text = |source: &Field<'_>| {
+        let fields = json::fields(source.value).unwrap_or_default();
+        let mut kinds = fields.iter().filter(|field| field.name == "type").peekable();
+        kinds.peek().is_some() && kinds.all(|kind| is(kind, "text") || is(kind, "content"))
+    };
+    let is_no_image = |source: &Field<'_>| {
+        let fields = json::fields(source.value).unwrap_or_default();
+        fields.iter().any(|field| {
+            field.name == "media_type"
+                && !json::string(field.value)
+                    .is_some_and(|kind| kind.to_ascii_lowercase().starts_with("image/"))
+        })
+    };
+    let document = of("type").any(|kind| is(kind, "document"));
+    let has_text_only = of("source").next().is_some() && of("source").all(is_text);
+    (document && !has_text_only)
+        || (of("type").any(|kind| is(kind, "image")) && of("source").any(is_no_image))
+}
+
+/// What of a message tells how it went.
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow, default)]
+    model: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    content: Option<Vec<&'a RawValue>>,
+    #[serde(borrow, default)]
+    stop_reason: Option<Cow<'a, str>>,
+    #[serde(default)]
+    usage: Option<Usage>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+}
+
+impl Message<'_> {
+    fn tell(&self, facts: &mut Facts) {
+        facts.model = self.model.as_ref().map(ToString::to_string);
+        facts.usage = self.usage.unwrap_or_default();
+        facts.error = self.error.map(|error| error.get().to_owned());
+        facts.said = self.content.iter().flatten().any(|block| holds_something(block.get()));
+        stopped(self.stop_reason.as_deref(), facts);
+    }
+}
+
+fn stopped(reason: Option<&str>, facts: &mut Facts) {
+    facts.cut_short |=
+        matches!(reason, Some("max_tokens" | "refusal" | "pause_turn" | "model_context_window_exceeded"));
+}
+
+/// Whether a block is more than text or thinking without a word.
+fn holds_something(block: &str) -> bool {
+    let fields = json::fields(block).unwrap_or_default();
+    let kind = json::field(&fields, "type").and_then(|kind| json::string(kind.value));
+    let holds = |name: &str| json::field(&fields, name).is_some_and(|field| !is_nothing(field.value));
+    match kind.as_deref() {
+        Some("text") => holds("text"),
+        Some("thinking") => holds("thinking") || holds("signature"),
+        _ => true,
+    }
+}
+
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    message: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    delta: Option<&'a RawValue>,
+    #[serde(default)]
+    usage: Option<Usage>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Default)]
+struct MessagesReader {
+    facts: Facts,
+    assembly: Option<Assembly>,
+}
+
+impl Reader for MessagesReader {
+    fn read(&mut self, data: Option<&str>) {
+        let Some(data) = data else {
+            self.facts.said = true; // nothing short is as long as this
+            return;
+        };
+        // Of a thousand tokens all but the first tell nothing new.
+        let is_delta = data.starts_with(r#"{"type":"content_block_delta""#);
+        if self.facts.said && self.assembly.is_none() && is_delta {
+            return;
+        }
+        let Ok(event) = serde_json::from_str::<Event<'_>>(data) else {
+            return; // `[DONE]`, or nothing that the client could read either
+        };
+        match event.kind.as_deref() {
+            Some("message_start") => {
+                let message = event.message.and_then(|m| serde_json::from_str::<Message<'_>>(m.get()).ok());
+                if let Some(message) = message {
+                    message.tell(&mut self.facts);
+                }
+            }
+            Some("message_delta") => {
+                let delta =
+                    event.delta.and_then(|delta| serde_json::from_str::<Message<'_>>(delta.get()).ok());
+                stopped(delta.as_ref().and_then(|delta| delta.stop_reason.as_deref()), &mut self.facts);
+                // Totals, which replace those of the beginning where they are told.
+                let usage = event.usage.unwrap_or_default();
+                let known = self.facts.usage;
+                self.facts.usage = Usage {
+                    prompt_tokens: usage.prompt_tokens.or(known.prompt_tokens),
+                    completion_tokens: usage.completion_tokens.or(known.completion_tokens),
+                };
+            }
+            Some("message_stop") => self.facts.done = true,
+            Some("ping") => {}
+            Some("content_block_start" | "content_block_delta") => self.facts.said = true,
+            _ if event.error.is_some() => {
+                self.facts.done = true;
+                if self.facts.error.is_none() {
+                    self.facts.error = event.error.map(|error| error.get().to_owned());
+                }
+            }
+            _ => {}
+        }
+        if let Some(assembly) = &mut self.assembly {
+            assembly.add(data);
+        }
+    }
+
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn broken_off(&self, error: &ApiError) -> String {
+        named_event(&json!({"type": "error", "error": {"type": "api_error", "message": error.message}}))
+    }
+
+    fn answer(self: Box<Self>) -> Option<Value> {
+        self.assembly?.finish()
+    }
+}
+
+/// Puts the message together.
+#[derive(Default)]
+struct Assembly {
+    message: Map<String, Value>,
+    blocks: Vec<Value>,
+    /// The JSON of tools' input, which comes in pieces that are none.
+    inputs: Vec<String>,
+}
+
+impl Assembly {
+    fn add(&mut self, data: &str) {
+        let Ok(mut event) = serde_json::from_str::<Value>(data) else {
+            return;
+        };
+        match event["type"].as_str().unwrap_or_default() {
+            "message_start" => {
+                if let Value::Object(message) = event["message"].take() {
+                    self.message = message;
+                }
+            }
+            "content_block_start" => {
+                let block = event["content_block"].take();
+                *self.block(&event["index"]).0 = block;
+            }
+            "content_block_delta" => {
+                let delta = event["delta"].take();
+                let (block, input) = self.block(&event["index"]);
+                let text = |name: &str| delta[name].as_str().unwrap_or_default();
+                match delta["type"].as_str().unwrap_or_default() {
+                    "text_delta" => append(block, "text", text("text")),
+                    "thinking_delta" => append(block, "thinking", text("thinking")),
+                    "signature_delta" => append(block, "signature", text("signature")),
+                    "input_json_delta" => input.push_str(text("partial_json")),
+                    _ => {}
+                }
+            }
+            "message_delta" => {
+                for part in ["delta", "usage"] {
+                    let Value::Object(more) = event[part].take() else { continue };
+                    let target = match part {
+                        "usage" => self.message.entry("usage").or_insert(json!({})).as_object_mut(),
+                        _ => Some(&mut self.message),
+                    };
+                    if let Some(target) = target {
+                        target.extend(more.into_iter().filter(|(_, value)| !value.is_null()));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn block(&mut self, index: &Value) -> (&mut Value, &mut String) {
+        /// More blocks than this are no answer.
+        const MAX_BLOCKS: usize = 4096;
+        let index = (index.as_u64().unwrap_or(0) as usize).min(MAX_BLOCKS);
+        while self.blocks.len() <= index {
+            self.blocks.push(json!({}));
+            self.inputs.push(String::new());
+        }
+        (&mut self.blocks[index], &mut self.inputs[index])
+    }
+
+    fn finish(mut self) -> Option<Value> {
+        if self.message.is_empty() && self.blocks.is_empty() {
+            return None;
+        }
+        for (block, input) in self.blocks.iter_mut().zip(self.inputs) {
+            if let (false, Value::Object(block)) = (input.is_empty(), block) {
+                // Cut in the middle it is no JSON, and shown as it came.
+                let input = serde_json::from_str(&input).unwrap_or(Value::String(input));
+                block.insert("input".into(), input);
+            }
+        }
+        self.message.insert("content".into(), self.blocks.into());
+        Some(Value::Object(self.message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::free_models::{ROUTER, Rule};
+    use super::super::request::Request;
+    use super::*;
+
+    fn sent(body: &str) -> String {
+        let rule = Rule { default_model: ROUTER, allow_paid: false };
+        let request = Request::parse(&Messages, body.to_owned(), rule).unwrap();
+        String::from_utf8(request.body(&request.model).into_owned()).unwrap()
+    }
+
+    #[test]
+    fn what_costs_money_goes() {
+        let free = r#"{"model":"a:free","tools":[{"name":"t","input_schema":{}},{"type":"custom","name":"c"},{"type":"bash_20250124","name":"bash"},{"type":null,"name":"n"}],"tool_choice":{"type":"any"},"fallbacks":[{"model":"b:free"}]}"#;
+        assert_eq!(sent(free), free);
+        for paid in [
+            "web_search_20250305",
+            "web_fetch_20250910",
+            "code_execution_20250825",
+            "advisor_20260301",
+            "mcp_toolset",
+            "openrouter:web_search",
+        ] {
+            assert_eq!(
+                sent(&format!(
+                    r#"{{"model":"a:free","tools":[{{"type":"{paid}","name":"p"}}],"tool_choice":{{"type":"any"}}}}"#
+                )),
+                r#"{"model":"a:free"}"#
+            );
+            assert_eq!(
+                sent(&format!(
+                    r#"{{"model":"a:free","tools":[{{"type":"{paid}","name":"p"}},{{"name":"t"}}],"tool_choice":{{"type":"tool","name":"p"}}}}"#
+                )),
+                r#"{"model":"a:free","tools":[{"name":"t"}],"tool_choice":{"type":"auto"}}"#
+            );
+        }
+        assert_eq!(
+            sent(
+                r#"{"model":"claude-x","mcp_servers":[{}],"container":{},"speed":"fast","service_tier":"auto","fallbacks":[{"model":"claude-y"},{"model":"b:free"}],"n":1}"#
+            ),
+            r#"{"model":"openrouter/free","fallbacks":[{"model":"b:free"}],"n":1}"#
+        );
+        assert_eq!(
+            sent(r#"{"model":"a:free","fallbacks":[{"model":"b:free","m\u006fdel":"claude-y"}]}"#),
+            r#"{"model":"a:free"}"#
+        );
+    }
+
+    #[test]
+    fn documents_that_need_a_parser_get_the_free_one() {
+        let with = |content: &str| {
+            format!(r#"{{"model":"a:free","messages":[{{"role":"user","content":{content}}}]}}"#)
+        };
+        for content in [
+            r#"[{"type":"document","source":{"type":"base64","media_type":"application/pdf","data":"x"}}]"#,
+            r#"[{"type":"document","source":{"type":"url","url":"https://x/y"}}]"#,
+            r#"[{"type":"docum\u0065nt","source":{"type":"file","file_id":"f"}}]"#,
+            r#"[{"type":"document","source":{"type":"text","type":"base64","data":"x"}}]"#,
+            r#"[{"type":"tool_result","content":[{"type":"document","source":{"type":"base64","data":"x"}}]}]"#,
+            r#"[{"type":"image","source":{"type":"base64","media_type":"application/pdf","data":"x"}}]"#,
+        ] {
+            let sent = sent(&with(content));
+            assert!(
+                sent.ends_with(r#""plugins":[{"id":"file-parser","pdf":{"engine":"cloudflare-ai"}}]}"#),
+                "{sent}"
+            );
+        }
+        for content in [
+            r#"[{"type":"document","source":{"type":"text","media_type":"text/plain","data":"a pdf"}}]"#,
+            r#"[{"type":"image","source":{"type":"base64","media_type":"image/png","data":"document"}}]"#,
+            r#""a document, a pdf""#,
+        ] {
+            assert_eq!(sent(&with(content)), with(content));
+        }
+    }
+
+    fn read(events: &[Value], assemble: bool) -> Box<dyn Reader> {
+        let mut reader = Messages.reader(assemble);
+        events.iter().for_each(|event| reader.read(Some(&event.to_string())));
+        reader
+    }
+
+    #[test]
+    fn what_events_say() {
+        let mut events = vec![
+            json!({"type": "message_start", "message": {"id": "m", "type": "message", "role": "assistant", "model": "x:free", "content": [], "usage": {"input_tokens": 5, "output_tokens": 0}}}),
+            json!({"type": "ping"}),
+        ];
+        assert!(!read(&events, false).facts().said);
+        let stopped = |reason: &str| json!({"type": "message_delta", "delta": {"stop_reason": reason}, "usage": {"output_tokens": 9, "input_tokens": null}});
+        let mut empty = events.clone();
+        empty.push(stopped("end_turn"));
+        empty.push(json!({"type": "message_stop"}));
+        let facts = read(&empty, false).facts().clone();
+        assert!(facts.done && !facts.are_an_answer());
+        empty[2] = stopped("max_tokens");
+        assert!(read(&empty, false).facts().are_an_answer());
+        events.extend([
+            json!({"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}}),
+            json!({"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}}),
+            json!({"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use", "id": "t", "name": "f", "input": {}}}),
+            json!({"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": "{\"a\""}}),
+            json!({"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": ":1}"}}),
+            stopped("tool_use"),
+            json!({"type": "message_stop"}),
+        ]);
+        let reader = read(&events, true);
+        let facts = reader.facts();
+        assert!(facts.said && facts.done && facts.model.as_deref() == Some("x:free"));
+        assert_eq!(facts.usage, Usage { prompt_tokens: Some(5), completion_tokens: Some(9) });
+        let expected = json!({
+            "id": "m", "type": "message", "role": "assistant", "model": "x:free",
+            "content": [{"type": "thinking", "thinking": "hm"}, {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}}],
+            "usage": {"input_tokens": 5, "output_tokens": 9}, "stop_reason": "tool_use",
+        });
+        assert_eq!(reader.answer(), Some(expected));
+    }
+
+    #[test]
+    fn errors() {
+        let reader =
+            read(&[json!({"type": "error", "error": {"type": "overloaded_error", "message": "m"}})], false);
+        assert!(reader.facts().error.is_some() && reader.facts().done);
+        assert_eq!(
+            reader.broken_off(&ApiError::stopping()).split('\n').next(),
+            Some("event: error"),
+            "SDKs go by the event's name"
+        );
+        assert!(
+            Messages
+                .read_answer(r#"{"type":"error","error":{"type":"api_error","message":"m"}}"#)
+                .error
+                .is_some()
+        );
+        assert!(
+            !Messages
+                .read_answer(r#"{"type":"message","content":[],"stop_reason":"end_turn"}"#)
+                .are_an_answer()
+        );
+        let own = Messages.error_body(&ApiError::missing_key());
+        assert!(own.starts_with(r#"{"type":"error","error":{"type":"authentication_error""#), "{own}");
+    }
+}

@@ -1,0 +1,295 @@
+//! The body of a request, edited without being rebuilt: what needn't change goes upstream byte for byte.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::free_models::{self, Rule, is_free};
+use super::{Dialect, Needs};
+use crate::json::{self, Field};
+
+/// A request as it will go upstream.
+#[derive(Debug)]
+pub struct Request {
+    /// The body as the client wrote it.
+    text: String,
+    /// What to send, where that isn't `text` with another model at most.
+    pieces: Vec<Piece>,
+    /// `pieces` with `model` are exactly `text`.
+    as_written: bool,
+    /// The model that the client named.
+    pub asked: Option<String>,
+    /// The model to send at the first try.
+    pub model: String,
+    /// `"stream": true`.
+    pub stream: bool,
+    /// What a model must be able to do to serve it.
+    pub needs: Needs,
+    /// Where the conversation so far stands in the text, an array.
+    turns: Option<Range<usize>>,
+}
+
+#[derive(Debug)]
+enum Piece {
+    Written(Range<usize>),
+    Replaced(String),
+    Model,
+}
+
+impl Request {
+    /// Applies the rule to a body. The error says where it isn't a JSON object.
+    pub fn parse(
+        dialect: &dyn Dialect,
+        text: String,
+        rule: Rule<'_>,
+    ) -> Result<Self, (String, serde_json::Error)> {
+        let mut fields = match json::fields(&text) {
+            Ok(fields) => fields,
+            Err(error) => return Err((text, error)),
+        };
+        let had_duplicates = json::drop_duplicates(&mut fields);
+        let model_value = json::field(&fields, "model").map(|field| field.value);
+        let asked = model_value.and_then(json::string).map(Cow::into_owned);
+        let usable = |id: &str| rule.allow_paid || is_free(id);
+        let not_a_string = model_value.is_some_and(|value| value != "null") && asked.is_none();
+        let keeps_model = asked.as_deref().is_some_and(usable) || (rule.allow_paid && not_a_string);
+        let model = match &asked {
+            Some(asked) if usable(asked) => asked.clone(),
+            _ => rule.default_model.to_owned(),
+        };
+        let stream = json::field(&fields, "stream").is_some_and(|field| field.value == "true");
+        let needs = dialect.needs(&fields);
+
+        let place = |part: &str| {
+            let start = part.as_ptr() as usize - text.as_ptr() as usize;
+            start..start + part.len()
+        };
+        let turns = dialect.turns().and_then(|name| json::field(&fields, name));
+        let turns = turns.filter(|field| field.value.starts_with('[')).map(|field| place(field.value));
+        let mut edits = Edits::default();
+        if !rule.allow_paid {
+            free_models::make_free(dialect, &fields, &mut edits);
+        }
+        let only_the_model = !had_duplicates && edits.is_empty();
+        let pieces = match model_value {
+            Some(_) if keeps_model && not_a_string && only_the_model => vec![Piece::Written(0..text.len())],
+            Some(value) if only_the_model => {
+                let Range { start, end } = place(value);
+                vec![Piece::Written(0..start), Piece::Model, Piece::Written(end..text.len())]
+            }
+            _ => {
+                let mut pieces = vec![Piece::Replaced("{".into())];
+                let mut separator = "";
+                let mut push = |name: Range<usize>, value: Piece| {
+                    pieces.push(Piece::Replaced(separator.into()));
+                    pieces.push(Piece::Written(name));
+                    pieces.push(Piece::Replaced(":".into()));
+                    pieces.push(value);
+                    separator = ",";
+                };
+                for field in &fields {
+                    let value = match edits.of(&field.name) {
+                        Some(Edit::Drop) => continue,
+                        Some(Edit::Replace(value)) => Piece::Replaced(value.clone()),
+                        None if field.name == "model" && !(keeps_model && not_a_string) => Piece::Model,
+                        None => Piece::Written(place(field.value)),
+                    };
+                    push(place(field.raw_name), value);
+                }
+                for (name, value) in &edits.added {
+                    pieces.push(Piece::Replaced(format!("{separator}{}:{value}", json::quoted(name))));
+                    separator = ",";
+                }
+                if model_value.is_none() {
+                    pieces.push(Piece::Replaced(format!("{separator}\"model\":")));
+                    pieces.push(Piece::Model);
+                }
+                pieces.push(Piece::Replaced("}".into()));
+                pieces
+            }
+        };
+        let as_written = only_the_model && keeps_model;
+        Ok(Self { text, pieces, as_written, asked, model, stream, needs, turns })
+    }
+
+    /// The body as the client wrote it.
+    pub fn as_written(&self) -> &str {
+        &self.text
+    }
+
+    /// The turns of the conversation so far, each as it was written; none where the API has no conversations.
+    pub fn turns(&self) -> Vec<&str> {
+        let turns = self.turns.clone().and_then(|place| json::elements(&self.text[place]));
+        turns.unwrap_or_default()
+    }
+
+    /// Its memory, for another request.
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.text.into_bytes()
+    }
+
+    /// Whether the model that goes upstream is another than the client named.
+    pub fn model_replaced(&self) -> bool {
+        self.asked.as_ref() != Some(&self.model)
+    }
+
+    /// The body that goes upstream with this model.
+    pub fn body(&self, model: &str) -> Cow<'_, [u8]> {
+        if self.as_written && model == self.model {
+            return Cow::Borrowed(self.text.as_bytes());
+        }
+        let mut body = Vec::with_capacity(self.text.len() + model.len() + 128);
+        for piece in &self.pieces {
+            match piece {
+                Piece::Written(range) => body.extend_from_slice(&self.text.as_bytes()[range.clone()]),
+                Piece::Replaced(text) => body.extend_from_slice(text.as_bytes()),
+                Piece::Model => body.extend_from_slice(json::quoted(model).as_bytes()),
+            }
+        }
+        Cow::Owned(body)
+    }
+}
+
+#[derive(Debug)]
+enum Edit {
+    Drop,
+    Replace(String),
+}
+
+/// What the free-model rule changes, by the field's name.
+#[derive(Debug, Default)]
+pub struct Edits {
+    fields: Vec<(&'static str, Edit)>,
+    added: Vec<(&'static str, String)>,
+}
+
+/// What becomes of an element of a list.
+#[derive(Debug, PartialEq)]
+pub enum Keep {
+    /// It stays.
+    AsWritten,
+    /// It stays in another form.
+    Rewritten(String),
+    /// It goes.
+    Not,
+}
+
+/// What a list has lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removed {
+    /// Nothing.
+    None,
+    /// Some of its elements.
+    Some,
+    /// All of them, and so itself.
+    All,
+}
+
+impl Edits {
+    /// Whether nothing is to change.
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty() && self.added.is_empty()
+    }
+
+    fn of(&self, name: &str) -> Option<&Edit> {
+        self.fields.iter().find(|(n, _)| *n == name).map(|(_, edit)| edit)
+    }
+
+    /// Takes a field away, if it is there.
+    pub fn drop_field(&mut self, fields: &[Field<'_>], name: &'static str) {
+        if json::field(fields, name).is_some() {
+            self.fields.push((name, Edit::Drop));
+        }
+    }
+
+    /// Replaces a field's value.
+    pub fn replace(&mut self, name: &'static str, value: String) {
+        self.fields.push((name, Edit::Replace(value)));
+    }
+
+    /// Replaces an array by those of its elements that cost nothing, or drops it when none is left. An empty one stays;
+    /// what is no array goes, as it can't be known to be free.
+    pub fn keep_elements(
+        &mut self,
+        name: &'static str,
+        value: &str,
+        keep: impl FnMut(&str) -> Keep,
+    ) -> Removed {
+        match kept_elements(value, keep) {
+            None if value == "null" => Removed::None,
+            None => {
+                self.fields.push((name, Edit::Drop));
+                Removed::All
+            }
+            Some((_, Removed::None)) => Removed::None,
+            Some((_, Removed::All)) => {
+                self.fields.push((name, Edit::Drop));
+                Removed::All
+            }
+            Some((list, Removed::Some)) => {
+                self.fields.push((name, Edit::Replace(list)));
+                Removed::Some
+            }
+        }
+    }
+
+    /// Adds a plugin to those that are kept.
+    pub fn add_plugin(&mut self, plugin: &str, written: Option<&str>) {
+        let kept = match self.fields.iter().position(|(name, _)| *name == "plugins") {
+            Some(at) => match self.fields.remove(at).1 {
+                Edit::Replace(kept) => kept,
+                Edit::Drop => String::new(),
+            },
+            None => written.filter(|w| w.starts_with('[')).unwrap_or_default().to_owned(),
+        };
+        let inside = kept.trim_start_matches('[').trim_end_matches(']').trim();
+        let list = match inside.is_empty() {
+            true => format!("[{plugin}]"),
+            false => format!("[{inside},{plugin}]"),
+        };
+        match written {
+            Some(_) => self.fields.push(("plugins", Edit::Replace(list))),
+            None => self.added.push(("plugins", list)),
+        }
+    }
+}
+
+/// An array with those of its elements that stay, and what it has lost; `None` for what is no array. One that was empty
+/// has lost nothing.
+pub fn kept_elements(value: &str, mut keep: impl FnMut(&str) -> Keep) -> Option<(String, Removed)> {
+    let elements = json::elements(value)?;
+    let mut changed = false;
+    let mut kept = Vec::with_capacity(elements.len());
+    for element in &elements {
+        match keep(element) {
+            Keep::AsWritten => kept.push(Cow::Borrowed(*element)),
+            Keep::Rewritten(text) => {
+                changed = true;
+                kept.push(Cow::Owned(text));
+            }
+            Keep::Not => changed = true,
+        }
+    }
+    let removed = match (changed, kept.is_empty()) {
+        (false, _) => return Some((String::new(), Removed::None)),
+        (true, true) => Removed::All,
+        (true, false) => Removed::Some,
+    };
+    Some((format!("[{}]", kept.join(",")), removed))
+}
+
+/// Decides by one field of an object; of one that stands twice only the last is kept, the one decided by. What is no
+/// object goes.
+pub fn keep_object(element: &str, name: &str, free: impl FnOnce(Option<&str>) -> bool) -> Keep {
+    let Ok(mut fields) = json::fields(element) else {
+        return Keep::Not;
+    };
+    let rewritten = json::drop_duplicates(&mut fields);
+    let value = json::field(&fields, name).map(|field| field.value).filter(|value| *value != "null");
+    let text = value.and_then(json::string);
+    match (value, &text) {
+        (Some(_), None) => Keep::Not, // neither text nor nothing
+        _ if !free(text.as_deref()) => Keep::Not,
+        _ if rewritten => Keep::Rewritten(json::object(&fields)),
+        _ => Keep::AsWritten,
+    }
+}

@@ -1,0 +1,606 @@
+//! OpenAI's Responses API, which Codex speaks: <https://openrouter.ai/docs/api/reference/responses/overview>
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::chat::{text_of, words};
+use super::free_models::{self, Kept, ToolRule};
+use super::merge::append;
+use super::request::{Edits, Keep, Removed, kept_elements};
+use super::{Choice, Dialect, Facts, Format, Needs, Question, Reader, Said, Usage, given, is_nothing};
+use super::{may_mention, named_event};
+use crate::error::ApiError;
+use crate::json::{self, Field};
+
+/// The API.
+#[derive(Debug)]
+pub struct Responses;
+
+/// What the client runs, or the upstream for nothing. Even `shell` is run, and charged, by OpenRouter:
+/// <https://openrouter.ai/docs/guides/features/server-tools/shell>
+const TOOLS: ToolRule = ToolRule {
+    stays: |kind| matches!(kind, Some("function" | "custom" | "namespace" | "apply_patch" | "tool_search")),
+    auto: r#""auto""#,
+    dependent: &["tool_choice", "parallel_tool_calls"],
+};
+
+impl Dialect for Responses {
+    fn name(&self) -> &'static str {
+        "responses"
+    }
+
+    fn path(&self) -> &'static str {
+        "/responses"
+    }
+
+    fn make_free(&self, fields: &[Field<'_>], edits: &mut Edits) -> bool {
+        let input = json::field(fields, "input").map(|input| input.value);
+        let mut more = Kept::default();
+        // A conversation can bring tools along on its way.
+        if let Some(input) =
+            input.filter(|input| input.starts_with('[') && may_mention(input, "additional_tools"))
+        {
+            edits.keep_elements("input", input, |item| keep_item(item, &mut more));
+        }
+        TOOLS.apply(fields, edits, more);
+        input.is_some_and(carries_a_file)
+    }
+
+    fn needs(&self, fields: &[Field<'_>]) -> Needs {
+        Needs {
+            tools: given(fields, "tools").is_some(),
+            images: given(fields, "input").is_some_and(|input| may_mention(input, "input_image")),
+            structured: given(fields, "text").is_some_and(|text| text.contains("json_")),
+        }
+    }
+
+    fn turns(&self) -> Option<&'static str> {
+        Some("input")
+    }
+
+    fn read_answer(&self, body: &str) -> Facts {
+        let mut facts = Facts::default();
+        match serde_json::from_str::<Response<'_>>(body) {
+            Ok(response)
+                if response.status.is_some() || response.output.is_some() || response.error.is_some() =>
+            {
+                response.tell(&mut facts);
+            }
+            _ => facts.said = true, // whatever it is, it isn't ours to judge
+        }
+        facts
+    }
+
+    fn reader(&self, assemble: bool) -> Box<dyn Reader> {
+        Box::new(ResponsesReader { assembly: assemble.then(Assembly::default), ..ResponsesReader::default() })
+    }
+
+    /// The day's limit in the words that Codex shows.
+    fn error_body(&self, error: &ApiError) -> String {
+        let Some(resets_at) = error.resets_at else {
+            return error.body();
+        };
+        let error = json!({
+            "message": error.message, "type": "usage_limit_reached", "param": null, "code": error.code,
+            "resets_at": resets_at,
+        });
+        json!({"error": error}).to_string()
+    }
+
+    fn question(&self, request: &Value) -> Question {
+        let input = &request["input"];
+        let items = input.as_array().map(Vec::as_slice).unwrap_or_default();
+        // What a client adds about itself (tools, settings) is nothing that was said.
+        let said = |item: &&Value| {
+            item["content"].is_string() || item["content"].is_array() || item["output"] != Value::Null
+        };
+        let last = items.iter().rev().find(said).unwrap_or(&Value::Null);
+        let tool_has_answered = last["type"].as_str().is_some_and(|kind| kind.ends_with("_output"));
+        let tools = request["tools"].as_array().into_iter().flatten();
+        let tools = tools.filter(|tool| tool["type"] == "function");
+        let format = &request["text"]["format"];
+        let choice = &request["tool_choice"];
+        Question {
+            text: match (input.as_str(), tool_has_answered) {
+                (Some(text), _) => text.to_owned(),
+                (None, true) => text_of(&last["output"]),
+                (None, false) => text_of(&last["content"]),
+            },
+            words: words(input),
+            tools: tools
+                .filter_map(|tool| Some((tool["name"].as_str()?.to_owned(), tool["parameters"].clone())))
+                .collect(),
+            choice: match (choice.as_str(), choice["name"].as_str()) {
+                (_, Some(name)) => Choice::Named(name.to_owned()),
+                (Some("none"), _) => Choice::None,
+                (Some("required"), _) => Choice::Any,
+                _ => Choice::Free,
+            },
+            tool_has_answered,
+            format: match format["type"].as_str() {
+                Some("json_schema") => Format::Schema(format["schema"].clone()),
+                Some("json_object") => Format::Object,
+                _ => Format::Text,
+            },
+            ..Question::default()
+        }
+    }
+
+    fn tell(&self, said: &Said, streams: bool) -> Vec<String> {
+        let (input, output) = said.tokens;
+        let usage = json!({
+            "input_tokens": input, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": output,
+            "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": input + output,
+        });
+        let item_id = format!("msg_offline_{}", said.created);
+        let part = |text: &str| json!({"type": "output_text", "text": text, "annotations": []});
+        let message = |status: &str, content: Value| json!({"id": item_id, "type": "message", "role": "assistant", "status": status, "content": content});
+        let call_id = format!("call_offline_{}", said.created);
+        let call = |status: &str, name: &str, arguments: &str| {
+            json!({
+                "id": format!("fc_offline_{}", said.created), "type": "function_call", "call_id": call_id,
+                "name": name, "arguments": arguments, "status": status,
+            })
+        };
+        let mut items = vec![message("completed", json!([part(&said.text)]))];
+        if let Some((name, arguments)) = &said.call {
+            items.push(call("completed", name, &arguments.to_string()));
+        }
+        let response = |status: &str, output: &[Value], usage: &Value| {
+            json!({
+                "id": format!("gen-offline-{}", said.created), "object": "response", "created_at": said.created,
+                "model": said.model, "status": status, "output": output, "usage": usage, "error": null,
+                "incomplete_details": null, "instructions": null, "metadata": {}, "parallel_tool_calls": true,
+                "temperature": null, "tool_choice": "auto", "tools": [], "top_p": null,
+            })
+        };
+        if !streams {
+            return vec![response("completed", &items, &usage).to_string()];
+        }
+        let mut events = vec![
+            json!({"type": "response.created", "response": response("in_progress", &[], &Value::Null)}),
+            json!({"type": "response.in_progress", "response": response("in_progress", &[], &Value::Null)}),
+            json!({"type": "response.output_item.added", "output_index": 0, "item": message("in_progress", json!([]))}),
+        ];
+        let at = |kind: &str, name: &str, value: Value| json!({"type": kind, "item_id": item_id, "output_index": 0, "content_index": 0, name: value});
+        events.push(at("response.content_part.added", "part", part("")));
+        let words = said.text.split_inclusive(' ');
+        events.extend(words.map(|word| at("response.output_text.delta", "delta", json!(word))));
+        events.push(at("response.output_text.done", "text", json!(said.text)));
+        events.push(at("response.content_part.done", "part", part(&said.text)));
+        events.push(json!({"type": "response.output_item.done", "output_index": 0, "item": items[0]}));
+        if let Some((name, arguments)) = &said.call {
+            let arguments = arguments.to_string();
+            let item_id = &items[1]["id"];
+            events.extend([
+                json!({"type": "response.output_item.added", "output_index": 1, "item": call("in_progress", name, "")}),
+                json!({"type": "response.function_call_arguments.delta", "item_id": item_id, "output_index": 1, "delta": arguments}),
+                json!({"type": "response.function_call_arguments.done", "item_id": item_id, "output_index": 1, "name": name, "arguments": arguments}),
+                json!({"type": "response.output_item.done", "output_index": 1, "item": items[1]}),
+            ]);
+        }
+        events.push(json!({"type": "response.completed", "response": response("completed", &items, &usage)}));
+        let numbered = events.into_iter().enumerate().map(|(number, mut event)| {
+            event["sequence_number"] = json!(number);
+            named_event(&event)
+        });
+        numbered.collect()
+    }
+}
+
+/// An item of the input: one that brings tools keeps those that cost nothing.
+fn keep_item(item: &str, kept: &mut Kept) -> Keep {
+    let Ok(mut fields) = json::fields(item) else {
+        return Keep::AsWritten; // the upstream says what is wrong with it
+    };
+    let is_kind = |field: &Field<'_>| {
+        field.name == "type" && json::string(field.value).is_some_and(|kind| kind == "additional_tools")
+    };
+    if !fields.iter().any(is_kind) {
+        return Keep::AsWritten;
+    }
+    let rewritten = json::drop_duplicates(&mut fields);
+    let tools = json::field(&fields, "tools").map_or("null", |tools| tools.value);
+    match kept_elements(tools, |tool| TOOLS.keep(tool, kept)) {
+        None if tools == "null" && !rewritten => Keep::AsWritten,
+        None | Some((_, Removed::All)) => Keep::Not,
+        Some((_, Removed::None)) if rewritten => Keep::Rewritten(json::object(&fields)),
+        Some((_, Removed::None)) => Keep::AsWritten,
+        Some((list, Removed::Some)) => Keep::Rewritten(free_models::with(&fields, "tools", &list)),
+    }
+}
+
+/// Whether a part of any item, or of what a tool has put out, is a file.
+fn carries_a_file(input: &str) -> bool {
+    if !may_mention(input, "file") && !free_models::mentions_other_data(input) {
+        return false;
+    }
+    let items = json::elements(input).unwrap_or_default();
+    items.into_iter().any(|item| {
+        let fields = json::fields(item).unwrap_or_default();
+        let holds_parts = |field: &&Field<'_>| matches!(field.name.as_ref(), "content" | "output");
+        let parts = fields.iter().filter(holds_parts).filter_map(|field| json::elements(field.value));
+        free_models::is_file(item) || parts.flatten().any(free_models::is_file)
+    })
+}
+
+/// What of a response tells how it went.
+#[derive(Deserialize)]
+struct Response<'a> {
+    #[serde(borrow, default)]
+    id: Option<Cow<'a, str>>,
+    #[serde(default)]
+    created_at: Option<f64>,
+    #[serde(borrow, default)]
+    model: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    status: Option<Cow<'a, str>>,
+    #[serde(default)]
+    usage: Option<Usage>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    output: Option<Vec<&'a RawValue>>,
+}
+
+impl Response<'_> {
+    fn tell(&self, facts: &mut Facts) {
+        if let Some(model) = &self.model {
+            facts.model = Some(model.clone().into_owned());
+        }
+        if let Some(usage) = self.usage {
+            facts.usage = usage;
+        }
+        facts.said |= self.output.iter().flatten().any(|item| holds_something(item.get()));
+        match self.status.as_deref() {
+            Some("incomplete") => facts.cut_short = true,
+            Some("failed" | "cancelled") if facts.error.is_none() => {
+                let error = self.error.map_or(r#"{"message":"The response failed."}"#, RawValue::get);
+                facts.error = Some(error.to_owned());
+            }
+            None if facts.error.is_none() => facts.error = self.error.map(|error| error.get().to_owned()),
+            _ => {}
+        }
+    }
+}
+
+/// Whether an item is more than a message without a word.
+fn holds_something(item: &str) -> bool {
+    let fields = json::fields(item).unwrap_or_default();
+    let kind = json::field(&fields, "type").and_then(|kind| json::string(kind.value));
+    if kind.as_deref() != Some("message") {
+        return true;
+    }
+    let parts = json::field(&fields, "content").and_then(|content| json::elements(content.value));
+    parts.unwrap_or_default().into_iter().any(|part| {
+        let fields = json::fields(part).unwrap_or_default();
+        fields.iter().any(|f| matches!(f.name.as_ref(), "text" | "refusal") && !is_nothing(f.value))
+    })
+}
+
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(default)]
+    sequence_number: Option<u64>,
+    #[serde(borrow, default)]
+    response: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Default)]
+struct ResponsesReader {
+    facts: Facts,
+    /// Of the response that has begun.
+    id: Option<String>,
+    created_at: u64,
+    next_number: u64,
+    assembly: Option<Assembly>,
+}
+
+impl Reader for ResponsesReader {
+    fn read(&mut self, data: Option<&str>) {
+        let Some(data) = data else {
+            self.facts.said = true; // nothing short is as long as this
+            self.next_number += 1;
+            return;
+        };
+        // Of a thousand tokens all but the first tell nothing new.
+        if self.facts.said && self.assembly.is_none() && is_delta(data) {
+            self.next_number += 1;
+            return;
+        }
+        let Ok(event) = serde_json::from_str::<Event<'_>>(data) else {
+            return; // `[DONE]`, or nothing that the client could read either
+        };
+        self.next_number = event.sequence_number.unwrap_or(self.next_number) + 1;
+        let response =
+            event.response.and_then(|response| serde_json::from_str::<Response<'_>>(response.get()).ok());
+        if let Some(response) = &response {
+            self.id = response.id.as_ref().map(ToString::to_string).or(self.id.take());
+            self.created_at = response.created_at.map_or(self.created_at, |at| at as u64);
+            response.tell(&mut self.facts);
+        }
+        let fails = |facts: &mut Facts, error: Option<&str>| {
+            facts.done = true;
+            if facts.error.is_none() {
+                facts.error = Some(error.unwrap_or(data).to_owned());
+            }
+        };
+        let error = event.error.map(RawValue::get).filter(|error| *error != "null");
+        match event.kind.as_deref() {
+            Some("response.created" | "response.in_progress" | "response.queued" | "ping") => {}
+            Some("response.completed" | "response.done") => {
+                self.facts.finished = true;
+                self.facts.done = true;
+            }
+            Some("response.incomplete") => {
+                self.facts.cut_short = true;
+                self.facts.done = true;
+            }
+            Some("response.failed" | "response.error" | "error") => fails(&mut self.facts, error),
+            None if error.is_some() => fails(&mut self.facts, error),
+            Some(kind) if kind.starts_with("response.") => self.facts.said = true,
+            _ => {}
+        }
+        if let (Some(assembly), Some(kind)) = (&mut self.assembly, event.kind.as_deref()) {
+            assembly.add(kind, data);
+        }
+    }
+
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn broken_off(&self, error: &ApiError) -> String {
+        named_event(&json!({
+            "type": "response.failed",
+            "sequence_number": self.next_number,
+            "response": {
+                "id": self.id, "object": "response", "created_at": self.created_at, "model": self.facts.model,
+                "status": "failed", "error": {"code": "server_error", "message": error.message},
+                "incomplete_details": null, "instructions": null, "metadata": {}, "output": [],
+                "parallel_tool_calls": true, "temperature": null, "tool_choice": "auto", "tools": [], "top_p": null,
+                "usage": null,
+            },
+        }))
+    }
+
+    fn answer(self: Box<Self>) -> Option<Value> {
+        self.assembly?.finish()
+    }
+}
+
+/// Whether an event is a piece of something that has begun: `{"type":"response.output_text.delta",…`.
+fn is_delta(data: &str) -> bool {
+    let kind = data.strip_prefix(r#"{"type":"response."#).and_then(|rest| rest.split('"').next());
+    kind.is_some_and(|kind| kind.ends_with(".delta"))
+}
+
+/// Puts the response together: its last event holds all of it, but its `output` may be empty though text was streamed.
+#[derive(Default)]
+struct Assembly {
+    response: Option<Value>,
+    items: BTreeMap<u64, Value>,
+}
+
+impl Assembly {
+    fn add(&mut self, kind: &str, data: &str) {
+        let Ok(mut event) = serde_json::from_str::<Value>(data) else {
+            return;
+        };
+        let number = |name: &str| event[name].as_u64().unwrap_or(0);
+        let (output, content, summary) =
+            (number("output_index"), number("content_index") as usize, number("summary_index") as usize);
+        let delta = event["delta"].as_str().unwrap_or_default().to_owned();
+        match kind {
+            "response.output_item.added" | "response.output_item.done" => {
+                self.items.insert(output, event["item"].take());
+            }
+            "response.content_part.added" => {
+                if let Some(part) = self.part(output, "content", content) {
+                    *part = event["part"].take();
+                }
+            }
+            "response.output_text.delta" | "response.content_part.delta" => {
+                self.text(output, "content", content, "output_text", "text", &delta);
+            }
+            "response.refusal.delta" => self.text(output, "content", content, "refusal", "refusal", &delta),
+            "response.reasoning_text.delta" => {
+                self.text(output, "content", content, "reasoning_text", "text", &delta);
+            }
+            "response.reasoning_summary_text.delta" => {
+                self.text(output, "summary", summary, "summary_text", "text", &delta);
+            }
+            "response.function_call_arguments.delta" => append(self.item(output), "arguments", &delta),
+            "response.custom_tool_call_input.delta" => append(self.item(output), "input", &delta),
+            _ if event["response"].is_object() => self.response = Some(event["response"].take()),
+            _ => {}
+        }
+    }
+
+    fn item(&mut self, index: u64) -> &mut Value {
+        self.items.entry(index).or_insert_with(|| json!({}))
+    }
+
+    /// The part at this place of one of an item's lists.
+    fn part(&mut self, output: u64, list: &str, index: usize) -> Option<&mut Value> {
+        /// More parts than this are no answer.
+        const MAX_PARTS: usize = 4096;
+        let parts = self.item(output).as_object_mut()?.entry(list).or_insert_with(|| json!([]));
+        let parts = parts.as_array_mut().filter(|_| index < MAX_PARTS)?;
+        while parts.len() <= index {
+            parts.push(json!({}));
+        }
+        parts.get_mut(index)
+    }
+
+    fn text(&mut self, output: u64, list: &str, index: usize, kind: &str, name: &str, delta: &str) {
+        let Some(part) = self.part(output, list, index) else { return };
+        if let Some(object) = part.as_object_mut() {
+            object.entry("type").or_insert_with(|| json!(kind));
+        }
+        append(part, name, delta);
+    }
+
+    fn finish(self) -> Option<Value> {
+        let items = self.items.into_values().collect::<Vec<_>>();
+        let mut response = match self.response {
+            Some(response) => response,
+            None if items.is_empty() => return None,
+            None => json!({"object": "response"}),
+        };
+        if response["output"].as_array().is_none_or(Vec::is_empty) {
+            response["output"] = Value::Array(items);
+        }
+        Some(response)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::free_models::{ROUTER, Rule};
+    use super::super::request::Request;
+    use super::*;
+
+    fn sent(body: &str) -> String {
+        let rule = Rule { default_model: ROUTER, allow_paid: false };
+        let request = Request::parse(&Responses, body.to_owned(), rule).unwrap();
+        String::from_utf8(request.body(&request.model).into_owned()).unwrap()
+    }
+
+    #[test]
+    fn only_tools_that_cost_nothing_stay() {
+        let free = r#"{"model":"a:free","tools":[{"type":"function","name":"f"},{"type":"custom","name":"c"},{"type":"apply_patch"},{"type":"namespace","name":"n","tools":[{"type":"function","name":"g"}]}],"tool_choice":"auto"}"#;
+        assert_eq!(sent(free), free);
+        for paid in
+            ["web_search", "shell", "local_shell", "mcp", "image_generation", "openrouter:bash", "new"]
+        {
+            let tools = format!(r#"[{{"type":"{paid}"}},{{"type":"function","name":"f"}}]"#);
+            assert_eq!(
+                sent(&format!(r#"{{"model":"a:free","tools":{tools},"tool_choice":{{"type":"{paid}"}}}}"#)),
+                r#"{"model":"a:free","tools":[{"type":"function","name":"f"}],"tool_choice":"auto"}"#
+            );
+            let hidden = format!(
+                r#"{{"model":"a:free","tools":[{{"type":"namespace","name":"n","tools":[{{"type":"{paid}"}}]}}],"tool_choice":"auto"}}"#
+            );
+            assert_eq!(sent(&hidden), r#"{"model":"a:free"}"#);
+            let on_the_way = format!(
+                r#"{{"model":"a:free","input":[{{"type":"additional_tools","tools":{tools}}},{{"role":"user","content":"x"}}]}}"#
+            );
+            assert_eq!(
+                sent(&on_the_way),
+                r#"{"model":"a:free","input":[{"type":"additional_tools","tools":[{"type":"function","name":"f"}]},{"role":"user","content":"x"}]}"#
+            );
+        }
+        let escaped = r#"{"model":"a:free","input":[{"t\u0079pe":"additional\u005ftools","tools":[{"type":"web_search"}]},1]}"#;
+        assert_eq!(sent(escaped), r#"{"model":"a:free","input":[1]}"#);
+        assert_eq!(
+            sent(
+                r#"{"model":"a:free","tools":[{"type":"mcp"},{"type":"function","name":"f"}],"tool_choice":{"type":"allowed_tools","mode":"auto","tools":[{"type":"mcp"},{"type":"function","name":"f"}]}}"#
+            ),
+            r#"{"model":"a:free","tools":[{"type":"function","name":"f"}],"tool_choice":{"type":"allowed_tools","mode":"auto","tools":[{"type":"function","name":"f"}]}}"#
+        );
+    }
+
+    #[test]
+    fn files_get_the_free_engine_wherever_they_are() {
+        for input in [
+            r#"[{"role":"user","content":[{"type":"input_file","file_url":"https://x/y.pdf"}]}]"#,
+            r#"[{"type":"function_call_output","call_id":"c","output":[{"type":"input_file","file_data":"x"}]}]"#,
+            r#"[{"role":"user","content":[{"type":"input_image","image_url":"data:application/pdf;base64,x"}]}]"#,
+        ] {
+            let sent = sent(&format!(r#"{{"model":"a:free","input":{input}}}"#));
+            assert!(
+                sent.ends_with(r#""plugins":[{"id":"file-parser","pdf":{"engine":"cloudflare-ai"}}]}"#),
+                "{sent}"
+            );
+        }
+        let image = r#"{"model":"a:free","input":[{"role":"user","content":[{"type":"input_image","image_url":"data:image/png;base64,file"}]}]}"#;
+        assert_eq!(sent(image), image);
+    }
+
+    fn read(events: &[Value], assemble: bool) -> Box<dyn Reader> {
+        let mut reader = Responses.reader(assemble);
+        events.iter().for_each(|event| reader.read(Some(&event.to_string())));
+        reader
+    }
+
+    fn begun() -> Vec<Value> {
+        vec![
+            json!({"type": "response.created", "sequence_number": 0, "response": {"id": "r", "created_at": 7, "model": "m:free", "status": "in_progress", "output": []}}),
+            json!({"type": "response.in_progress", "sequence_number": 1, "response": {"id": "r", "model": "m:free", "status": "in_progress", "output": []}}),
+        ]
+    }
+
+    #[test]
+    fn what_events_say() {
+        let mut events = begun();
+        assert!(!read(&events, false).facts().said);
+        events.push(json!({"type": "response.output_item.added", "sequence_number": 2, "output_index": 0, "item": {"type": "message", "content": []}}));
+        assert!(read(&events, false).facts().said);
+        for number in 3..6 {
+            events.push(json!({"type": "response.output_text.delta", "sequence_number": number, "output_index": 0, "content_index": 0, "delta": "x"}));
+        }
+        let reader = read(&events, false);
+        assert!(!reader.facts().done);
+        let broken = reader.broken_off(&ApiError::stopping());
+        assert!(
+            broken.starts_with("event: response.failed\ndata: {") && broken.ends_with("}\n\n"),
+            "{broken}"
+        );
+        assert!(broken.contains(r#""sequence_number":6"#) && broken.contains(r#""id":"r""#), "{broken}");
+        events.push(json!({"type": "response.completed", "sequence_number": 6, "response": {"id": "r", "status": "completed", "output": [], "usage": {"input_tokens": 1, "output_tokens": 3}}}));
+        let reader = read(&events, true);
+        assert!(reader.facts().done && reader.facts().usage.completion_tokens == Some(3));
+        let answer = reader.answer().unwrap();
+        assert_eq!(answer["output"][0]["content"][0]["text"], "xxx", "although the last event has none");
+    }
+
+    #[test]
+    fn errors_in_all_four_forms() {
+        for (event, message) in [
+            (
+                json!({"type": "response.failed", "response": {"status": "failed", "error": {"code": "server_error", "message": "m"}}}),
+                "m",
+            ),
+            (
+                json!({"type": "response.error", "error": {"code": "rate_limit_exceeded", "message": "m"}}),
+                "m",
+            ),
+            (json!({"type": "error", "error": {"message": "m"}}), "m"),
+            (json!({"type": "error", "code": "server_error", "message": "m", "sequence_number": 2}), "m"),
+            (json!({"error": {"code": 429, "message": "m"}}), "m"),
+        ] {
+            let mut events = begun();
+            events.push(event.clone());
+            let reader = read(&events, false);
+            let error = reader.facts().error.clone().unwrap();
+            assert_eq!(super::super::errors::message(&error), message, "{event}");
+            assert!(reader.facts().done && !reader.facts().said);
+        }
+        let plain =
+            r#"{"id":"r","status":"failed","output":[],"error":{"code":"server_error","message":"m"}}"#;
+        assert!(Responses.read_answer(plain).error.is_some());
+    }
+
+    #[test]
+    fn plain_answers_with_nothing_in_them() {
+        let facts = |output: &str| {
+            Responses.read_answer(&format!(r#"{{"status":"completed","model":"m:free","output":{output}}}"#))
+        };
+        for nothing in
+            ["[]", r#"[{"type":"message","content":[]}]"#, r#"[{"type":"message","content":[{"text":""}]}]"#]
+        {
+            assert!(!facts(nothing).are_an_answer(), "{nothing}");
+        }
+        assert!(facts(r#"[{"type":"function_call","name":"f"}]"#).said);
+        assert!(Responses.read_answer(r#"{"status":"incomplete","output":[]}"#).are_an_answer());
+    }
+}
