@@ -281,6 +281,12 @@ impl ApiError {
         Self { resets_at, ..Self::new(429, "rate_limit_exceeded", message).retry_after(seconds) }
     }
 
+    /// The upstream failed, and every backup rests, the first of them for this long.
+    pub fn nobody_left(reason: &str, rests: Duration) -> Self {
+        let message = format!("OpenRouter can't answer ({reason}), and no backup may be asked now.");
+        Self::new(429, "rate_limit_exceeded", message).retry_after(rests.as_secs().max(1))
+    }
+
     /// All workers are busy, and the queue is full.
     pub fn queue_is_full() -> Self {
         let message = "All workers are busy and the queue is full: try again in a moment, or raise WORKERS or QUEUE in .env.";

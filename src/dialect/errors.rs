@@ -81,6 +81,96 @@ pub fn code(error: &str) -> Option<String> {
     value("code").or_else(|| value("type"))
 }
 
+/// Why a model can't serve a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelTrouble {
+    /// There is no such model, or nobody offers it any more.
+    Gone,
+    /// It lacks what the request needs.
+    Unfit,
+    /// The prompt is longer than its context.
+    TooLong,
+}
+
+/// Whether an error says that the *model* can't serve this, so that another one might.
+///
+/// `error.availability.code` says it plainly where it stands; else the message does.
+pub fn model_trouble(status: u16, body: &str) -> Option<ModelTrouble> {
+    if !matches!(status, 400 | 404 | 413 | 422) {
+        return None;
+    }
+    let body = serde_json::from_str::<Value>(body).ok()?;
+    let error = ["/error", "/response/error"].iter().find_map(|path| body.pointer(path)).unwrap_or(&body);
+    let availability = [&error["availability"], &body["availability"], &error["metadata"]["availability"]];
+    let code = availability.iter().find_map(|availability| availability["code"].as_str());
+    match code {
+        Some(
+            "free_variant_ended"
+            | "no_endpoints"
+            | "model_deprecated"
+            | "model_not_found"
+            | "model_unavailable_upstream",
+        ) => return Some(ModelTrouble::Gone),
+        Some("wrong_endpoint" | "privacy_restricted" | "constraint_filtered") => {
+            return Some(ModelTrouble::Unfit);
+        }
+        _ => {}
+    }
+    let words = [&error["message"], &error["code"], &error["metadata"]["raw"]];
+    let text =
+        words.iter().filter_map(|word| word.as_str()).collect::<Vec<_>>().join(" ").to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    let too_long = [
+        "context length",
+        "context window",
+        "context_length",
+        "maximum context",
+        "too many tokens",
+        "prompt is too long",
+        "input is too long",
+        "prompt too long",
+        "token limit",
+        "maximum prompt length",
+    ];
+    if says(&too_long) || (status == 413 && says(&["context", "token", "too long"])) {
+        return Some(ModelTrouble::TooLong);
+    }
+    let capability = [
+        "tool",
+        "image",
+        "vision",
+        "multimodal",
+        "modalit",
+        "structured",
+        "response_format",
+        "json_schema",
+        "function call",
+    ];
+    let lacks =
+        ["support", "not available", "no endpoints", "not enabled", "is not a multimodal", "not allowed"];
+    if says(&capability) && says(&lacks) {
+        return Some(ModelTrouble::Unfit);
+    }
+    if says(&["data policy", "guardrail", "allowed providers"]) {
+        return Some(ModelTrouble::Unfit);
+    }
+    let gone = [
+        "no endpoints",
+        "not a valid model",
+        "no such model",
+        "model not found",
+        "unknown model",
+        "does not exist",
+        "deprecated",
+        "free period",
+        "free variant",
+        "unavailable for free",
+        "no longer available",
+        "model_not_found",
+    ];
+    says(&gone).then_some(ModelTrouble::Gone)
+}
+
 /// An account's limit as an upstream tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitNotice {
@@ -216,6 +306,33 @@ mod tests {
             _ => None,
         };
         assert!(account_limit(429, &header, "not JSON").is_some(), "in the head");
+    }
+
+    #[test]
+    fn what_another_model_could_serve() {
+        use ModelTrouble::{Gone, TooLong, Unfit};
+        let error = |message: &str| format!(r#"{{"error":{{"code":404,"message":"{message}"}}}}"#);
+        for (status, message, expected) in [
+            (404, "No endpoints found for a/b:free.", Some(Gone)),
+            (400, "a/b:free is not a valid model ID", Some(Gone)),
+            (404, "No endpoints found that support tool use.", Some(Unfit)),
+            (404, "No endpoints found that support image input", Some(Unfit)),
+            (400, "This model does not support response_format json_schema", Some(Unfit)),
+            (404, "No endpoints found matching your data policy", Some(Unfit)),
+            (400, "This endpoint's maximum context length is 8192 tokens.", Some(TooLong)),
+            (413, "The request has 9000 tokens, too many for this model", Some(TooLong)),
+            (413, "Payload too large", None),
+            (400, "messages: must not be empty", None),
+            (404, "Nothing here", None),
+            (401, "No such model", None),
+        ] {
+            assert_eq!(model_trouble(status, &error(message)), expected, "{message}");
+        }
+        let told =
+            |code: &str| format!(r#"{{"error":{{"message":"x","availability":{{"code":"{code}"}}}}}}"#);
+        assert_eq!(model_trouble(404, &told("free_variant_ended")), Some(Gone));
+        assert_eq!(model_trouble(400, &told("wrong_endpoint")), Some(Unfit));
+        assert_eq!(model_trouble(404, &told("something_new")), None);
     }
 
     #[test]

@@ -147,7 +147,25 @@ impl Request {
         }
         Cow::Owned(body)
     }
+
+    /// The body that goes to another server than OpenRouter.
+    pub fn body_elsewhere(&self, model: &str) -> Vec<u8> {
+        let body = self.body(model).into_owned();
+        let Ok(text) = String::from_utf8(body) else {
+            return Vec::new(); // it was made of text
+        };
+        let mut fields = json::fields(&text).unwrap_or_default();
+        let known = fields.len();
+        fields.retain(|field| !OPENROUTERS_OWN.contains(&field.name.as_ref()));
+        match fields.len() == known {
+            true => text.into_bytes(),
+            false => json::object(&fields).into_bytes(),
+        }
+    }
 }
+
+/// Fields that only OpenRouter knows; strict servers refuse what they don't know.
+const OPENROUTERS_OWN: [&str; 6] = ["models", "route", "provider", "plugins", "transforms", "preset"];
 
 #[derive(Debug)]
 enum Edit {

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::console::say;
 use crate::settings::args::Args;
+use crate::settings::backups::Backup;
 use crate::settings::env_file;
 use crate::settings::{Settings, Sources};
 use crate::upstream::Upstream;
@@ -42,6 +43,8 @@ pub struct Snapshot {
     pub settings: Settings,
     /// Connections to the upstream that those settings name.
     pub upstream: Arc<Upstream>,
+    /// And to the backups, in their order.
+    pub backups: Vec<Arc<Upstream>>,
     /// Debug mode is on.
     pub debug: bool,
     seen: Seen,
@@ -131,6 +134,7 @@ impl Live {
         let live = Self {
             current: RwLock::new(Arc::new(Snapshot {
                 upstream: Arc::new(Upstream::new(&settings)),
+                backups: to_backups(&settings),
                 settings: settings.clone(),
                 debug: home.join(DEBUG_FILE).exists(),
                 seen: Seen::now(stamp, bytes),
@@ -196,8 +200,11 @@ impl Live {
             true => Arc::new(Upstream::new(&settings)),
             false => Arc::clone(&current.upstream),
         };
+        let same_backups = settings.backups == current.settings.backups
+            && Upstream::reaches_the_same_way(&current.settings, &settings);
+        let backups = if same_backups { current.backups.clone() } else { to_backups(&settings) };
         let seen = seen.unwrap_or_else(|| current.seen.again());
-        let snapshot = Arc::new(Snapshot { settings, upstream, debug, seen });
+        let snapshot = Arc::new(Snapshot { settings, upstream, backups, debug, seen });
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&snapshot);
         snapshot
     }
@@ -299,6 +306,11 @@ impl Seen {
         }
         same
     }
+}
+
+fn to_backups(settings: &Settings) -> Vec<Arc<Upstream>> {
+    let to = |backup: &Backup| Arc::new(Upstream::at(settings, &backup.base_url, backup.key.as_ref()));
+    settings.backups.iter().map(to).collect()
 }
 
 /// The file's bytes (none when it is missing or can't be read) and the stamp it had before they were read.

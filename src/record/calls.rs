@@ -42,6 +42,10 @@ pub struct FailedTry {
 /// The figures of a call.
 #[derive(Debug, Clone, Default)]
 pub struct Figures {
+    /// The API that it was asked in.
+    pub dialect: &'static str,
+    /// The backup that was asked last, if one was.
+    pub backup: Option<String>,
     /// HTTP status; 499 when the client left.
     pub status: u16,
     /// The model that the client named.
@@ -369,14 +373,16 @@ impl Call {
         let _ = write!(
             json,
             concat!(
-                r#""message_id":"{}","timestamp":{},"status":{},"asked":{},"model":{},"stream":{},"attempts":{},"#,
+                r#""message_id":"{}","timestamp":{},"status":{},"dialect":"{}","asked":{},"model":{},"backup":{},"stream":{},"attempts":{},"#,
                 r#""waited_ms":{},"first_token_ms":{},"total_ms":{},"prompt_tokens":{},"completion_tokens":{},"error_code":{},"tries":{}"#
             ),
             self.message_id,
             quoted(&timestamp(self.time)),
             or_null(done.map(|f| f.status.to_string())),
+            figures.dialect,
             or_null(figures.asked.as_deref().map(quoted)),
             or_null(done.map(|f| quoted(&f.model))),
+            or_null(figures.backup.as_deref().map(quoted)),
             figures.stream,
             figures.failed_tries.len() + 1,
             ms(figures.waited),

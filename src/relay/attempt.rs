@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Relay;
 use super::ending::Served;
@@ -27,13 +28,30 @@ pub(super) struct FailedAttempt {
     pub(super) reason: String,
     pub(super) verdict: Verdict,
     pub(super) answer: FailedAnswer,
+    /// The status that the upstream gave or named; `None` where it gave no answer.
+    pub(super) status: Option<u16>,
+    /// How long it wants to be left alone.
+    pub(super) retry_after: Option<Duration>,
 }
 
 impl FailedAttempt {
     /// Boxed: it is passed on by value through the frames of threads that may wait for long.
     #[inline(never)]
     pub(super) fn new(reason: &str, verdict: Verdict, answer: FailedAnswer) -> Box<Self> {
-        Box::new(Self { reason: reason.trim_end().to_owned(), verdict, answer })
+        Box::new(Self {
+            reason: reason.trim_end().to_owned(),
+            verdict,
+            answer,
+            status: None,
+            retry_after: None,
+        })
+    }
+
+    /// The same with what the upstream said beside.
+    fn told(mut self: Box<Self>, status: u16, answer: &Answer) -> Box<Self> {
+        self.status = Some(status);
+        self.retry_after = patience::retry_after(&|name| answer.header(name).map(str::to_owned));
+        self
     }
 }
 
@@ -139,13 +157,26 @@ impl Relay {
 
     /// Sends the request. A pooled connection that turns out to be closed is replaced at once.
     fn call(&mut self, model: &str) -> Result<Box<Call>, Box<FailedAttempt>> {
-        let body = self.request.body(model);
         let cutter: &Cutter = self.under_way.cutter();
         let attach = |hang_up| cutter.attach(hang_up);
-        let upstream = &self.snapshot.upstream;
-        self.calls_made += 1;
+        let (body, upstream, headers);
+        match self.present_backup() {
+            None => {
+                self.calls_made += 1;
+                body = self.request.body(model);
+                upstream = &self.snapshot.upstream;
+                headers = Cow::Borrowed(&self.headers[..]);
+            }
+            Some((_, backup)) => {
+                body = Cow::Owned(self.request.body_elsewhere(model));
+                upstream = backup;
+                // Others are told nothing of who asks.
+                let theirs = self.headers.iter().filter(|(name, _)| name.starts_with("anthropic-"));
+                headers = Cow::Owned(theirs.cloned().collect());
+            }
+        }
         let (path, query) = (self.dialect.path(), self.query.as_deref());
-        let send = |line| upstream.post(path, query, &body, &self.headers, line);
+        let send = |line| upstream.post(path, query, &body, &headers, line);
         let called = match send(Dialling::Any(&attach)) {
             Err(CallError { was_stale: true, .. }) if cutter.reason().is_none() => {
                 send(Dialling::New(&attach))
@@ -168,7 +199,7 @@ fn read_error(mut answer: Answer) -> Box<FailedAttempt> {
     let error = errors::object(&text).unwrap_or_default();
     let reason = format!("{status} {}", errors::message(&error));
     let reply = Reply { status, headers: answer.returned_headers(), body };
-    FailedAttempt::new(&reason, verdict, FailedAnswer::Upstream(reply))
+    FailedAttempt::new(&reason, verdict, FailedAnswer::Upstream(reply)).told(status, &answer)
 }
 
 fn judge(answer: &Answer, status: u16, body: &str) -> Verdict {
@@ -186,7 +217,7 @@ pub(super) fn error_in_a_200(
     let status = errors::status(error).unwrap_or(502);
     let reason = format!("200 with an error: {status} {}", errors::message(error));
     let verdict = judge(answer, status, text);
-    FailedAttempt::new(&reason, verdict, failed(status))
+    FailedAttempt::new(&reason, verdict, failed(status)).told(status, answer)
 }
 
 pub(super) fn no_answer(failure: &Failure) -> Box<FailedAttempt> {

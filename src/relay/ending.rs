@@ -115,6 +115,12 @@ impl Relay {
             let asked = self.request.asked.as_deref().unwrap_or("(none)");
             headers.push(("x-proxy-model".into(), model_header(asked, sent)));
         }
+        if let Some((backup, _)) = self.present_backup() {
+            headers.push(("x-proxy-backup".into(), backup.name.clone()));
+        }
+        if let Some(said) = &self.backups_said {
+            headers.push(("x-proxy-backups-failed".into(), model_header_part(said)));
+        }
         if self.tries() > 1 {
             headers.push(("x-proxy-attempts".into(), self.tries().to_string()));
         }
@@ -146,6 +152,7 @@ impl Relay {
         let mut reason = String::new();
         let ending = match served {
             Served::Whole(answer) => {
+                self.learn_from_answer();
                 self.figures.status = 200;
                 Ending::Response(answer.unwrap_or_else(|| "null".into()).into())
             }

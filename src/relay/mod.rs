@@ -7,14 +7,17 @@
 //! ([`shared`]). May import `record`, `live`, `client`, `upstream`, `settings`, `dialect` and leaves.
 
 mod attempt;
+mod backup;
 mod ending;
 pub mod gate;
+pub mod known;
 pub mod life;
 pub mod models;
 pub mod offline;
 pub mod patience;
 mod plain;
 pub mod quota;
+mod routing;
 pub mod shared;
 mod stream;
 
@@ -28,6 +31,7 @@ use ureq::http::HeaderValue;
 use crate::client::exchange::{After, Exchange, Reply, Stream};
 use crate::console::say;
 use crate::dialect::Dialect;
+use crate::dialect::errors::ModelTrouble;
 use crate::dialect::free_models::{self, Rule};
 use crate::dialect::request::Request;
 use crate::error::ApiError;
@@ -63,6 +67,18 @@ pub struct Relay {
     began: Instant,
     /// Counts up over all requests.
     order: u64,
+    /// The model of the present try.
+    model: String,
+    /// The model that the conversation belongs to.
+    belongs_to: Option<String>,
+    /// How the conversation is known by its next turn.
+    mark: Option<u64>,
+    /// A model has said that the prompt is longer than its context.
+    prompt_is_too_long: bool,
+    /// The backup that is asked, by its place in the settings.
+    backup: Option<usize>,
+    /// Why none of them could answer.
+    backups_said: Option<String>,
     /// Calls made so far, but for those that the account's limit rejected.
     calls_made: u32,
     last_words: LastWords,
@@ -109,12 +125,13 @@ impl Relay {
         }
         let recording = shared.calls.begin(&snapshot, request.as_written());
         let figures = Figures {
+            dialect: dialect.name(),
             asked: request.asked.clone(),
             model: request.model.clone(),
             stream: request.stream,
             ..Figures::default()
         };
-        Ok(Box::new(Self {
+        let mut relay = Box::new(Self {
             shared: Arc::clone(shared),
             dialect,
             query: exchange.head.query.take().filter(|_| dialect.forwards_query()),
@@ -127,10 +144,19 @@ impl Relay {
             figures,
             began,
             order: shared.next_order(),
+            model: String::new(),
+            belongs_to: None,
+            mark: None,
+            prompt_is_too_long: false,
+            backup: None,
+            backups_said: None,
             calls_made: 0,
             last_words: LastWords::Nothing,
             events: Vec::new(),
-        }))
+        });
+        relay.look_up_conversation();
+        relay.model = relay.choose_model();
+        Ok(relay)
     }
 
     /// Asks for leave to call the upstream, and goes on if it is given at once.
@@ -148,7 +174,7 @@ impl Relay {
         }
         self.announce_model();
         let settings = &self.snapshot.settings;
-        if !free_models::is_free(self.next_model()) {
+        if !free_models::is_free(&self.model) {
             return self.go_on(None); // the limit is that of free models
         }
         let turn = Turn { order: self.order, waited: self.figures.waited, max_wait: settings.max_wait };
@@ -168,19 +194,10 @@ impl Relay {
         self.refuse(ApiError::no_embedding_model(&free))
     }
 
-    fn next_model(&self) -> &str {
-        if !self.dialect.any_model_will_do() {
-            return &self.request.model;
-        }
-        let fallbacks = &self.snapshot.settings.fallback_models;
-        let failed = self.figures.failed_tries.len();
-        patience::model_of_try(&self.request.model, fallbacks, free_models::ROUTER, failed)
-    }
-
     /// Tries until there is an answer, no try is left, or the account's limit is reached.
     fn go_on(mut self: Box<Self>, mut pass: Option<Pass>) -> After {
         loop {
-            let model = self.next_model().to_owned();
+            let model = self.model.clone();
             self.figures.model.clone_from(&model);
             let mut failed = match self.attempt(&model, &mut pass) {
                 Ok(served) => return self.finish(served),
@@ -194,41 +211,71 @@ impl Relay {
                 }
                 None => {}
             }
-            if let Verdict::AccountLimit(limit) = failed.verdict
-                && free_models::is_free(&model)
-            {
-                say(format_args!("the account's limit is reached until {}", local_time(limit.reset)));
-                match pass.take() {
-                    Some(pass) => pass.rejected(limit),
-                    None => self.shared.gate.close(limit), // it came inside of a 200
-                }
-                self.calls_made -= 1;
-                return self.run();
-            }
             let made = self.calls_made;
-            let named = match failed.verdict {
-                Verdict::TryAgain(named)
-                    if made <= self.snapshot.settings.retries && !self.shared.life.is_stopping() =>
-                {
-                    named
+            let may_try = made <= self.snapshot.settings.retries && !self.shared.life.is_stopping();
+            let pause = match failed.verdict {
+                Verdict::AccountLimit(limit) if free_models::is_free(&model) => {
+                    return self.meet_limit(limit, pass);
                 }
-                _ => return self.fail(failed),
+                // The router's own word is final: no other try can heal it.
+                Verdict::NextModel(trouble)
+                    if model != free_models::ROUTER || trouble == ModelTrouble::TooLong =>
+                {
+                    self.learn_from_trouble(&model, trouble);
+                    Duration::ZERO
+                }
+                Verdict::TryAgain(named) => {
+                    let rest = (failed.status == Some(429)).then_some(failed.retry_after);
+                    self.learn_from_failure(&model, rest);
+                    patience::pause(made, named, random())
+                }
+                _ => {
+                    if failed.status == Some(429) {
+                        self.learn_from_failure(&model, Some(failed.retry_after));
+                    }
+                    return self.give_way(failed);
+                }
             };
-            let pause = patience::pause(made, named, random());
-            say(format_args!("{model}: {}; trying again in {:.1} s", failed.reason, pause.as_secs_f64()));
-            self.figures.failed_tries.push(FailedTry {
-                model,
-                reason: failed.reason,
-                at: self.began.elapsed(),
-            });
+            if !may_try {
+                return self.give_way(failed);
+            }
+            let at = self.began.elapsed();
+            let reason = failed.reason.clone();
+            self.figures.failed_tries.push(FailedTry { model: model.clone(), reason, at });
+            self.model = self.choose_model();
+            if matches!(failed.verdict, Verdict::NextModel(_)) && self.model == model {
+                self.figures.failed_tries.pop(); // there is no other model that could
+                return self.give_way(failed);
+            }
+            match failed.verdict {
+                Verdict::NextModel(_) => {
+                    say(format_args!("{model}: {}; asking {}", failed.reason, self.model))
+                }
+                _ => say(format_args!(
+                    "{model}: {}; trying again in {:.1} s",
+                    failed.reason,
+                    pause.as_secs_f64()
+                )),
+            }
             pass = None;
             if !self.under_way.pause(pause) {
                 return self.abandon();
             }
-            if free_models::is_free(self.next_model()) {
+            if free_models::is_free(&self.model) {
                 return self.run(); // another call needs another leave
             }
         }
+    }
+
+    /// The account's limit is reached: this request waits for its end, if it may.
+    fn meet_limit(mut self: Box<Self>, limit: Limit, pass: Option<Pass>) -> After {
+        say(format_args!("the account's limit is reached until {}", local_time(limit.reset)));
+        match pass {
+            Some(pass) => pass.rejected(limit),
+            None => self.shared.gate.close(limit), // it came inside of a 200
+        }
+        self.calls_made -= 1;
+        self.run()
     }
 }
 
@@ -260,7 +307,7 @@ impl Waiter for Relay {
 
     fn refuse(self: Box<Self>, error: ApiError) -> After {
         let reason = error.message.clone();
-        self.fail(FailedAttempt::new(&reason, Verdict::PassOn, FailedAnswer::Own(error)))
+        self.give_way(FailedAttempt::new(&reason, Verdict::PassOn, FailedAnswer::Own(error)))
     }
 
     fn is_cut_off(&self) -> bool {

@@ -1,10 +1,14 @@
 //! `GET /v1/models`: the free models of the upstream, as it describes them.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use chrono::DateTime;
+
 use crate::client::exchange::Reply;
-use crate::dialect::free_models::ROUTER;
+use crate::dialect::Needs;
+use crate::dialect::free_models::{ROUTER, is_free};
 use crate::error::ApiError;
 use crate::json;
 use crate::live::Snapshot;
@@ -34,10 +38,20 @@ struct Fetched {
     models: Option<Arc<Vec<Model>>>,
 }
 
-#[derive(Debug, Clone)]
-struct Model {
-    id: String,
-    /// The object as the upstream wrote it.
+/// A free model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// What a request names it by.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// Tokens that request and answer may have together.
+    pub context_length: Option<u64>,
+    /// What it can do.
+    pub can: Needs,
+    /// Seconds since 1970.
+    created: u64,
+    /// The object as the upstream wrote it, and what clients need beside.
     json: String,
 }
 
@@ -53,23 +67,30 @@ impl Models {
         models.iter().map(|model| model.id.clone()).filter(|id| id != ROUTER).collect()
     }
 
-    /// Answers `GET /models`.
-    pub fn list(&self, snapshot: &Snapshot) -> Reply {
+    /// Answers `GET /models`; `anthropic`, so that Anthropic's SDK can read it, too.
+    pub fn list(&self, snapshot: &Snapshot, anthropic: bool) -> Reply {
         let models = self.current(snapshot);
-        let data = models.iter().map(|model| model.json.as_str()).collect::<Vec<_>>().join(",");
-        Reply::json(200, format!(r#"{{"object":"list","data":[{data}]}}"#))
+        let data = models.iter().map(|model| model.json(anthropic)).collect::<Vec<_>>().join(",");
+        let mut list = format!(r#"{{"object":"list","data":[{data}]"#);
+        if let (true, Some(first), Some(last)) = (anthropic, models.first(), models.last()) {
+            let (first, last) = (json::quoted(&first.id), json::quoted(&last.id));
+            list.push_str(&format!(r#","has_more":false,"first_id":{first},"last_id":{last}"#));
+        }
+        list.push('}');
+        Reply::json(200, list)
     }
 
     /// Answers `GET /models/{id}`.
-    pub fn one(&self, snapshot: &Snapshot, id: &str) -> Reply {
+    pub fn one(&self, snapshot: &Snapshot, id: &str, anthropic: bool) -> Reply {
         let id = percent_decoded(id);
         match self.current(snapshot).iter().find(|model| model.id == id) {
-            Some(model) => Reply::json(200, model.json.clone()),
+            Some(model) => Reply::json(200, model.json(anthropic).into_owned()),
             None => Reply::error("", &ApiError::no_such_model()),
         }
     }
 
-    fn current(&self, snapshot: &Snapshot) -> Arc<Vec<Model>> {
+    /// The models there are, the router first.
+    pub fn current(&self, snapshot: &Snapshot) -> Arc<Vec<Model>> {
         let alone = || Arc::new(vec![router()]);
         if snapshot.settings.test_mode {
             return alone();
@@ -96,12 +117,78 @@ impl Models {
     }
 }
 
+impl Model {
+    /// Understands an entry of the upstream's list; `None` for what is none.
+    fn parse(written: &str) -> Option<Self> {
+        let fields = json::fields(written).ok()?;
+        let value = |name: &str| json::field(&fields, name).map(|field| field.value);
+        let id = value("id").and_then(json::string)?.into_owned();
+        let list = |holder: &str, name: Option<&str>| {
+            let holder = value(holder).unwrap_or_default();
+            let inside = json::fields(holder).unwrap_or_default();
+            let list = name.map_or(Some(holder), |name| json::field(&inside, name).map(|field| field.value));
+            serde_json::from_str::<Vec<String>>(list.unwrap_or_default()).unwrap_or_default()
+        };
+        let parameters = list("supported_parameters", None);
+        let supports = |names: &[&str]| parameters.iter().any(|known| names.contains(&known.as_str()));
+        let owner = id.split('/').next().unwrap_or_default();
+        let mut missing = String::new();
+        for (name, is_there, given) in [
+            ("object", value("object").is_some_and(|v| v.starts_with('"')), json::quoted("model")),
+            ("created", value("created").is_some_and(|v| v.parse::<i64>().is_ok()), "0".to_owned()),
+            ("owned_by", value("owned_by").is_some_and(|v| v.starts_with('"')), json::quoted(owner)),
+        ] {
+            if !is_there {
+                missing.push_str(&format!(",\"{name}\":{given}"));
+            }
+        }
+        let wrong = |field: &&json::Field<'_>| !missing.contains(&format!(",{}:", field.raw_name));
+        let kept = fields.iter().filter(wrong).cloned().collect::<Vec<_>>();
+        let json = match (missing.is_empty(), json::object(&kept).strip_suffix('}')) {
+            (false, Some(object)) => format!("{object}{missing}}}"),
+            _ => written.to_owned(),
+        };
+        Some(Self {
+            name: value("name").and_then(json::string).map_or_else(|| id.clone(), |name| name.into_owned()),
+            context_length: value("context_length").and_then(|n| n.parse::<f64>().ok()).map(|n| n as u64),
+            can: Needs {
+                tools: supports(&["tools"]),
+                images: list("architecture", Some("input_modalities")).iter().any(|kind| kind == "image"),
+                structured: supports(&["structured_outputs", "response_format"]),
+            },
+            created: value("created").and_then(|n| n.parse().ok()).unwrap_or(0),
+            id,
+            json,
+        })
+    }
+
+    fn json(&self, anthropic: bool) -> Cow<'_, str> {
+        match self.json.strip_suffix('}') {
+            Some(object) if anthropic => {
+                let created = DateTime::from_timestamp(self.created as i64, 0).unwrap_or_default();
+                let (name, created) = (json::quoted(&self.name), created.format("%Y-%m-%dT%H:%M:%SZ"));
+                let more = format!(r#""type":"model","display_name":{name},"created_at":"{created}""#);
+                Cow::Owned(format!("{object},{more}}}"))
+            }
+            _ => Cow::Borrowed(&self.json),
+        }
+    }
+}
+
 /// What is known of the router where the upstream doesn't list it.
 fn router() -> Model {
     let json = format!(
         r#"{{"id":"{ROUTER}","object":"model","created":{ROUTER_CREATED},"owned_by":"openrouter","name":"Free Models Router","context_length":200000}}"#
     );
-    Model { id: ROUTER.into(), json }
+    let can = Needs { tools: true, images: true, structured: true };
+    Model {
+        id: ROUTER.into(),
+        name: "Free Models Router".into(),
+        context_length: Some(200_000),
+        can,
+        created: ROUTER_CREATED,
+        json,
+    }
 }
 
 fn fetch(upstream: &Arc<Upstream>, path: &str) -> Option<Vec<Model>> {
@@ -119,15 +206,10 @@ fn free_models(list: &str) -> Option<Vec<Model>> {
     let fields = json::fields(list).ok()?;
     let data = json::elements(json::field(&fields, "data")?.value)?;
     let mut models = vec![router()];
-    for written in data {
-        let fields = json::fields(written).unwrap_or_default();
-        let Some(id) = json::field(&fields, "id").and_then(|id| json::string(id.value)) else {
-            continue;
-        };
-        let model = Model { id: id.into_owned(), json: written.to_owned() };
+    for model in data.into_iter().filter_map(Model::parse) {
         if model.id == ROUTER {
-            models[0] = model;
-        } else if model.id.ends_with(":free") {
+            models[0] = Model { can: models[0].can, ..model };
+        } else if is_free(&model.id) {
             models.push(model);
         }
     }
@@ -161,18 +243,33 @@ mod tests {
 
     #[test]
     fn the_router_is_first_and_the_rest_is_free() {
-        let list = r#"{"data":[{"id":"a/b","x":1},{"id":"c/d:free","pricing":{"prompt":"0"}, "n":1.0},{"id":"openrouter/free","name":"R"},7]}"#;
+        let list = r#"{"data":[{"id":"a/b","x":1},{"id":"c/d:free","pricing":{"prompt":"0"}, "n":1.0},{"id":"openrouter/free","name":"R","created":7,"object":"model","owned_by":"o"},7]}"#;
         let models = free_models(list).unwrap();
         let json = models.iter().map(|m| m.json.as_str()).collect::<Vec<_>>();
         assert_eq!(
             json,
             [
-                r#"{"id":"openrouter/free","name":"R"}"#,
-                r#"{"id":"c/d:free","pricing":{"prompt":"0"}, "n":1.0}"#
+                r#"{"id":"openrouter/free","name":"R","created":7,"object":"model","owned_by":"o"}"#,
+                r#"{"id":"c/d:free","pricing":{"prompt":"0"},"n":1.0,"object":"model","created":0,"owned_by":"c"}"#
             ]
         );
         assert_eq!(free_models(r#"{"data":[]}"#).unwrap()[0].id, ROUTER);
         assert!(free_models("<html>").is_none());
+    }
+
+    #[test]
+    fn what_a_model_can_do() {
+        let model = Model::parse(
+            r#"{"id":"a/b:free","name":"B","created":1770000000,"object":null,"context_length":131072,"architecture":{"input_modalities":["text","image"]},"supported_parameters":["tools","temperature"]}"#,
+        )
+        .unwrap();
+        assert_eq!(model.can, Needs { tools: true, images: true, structured: false });
+        assert_eq!(model.context_length, Some(131_072));
+        assert!(model.json.ends_with(r#","object":"model","owned_by":"a"}"#), "{}", model.json);
+        assert!(!model.json.contains("null"), "{}", model.json);
+        let both = model.json(true);
+        assert!(both.ends_with(r#""display_name":"B","created_at":"2026-02-02T02:40:00Z"}"#), "{both}");
+        serde_json::from_str::<serde_json::Value>(&both).unwrap();
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::gate::Limit;
-use crate::dialect::errors::{self, Headers};
+use crate::dialect::errors::{self, Headers, ModelTrouble};
 
 /// The first pause; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -18,20 +18,27 @@ pub enum Verdict {
     PassOn,
     /// Try again, after this pause if the upstream named one.
     TryAgain(Option<Duration>),
+    /// Another model could serve it, at once.
+    NextModel(ModelTrouble),
     /// The account's limit is reached.
     AccountLimit(Limit),
 }
 
 /// Judges an error by its status, its headers and its body (`{"error": …}`).
 pub fn judge(status: u16, header: Headers<'_>, body: &str) -> Verdict {
-    let retry_after = header("retry-after").and_then(|value| parse_retry_after(&value));
+    let retry_after = retry_after(header);
     if let Some(notice) = errors::account_limit(status, header, body) {
         return Verdict::AccountLimit(Limit { reset: notice.reset, per_window: notice.per_window });
     }
     match status {
         408 | 429 | 500 | 502..=599 => try_again(retry_after),
-        _ => Verdict::PassOn,
+        _ => errors::model_trouble(status, body).map_or(Verdict::PassOn, Verdict::NextModel),
     }
+}
+
+/// How long the upstream wants to be left alone.
+pub fn retry_after(header: Headers<'_>) -> Option<Duration> {
+    header("retry-after").and_then(|value| parse_retry_after(&value))
 }
 
 fn try_again(retry_after: Option<Duration>) -> Verdict {
@@ -57,16 +64,6 @@ pub fn pause(tried: u32, named: Option<Duration>, random: f64) -> Duration {
         let doubled = FIRST_PAUSE.saturating_mul(1 << tried.saturating_sub(1).min(16));
         doubled.min(LONGEST_PAUSE).mul_f64(0.75 + random / 2.0).min(LONGEST_PAUSE)
     })
-}
-
-/// The models to try, one after the other: the asked one, `FALLBACK_MODELS`, then the router, which picks another model
-/// each time by itself.
-pub fn model_of_try<'a>(first: &'a str, fallbacks: &'a [String], router: &'a str, failed: usize) -> &'a str {
-    if first == router || failed == 0 {
-        return first;
-    }
-    let mut others = fallbacks.iter().map(String::as_str).filter(|model| *model != first);
-    others.nth(failed - 1).unwrap_or(router)
 }
 
 #[cfg(test)]
@@ -110,18 +107,5 @@ mod tests {
         assert_eq!(pause(1, None, 0.0), Duration::from_millis(375));
         assert_eq!(pause(1, None, 1.0), Duration::from_millis(625));
         assert_eq!(pause(3, Some(Duration::ZERO), 1.0), Duration::ZERO);
-    }
-
-    #[test]
-    fn one_model_after_the_other() {
-        let fallbacks = ["b:free".to_owned(), "c:free".to_owned()];
-        let models = |first| {
-            (0..5)
-                .map(|failed| model_of_try(first, &fallbacks, "openrouter/free", failed))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(models("a:free"), ["a:free", "b:free", "c:free", "openrouter/free", "openrouter/free"]);
-        assert_eq!(models("openrouter/free"), ["openrouter/free"; 5]);
-        assert_eq!(models("b:free")[..3], ["b:free", "c:free", "openrouter/free"]);
     }
 }

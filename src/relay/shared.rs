@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::gate::{Gate, Limit, Pass};
+use super::known::Known;
 use super::life::Life;
 use super::models::Models;
 use super::quota::QuotaCache;
@@ -54,6 +55,8 @@ pub struct Shared {
     pub life: Arc<Life>,
     /// Who waits for the account's limit.
     pub gate: Gate<Box<dyn Waiter>>,
+    /// What was seen of the models.
+    pub known: Known,
     /// The list of models.
     pub models: Models,
     /// The list of models for embeddings.
@@ -76,6 +79,7 @@ impl Shared {
             calls,
             life: Arc::new(Life::new(idle)),
             gate: Gate::default(),
+            known: Known::default(),
             models: Models::at("/models"),
             embedding_models: Models::at("/embeddings/models"),
             site: HeaderValue::try_from(format!("http://localhost:{port}"))

@@ -422,9 +422,10 @@ fn count_tokens(body: &[u8]) -> Reply {
 
 #[inline(never)]
 fn list_models(shared: &Arc<Shared>, exchange: Exchange, snapshot: &Snapshot) -> After {
+    let anthropic = exchange.head.header("anthropic-version").is_some();
     let reply = match exchange.head.path.strip_prefix("/models/") {
-        None => shared.models.list(snapshot),
-        Some(id) => shared.models.one(snapshot, id),
+        None => shared.models.list(snapshot, anthropic),
+        Some(id) => shared.models.one(snapshot, id, anthropic),
     };
     exchange.reply(reply)
 }

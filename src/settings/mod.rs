@@ -1,6 +1,7 @@
 //! Every setting of `.env`, checked: a value that is out of range never gets in.
 
 pub mod args;
+pub mod backups;
 pub mod env_file;
 
 use std::fmt;
@@ -14,7 +15,8 @@ use subtle::ConstantTimeEq;
 use ureq::http::Uri;
 
 use crate::dialect::free_models;
-use crate::settings::args::Args;
+use args::Args;
+use backups::Backup;
 
 /// Bytes of a MB, as `MAX_BODY_MB` counts them.
 const MB_BYTES: u64 = 1 << 20;
@@ -137,6 +139,10 @@ pub struct Settings {
     pub max_body_bytes: u64,
     /// `UPSTREAM_TIMEOUT`: silence of the upstream that counts as its end.
     pub upstream_timeout: Duration,
+    /// `STICKY_MINUTES`: how long a conversation keeps its model.
+    pub sticky: Duration,
+    /// `BACKUPS`, in their order.
+    pub backups: Vec<Backup>,
 }
 
 impl Default for Settings {
@@ -163,6 +169,8 @@ impl Default for Settings {
             max_wait: Duration::from_secs(65),
             max_body_bytes: 64 * MB_BYTES,
             upstream_timeout: Duration::from_secs(300),
+            sticky: Duration::from_secs(30 * 60),
+            backups: Vec::new(),
         }
     }
 }
@@ -369,6 +377,14 @@ impl Settings {
                 default.upstream_timeout,
                 last_good.upstream_timeout,
             ),
+            sticky: r.read(
+                "STICKY_MINUTES",
+                "minutes from 0 to 10080",
+                |v| in_range(0, 10_080)(v).map(|minutes| Duration::from_secs(minutes as u64 * 60)),
+                default.sticky,
+                last_good.sticky,
+            ),
+            backups: backups::read(r, &last_good.backups),
         };
         let mut settings = settings;
         if let Some(host) = &sources.args.host {
@@ -380,9 +396,9 @@ impl Settings {
         (settings, reader.complaints)
     }
 
-    /// The proxy that requests to the upstream go through.
-    pub fn proxy(&self) -> Option<&ProxyUrl> {
-        let uri = self.base_url.parse::<Uri>().ok()?;
+    /// The proxy that requests to this address go through.
+    pub fn proxy(&self, base_url: &str) -> Option<&ProxyUrl> {
+        let uri = base_url.parse::<Uri>().ok()?;
         let https = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
         if bypasses_proxy(&self.no_proxy, uri.host()?, port) {
@@ -433,6 +449,14 @@ impl Settings {
             entry("QUEUE", self.listen.queue.to_string()),
             entry("MAX_BODY_MB", (self.max_body_bytes / MB_BYTES).to_string()),
             entry("UPSTREAM_TIMEOUT", seconds(self.upstream_timeout)),
+            entry("STICKY_MINUTES", (self.sticky.as_secs() / 60).to_string()),
+            entry(
+                "BACKUPS",
+                or_none(
+                    Some(self.backups.iter().map(shown_backup).collect::<Vec<_>>().join(", "))
+                        .filter(|v| !v.is_empty()),
+                ),
+            ),
             entry("CACHE_KEEP_DAYS", self.cache_keep_days.map_or("all".into(), |d| d.to_string())),
         ]
     }
@@ -451,6 +475,7 @@ impl Settings {
         let differ = |name: &str| {
             let pairs = secrets(self).into_iter().zip(secrets(newer));
             pairs.into_iter().any(|(old, new)| old.0 == name && old.1 != new.1)
+                || name == "BACKUPS" && self.backups != newer.backups
         };
         let pairs = self.shown().into_iter().zip(newer.shown());
         pairs
@@ -461,6 +486,11 @@ impl Settings {
             })
             .collect()
     }
+}
+
+fn shown_backup(backup: &Backup) -> String {
+    let key = backup.key.as_ref().map(|key| format!(", key {}", key.masked())).unwrap_or_default();
+    format!("{} ({} at {}{key})", backup.name, backup.model, backup.base_url)
 }
 
 struct Reader<'a> {
@@ -498,6 +528,11 @@ impl Reader<'_> {
             return last_good.clone();
         }
         proxy
+    }
+
+    /// A backup that can't be asked as it stands.
+    fn lack(&mut self, backup: &str, setting: &str) {
+        self.complaints.push(format!("{setting} is missing: the backup {backup} isn't asked without it"));
     }
 
     /// The value isn't repeated: it may be a secret in the wrong place.
@@ -663,7 +698,10 @@ mod tests {
 
     #[test]
     fn which_proxy_is_used() {
-        let via = |text: &str| read(text).proxy().map(ProxyUrl::address);
+        let via = |text: &str| {
+            let settings = read(text);
+            settings.proxy(&settings.base_url).map(ProxyUrl::address)
+        };
         assert_eq!(via(""), Some("env:1".into()), "lower case, from the environment");
         assert_eq!(via("HTTP_PROXY="), None, ".env wins, also with nothing");
         assert_eq!(via("HTTP_PROXY=127.0.0.1:7890"), Some("127.0.0.1:7890".into()));

@@ -25,7 +25,7 @@ use ureq::{Agent, BodyReader, Timeout};
 
 use crate::body;
 use crate::dialect;
-use crate::settings::Settings;
+use crate::settings::{Secret, Settings};
 
 /// Opening a connection (name, TCP, TLS, proxy) may take this long.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -125,23 +125,32 @@ impl fmt::Debug for Upstream {
 }
 
 impl Upstream {
-    /// Prepares what each call needs. Nothing is sent.
+    /// OpenRouter, or what stands in its place. Nothing is sent.
     pub fn new(settings: &Settings) -> Self {
+        let mut upstream = Self::at(settings, &settings.base_url, settings.key.as_ref());
+        // Others are told nothing of who asks.
+        upstream.headers.insert(HeaderName::from_static("x-title"), HeaderValue::from_static(TITLE));
+        upstream
+            .headers
+            .insert(HeaderName::from_static("x-openrouter-title"), HeaderValue::from_static(TITLE));
+        upstream
+    }
+
+    /// Prepares what each call to this address needs.
+    pub fn at(settings: &Settings, base_url: &str, key: Option<&Secret>) -> Self {
         let paths = dialect::ALL.iter().map(|dialect| dialect.path());
-        let endpoints = paths.map(|path| (path, format!("{}{path}", settings.base_url).parse().ok()));
+        let endpoints = paths.map(|path| (path, format!("{base_url}{path}").parse().ok()));
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        headers.insert(HeaderName::from_static("x-title"), HeaderValue::from_static(TITLE));
-        headers.insert(HeaderName::from_static("x-openrouter-title"), HeaderValue::from_static(TITLE));
-        let bearer = settings.key.as_ref().map(|key| format!("Bearer {}", key.expose()));
+        let bearer = key.map(|key| format!("Bearer {}", key.expose()));
         if let Some(mut bearer) = bearer.and_then(|b| HeaderValue::try_from(b).ok()) {
             bearer.set_sensitive(true);
             headers.insert(AUTHORIZATION, bearer);
         }
         let limit = Some(settings.upstream_timeout);
-        let proxy = settings.proxy();
+        let proxy = settings.proxy(base_url);
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -157,10 +166,10 @@ impl Upstream {
             .max_idle_age(MAX_IDLE_AGE)
             .build();
         let https = |url: &str| url.get(..6).is_some_and(|s| s.eq_ignore_ascii_case("https:"));
-        let needs_tls = https(&settings.base_url)
-            || proxy.is_some_and(|p| p.proxy().protocol() == ureq::ProxyProtocol::Https);
+        let needs_tls =
+            https(base_url) || proxy.is_some_and(|p| p.proxy().protocol() == ureq::ProxyProtocol::Https);
         Self {
-            base_url: settings.base_url.clone(),
+            base_url: base_url.to_owned(),
             endpoints: endpoints.collect(),
             headers,
             config,
@@ -172,11 +181,16 @@ impl Upstream {
 
     /// Whether calls go elsewhere, or otherwise, with the new settings. Connections are kept where they don't.
     pub fn needs_new(old: &Settings, new: &Settings) -> bool {
+        old.base_url != new.base_url || old.key != new.key || !Self::reaches_the_same_way(old, new)
+    }
+
+    /// Whether any address is reached by the same proxy, roots and limits as before.
+    pub fn reaches_the_same_way(old: &Settings, new: &Settings) -> bool {
         let parts = |s: &Settings| {
-            let proxy = s.proxy().cloned();
-            (s.base_url.clone(), proxy, s.ssl_cert_file.clone(), s.upstream_timeout, s.key.clone())
+            let proxies = [&s.http_proxy, &s.https_proxy, &s.all_proxy].map(Clone::clone);
+            (proxies, s.no_proxy.clone(), s.ssl_cert_file.clone(), s.upstream_timeout)
         };
-        parts(old) != parts(new)
+        parts(old) == parts(new)
     }
 
     /// Sends a request to a dialect's endpoint and waits for the head of its answer.

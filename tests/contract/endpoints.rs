@@ -34,16 +34,35 @@ fn models_are_the_free_ones_with_the_router_first() {
     let ids = list["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap()).collect::<Vec<_>>();
     assert_eq!(ids, ["openrouter/free", "a/b:free", "c/d:free"]);
     let text = proxy.get("/v1/models").text().to_owned();
-    assert!(
-        text.contains(r#"{"id":"a/b:free","name":"A","context_length":1e3,"pricing":{"prompt":"0"}}"#),
-        "{text}"
-    );
+    let as_given = r#"{"id":"a/b:free","name":"A","context_length":1e3,"pricing":{"prompt":"0"}"#;
+    assert!(text.contains(as_given), "{text}");
+    for entry in list["data"].as_array().unwrap() {
+        assert!(entry["created"].is_u64() && entry["owned_by"].is_string(), "{entry}");
+        assert_eq!(entry["object"], "model");
+    }
     assert_eq!(upstream.calls(), 1, "cached");
 
     assert_eq!(proxy.get("/v1/models/a/b:free").json()["name"], "A");
     assert_eq!(proxy.get("/v1/models/a%2Fb%3Afree").json()["name"], "A");
     assert_eq!(proxy.get("/v1/models/openrouter/free").json()["id"], "openrouter/free");
     assert_eq!(proxy.get("/v1/models/paid/model").status, 404);
+}
+
+#[test]
+fn anthropics_clients_can_read_the_list_too() {
+    let upstream = with_models();
+    let proxy = Proxy::before(&upstream, "");
+    let ask = |path: &str| {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nanthropic-version: 2023-06-01\r\n\r\n");
+        proxy.connect().exchange(&head).json()
+    };
+    let list = ask("/v1/models?limit=1000");
+    assert_eq!((&list["has_more"], &list["first_id"]), (&false.into(), &"openrouter/free".into()));
+    assert_eq!(list["last_id"], "c/d:free");
+    for entry in list["data"].as_array().unwrap().iter().chain([&ask("/v1/models/a/b:free")]) {
+        assert_eq!((&entry["type"], &entry["object"]), (&"model".into(), &"model".into()), "{entry}");
+        assert!(entry["display_name"].is_string() && entry["created_at"].as_str().unwrap().ends_with('Z'));
+    }
 }
 
 #[test]

@@ -212,6 +212,12 @@ impl Proxy {
         self.connect().chat(body)
     }
 
+    pub fn post(&self, path: &str, body: &str) -> Response {
+        let length = body.len();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+        self.connect().exchange(&(head + body))
+    }
+
     /// Waits until a request succeeds: some may fail while there are no descriptors.
     pub fn wait_until_it_serves(&self) {
         let request = format!(

@@ -3,6 +3,7 @@
 mod fixture;
 
 mod access;
+mod backups;
 mod debug_mode;
 mod endpoints;
 mod errors;
@@ -11,6 +12,7 @@ mod free_models;
 mod http;
 mod life;
 mod limit;
+mod models;
 mod offline;
 mod panel;
 mod patience;

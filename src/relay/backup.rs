@@ -1,0 +1,116 @@
+//! Where a request goes when OpenRouter can't answer it: to other servers, one try each, in the order of `BACKUPS`.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::attempt::{FailedAnswer, FailedAttempt};
+use super::gate::local_time;
+use super::patience::Verdict;
+use super::shared::Waiter;
+use super::{After, Relay};
+use crate::console::say;
+use crate::error::ApiError;
+use crate::record::calls::FailedTry;
+use crate::settings::backups::Backup;
+
+impl Relay {
+    /// No try at OpenRouter is left: the backups are asked where that makes sense, else the client gets the failure.
+    pub(super) fn give_way(mut self: Box<Self>, mut failed: Box<FailedAttempt>) -> After {
+        let backups = self.snapshot.settings.backups.clone();
+        let stopping = self.shared.life.is_stopping();
+        let makes_sense = self.dialect.any_model_will_do() && !stopping && another_could(&failed);
+        if backups.is_empty() || !makes_sense {
+            return self.fail(failed);
+        }
+        let model = std::mem::take(&mut self.figures.model);
+        let reason = failed.reason.clone();
+        if self.calls_made > 0 {
+            let at = self.began.elapsed();
+            self.figures.failed_tries.push(FailedTry { model: model.clone(), reason, at });
+        }
+        let mut said = Vec::new();
+        for (number, backup) in backups.iter().enumerate() {
+            if let Some(until) = self.shared.known.backup_rests_until(&backup.name) {
+                said.push(format!("{} rests until {}", backup.name, local_time(until)));
+                continue;
+            }
+            say(format_args!("{}: the backup {} is asked", failed.reason, backup.name));
+            self.backup = Some(number);
+            self.figures.model.clone_from(&backup.model);
+            self.figures.backup = Some(backup.name.clone());
+            match self.attempt(&backup.model, &mut None) {
+                Ok(served) => return self.finish(served),
+                Err(at_backup) => {
+                    if self.under_way.cutter().reason().is_some() {
+                        return self.abandon();
+                    }
+                    self.learn_of_backup(backup, &at_backup);
+                    said.push(format!("{}: {}", backup.name, at_backup.reason));
+                    self.figures.failed_tries.push(FailedTry {
+                        model: format!("{} ({})", backup.model, backup.name),
+                        reason: at_backup.reason,
+                        at: self.began.elapsed(),
+                    });
+                }
+            }
+        }
+        self.backup = None;
+        self.figures.backup = None;
+        self.figures.model = model;
+        let said = said.join("; ");
+        say(format_args!("no backup could answer: {said}"));
+        let rests = |backup: &Backup| self.shared.known.backup_rests_until(&backup.name);
+        if let Some(soonest) =
+            backups.iter().map(rests).collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().min())
+        {
+            failed.answer = FailedAnswer::Own(all_rest(&failed, soonest));
+        }
+        if let FailedAnswer::Own(error) = &mut failed.answer {
+            error.message.push_str(&format!(" Backups: {said}."));
+        }
+        self.backups_said = Some(said);
+        self.fail(failed)
+    }
+
+    fn learn_of_backup(&self, backup: &Backup, failed: &FailedAttempt) {
+        let unreachable = matches!(&failed.answer, FailedAnswer::Own(error) if error.code != "upstream_error" || failed.status.is_none());
+        if failed.status == Some(429) || unreachable {
+            self.shared.known.backup_rests(&backup.name, failed.retry_after);
+        }
+    }
+
+    /// The backup that is asked now.
+    pub(super) fn present_backup(&self) -> Option<(&Backup, &Arc<crate::upstream::Upstream>)> {
+        let number = self.backup?;
+        Some((self.snapshot.settings.backups.get(number)?, self.snapshot.backups.get(number)?))
+    }
+}
+
+/// Whether the failure is OpenRouter's or the account's, and not the request's.
+fn another_could(failed: &FailedAttempt) -> bool {
+    let own = match &failed.answer {
+        FailedAnswer::Own(error) => {
+            let ours = ["rate_limit_exceeded", "missing_api_key", "upstream_timeout", "upstream_unreachable"];
+            ours.contains(&error.code)
+        }
+        _ => false,
+    };
+    own || matches!(failed.verdict, Verdict::TryAgain(_)) || matches!(failed.status, Some(402 | 429))
+}
+
+/// The 429 for when nobody is left to ask: worth another try when the first of them may be asked again.
+fn all_rest(failed: &FailedAttempt, soonest: SystemTime) -> ApiError {
+    let until = soonest.duration_since(SystemTime::now()).unwrap_or_default();
+    match &failed.answer {
+        FailedAnswer::Own(error) if error.code == "rate_limit_exceeded" => {
+            let mut error = error.clone();
+            let named = error.headers.iter_mut().find(|(name, _)| *name == "retry-after");
+            if let Some((_, seconds)) = named {
+                let limit = seconds.parse().map_or(until, Duration::from_secs);
+                *seconds = limit.min(until).as_secs().max(1).to_string();
+            }
+            error
+        }
+        _ => ApiError::nobody_left(&failed.reason, until),
+    }
+}

@@ -1,0 +1,92 @@
+//! Which model each try asks: the one that was named, then others in line; the router's choice, and what was seen of it.
+
+use std::time::Duration;
+
+use super::Relay;
+use super::known::{self, Wanted};
+use crate::console::say;
+use crate::dialect::errors::ModelTrouble;
+use crate::dialect::free_models::{ROUTER, is_free};
+
+impl Relay {
+    /// What a model is needed for.
+    pub(super) fn wanted(&self) -> Wanted {
+        (self.dialect.name(), self.request.needs)
+    }
+
+    /// The model of the next try.
+    pub(super) fn choose_model(&self) -> String {
+        let first = &self.request.model;
+        if !self.dialect.any_model_will_do() {
+            return first.clone(); // its numbers would mean something else
+        }
+        let known = &self.shared.known;
+        let tried = |model: &str| self.figures.failed_tries.iter().any(|failed| failed.model == model);
+        let usable = |model: &str| !tried(model) && !known.rests(model);
+        if self.prompt_is_too_long
+            && let Some(largest) = self.largest_context(&usable)
+        {
+            return largest;
+        }
+        if first != ROUTER {
+            let line = std::iter::once(first).chain(&self.snapshot.settings.fallback_models);
+            if let Some(model) = line.into_iter().find(|model| usable(model)) {
+                return model.clone();
+            }
+        }
+        let belongs_to = self.belongs_to.as_deref().filter(|model| usable(model));
+        if let Some(model) = belongs_to {
+            return model.to_owned();
+        }
+        // The router picks at random, also what has just failed.
+        let good = || known.good(self.wanted(), |model| tried(model));
+        tried(ROUTER).then(good).flatten().unwrap_or_else(|| ROUTER.to_owned())
+    }
+
+    fn largest_context(&self, usable: &dyn Fn(&str) -> bool) -> Option<String> {
+        let models = self.shared.models.current(&self.snapshot);
+        let others = models.iter().filter(|model| model.id != ROUTER && usable(&model.id));
+        Some(others.max_by_key(|model| model.context_length)?.id.clone())
+    }
+
+    /// Finds out which model the conversation belongs to, and how it is known by its next turn.
+    pub(super) fn look_up_conversation(&mut self) {
+        let kept_for = self.snapshot.settings.sticky;
+        if kept_for.is_zero() || !is_free(&self.request.model) {
+            return;
+        }
+        let marks = known::marks(self.dialect.name(), &self.request.turns());
+        let beginnings = marks.iter().rev().skip(1).copied();
+        self.belongs_to = self.shared.known.conversation(beginnings, kept_for);
+        self.mark = marks.last().copied();
+    }
+
+    /// A try has been answered.
+    pub(super) fn learn_from_answer(&self) {
+        if self.backup.is_some() || self.snapshot.settings.test_mode {
+            return;
+        }
+        let known = &self.shared.known;
+        known.answered(&self.figures.model, self.wanted(), self.figures.first_token);
+        if let Some(mark) = self.mark {
+            known.converse(mark, &self.figures.model);
+        }
+    }
+
+    /// A try has failed; `rest` where the model's provider wants to be left alone, for so long if it said so.
+    pub(super) fn learn_from_failure(&self, model: &str, rest: Option<Option<Duration>>) {
+        self.shared.known.failed(model, rest);
+    }
+
+    /// The model that was asked can't serve this.
+    pub(super) fn learn_from_trouble(&mut self, model: &str, trouble: ModelTrouble) {
+        self.learn_from_failure(model, None);
+        match trouble {
+            ModelTrouble::Gone if model != ROUTER && self.shared.known.retired(model) => {
+                say(format_args!("{model} isn't there any more: it isn't asked again for an hour"));
+            }
+            ModelTrouble::TooLong => self.prompt_is_too_long = true,
+            ModelTrouble::Gone | ModelTrouble::Unfit => {}
+        }
+    }
+}

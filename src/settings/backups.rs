@@ -1,0 +1,86 @@
+//! Other OpenAI-compatible servers, which are asked when OpenRouter can't answer: `BACKUPS` and what belongs to each name.
+
+use super::{Reader, Secret, list, parse_base_url, parse_key};
+
+/// Addresses of well-known names, and whether they want a key.
+const WELL_KNOWN: [(&str, &str, bool); 10] = [
+    ("ollama", "http://localhost:11434/v1", false),
+    ("lmstudio", "http://localhost:1234/v1", false),
+    ("llamacpp", "http://localhost:8080/v1", false),
+    ("groq", "https://api.groq.com/openai/v1", true),
+    ("cerebras", "https://api.cerebras.ai/v1", true),
+    ("gemini", "https://generativelanguage.googleapis.com/v1beta/openai", true),
+    ("mistral", "https://api.mistral.ai/v1", true),
+    ("github", "https://models.github.ai/inference", true),
+    ("nvidia", "https://integrate.api.nvidia.com/v1", true),
+    ("sambanova", "https://api.sambanova.ai/v1", true),
+];
+
+/// A server that is asked when OpenRouter can't answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backup {
+    /// As in `BACKUPS`.
+    pub name: String,
+    /// `NAME_BASE_URL`, without a slash at its end.
+    pub base_url: String,
+    /// `NAME_API_KEY`.
+    pub key: Option<Secret>,
+    /// `NAME_MODEL`.
+    pub model: String,
+}
+
+/// Reads them, in their order. One that lacks something is left out, and said.
+pub(super) fn read(reader: &mut Reader<'_>, last_good: &[Backup]) -> Vec<Backup> {
+    let names = reader.sources.get("BACKUPS").unwrap_or_default();
+    let mut backups = Vec::<Backup>::new();
+    for name in list(&names) {
+        let name = name.to_ascii_lowercase();
+        if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
+            reader.complain("BACKUPS", "names such as ollama or my-server, with commas between them");
+            continue;
+        }
+        if backups.iter().any(|backup| backup.name == name) {
+            continue;
+        }
+        let last = last_good.iter().find(|backup| backup.name == name);
+        backups.extend(read_one(reader, name, last));
+    }
+    backups
+}
+
+fn read_one(reader: &mut Reader<'_>, name: String, last: Option<&Backup>) -> Option<Backup> {
+    let setting = |what: &str| format!("{}_{what}", name.to_ascii_uppercase().replace('-', "_"));
+    let known = WELL_KNOWN.iter().find(|(known, ..)| *known == name);
+    let base_url = reader.read(
+        &setting("BASE_URL"),
+        "an address such as http://localhost:11434/v1",
+        |v| parse_base_url(v).map(Some),
+        known.map(|(_, url, _)| (*url).to_owned()),
+        last.map(|backup| backup.base_url.clone()),
+    );
+    let key = reader.read(
+        &setting("API_KEY"),
+        "the key as the server's owner shows it, without blanks",
+        |v| parse_key(v).map(Some),
+        None,
+        last.and_then(|backup| backup.key.clone()),
+    );
+    let model = reader.read(
+        &setting("MODEL"),
+        "a model's id",
+        |v| Some(Some(v.to_owned())),
+        None,
+        last.map(|backup| backup.model.clone()),
+    );
+    let needs_key = known.is_some_and(|(_, _, needs_key)| *needs_key);
+    let missing = [
+        (base_url.is_none(), "BASE_URL"),
+        (model.is_none(), "MODEL"),
+        (needs_key && key.is_none(), "API_KEY"),
+    ];
+    if let Some((_, what)) = missing.into_iter().find(|(missing, _)| *missing) {
+        reader.lack(&name, &setting(what));
+        return None;
+    }
+    Some(Backup { name, base_url: base_url?, key, model: model? })
+}

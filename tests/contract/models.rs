@@ -1,0 +1,254 @@
+//! Section 3: knowing the models.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use crate::fixture::*;
+
+const ROUTER_REQUEST: &str = r#"{"messages":[{"role":"user","content":"hello"}]}"#;
+
+fn completion_by(model: &str) -> String {
+    completion("hi").replace(MODEL, model)
+}
+
+fn error(status: u16, message: &str) -> String {
+    format!(r#"{{"error":{{"code":{status},"message":"{message}"}}}}"#)
+}
+
+fn models_asked(upstream: &Upstream) -> Vec<String> {
+    let received = upstream.received();
+    let posts = received.iter().filter(|request| !request.body.is_empty());
+    posts.map(|request| request.json()["model"].as_str().unwrap().to_owned()).collect()
+}
+
+/// One whose models each answer with a status and a message, or well.
+fn with_troubles(troubles: &'static [(&'static str, u16, &'static str)]) -> Upstream {
+    Upstream::start(move |request, answer| {
+        if request.body.is_empty() {
+            return answer.json(
+                200,
+                r#"{"data":[{"id":"small/a:free","context_length":8000},{"id":"large/b:free","context_length":1000000},{"id":"other/c:free","context_length":32000},{"id":"paid/d","context_length":9000000}]}"#,
+            );
+        }
+        let model = request.json()["model"].as_str().unwrap().to_owned();
+        match troubles.iter().find(|(troubled, ..)| *troubled == model) {
+            Some((_, status, message)) => answer.json(*status, &error(*status, message)),
+            None => answer.json(200, &completion_by(&model)),
+        }
+    })
+}
+
+#[test]
+fn a_model_that_is_gone_is_passed_over_for_an_hour() {
+    let upstream = with_troubles(&[("some/model:free", 404, "No endpoints found for some/model:free.")]);
+    let proxy = Proxy::before(&upstream, "FALLBACK_MODELS=second/one:free");
+    for _ in 0..3 {
+        let response = proxy.chat(HELLO);
+        assert_eq!(response.status, 200);
+        assert_eq!(response.header("x-proxy-model"), Some("some/model:free -> second/one:free"));
+    }
+    let asked = models_asked(&upstream);
+    assert_eq!(asked, ["some/model:free", "second/one:free", "second/one:free", "second/one:free"]);
+    assert_eq!(proxy.console().matches("isn't there any more").count(), 1, "said once");
+}
+
+#[test]
+fn what_a_model_cannot_do_the_next_one_does_at_once() {
+    for (status, message) in [
+        (404, "No endpoints found that support tool use."),
+        (404, "No endpoints found that support image input"),
+        (400, "some/model:free is not a valid model ID"),
+        (400, "This model does not support structured outputs"),
+    ] {
+        let upstream = Upstream::start(move |request, answer| match request.body.contains("some/model") {
+            true => answer.json(status, &error(status, message)),
+            false => answer.say("hi"),
+        });
+        let proxy = Proxy::before(&upstream, "");
+        let response = proxy.chat(HELLO);
+        assert_eq!((response.status, response.header("x-proxy-attempts")), (200, Some("2")), "{message}");
+        assert_eq!(models_asked(&upstream), ["some/model:free", "openrouter/free"]);
+        // Within the tries that there are.
+        proxy.write_env(&env(&upstream, "RETRIES=0"));
+        if !message.contains("valid") {
+            assert_eq!(proxy.chat(HELLO).status, status, "{message}");
+        }
+    }
+}
+
+#[test]
+fn a_prompt_that_is_too_long_goes_to_the_largest_context() {
+    let upstream = with_troubles(&[
+        ("small/a:free", 400, "This endpoint's maximum context length is 8000 tokens. You requested 9000."),
+        ("openrouter/free", 413, "The prompt has too many tokens for the context of this model"),
+    ]);
+    let proxy = Proxy::before(&upstream, "FALLBACK_MODELS=other/c:free");
+    let response = proxy.chat(&HELLO.replace(MODEL, "small/a:free"));
+    assert_eq!(response.header("x-proxy-model"), Some("small/a:free -> large/b:free"));
+    assert_eq!(proxy.chat(ROUTER_REQUEST).status, 200);
+    assert_eq!(models_asked(&upstream), ["small/a:free", "large/b:free", "openrouter/free", "large/b:free"]);
+}
+
+#[test]
+fn the_routers_own_404_passes_on() {
+    let upstream = with_troubles(&[("openrouter/free", 404, "No endpoints found matching your data policy")]);
+    let proxy = Proxy::before(&upstream, "");
+    let response = proxy.chat(ROUTER_REQUEST);
+    assert_eq!(response.status, 404);
+    assert!(response.text().contains("data policy"));
+    assert_eq!(upstream.calls(), 1, "another try can't heal it");
+}
+
+/// The router answers by itself as often as `good` says, else it fails.
+fn router(good: impl Fn(usize) -> bool + Send + Sync + 'static) -> Upstream {
+    Upstream::start(move |request, answer| {
+        let model = request.json()["model"].as_str().unwrap().to_owned();
+        match model.as_str() {
+            "openrouter/free" if good(request.number) => answer.json(200, &completion_by("good/one:free")),
+            "openrouter/free" => answer.respond(502, "retry-after: 0\r\n", &error(502, "x")),
+            _ => answer.json(200, &completion_by(&model)),
+        }
+    })
+}
+
+#[test]
+fn what_answered_last_is_tried_after_the_router_has_failed() {
+    let upstream = router(|number| number == 1);
+    let proxy = Proxy::before(&upstream, "STICKY_MINUTES=0");
+    for _ in 0..3 {
+        assert_eq!(proxy.chat(ROUTER_REQUEST).status, 200);
+    }
+    let asked = models_asked(&upstream);
+    let expected =
+        ["openrouter/free", "openrouter/free", "good/one:free", "openrouter/free", "good/one:free"];
+    assert_eq!(asked, expected, "the first try stays the router's");
+    // Other needs are another matter.
+    let tools = ROUTER_REQUEST.replacen('{', r#"{"tools":[{"type":"function","function":{"name":"f"}}],"#, 1);
+    assert_eq!(proxy.chat(&tools).status, 502);
+    assert_eq!(models_asked(&upstream)[5..], ["openrouter/free"; 3]);
+}
+
+#[test]
+fn a_model_whose_provider_says_429_rests() {
+    let upstream = Upstream::start(|request, answer| match request.body.contains("some/model") {
+        true => answer.respond(
+            429,
+            "retry-after: 5\r\n",
+            r#"{"error":{"code":429,"message":"x","metadata":{"provider_code":429}}}"#,
+        ),
+        false => answer.say("hi"),
+    });
+    let proxy = Proxy::before(&upstream, "FALLBACK_MODELS=b:free\nRETRIES=0");
+    assert_eq!(proxy.chat(HELLO).status, 429);
+    let response = proxy.chat(HELLO);
+    assert_eq!(response.header("x-proxy-model"), Some("some/model:free -> b:free"));
+    assert_eq!(models_asked(&upstream), ["some/model:free", "b:free"]);
+}
+
+/// The request of turn `turn` of a conversation, as clients send it: all of it, again and again.
+fn turn(turn: usize) -> String {
+    let mut messages = vec![r#"{"role":"system","content":"be brief"}"#.to_owned()];
+    for number in 0..=turn {
+        messages.push(format!(r#"{{"role":"user","content":"question {number}"}}"#));
+        if number < turn {
+            messages.push(format!(r#"{{"role":"assistant","content":"answer {number}"}}"#));
+        }
+    }
+    format!(r#"{{"messages":[{}]}}"#, messages.join(","))
+}
+
+#[test]
+fn a_conversation_keeps_its_model_as_long_as_that_answers() {
+    // The router's choice is another one each time; the first one stops answering in the middle.
+    let picks = Arc::new(Mutex::new(0));
+    let upstream = Upstream::start(move |request, answer| {
+        let model = request.json()["model"].as_str().unwrap().to_owned();
+        let turn = request.body.matches("question").count();
+        match model.as_str() {
+            "openrouter/free" => {
+                *picks.lock().unwrap() += 1;
+                answer.json(200, &completion_by(&format!("pick/{}:free", picks.lock().unwrap())));
+            }
+            "pick/1:free" if turn > 5 => answer.respond(503, "retry-after: 0\r\n", &error(503, "x")),
+            _ => answer.json(200, &completion_by(&model)),
+        }
+    });
+    let proxy = Proxy::before(&upstream, "");
+    let answered = (0..10).map(|number| {
+        let response = proxy.chat(&turn(number));
+        response.json()["model"].as_str().unwrap().to_owned()
+    });
+    let mut by = HashMap::<String, usize>::new();
+    answered.for_each(|model| *by.entry(model).or_default() += 1);
+    assert_eq!(by, HashMap::from([("pick/1:free".to_owned(), 5), ("pick/2:free".to_owned(), 5)]));
+
+    proxy.write_env(&env(&upstream, "STICKY_MINUTES=0"));
+    proxy.chat(&turn(10));
+    assert_eq!(models_asked(&upstream).last().unwrap(), "openrouter/free", "switched off");
+}
+
+#[test]
+fn a_fresh_start_remembers_nothing_and_works() {
+    let upstream = with_troubles(&[("some/model:free", 404, "No endpoints found for some/model:free.")]);
+    let proxy = Proxy::before(&upstream, "");
+    assert_eq!(proxy.chat(HELLO).status, 200);
+    let proxy = Start::from(proxy.kill()).start();
+    assert_eq!(proxy.chat(HELLO).status, 200);
+    let asked = models_asked(&upstream);
+    assert_eq!(asked, ["some/model:free", "openrouter/free", "some/model:free", "openrouter/free"]);
+}
+
+/// A generator that gives the same numbers for the same seed (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % limit
+    }
+}
+
+/// Ten free models: four that always say 429, two that fail half of the time, four good ones.
+fn ten_models(seed: u64) -> Upstream {
+    let random = Mutex::new(Random(seed));
+    Upstream::start(move |request, answer| {
+        let asked = request.json()["model"].as_str().unwrap().to_owned();
+        let mut random = random.lock().unwrap();
+        let number =
+            match asked.strip_prefix("model/").and_then(|rest| rest.strip_suffix(":free")?.parse().ok()) {
+                Some(number) => number,
+                None if asked == "openrouter/free" => random.below(10),
+                None => return answer.json(404, &error(404, &format!("No endpoints found for {asked}."))),
+            };
+        let model = format!("model/{number}:free");
+        let now = "content-type: application/json\r\nretry-after: 0\r\n";
+        match number {
+            0..4 => answer.respond(
+                429,
+                now,
+                r#"{"error":{"code":429,"message":"x","metadata":{"provider_code":429}}}"#,
+            ),
+            4..6 if random.below(2) == 0 => answer.respond(502, now, &error(502, "x")),
+            _ => answer.json(200, &completion_by(&model)),
+        }
+    })
+}
+
+#[test]
+fn a_batch_of_a_hundred_among_ten_models_of_which_half_fail() {
+    for (seed, body) in [
+        (1, ROUTER_REQUEST),
+        (2, ROUTER_REQUEST),
+        (3, r#"{"model":"retired/one:free","messages":[{"role":"user","content":"hello"}]}"#),
+    ] {
+        let upstream = ten_models(seed);
+        let proxy = Proxy::before(&upstream, "");
+        let mut client = proxy.connect();
+        let answered = (0..100).filter(|_| client.chat(body).status == 200).count();
+        assert!(answered >= 98, "{seed}: {answered} answered");
+        assert!(upstream.calls() <= 170, "{seed}: {} calls", upstream.calls());
+    }
+}
