@@ -153,6 +153,12 @@ impl ApiError {
         Self::new(405, "method_not_allowed", message).with("allow", allowed)
     }
 
+    /// What Ollama does to the models on its disk.
+    pub fn not_ollamas_disk() -> Self {
+        let message = "There are no models on a disk here to pull, create, copy or delete: all free ones can be used at once (GET /api/tags).";
+        Self::new(501, "not_supported", message)
+    }
+
     /// The body is larger than `MAX_BODY_MB`.
     pub fn body_too_large(limit_mb: u64) -> Self {
         let message = format!(

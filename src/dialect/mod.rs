@@ -12,6 +12,7 @@ pub mod errors;
 pub mod free_models;
 pub mod merge;
 pub mod messages;
+pub mod ollama;
 pub mod request;
 pub mod responses;
 pub mod sse;
@@ -33,6 +34,14 @@ pub const ALL: [&dyn Dialect; 5] = [
     &embeddings::Embeddings,
 ];
 
+/// APIs that no upstream knows: translated to one of [`ALL`] and back.
+pub const FACES: [&dyn Face; 4] = [&ollama::CHAT, &ollama::GENERATE, &ollama::EMBED, &ollama::EMBEDDINGS];
+
+/// The face of a path such as `/api/chat`.
+pub fn face_of(path: &str) -> Option<&'static dyn Face> {
+    FACES.into_iter().find(|face| face.path() == path)
+}
+
 /// The dialect of a path such as `/chat/completions`.
 pub fn of(path: &str) -> Option<&'static dyn Dialect> {
     ALL.into_iter().find(|dialect| dialect.path() == path)
@@ -46,6 +55,7 @@ pub fn error_body(path: &str, error: &ApiError) -> String {
         below || path.ends_with(dialect.path())
     };
     match ALL.iter().find(meant) {
+        _ if path.starts_with("/api/") => ollama::error_body(error),
         Some(dialect) => dialect.error_body(error),
         None => error.body(),
     }
@@ -97,6 +107,51 @@ pub trait Dialect: Sync {
 
     /// The built-in model's answer: the plain one, or the events of the stream.
     fn tell(&self, said: &Said, streams: bool) -> Vec<String>;
+}
+
+/// An API that is translated to another one: all that is particular to it.
+pub trait Face: Sync {
+    /// What the panel calls it.
+    fn name(&self) -> &'static str;
+
+    /// Where clients ask for it.
+    fn path(&self) -> &'static str;
+
+    /// The API that the upstream is asked in.
+    fn native(&self) -> &'static dyn Dialect;
+
+    /// The answer where nothing is asked of a model.
+    fn without_a_model(&self, body: &str) -> Option<String>;
+
+    /// The body as the upstream is to get it, but for the free-model rule.
+    fn translate(&self, body: &str) -> Result<String, ApiError>;
+
+    /// Tells the answer to the request with this body.
+    fn teller(&self, body: &str) -> Box<dyn Teller>;
+
+    /// An error of our own.
+    fn error_body(&self, error: &ApiError) -> String;
+}
+
+/// Tells an answer in another API than it came in.
+pub trait Teller: Send {
+    /// The type of a stream.
+    fn content_type(&self) -> &'static str;
+
+    /// What is told of the data of one event.
+    fn tell(&mut self, data: &str) -> String;
+
+    /// What ends a stream that is whole.
+    fn end(&mut self) -> String;
+
+    /// The whole of a plain answer.
+    fn answer(&mut self, body: &str) -> String;
+
+    /// What ends a stream that was broken off.
+    fn broken_off(&self, error: &ApiError) -> String;
+
+    /// The body of an upstream's error.
+    fn error_body(&self, body: &str) -> String;
 }
 
 /// Reads a stream event by event.

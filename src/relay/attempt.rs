@@ -128,6 +128,7 @@ impl Relay {
         model: &str,
         pass: &mut Option<Pass>,
     ) -> Result<Served, Box<FailedAttempt>> {
+        self.teller = self.face.as_ref().map(|(face, written)| face.teller(written));
         let mut answer = match self.snapshot.settings.test_mode {
             true => Answer::BuiltIn(offline::answer(
                 self.dialect,

@@ -53,11 +53,11 @@ impl Relay {
                     let message = errors::object(&text).map(|error| errors::message(&error));
                     let message = message.unwrap_or_else(|| "The upstream failed.".into());
                     let own = ApiError::new(reply.status, "upstream_error", message);
-                    let event = self.dialect.reader(false).broken_off(&own);
+                    let event = self.broken_off(&own);
                     (event.into_bytes(), error_object(&text, reply.status), reply.status)
                 }
                 FailedAnswer::Own(error) => {
-                    let event = self.dialect.reader(false).broken_off(&error);
+                    let event = self.broken_off(&error);
                     (event.into_bytes(), error.object(), error.status)
                 }
             };
@@ -67,8 +67,12 @@ impl Relay {
                 matches!(&failed.answer, FailedAnswer::Own(e) if e.code == "rate_limit_exceeded");
             let mut reply;
             (reply, error) = match failed.answer {
-                FailedAnswer::Upstream(reply) => {
-                    let error = error_object(&String::from_utf8_lossy(&reply.body), reply.status);
+                FailedAnswer::Upstream(mut reply) => {
+                    let text = String::from_utf8_lossy(&reply.body);
+                    let error = error_object(&text, reply.status);
+                    if let Some((face, written)) = &self.face {
+                        reply.body = face.teller(written).error_body(&text).into_bytes();
+                    }
                     (reply, error)
                 }
                 FailedAnswer::Event { data, status, .. } => {
@@ -80,7 +84,7 @@ impl Relay {
                         error,
                     )
                 }
-                FailedAnswer::Own(error) => (Reply::error(self.dialect.path(), &error), error.object()),
+                FailedAnswer::Own(error) => (Reply::error(self.path(), &error), error.object()),
             };
             status = reply.status;
             reply.headers = self.with_proxy_headers(reply.headers, &self.figures.model);
@@ -91,6 +95,19 @@ impl Relay {
             self.last_words = LastWords::Reply(reply);
         }
         self.finish(Served::BrokenOff { error, status, partial: None })
+    }
+
+    /// The event that ends a stream of which only comments have been sent.
+    fn broken_off(&self, error: &ApiError) -> String {
+        match &self.face {
+            Some((face, written)) => face.teller(written).broken_off(error),
+            None => self.dialect.reader(false).broken_off(error),
+        }
+    }
+
+    /// Where the client asked.
+    fn path(&self) -> &'static str {
+        self.face.as_ref().map_or(self.dialect.path(), |(face, _)| face.path())
     }
 
     fn tries(&self) -> usize {

@@ -30,10 +30,10 @@ use ureq::http::HeaderValue;
 
 use crate::client::exchange::{After, Exchange, Reply, Stream};
 use crate::console::say;
-use crate::dialect::Dialect;
 use crate::dialect::errors::ModelTrouble;
 use crate::dialect::free_models::{self, Rule};
 use crate::dialect::request::Request;
+use crate::dialect::{self, Dialect, Face, Teller};
 use crate::error::ApiError;
 use crate::live::Snapshot;
 use crate::record::calls::{FailedTry, Figures, Recording};
@@ -53,7 +53,12 @@ const MAX_FORWARDED_BYTES: usize = 8 * 1024;
 /// tries, without a thread.
 pub struct Relay {
     shared: Arc<Shared>,
+    /// The API that the upstream is asked in.
     dialect: &'static dyn Dialect,
+    /// The one that the client speaks, where that is another; and the body as it wrote it.
+    face: Option<(&'static dyn Face, String)>,
+    /// Tells the present answer to such a client.
+    teller: Option<Box<dyn Teller>>,
     client: Client,
     request: Request,
     /// Of the client's request target; for the dialects whose upstream wants it.
@@ -84,6 +89,8 @@ pub struct Relay {
     last_words: LastWords,
     /// What the panel shows of a stream.
     events: Vec<u8>,
+    /// What has been told of the beginning of a stream in the API that the client speaks.
+    said: Vec<u8>,
 }
 
 enum Client {
@@ -101,14 +108,14 @@ impl Relay {
     #[inline(never)]
     pub fn begin(
         shared: &Arc<Shared>,
-        dialect: &'static dyn Dialect,
+        api: Api,
         mut exchange: Exchange,
         snapshot: Arc<Snapshot>,
         under_way: UnderWay,
     ) -> Result<Box<Self>, After> {
         let began = Instant::now();
-        let request = match understand(dialect, std::mem::take(&mut exchange.body), &snapshot) {
-            Ok(request) => request,
+        let (request, face) = match understand(api, std::mem::take(&mut exchange.body), &snapshot) {
+            Ok(understood) => understood,
             Err(error) => {
                 let reply = Reply::error(&exchange.head.path, &error);
                 return Err(exchange.reply(reply));
@@ -123,9 +130,11 @@ impl Relay {
         if headers.first().is_none_or(|(name, _)| *name != REFERER) {
             headers.push((REFERER, shared.site.clone()));
         }
-        let recording = shared.calls.begin(&snapshot, request.as_written());
+        let dialect = api.native();
+        let written = face.as_ref().map_or(request.as_written(), |(_, written)| written);
+        let recording = shared.calls.begin(&snapshot, written);
         let figures = Figures {
-            dialect: dialect.name(),
+            dialect: api.name(),
             asked: request.asked.clone(),
             model: request.model.clone(),
             stream: request.stream,
@@ -134,6 +143,8 @@ impl Relay {
         let mut relay = Box::new(Self {
             shared: Arc::clone(shared),
             dialect,
+            face,
+            teller: None,
             query: exchange.head.query.take().filter(|_| dialect.forwards_query()),
             headers,
             under_way,
@@ -153,6 +164,7 @@ impl Relay {
             calls_made: 0,
             last_words: LastWords::Nothing,
             events: Vec::new(),
+            said: Vec::new(),
         });
         relay.look_up_conversation();
         relay.model = relay.choose_model();
@@ -315,12 +327,49 @@ impl Waiter for Relay {
     }
 }
 
-fn understand(dialect: &dyn Dialect, body: Vec<u8>, snapshot: &Snapshot) -> Result<Request, ApiError> {
+/// An API, as the relay is asked in it.
+#[derive(Clone, Copy)]
+pub enum Api {
+    /// One that the upstream knows.
+    Native(&'static dyn Dialect),
+    /// One that is translated.
+    Face(&'static dyn Face),
+}
+
+impl Api {
+    /// The API of a path.
+    pub fn of(path: &str) -> Option<Self> {
+        dialect::of(path).map(Self::Native).or_else(|| dialect::face_of(path).map(Self::Face))
+    }
+
+    fn native(self) -> &'static dyn Dialect {
+        match self {
+            Self::Native(dialect) => dialect,
+            Self::Face(face) => face.native(),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Native(dialect) => dialect.name(),
+            Self::Face(face) => face.name(),
+        }
+    }
+}
+
+type Understood = (Request, Option<(&'static dyn Face, String)>);
+
+fn understand(api: Api, body: Vec<u8>, snapshot: &Snapshot) -> Result<Understood, ApiError> {
     let invalid = ApiError::invalid_json;
     let mut text = String::from_utf8(body).map_err(|_| invalid("not UTF-8"))?;
     if text.starts_with('\u{FEFF}') {
         text.drain(..'\u{FEFF}'.len_utf8());
     }
+    let (text, face) = match api {
+        Api::Native(_) => (text, None),
+        Api::Face(face) => (face.translate(&text)?, Some((face, text))),
+    };
+    let dialect = api.native();
     let settings = &snapshot.settings;
     let default_model = match dialect.any_model_will_do() {
         true => settings.model.as_str(),
@@ -328,12 +377,14 @@ fn understand(dialect: &dyn Dialect, body: Vec<u8>, snapshot: &Snapshot) -> Resu
         false => settings.embedding_model.as_deref().unwrap_or_default(),
     };
     let rule = Rule { default_model, allow_paid: settings.allow_paid_models };
-    Request::parse(dialect, text, rule).map_err(|(text, error)| match text.trim_start().chars().next() {
+    let request = Request::parse(dialect, text, rule);
+    let request = request.map_err(|(text, error)| match text.trim_start().chars().next() {
         None => invalid("empty"),
         Some('{') => invalid(&format!("not valid JSON: {error}")),
         Some(_) if serde_json::from_str::<&RawValue>(&text).is_ok() => invalid("not a JSON object"),
         Some(_) => invalid(&format!("not valid JSON: {error}")),
-    })
+    })?;
+    Ok((request, face))
 }
 
 /// From 0 to 1; jitter needs no better.

@@ -9,6 +9,7 @@ use chrono::DateTime;
 use crate::client::exchange::Reply;
 use crate::dialect::Needs;
 use crate::dialect::free_models::{ROUTER, is_free};
+use crate::dialect::ollama::{self, Listed};
 use crate::error::ApiError;
 use crate::json;
 use crate::live::Snapshot;
@@ -89,6 +90,32 @@ impl Models {
         }
     }
 
+    /// Answers Ollama's `GET /api/tags`.
+    pub fn tags(&self, snapshot: &Snapshot) -> Reply {
+        let models = self.current(snapshot);
+        let tags = models.iter().map(|model| model.listed().tag().to_string()).collect::<Vec<_>>().join(",");
+        Reply::json(200, format!(r#"{{"models":[{tags}]}}"#))
+    }
+
+    /// Answers Ollama's `POST /api/show`. A name that isn't free means what answers in its place.
+    pub fn show(&self, snapshot: &Snapshot, body: &[u8]) -> Reply {
+        let asked = match ollama::shown_model(body) {
+            Ok(asked) => asked,
+            Err(error) => return Reply::error("/api/show", &error),
+        };
+        let models = self.current(snapshot);
+        let named = |id: &str| models.iter().find(|model| model.id == id);
+        let shown = match (named(&asked), is_free(&asked)) {
+            (Some(model), _) => Some(model),
+            (None, true) => None,
+            (None, false) => named(&snapshot.settings.model).or_else(|| models.first()),
+        };
+        match shown {
+            Some(model) => Reply::json(200, model.listed().show().to_string()),
+            None => Reply::error("/api/show", &ApiError::no_such_model()),
+        }
+    }
+
     /// The models there are, the router first.
     pub fn current(&self, snapshot: &Snapshot) -> Arc<Vec<Model>> {
         let alone = || Arc::new(vec![router()]);
@@ -160,6 +187,11 @@ impl Model {
             id,
             json,
         })
+    }
+
+    fn listed(&self) -> Listed<'_> {
+        let Self { id, name, context_length, can, created, .. } = self;
+        Listed { id, name, context_length: *context_length, can: *can, created: *created }
     }
 
     fn json(&self, anthropic: bool) -> Cow<'_, str> {

@@ -47,6 +47,10 @@ impl Relay {
         let recorded = self.recording.is_some().then(|| json_or_string(&body));
         let headers = self.with_proxy_headers(headers, model);
         self.note(&facts);
+        let body = match &mut self.teller {
+            Some(teller) => teller.answer(text).into_bytes(),
+            None => body,
+        };
         self.last_words = LastWords::Reply(Reply { status: answer.status(), headers, body });
         Ok(Served::Whole(recorded))
     }

@@ -9,7 +9,7 @@ use super::ending::{LastWords, Served};
 use super::life::Cut;
 use super::{Client, Relay};
 use crate::dialect::sse::{Events, Prelude};
-use crate::dialect::{Reader, errors};
+use crate::dialect::{Reader, Teller, errors};
 use crate::error::ApiError;
 use crate::record::calls::MAX_EVENTS_BYTES;
 use crate::upstream::{Failure, Trouble};
@@ -44,7 +44,9 @@ impl Relay {
         let Begun { held, mut events, mut reader, ended } = begun;
         let told = |reader: Box<dyn Reader>| reader.answer().map(|answer| answer.to_string());
         self.events.clear();
-        if self.send(&held, &answer, model).is_err() {
+        let mut said = std::mem::take(&mut self.said);
+        let first = if self.teller.is_some() { &said } else { &held };
+        if self.send(first, &answer, model).is_err() {
             return Ok(Served::ClientLeft(told(reader)));
         }
         self.keep_events(&held);
@@ -59,11 +61,18 @@ impl Relay {
                 Ok(read) => &buffer[..read],
                 Err(failure) => break Some(failure),
             };
-            if self.send(piece, &answer, model).is_err() {
+            if self.teller.is_none() && self.send(piece, &answer, model).is_err() {
                 return Ok(Served::ClientLeft(told(reader)));
             }
             self.keep_events(piece);
-            events.feed(piece, |data| reader.read(data));
+            said.clear();
+            events.feed(piece, |data| {
+                reader.read(data);
+                tell(&mut self.teller, data, &mut said);
+            });
+            if !said.is_empty() && self.send(&said, &answer, model).is_err() {
+                return Ok(Served::ClientLeft(told(reader)));
+            }
             if piece.len() == buffer.len() && buffer.len() < FAST_READ_BYTES {
                 buffer.resize(buffer.len() * 2, 0);
             }
@@ -88,9 +97,16 @@ impl Relay {
             }
         };
         let Some(error) = error else {
+            if let Some(teller) = &mut self.teller {
+                self.last_words = LastWords::Event(teller.end().into());
+            }
             return Ok(Served::Whole(told(reader)));
         };
-        self.last_words = LastWords::Event(format!("{separator}{}", reader.broken_off(&error)).into());
+        let last = match &self.teller {
+            Some(teller) => teller.broken_off(&error),
+            None => format!("{separator}{}", reader.broken_off(&error)),
+        };
+        self.last_words = LastWords::Event(last.into());
         Ok(Served::BrokenOff { error: error.object(), status: error.status, partial: told(reader) })
     }
 
@@ -107,8 +123,10 @@ impl Relay {
         let mut prelude = Prelude::default();
         let mut pass = Vec::new();
         let mut failed = None;
+        let (mut teller, mut said) = (self.teller.take(), Vec::new());
         let mut reads = |reader: &mut Box<dyn Reader>, data: Option<&str>| {
             reader.read(data);
+            tell(&mut teller, data, &mut said);
             let facts = reader.facts();
             if facts.error.is_some() {
                 failed = data.map(str::to_owned);
@@ -127,7 +145,8 @@ impl Relay {
                 break (Vec::new(), true);
             }
             let taken = prelude.feed(&buffer[..read], &mut pass, |data| reads(&mut reader, data));
-            if !pass.is_empty() && self.send(&pass, answer, model).is_err() {
+            // Who speaks another API knows no comments.
+            if !pass.is_empty() && self.face.is_none() && self.send(&pass, answer, model).is_err() {
                 return None;
             }
             pass.clear();
@@ -150,8 +169,12 @@ impl Relay {
             let reason = "the stream ended without having said anything".into();
             return Some(Err(no_answer(&Failure::Broken(Trouble::BrokeOff, reason))));
         }
-        events.feed(&rest, |data| reader.read(data));
+        events.feed(&rest, |data| {
+            reader.read(data);
+            tell(&mut teller, data, &mut said);
+        });
         held.extend_from_slice(&rest);
+        (self.teller, self.said) = (teller, said);
         Some(Ok(Begun { held, events, reader, ended }))
     }
 
@@ -177,8 +200,9 @@ impl Relay {
     }
 
     fn start_stream(&mut self, mut headers: Vec<(Cow<'static, str>, String)>) -> std::io::Result<()> {
+        let content_type = self.teller.as_ref().map_or("text/event-stream", |teller| teller.content_type());
         for (name, value) in [
-            ("content-type", "text/event-stream"),
+            ("content-type", content_type),
             ("cache-control", "no-cache"),
             ("x-accel-buffering", "no"), // or nginx in front of us would gather what we send at once
         ] {
@@ -188,5 +212,12 @@ impl Relay {
             self.client = Client::Streaming(exchange.start(200, &headers)?);
         }
         Ok(())
+    }
+}
+
+/// Tells of an event in the API that the client speaks, where that is another one.
+fn tell(teller: &mut Option<Box<dyn Teller>>, data: Option<&str>, said: &mut Vec<u8>) {
+    if let (Some(teller), Some(data)) = (teller, data) {
+        said.extend_from_slice(teller.tell(data).as_bytes());
     }
 }

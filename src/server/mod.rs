@@ -29,14 +29,14 @@ use crate::client::idle::{Idle, Waits};
 use crate::client::listen;
 use crate::client::seat;
 use crate::client::socket::CLIENT_TIMEOUT;
-use crate::dialect::{self, messages};
+use crate::dialect::{self, messages, ollama};
 use crate::error::ApiError;
 use crate::live::{Live, Snapshot};
 use crate::record::calls::Calls;
-use crate::relay::Relay;
 use crate::relay::gate::{Next, Pass};
 use crate::relay::life::UnderWay;
 use crate::relay::shared::{Shared, Waiter};
+use crate::relay::{Api, Relay};
 use crate::settings::{Listen, Settings};
 use poller::Poller;
 use pool::Pool;
@@ -228,7 +228,9 @@ impl Server {
             "/health" => Some(panel::health(&self.shared)),
             "/" => Some(panel::front_page(&self.shared)),
             messages::COUNT_PATH => Some(count_tokens(&exchange.body)),
-            path if needs_worker(path) => None,
+            "/api/version" => Some(Reply::json(200, ollama::VERSION)),
+            "/api/ps" => Some(Reply::json(200, ollama::RUNNING)),
+            path if needs_worker(path) => without_a_model(path, &exchange.body),
             _ => Some(panel::answer(&self.shared, exchange, snapshot)),
         }
     }
@@ -361,7 +363,8 @@ impl Drop for Seated<'_> {
 
 /// Whether a path leads to the upstream.
 fn needs_worker(path: &str) -> bool {
-    dialect::of(path).is_some() || path == "/models" || path.starts_with("/models/")
+    let lists = matches!(path, "/models" | "/api/tags" | "/api/show");
+    Api::of(path).is_some() || lists || path.starts_with("/models/")
 }
 
 /// 404 and 405, which need nothing but the request line.
@@ -372,7 +375,9 @@ fn check_route(exchange: &Exchange) -> Result<(), ApiError> {
     let path = exchange.head.path.as_str();
     let get = ["GET", "HEAD"];
     let allowed: &[&str] = match path {
-        path if path == messages::COUNT_PATH || dialect::of(path).is_some() => &["POST"],
+        path if path == messages::COUNT_PATH || path == "/api/show" || Api::of(path).is_some() => &["POST"],
+        path if ollama::ELSEWHERE.contains(&path) => return Err(ApiError::not_ollamas_disk()),
+        "/api/version" | "/api/tags" | "/api/ps" => &get,
         "/" | "/health" | "/models" | "/debug" | "/debug/stats" | "/debug/calls" => &get,
         _ if path.starts_with("/models/") || path.starts_with("/debug/") => &get,
         _ => return Err(ApiError::not_found()),
@@ -404,13 +409,19 @@ fn forward_new(
     // So that the tests can see what becomes of one; not in the release build.
     #[cfg(debug_assertions)]
     assert!(exchange.head.header("x-test-panic").is_none(), "asked for by a test");
-    let Some(dialect) = dialect::of(&exchange.head.path) else {
+    let Some(api) = Api::of(&exchange.head.path) else {
         return list_models(shared, exchange, &snapshot);
     };
-    match Relay::begin(shared, dialect, exchange, snapshot, under_way) {
+    match Relay::begin(shared, api, exchange, snapshot, under_way) {
         Ok(relay) => relay.run(),
         Err(after) => after,
     }
+}
+
+/// The answer where nothing is asked of a model.
+fn without_a_model(path: &str, body: &[u8]) -> Option<Reply> {
+    let answer = dialect::face_of(path)?.without_a_model(std::str::from_utf8(body).ok()?)?;
+    Some(Reply::json(200, answer))
 }
 
 fn count_tokens(body: &[u8]) -> Reply {
@@ -423,9 +434,12 @@ fn count_tokens(body: &[u8]) -> Reply {
 #[inline(never)]
 fn list_models(shared: &Arc<Shared>, exchange: Exchange, snapshot: &Snapshot) -> After {
     let anthropic = exchange.head.header("anthropic-version").is_some();
-    let reply = match exchange.head.path.strip_prefix("/models/") {
-        None => shared.models.list(snapshot, anthropic),
-        Some(id) => shared.models.one(snapshot, id, anthropic),
+    let path = exchange.head.path.as_str();
+    let reply = match (path, path.strip_prefix("/models/")) {
+        ("/api/tags", _) => shared.models.tags(snapshot),
+        ("/api/show", _) => shared.models.show(snapshot, &exchange.body),
+        (_, None) => shared.models.list(snapshot, anthropic),
+        (_, Some(id)) => shared.models.one(snapshot, id, anthropic),
     };
     exchange.reply(reply)
 }

@@ -1,0 +1,636 @@
+//! Ollama's API, for tools that know nothing else: translated to chat completions and back, line by line.
+//! <https://github.com/ollama/ollama/blob/main/docs/api.md>
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, Instant, SystemTime};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Map, Value, json};
+
+use super::chat::Chat;
+use super::embeddings::Embeddings;
+use super::merge::merge;
+use super::{Dialect, Face, Needs, Teller, errors};
+use crate::error::ApiError;
+use crate::json;
+
+/// What it says its version is: clients ask for one of at least 0.6.4.
+pub const VERSION: &str = r#"{"version":"0.12.6"}"#;
+/// No model is ever loaded here.
+pub const RUNNING: &str = r#"{"models":[]}"#;
+/// What the real one offers to do to models on its disk.
+pub const ELSEWHERE: [&str; 5] = ["/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete"];
+
+/// `POST /api/chat`.
+pub const CHAT: Ollama = Ollama { path: "/api/chat", kind: Kind::Chat };
+/// `POST /api/generate`.
+pub const GENERATE: Ollama = Ollama { path: "/api/generate", kind: Kind::Generate };
+/// `POST /api/embed`.
+pub const EMBED: Ollama = Ollama { path: "/api/embed", kind: Kind::Embed };
+/// `POST /api/embeddings`, the older one, for one text at a time.
+pub const EMBEDDINGS: Ollama = Ollama { path: "/api/embeddings", kind: Kind::Embeddings };
+
+/// One of its endpoints that ask a model.
+#[derive(Debug)]
+pub struct Ollama {
+    path: &'static str,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Chat,
+    Generate,
+    Embed,
+    Embeddings,
+}
+
+/// Options that chat completions have, by their names here and there; the rest is ignored.
+const OPTIONS: [(&str, &str); 10] = [
+    ("temperature", "temperature"),
+    ("top_p", "top_p"),
+    ("top_k", "top_k"),
+    ("min_p", "min_p"),
+    ("seed", "seed"),
+    ("stop", "stop"),
+    ("presence_penalty", "presence_penalty"),
+    ("frequency_penalty", "frequency_penalty"),
+    ("repeat_penalty", "repetition_penalty"),
+    ("num_predict", "max_tokens"),
+];
+
+impl Face for Ollama {
+    fn name(&self) -> &'static str {
+        "ollama"
+    }
+
+    fn path(&self) -> &'static str {
+        self.path
+    }
+
+    fn native(&self) -> &'static dyn Dialect {
+        match self.kind {
+            Kind::Chat | Kind::Generate => &Chat,
+            Kind::Embed | Kind::Embeddings => &Embeddings,
+        }
+    }
+
+    fn without_a_model(&self, body: &str) -> Option<String> {
+        let asked = serde_json::from_str::<Value>(body).ok().filter(Value::is_object)?;
+        let nothing = |name: &str| match &asked[name] {
+            Value::Null => true,
+            Value::String(text) => text.is_empty(),
+            Value::Array(list) => list.is_empty(),
+            _ => false,
+        };
+        let nothing_asked = match self.kind {
+            Kind::Chat => nothing("messages"),
+            Kind::Generate => nothing("prompt") && nothing("images"),
+            Kind::Embed | Kind::Embeddings => false,
+        };
+        // "If an empty prompt is provided, the model will be loaded into memory", or out of it.
+        let reason = if asked["keep_alive"] == 0 { "unload" } else { "load" };
+        let mut answer = json!({
+            "model": asked["model"], "created_at": now(), "done": true, "done_reason": reason,
+        });
+        match self.kind {
+            Kind::Chat => answer["message"] = json!({"role": "assistant", "content": ""}),
+            _ => answer["response"] = json!(""),
+        }
+        nothing_asked.then(|| format!("{answer}\n"))
+    }
+
+    fn translate(&self, body: &str) -> Result<String, ApiError> {
+        let asked = serde_json::from_str::<Value>(body);
+        let asked = asked.map_err(|error| ApiError::invalid_json(&format!("not valid JSON: {error}")))?;
+        if !asked.is_object() {
+            return Err(ApiError::invalid_json("not a JSON object"));
+        }
+        let mut request = Map::new();
+        let mut put = |name: &str, value: Value| {
+            if !value.is_null() {
+                request.insert(name.to_owned(), value);
+            }
+        };
+        put("model", asked["model"].clone());
+        if matches!(self.kind, Kind::Embed | Kind::Embeddings) {
+            let input = if self.kind == Kind::Embed { &asked["input"] } else { &asked["prompt"] };
+            put("input", input.clone());
+            put("dimensions", asked["dimensions"].clone());
+            return Ok(Value::Object(request).to_string());
+        }
+        let streams = asked["stream"] != false;
+        put("stream", json!(streams));
+        if streams {
+            put("stream_options", json!({"include_usage": true}));
+        }
+        put("messages", self.messages(&asked));
+        put("tools", asked["tools"].clone());
+        put("response_format", response_format(&asked["format"]));
+        put("reasoning", reasoning(&asked["think"]));
+        for (name, theirs) in OPTIONS {
+            let value = &asked["options"][name];
+            let unbounded = name == "num_predict" && value.as_f64().is_some_and(|number| number < 0.0);
+            if !unbounded {
+                put(theirs, value.clone());
+            }
+        }
+        Ok(Value::Object(request).to_string())
+    }
+
+    fn teller(&self, body: &str) -> Box<dyn Teller> {
+        let asked = serde_json::from_str::<Value>(body).unwrap_or_default();
+        Box::new(OllamaTeller {
+            kind: self.kind,
+            model: asked["model"].as_str().unwrap_or_default().to_owned(),
+            began: Instant::now(),
+            first_token: None,
+            calls: Map::new(),
+            finish: None,
+            usage: Value::Null,
+        })
+    }
+
+    fn error_body(&self, error: &ApiError) -> String {
+        error_body(error)
+    }
+}
+
+/// `{"error": "text"}`
+pub fn error_body(error: &ApiError) -> String {
+    json!({"error": error.message}).to_string()
+}
+
+impl Ollama {
+    fn messages(&self, asked: &Value) -> Value {
+        if self.kind == Kind::Generate {
+            let system = asked["system"].as_str().filter(|system| !system.is_empty());
+            let system = system.map(|system| json!({"role": "system", "content": system}));
+            let prompt = json!({"role": "user", "content": content(&asked["prompt"], &asked["images"])});
+            return system.into_iter().chain([prompt]).collect();
+        }
+        // Results of tools name the tool; chat completions want the call.
+        let mut open = VecDeque::<(String, String)>::new();
+        let messages = asked["messages"].as_array().into_iter().flatten().enumerate();
+        let translated = messages.map(|(number, message)| {
+            let mut translated = json!({
+                "role": message["role"],
+                "content": content(&message["content"], &message["images"]),
+            });
+            if let Some(thinking) = message["thinking"].as_str().filter(|thinking| !thinking.is_empty()) {
+                translated["reasoning"] = json!(thinking);
+            }
+            let calls = message["tool_calls"].as_array().into_iter().flatten().enumerate();
+            let calls = calls.map(|(index, call)| {
+                let id = call["id"].as_str().map_or_else(|| format!("call_{number}_{index}"), str::to_owned);
+                let function = &call["function"];
+                let name = function["name"].as_str().unwrap_or_default();
+                open.push_back((name.to_owned(), id.clone()));
+                let arguments = match &function["arguments"] {
+                    Value::String(text) => text.clone(),
+                    Value::Null => "{}".to_owned(),
+                    arguments => arguments.to_string(),
+                };
+                json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
+            });
+            let calls = calls.collect::<Vec<_>>();
+            if !calls.is_empty() {
+                translated["tool_calls"] = json!(calls);
+            }
+            if message["role"] == "tool" {
+                let name = message["tool_name"].as_str().or(message["name"].as_str());
+                let at = open.iter().position(|(known, _)| Some(known.as_str()) == name);
+                let call = open.remove(at.unwrap_or(0)).map(|(_, id)| id);
+                let given = message["tool_call_id"].as_str().map(str::to_owned);
+                translated["tool_call_id"] = json!(given.or(call).unwrap_or_default());
+            }
+            translated
+        });
+        translated.collect()
+    }
+}
+
+/// Text, or text with images, which come without a word on what they are.
+fn content(text: &Value, images: &Value) -> Value {
+    let images = images.as_array().map(Vec::as_slice).unwrap_or_default();
+    if images.is_empty() {
+        return text.clone();
+    }
+    let images = images.iter().filter_map(Value::as_str).map(|image| {
+        let kind = match image.get(..4) {
+            Some("/9j/") => "jpeg",
+            Some("R0lG") => "gif",
+            Some("UklG") => "webp",
+            _ => "png",
+        };
+        let url = match image.starts_with("data:") {
+            true => image.to_owned(),
+            false => format!("data:image/{kind};base64,{image}"),
+        };
+        json!({"type": "image_url", "image_url": {"url": url}})
+    });
+    let text =
+        text.as_str().filter(|text| !text.is_empty()).map(|text| json!({"type": "text", "text": text}));
+    text.into_iter().chain(images).collect()
+}
+
+fn response_format(format: &Value) -> Value {
+    match format {
+        Value::String(json) if json == "json" => json!({"type": "json_object"}),
+        Value::Object(_) => {
+            json!({"type": "json_schema", "json_schema": {"name": "answer", "strict": true, "schema": format}})
+        }
+        _ => Value::Null,
+    }
+}
+
+fn reasoning(think: &Value) -> Value {
+    match think {
+        Value::Bool(think) => json!({"enabled": think}),
+        Value::String(effort) => json!({"effort": effort}),
+        _ => Value::Null,
+    }
+}
+
+struct OllamaTeller {
+    kind: Kind,
+    /// As the client has named it.
+    model: String,
+    began: Instant,
+    first_token: Option<Duration>,
+    /// Tool calls so far, as `tool_calls`: their arguments come in pieces that are no JSON.
+    calls: Map<String, Value>,
+    finish: Option<String>,
+    usage: Value,
+}
+
+impl Teller for OllamaTeller {
+    fn content_type(&self) -> &'static str {
+        "application/x-ndjson"
+    }
+
+    fn tell(&mut self, data: &str) -> String {
+        let Ok(chunk) = serde_json::from_str::<Value>(data) else {
+            return String::new(); // `[DONE]`
+        };
+        if !chunk["error"].is_null() {
+            let message = errors::message(&chunk["error"].to_string());
+            return format!("{}\n", json!({"error": message}));
+        }
+        if !chunk["usage"].is_null() {
+            self.usage = chunk["usage"].clone();
+        }
+        let choice = &chunk["choices"][0];
+        if let Some(reason) = choice["finish_reason"].as_str() {
+            self.finish = Some(reason.to_owned());
+        }
+        let calls = &choice["delta"]["tool_calls"];
+        if calls.is_array() {
+            merge(&mut self.calls, "tool_calls".into(), calls.clone());
+        }
+        let text = |name: &str| choice["delta"][name].as_str().unwrap_or_default().to_owned();
+        let (said, thought) = (text("content"), text("reasoning"));
+        if said.is_empty() && thought.is_empty() {
+            return String::new();
+        }
+        self.first_token.get_or_insert_with(|| self.began.elapsed());
+        self.line(&said, &thought, &Value::Null)
+    }
+
+    fn end(&mut self) -> String {
+        let calls = tool_calls(&self.calls.remove("tool_calls").unwrap_or_default());
+        let before = match calls.is_null() {
+            true => String::new(),
+            false => self.line("", "", &calls),
+        };
+        let mut last = self.frame("", "", &Value::Null);
+        self.finish_up(&mut last);
+        format!("{before}{last}\n")
+    }
+
+    fn answer(&mut self, body: &str) -> String {
+        let Ok(answer) = serde_json::from_str::<Value>(body) else {
+            return body.to_owned();
+        };
+        self.usage = answer["usage"].clone();
+        if matches!(self.kind, Kind::Embed | Kind::Embeddings) {
+            let data = answer["data"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let mut vectors = data.iter().map(|one| &one["embedding"]);
+            return match self.kind {
+                Kind::Embeddings => json!({"embedding": vectors.next()}),
+                _ => json!({
+                    "model": self.model, "embeddings": vectors.collect::<Vec<_>>(),
+                    "total_duration": nanos(self.began.elapsed()), "load_duration": 0,
+                    "prompt_eval_count": self.usage["prompt_tokens"],
+                }),
+            }
+            .to_string();
+        }
+        let choice = &answer["choices"][0];
+        self.finish = choice["finish_reason"].as_str().map(str::to_owned);
+        let message = &choice["message"];
+        let text = |name: &str| message[name].as_str().unwrap_or_default();
+        let calls = tool_calls(&message["tool_calls"]);
+        let mut told = self.frame(text("content"), text("reasoning"), &calls);
+        self.finish_up(&mut told);
+        told.to_string()
+    }
+
+    fn broken_off(&self, error: &ApiError) -> String {
+        format!("{}\n", error_body(error))
+    }
+
+    fn error_body(&self, body: &str) -> String {
+        let error = errors::object(body).map(|error| errors::message(&error)).filter(|text| !text.is_empty());
+        let text = error.unwrap_or_else(|| body.trim().to_owned());
+        json!({"error": text}).to_string()
+    }
+}
+
+impl OllamaTeller {
+    fn frame(&self, text: &str, thinking: &str, calls: &Value) -> Value {
+        let mut frame = json!({"model": self.model, "created_at": now()});
+        if self.kind == Kind::Generate {
+            frame["response"] = json!(text);
+            if !thinking.is_empty() {
+                frame["thinking"] = json!(thinking);
+            }
+        } else {
+            let mut message = json!({"role": "assistant", "content": text});
+            if !thinking.is_empty() {
+                message["thinking"] = json!(thinking);
+            }
+            if !calls.is_null() {
+                message["tool_calls"] = calls.clone();
+            }
+            frame["message"] = message;
+        }
+        frame["done"] = json!(false);
+        frame
+    }
+
+    fn line(&self, text: &str, thinking: &str, calls: &Value) -> String {
+        format!("{}\n", self.frame(text, thinking, calls))
+    }
+
+    /// What the last line says beside.
+    fn finish_up(&self, last: &mut Value) {
+        let total = self.began.elapsed();
+        let before = self.first_token.unwrap_or(total);
+        last["done"] = json!(true);
+        last["done_reason"] = json!(if self.finish.as_deref() == Some("length") { "length" } else { "stop" });
+        last["total_duration"] = nanos(total);
+        last["load_duration"] = json!(0);
+        last["prompt_eval_count"] = json!(self.usage["prompt_tokens"].as_u64().unwrap_or(0));
+        last["prompt_eval_duration"] = nanos(before);
+        last["eval_count"] = json!(self.usage["completion_tokens"].as_u64().unwrap_or(0));
+        last["eval_duration"] = nanos(total.saturating_sub(before));
+        if self.kind == Kind::Generate {
+            last["context"] = json!([]);
+        }
+    }
+}
+
+/// Calls whose arguments are an object; `null` where there are none.
+fn tool_calls(calls: &Value) -> Value {
+    let calls = calls.as_array().into_iter().flatten().enumerate().map(|(index, call)| {
+        let function = &call["function"];
+        let arguments = function["arguments"].as_str().unwrap_or_default();
+        let arguments = serde_json::from_str::<Value>(arguments).ok().filter(Value::is_object);
+        let arguments = arguments.unwrap_or_else(|| json!({}));
+        json!({"id": call["id"], "function": {"index": index, "name": function["name"], "arguments": arguments}})
+    });
+    let calls = calls.collect::<Vec<_>>();
+    if calls.is_empty() { Value::Null } else { json!(calls) }
+}
+
+fn nanos(duration: Duration) -> Value {
+    json!(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn now() -> String {
+    DateTime::<Utc>::from(SystemTime::now()).to_rfc3339_opts(SecondsFormat::Nanos, true)
+}
+
+/// A model as its lists describe it.
+#[derive(Debug, Clone, Copy)]
+pub struct Listed<'a> {
+    /// What a request names it by.
+    pub id: &'a str,
+    /// What people call it.
+    pub name: &'a str,
+    /// Tokens that request and answer may have together.
+    pub context_length: Option<u64>,
+    /// What it can do.
+    pub can: Needs,
+    /// Seconds since 1970.
+    pub created: u64,
+}
+
+impl Listed<'_> {
+    /// An entry of `GET /api/tags`.
+    pub fn tag(&self) -> Value {
+        let mut hasher = DefaultHasher::new();
+        self.id.hash(&mut hasher);
+        let digest = format!("{:016x}", hasher.finish()).repeat(4);
+        json!({
+            "name": self.id, "model": self.id, "modified_at": self.modified_at(), "size": 0, "digest": digest,
+            "details": self.details(), "capabilities": self.capabilities(),
+        })
+    }
+
+    /// The answer to `POST /api/show`.
+    pub fn show(&self) -> Value {
+        let family = self.family();
+        let context = self.context_length.unwrap_or(4096);
+        let mut info = json!({
+            "general.architecture": family, "general.basename": self.name, "general.type": "model",
+        });
+        info[format!("{family}.context_length")] = json!(context);
+        json!({
+            "license": "", "modelfile": "", "parameters": "", "template": "", "modified_at": self.modified_at(),
+            "details": self.details(), "model_info": info, "capabilities": self.capabilities(),
+        })
+    }
+
+    fn family(&self) -> &str {
+        self.id.split('/').next().filter(|family| !family.is_empty()).unwrap_or("openrouter")
+    }
+
+    fn details(&self) -> Value {
+        let family = self.family();
+        json!({
+            "parent_model": "", "format": "gguf", "family": family, "families": [family], "parameter_size": "",
+            "quantization_level": "", "context_length": self.context_length,
+        })
+    }
+
+    fn capabilities(&self) -> Vec<&'static str> {
+        let also = [(self.can.tools, "tools"), (self.can.images, "vision")];
+        std::iter::once("completion")
+            .chain(also.into_iter().filter(|(can, _)| *can).map(|(_, name)| name))
+            .collect()
+    }
+
+    fn modified_at(&self) -> String {
+        let time = DateTime::from_timestamp(self.created as i64, 0).unwrap_or_default();
+        time.to_rfc3339_opts(SecondsFormat::Secs, true)
+    }
+}
+
+/// The model that `POST /api/show` asks for.
+pub fn shown_model(body: &[u8]) -> Result<String, ApiError> {
+    let text = std::str::from_utf8(body).map_err(|_| ApiError::invalid_json("not UTF-8"))?;
+    let fields = json::fields(text);
+    let fields = fields.map_err(|error| ApiError::invalid_json(&format!("not a JSON object: {error}")))?;
+    let named = |name| Some(json::string(json::field(&fields, name)?.value)?.into_owned());
+    Ok(named("model").or_else(|| named("name")).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn translated(face: &Ollama, body: Value) -> Value {
+        serde_json::from_str(&face.translate(&body.to_string()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_chat_becomes_a_chat_completion() {
+        let tools = json!([{"type": "function", "function": {"name": "weather"}}]);
+        let asked = json!({
+            "model": "llama3.2", "tools": tools, "think": "high", "keep_alive": "5m", "format": {"type": "object"},
+            "options": {"temperature": 0.5, "num_predict": 7, "num_ctx": 4096, "stop": ["x"], "repeat_penalty": 1.1},
+            "messages": [
+                {"role": "user", "content": "look", "images": ["/9j/abc", "data:image/gif;base64,x"]},
+                {"role": "assistant", "content": "", "thinking": "hm", "tool_calls": [
+                    {"function": {"name": "a", "arguments": {"x": 1}}}, {"function": {"name": "b", "arguments": {}}}]},
+                {"role": "tool", "tool_name": "b", "content": "B"},
+                {"role": "tool", "content": "A"},
+            ],
+        });
+        let expected = json!({
+            "model": "llama3.2", "stream": true, "stream_options": {"include_usage": true},
+            "messages": [
+                {"role": "user", "content": [
+                    {"type": "text", "text": "look"},
+                    {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,/9j/abc"}},
+                    {"type": "image_url", "image_url": {"url": "data:image/gif;base64,x"}}]},
+                {"role": "assistant", "content": "", "reasoning": "hm", "tool_calls": [
+                    {"id": "call_1_0", "type": "function", "function": {"name": "a", "arguments": "{\"x\":1}"}},
+                    {"id": "call_1_1", "type": "function", "function": {"name": "b", "arguments": "{}"}}]},
+                {"role": "tool", "content": "B", "tool_call_id": "call_1_1"},
+                {"role": "tool", "content": "A", "tool_call_id": "call_1_0"},
+            ],
+            "tools": tools,
+            "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "strict": true, "schema": {"type": "object"}}},
+            "reasoning": {"effort": "high"},
+            "temperature": 0.5, "stop": ["x"], "repetition_penalty": 1.1, "max_tokens": 7,
+        });
+        assert_eq!(translated(&CHAT, asked), expected);
+        let generate = json!({"model": "m", "system": "s", "prompt": "p", "stream": false, "think": false, "options": {"num_predict": -1}});
+        assert_eq!(
+            translated(&GENERATE, generate),
+            json!({"model": "m", "stream": false, "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "p"}], "reasoning": {"enabled": false}})
+        );
+        assert_eq!(
+            translated(&EMBED, json!({"model": "m", "input": ["a"]})),
+            json!({"model": "m", "input": ["a"]})
+        );
+        assert!(CHAT.translate("[]").is_err() && CHAT.translate("{").is_err());
+    }
+
+    #[test]
+    fn nothing_asked_costs_no_call() {
+        for (face, body, reason) in [
+            (&CHAT, r#"{"model":"m"}"#, Some("load")),
+            (&CHAT, r#"{"model":"m","messages":[],"keep_alive":0}"#, Some("unload")),
+            (&GENERATE, r#"{"model":"m","prompt":""}"#, Some("load")),
+            (&GENERATE, r#"{"model":"m","prompt":"x"}"#, None),
+            (&CHAT, r#"{"messages":[{}]}"#, None),
+            (&EMBED, r#"{}"#, None),
+        ] {
+            let answer = face.without_a_model(body).map(|text| serde_json::from_str::<Value>(&text).unwrap());
+            assert_eq!(answer.as_ref().and_then(|answer| answer["done_reason"].as_str()), reason, "{body}");
+        }
+    }
+
+    #[test]
+    fn chunks_become_lines() {
+        let mut teller = CHAT.teller(r#"{"model":"llama3.2"}"#);
+        let mut told = String::new();
+        for chunk in [
+            r#"{"choices":[{"delta":{"role":"assistant","content":"","reasoning":"hm"}}]}"#,
+            r#"{"choices":[{"delta":{"content":"hi"}}]}"#,
+            r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"{\"a\""}}]}}]}"#,
+            r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":":1}"}}]},"finish_reason":"tool_calls"}]}"#,
+            r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#,
+            "[DONE]",
+        ] {
+            told.push_str(&teller.tell(chunk));
+        }
+        told.push_str(&teller.end());
+        let lines = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>();
+        assert_eq!(lines.len(), 4, "{told}");
+        assert_eq!(
+            (&lines[0]["message"]["thinking"], &lines[1]["message"]["content"]),
+            (&json!("hm"), &json!("hi"))
+        );
+        assert_eq!(
+            lines[2]["message"]["tool_calls"][0]["function"],
+            json!({"index": 0, "name": "f", "arguments": {"a": 1}})
+        );
+        let last = &lines[3];
+        assert_eq!(
+            (&last["done"], &last["done_reason"], &last["eval_count"]),
+            (&json!(true), &json!("stop"), &json!(4))
+        );
+        assert!(last["total_duration"].is_u64() && lines.iter().all(|line| line["model"] == "llama3.2"));
+    }
+
+    #[test]
+    fn whole_answers_and_errors() {
+        let mut teller = GENERATE.teller(r#"{"model":"m"}"#);
+        let answer = teller.answer(r#"{"choices":[{"message":{"content":"hi","reasoning":"hm"},"finish_reason":"length"}],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#);
+        let answer = serde_json::from_str::<Value>(&answer).unwrap();
+        assert_eq!(
+            (&answer["response"], &answer["thinking"], &answer["done_reason"]),
+            (&json!("hi"), &json!("hm"), &json!("length"))
+        );
+        let vectors = EMBED
+            .teller("{}")
+            .answer(r#"{"data":[{"embedding":[1.5]},{"embedding":[2]}],"usage":{"prompt_tokens":3}}"#);
+        let vectors = serde_json::from_str::<Value>(&vectors).unwrap();
+        assert_eq!(
+            (&vectors["embeddings"], &vectors["prompt_eval_count"]),
+            (&json!([[1.5], [2]]), &json!(3))
+        );
+        assert_eq!(teller.error_body(r#"{"error":{"message":"no","code":402}}"#), r#"{"error":"no"}"#);
+        assert_eq!(teller.error_body("<html>"), r#"{"error":"<html>"}"#);
+        assert_eq!(
+            teller.tell(r#"{"error":{"code":502,"message":"gone"},"choices":[]}"#),
+            "{\"error\":\"gone\"}\n"
+        );
+    }
+
+    #[test]
+    fn a_model_is_listed_and_shown() {
+        let can = Needs { tools: true, images: true, structured: false };
+        let listed = Listed {
+            id: "some/model:free",
+            name: "Some Model",
+            context_length: Some(131_072),
+            can,
+            created: 0,
+        };
+        let shown = listed.show();
+        assert_eq!(shown["model_info"]["some.context_length"], 131_072);
+        assert_eq!(shown["capabilities"], json!(["completion", "tools", "vision"]));
+        assert_eq!(
+            (&listed.tag()["name"], &listed.tag()["model"]),
+            (&json!("some/model:free"), &json!("some/model:free"))
+        );
+        assert_eq!(listed.tag()["digest"].as_str().unwrap().len(), 64);
+    }
+}
