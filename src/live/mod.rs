@@ -130,7 +130,7 @@ impl Live {
     /// Reads the settings for the first time. The sentences are complaints about them.
     pub fn start(home: PathBuf, args: Args) -> Self {
         let (bytes, stamp) = read_file(&home.join(env_file::NAME));
-        let settings = read_settings(&home, &args, &bytes, &Settings::default());
+        let settings = read_settings(&home, &args, &bytes, None);
         let live = Self {
             current: RwLock::new(Arc::new(Snapshot {
                 upstream: Arc::new(Upstream::new(&settings)),
@@ -210,7 +210,7 @@ impl Live {
     }
 
     fn read_again(&self, reload: &mut Reload, in_force: &Settings, bytes: &[u8]) -> Settings {
-        let mut settings = read_settings(&self.home, &self.args, bytes, in_force);
+        let mut settings = read_settings(&self.home, &self.args, bytes, Some(in_force));
         // The socket is open to others: taking the key away now would let everybody in.
         if settings.proxy_api_key.is_none()
             && in_force.proxy_api_key.is_some()
@@ -253,7 +253,7 @@ impl Live {
 impl Reload {
     /// An editor may truncate or remove the file before it writes it: what was there stays in force for a while.
     fn is_in_the_middle_of_saving(&mut self, before: &[u8], now: &[u8]) -> bool {
-        let half = is_cut_short(before, now);
+        let half = is_cut_short(before, now) || has_lost_a_key(before, now);
         if is_blank(before) || !(is_blank(now) || half) {
             self.gone_since = None;
             return false;
@@ -320,7 +320,7 @@ fn read_file(path: &Path) -> (Vec<u8>, Option<Stamp>) {
     (bytes, stamp)
 }
 
-fn read_settings(home: &Path, args: &Args, bytes: &[u8], last_good: &Settings) -> Settings {
+fn read_settings(home: &Path, args: &Args, bytes: &[u8], last_good: Option<&Settings>) -> Settings {
     let (file, bad) = env_file::parse(&env_file::decode(bytes));
     for line in bad {
         say(format_args!("{} line {} can't be understood and is skipped", env_file::NAME, line.number));
@@ -345,6 +345,20 @@ fn is_cut_short(before: &[u8], now: &[u8]) -> bool {
         && !now.ends_with(b"\n")
         && before[now.len()] != b'\r'
         && before[now.len()] != b'\n'
+}
+
+/// Whether a key is gone, or is the beginning of what it was: a file caught in the middle of being written looks so,
+/// however its text is encoded. A key that was replaced by another has been written to its end.
+fn has_lost_a_key(before: &[u8], now: &[u8]) -> bool {
+    let (before, _) = env_file::parse(&env_file::decode(before));
+    let (now, _) = env_file::parse(&env_file::decode(now));
+    ["OPENROUTER_API_KEY", "PROXY_API_KEY"].into_iter().any(|name| {
+        let key = |settings: &[(String, String)]| {
+            settings.iter().rfind(|(n, _)| n == name).map(|(_, key)| key.clone()).unwrap_or_default()
+        };
+        let (before, now) = (key(&before), key(&now));
+        now.len() < before.len() && before.starts_with(&now)
+    })
 }
 
 /// Whether a writer may still be at it: settings that were there are gone, or the last line has no end any more.
@@ -388,6 +402,15 @@ mod tests {
         assert!(!is_cut_short(before, b"OPENROUTER_API_KEY=sk-or-v1-abc\n"), "a line was removed");
         assert!(!is_cut_short(before, b"OPENROUTER_API_KEY=sk-or-v1-abc"), "so it was here");
         assert!(!is_cut_short(before, b"OPENROUTER_API_KEY=other"));
+        assert!(has_lost_a_key(before, b"MODEL=a/b:free\nOPENROUTER_API_KEY=sk-or-v1-a"));
+        assert!(has_lost_a_key(before, b"MODEL=a/b:free\n"), "it may come yet");
+        assert!(!has_lost_a_key(before, b"OPENROUTER_API_KEY=sk-or-v1-xyz"));
+        let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+        let text = utf16("MODEL=\u{6a21}\u{578b}\r\nOPENROUTER_API_KEY=sk-or-v1-abc\r\n");
+        let whole = [vec![0xFF, 0xFE], text].concat();
+        for len in 1..whole.len() - 5 {
+            assert!(has_lost_a_key(&whole, &whole[..len]), "its first {len} bytes");
+        }
         assert!(looks_half_written(before, b"OPENROUTER_API_KEY=sk-or-v1-xyz\n"));
         assert!(looks_half_written(before, b"OPENROUTER_API_KEY=k\nMODEL=a"));
         assert!(!looks_half_written(before, b"MODEL=c/d:free\nOPENROUTER_API_KEY=k\n"));

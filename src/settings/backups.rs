@@ -1,6 +1,7 @@
 //! Other OpenAI-compatible servers, which are asked when OpenRouter can't answer: `BACKUPS` and what belongs to each name.
 
 use super::{Reader, Secret, list, parse_base_url, parse_key};
+use crate::language::either;
 
 /// Addresses of well-known names, and whether they want a key.
 const WELL_KNOWN: [(&str, &str, bool); 10] = [
@@ -36,7 +37,13 @@ pub(super) fn read(reader: &mut Reader<'_>, last_good: &[Backup]) -> Vec<Backup>
     for name in list(&names) {
         let name = name.to_ascii_lowercase();
         if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
-            reader.complain("BACKUPS", "names such as ollama or my-server, with commas between them");
+            reader.complain(
+                "BACKUPS",
+                either(
+                    "names such as ollama or my-server, with commas between them",
+                    "名称，例如 ollama 或 my-server，用逗号分隔",
+                ),
+            );
             continue;
         }
         if backups.iter().any(|backup| backup.name == name) {
@@ -53,21 +60,21 @@ fn read_one(reader: &mut Reader<'_>, name: String, last: Option<&Backup>) -> Opt
     let known = WELL_KNOWN.iter().find(|(known, ..)| *known == name);
     let base_url = reader.read(
         &setting("BASE_URL"),
-        "an address such as http://localhost:11434/v1",
+        either("an address such as http://localhost:11434/v1", "地址，例如 http://localhost:11434/v1"),
         |v| parse_base_url(v).map(Some),
         known.map(|(_, url, _)| (*url).to_owned()),
         last.map(|backup| backup.base_url.clone()),
     );
     let key = reader.read(
         &setting("API_KEY"),
-        "the key as the server's owner shows it, without blanks",
+        either("the key as the server's owner shows it, without blanks", "服务商显示的密钥，不含空格"),
         |v| parse_key(v).map(Some),
         None,
         last.and_then(|backup| backup.key.clone()),
     );
     let model = reader.read(
         &setting("MODEL"),
-        "a model's id",
+        either("a model's id", "模型的 id"),
         |v| Some(Some(v.to_owned())),
         None,
         last.map(|backup| backup.model.clone()),

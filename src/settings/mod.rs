@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use subtle::ConstantTimeEq;
@@ -17,6 +18,8 @@ use ureq::http::Uri;
 use crate::dialect::free_models;
 use args::Args;
 use backups::Backup;
+
+use crate::language::either;
 
 /// Bytes of a MB, as `MAX_BODY_MB` counts them.
 const MB_BYTES: u64 = 1 << 20;
@@ -60,6 +63,12 @@ pub struct ProxyUrl {
 
 impl ProxyUrl {
     fn parse(url: &str) -> Option<Self> {
+        let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+        let known = ["http", "https", "socks4", "socks4a", "socks5", "socks5h", "socks"];
+        let authority = rest.strip_suffix('/').unwrap_or(rest).rsplit('@').next()?;
+        if !known.contains(&scheme.to_ascii_lowercase().as_str()) || !is_authority(authority) {
+            return None; // ureq takes what it can't read for the default port
+        }
         let proxy = ureq::Proxy::new(url).ok()?;
         Some(Self { url: Secret(url.to_owned()), proxy })
     }
@@ -219,54 +228,58 @@ impl Sources<'_> {
 }
 
 impl Settings {
-    /// Reads every setting. One that is out of range keeps the value of `last_good` and adds a sentence to the list.
-    pub fn read(sources: &Sources<'_>, last_good: &Settings) -> (Settings, Vec<String>) {
+    /// Reads every setting. One that can't be used as it stands keeps the value of `last_good`, or its default where this
+    /// is the first time, and adds a sentence to the list.
+    pub fn read(sources: &Sources<'_>, last_good: Option<&Settings>) -> (Settings, Vec<String>) {
         let default = Settings::default();
+        let is_first = last_good.is_none();
+        let last_good = last_good.unwrap_or(&default);
         let mut reader = Reader { sources, complaints: Vec::new() };
         let r = &mut reader;
-        let bool = "true or false";
+        let bool = either("true or false", "true 或 false");
 
         let allow_paid_models =
             r.read("ALLOW_PAID_MODELS", bool, parse_bool, false, last_good.allow_paid_models);
         let free = |id: &str| allow_paid_models || free_models::is_free(id);
-        let model_range = if allow_paid_models {
-            "a model's id"
-        } else {
-            "openrouter/free or a model whose id ends in :free (ALLOW_PAID_MODELS=true lifts this)"
+        let model_range = match allow_paid_models {
+            true => either("a model's id", "模型的 id"),
+            false => either(
+                "openrouter/free or a model whose id ends in :free (ALLOW_PAID_MODELS=true lifts this)",
+                "openrouter/free 或 id 以 :free 结尾的模型（ALLOW_PAID_MODELS=true 可解除限制）",
+            ),
         };
         // Once paid models are forbidden again, a paid one that was good before isn't any more.
         let good = |id: &String| free(id);
         let last_model = Some(&last_good.model).filter(|id| good(id)).unwrap_or(&default.model);
         let embeds = |id: &String| good(id) && id != free_models::ROUTER;
         let last_embedding = last_good.embedding_model.clone().filter(embeds);
-        let last_fallback = last_good.fallback_models.iter().filter(|id| good(id)).cloned().collect();
 
         let settings = Settings {
             listen: Listen {
                 host: r.read(
                     "HOST",
-                    "localhost, an IP address or a host name",
+                    either("localhost, an IP address or a host name, without a port (that is PORT)", "localhost、IP 地址或主机名（端口用 PORT 设置）"),
                     parse_host,
                     default.listen.host.clone(),
                     last_good.listen.host.clone(),
                 ),
                 port: r.read(
                     "PORT",
-                    "a number from 0 to 65535",
+                    either("a number from 0 to 65535", "0 到 65535 之间的数字"),
                     |v| v.parse().ok(),
                     default.listen.port,
                     last_good.listen.port,
                 ),
                 workers: r.read(
                     "WORKERS",
-                    "a number from 1 to 4096",
+                    either("a number from 1 to 4096", "1 到 4096 之间的数字"),
                     in_range(1, 4096),
                     default.listen.workers,
                     last_good.listen.workers,
                 ),
                 queue: r.read(
                     "QUEUE",
-                    "a number from 0 to 100000",
+                    either("a number from 0 to 100000", "0 到 100000 之间的数字"),
                     in_range(0, 100_000),
                     default.listen.queue,
                     last_good.listen.queue,
@@ -274,21 +287,21 @@ impl Settings {
             },
             key: r.read(
                 "OPENROUTER_API_KEY",
-                "the key as OpenRouter shows it, without blanks",
+                either("the key as OpenRouter shows it, without blanks", "OpenRouter 显示的密钥，不含空格"),
                 |v| parse_key(v).map(Some),
                 None,
                 last_good.key.clone(),
             ),
             cache_dir: r.read(
                 "CACHE_DIR",
-                "a folder",
+                either("a folder", "一个文件夹"),
                 |v| Some(Some(sources.home.join(v).into())),
                 None,
                 None,
             ),
             cache_keep_days: r.read(
                 "CACHE_KEEP_DAYS",
-                "a number of days from 1 to 36500",
+                either("a number of days from 1 to 36500", "1 到 36500 之间的天数"),
                 |v| in_range(1, 36_500)(v).map(|d| Some(d as u32)),
                 None,
                 last_good.cache_keep_days,
@@ -300,16 +313,10 @@ impl Settings {
                 default.model.clone(),
                 last_model.clone(),
             ),
-            fallback_models: r.read(
-                "FALLBACK_MODELS",
-                model_range,
-                |v| list(v).map(|id| Some(id.to_owned()).filter(good)).collect(),
-                Vec::new(),
-                last_fallback,
-            ),
+            fallback_models: r.read_models("FALLBACK_MODELS", model_range, good),
             embedding_model: r.read(
                 "EMBEDDING_MODEL",
-                "a model that makes embeddings and whose id ends in :free (ALLOW_PAID_MODELS=true lifts this)",
+                either("a model that makes embeddings and whose id ends in :free (ALLOW_PAID_MODELS=true lifts this)", "生成嵌入向量且 id 以 :free 结尾的模型（ALLOW_PAID_MODELS=true 可解除限制）"),
                 |v| Some(v.to_owned()).filter(embeds).map(Some),
                 None,
                 last_embedding,
@@ -317,7 +324,7 @@ impl Settings {
             allow_paid_models,
             base_url: r.read(
                 "OPENROUTER_BASE_URL",
-                "an address such as https://openrouter.ai/api/v1",
+                either("an address such as https://openrouter.ai/api/v1", "地址，例如 https://openrouter.ai/api/v1"),
                 parse_base_url,
                 default.base_url.clone(),
                 last_good.base_url.clone(),
@@ -328,21 +335,21 @@ impl Settings {
             no_proxy: sources.get_proxy("NO_PROXY").unwrap_or_default(),
             ssl_cert_file: r.read(
                 "SSL_CERT_FILE",
-                "a PEM file with certificates",
+                either("a PEM file with certificates", "含有证书的 PEM 文件"),
                 |v| read_certificates(&sources.home.join(v)).map(Some),
                 None,
                 last_good.ssl_cert_file.clone(),
             ),
             proxy_api_key: r.read(
                 "PROXY_API_KEY",
-                "printable ASCII without blanks",
+                either("printable ASCII without blanks", "可打印的 ASCII 字符，不含空格"),
                 |v| parse_key(v).map(Some),
                 None,
                 last_good.proxy_api_key.clone(),
             ),
             allowed_origins: r.read(
                 "ALLOWED_ORIGINS",
-                "origins such as https://app.example.com, with commas between them, or *",
+                either("origins such as https://app.example.com, with commas between them, or *", "来源，例如 https://app.example.com，用逗号分隔，或 *"),
                 parse_origins,
                 Vec::new(),
                 last_good.allowed_origins.clone(),
@@ -351,35 +358,35 @@ impl Settings {
                 || r.read("TEST_MODE", bool, parse_bool, false, last_good.test_mode),
             retries: r.read(
                 "RETRIES",
-                "a number from 0 to 10",
+                either("a number from 0 to 10", "0 到 10 之间的数字"),
                 |v| in_range(0, 10)(v).map(|n| n as u32),
                 default.retries,
                 last_good.retries,
             ),
             max_wait: r.read(
                 "MAX_WAIT",
-                "seconds from 0 to 86400",
+                either("seconds from 0 to 86400", "0 到 86400 之间的秒数"),
                 seconds(0.0),
                 default.max_wait,
                 last_good.max_wait,
             ),
             max_body_bytes: r.read(
                 "MAX_BODY_MB",
-                "a number from 1 to 1024",
+                either("a number from 1 to 1024", "1 到 1024 之间的数字"),
                 |v| in_range(1, 1024)(v).map(|n| n as u64 * MB_BYTES),
                 default.max_body_bytes,
                 last_good.max_body_bytes,
             ),
             upstream_timeout: r.read(
                 "UPSTREAM_TIMEOUT",
-                "seconds from 0.1 to 86400",
+                either("seconds from 0.1 to 86400", "0.1 到 86400 之间的秒数"),
                 seconds(0.1),
                 default.upstream_timeout,
                 last_good.upstream_timeout,
             ),
             sticky: r.read(
                 "STICKY_MINUTES",
-                "minutes from 0 to 10080",
+                either("minutes from 0 to 10080", "0 到 10080 之间的分钟数"),
                 |v| in_range(0, 10_080)(v).map(|minutes| Duration::from_secs(minutes as u64 * 60)),
                 default.sticky,
                 last_good.sticky,
@@ -393,7 +400,30 @@ impl Settings {
         if let Some(port) = sources.args.port {
             settings.listen.port = port;
         }
-        (settings, reader.complaints)
+        let shown = settings.shown();
+        let told = reader.complaints.into_iter().map(|complaint| {
+            let counts = shown.iter().find(|shown| shown.name == complaint.name);
+            let counts = counts.map(|shown| shown.value.as_str()).filter(|_| complaint.keeps_value);
+            match (counts, is_first) {
+                (None, _) => complaint.text,
+                (Some(value), true) => {
+                    let text = complaint.text;
+                    either(
+                        format!("{text}; until then it counts as: {value}"),
+                        format!("{text}；在此之前按此处理：{value}"),
+                    )
+                }
+                (Some(value), false) => {
+                    let text = complaint.text;
+                    either(
+                        format!("{text}; it stays as it was: {value}"),
+                        format!("{text}；保持不变：{value}"),
+                    )
+                }
+            }
+        });
+        let told = told.collect();
+        (settings, told)
     }
 
     /// The proxy that requests to this address go through.
@@ -495,7 +525,16 @@ fn shown_backup(backup: &Backup) -> String {
 
 struct Reader<'a> {
     sources: &'a Sources<'a>,
-    complaints: Vec<String>,
+    complaints: Vec<Complaint>,
+}
+
+/// A setting that can't be used as it stands.
+struct Complaint {
+    name: String,
+    /// What would be right.
+    text: String,
+    /// What counts instead is to be told.
+    keeps_value: bool,
 }
 
 impl Reader<'_> {
@@ -517,13 +556,30 @@ impl Reader<'_> {
         })
     }
 
+    /// A list of models, of which those that can't be used are named and left out.
+    fn read_models(&mut self, name: &str, range: &str, good: impl Fn(&String) -> bool) -> Vec<String> {
+        let text = self.sources.get(name).unwrap_or_default();
+        let (good, bad) = list(&text).map(str::to_owned).partition::<Vec<_>, _>(good);
+        for model in bad {
+            let text = either(
+                format!("{name}: {model} is left out, as it must be {range}"),
+                format!("{name}：已忽略 {model}，它必须是{range}"),
+            );
+            self.complaints.push(Complaint { name: name.to_owned(), text, keeps_value: false });
+        }
+        good
+    }
+
     fn read_proxy(&mut self, name: &str, last_good: &Option<ProxyUrl>) -> Option<ProxyUrl> {
         let url = self.sources.get_proxy(name)?;
         let proxy = ProxyUrl::parse(&url);
         if proxy.is_none() {
             self.complain(
                 name,
-                "an address such as http://127.0.0.1:7890 or socks5://user:password@host:1080",
+                either(
+                    "an address such as http://127.0.0.1:7890 or socks5://user:password@host:1080",
+                    "地址，例如 http://127.0.0.1:7890 或 socks5://user:password@host:1080",
+                ),
             );
             return last_good.clone();
         }
@@ -532,12 +588,17 @@ impl Reader<'_> {
 
     /// A backup that can't be asked as it stands.
     fn lack(&mut self, backup: &str, setting: &str) {
-        self.complaints.push(format!("{setting} is missing: the backup {backup} isn't asked without it"));
+        let text = either(
+            format!("{setting} is missing: the backup {backup} isn't asked without it"),
+            format!("缺少 {setting}：没有它就不会使用备用服务 {backup}"),
+        );
+        self.complaints.push(Complaint { name: setting.to_owned(), text, keeps_value: false });
     }
 
     /// The value isn't repeated: it may be a secret in the wrong place.
     fn complain(&mut self, name: &str, range: &str) {
-        self.complaints.push(format!("{name} must be {range}; it stays as it was"));
+        let text = either(format!("{name} must be {range}"), format!("{name} 必须是{range}"));
+        self.complaints.push(Complaint { name: name.to_owned(), text, keeps_value: true });
     }
 }
 
@@ -571,10 +632,29 @@ fn parse_key(value: &str) -> Option<Secret> {
     visible.then(|| Secret(key.to_owned()))
 }
 
+/// A host alone: an address of IPv6 has colons, a name has none.
 fn parse_host(value: &str) -> Option<String> {
     let host = value.strip_prefix('[').and_then(|v| v.strip_suffix(']')).unwrap_or(value);
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b".:-_%".contains(&b);
-    (!host.is_empty() && host.bytes().all(plain)).then(|| host.to_owned())
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
+    let is_name = !host.is_empty() && host.bytes().all(plain);
+    let is_v6 = host.split('%').next().is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
+    (is_name || is_v6).then(|| host.to_owned())
+}
+
+/// `host` or `host:port`, whole.
+fn is_authority(text: &str) -> bool {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((host, port)) => (host, port.strip_prefix(':').or((!port.is_empty()).then_some("x"))),
+            None => return false,
+        },
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    let good_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0) && !port.starts_with('+');
+    parse_host(host).is_some() && port.is_none_or(good_port)
 }
 
 fn parse_base_url(value: &str) -> Option<String> {
@@ -582,15 +662,20 @@ fn parse_base_url(value: &str) -> Option<String> {
     let url = url.strip_suffix("/chat/completions").unwrap_or(url);
     let uri = url.parse::<Uri>().ok()?;
     let http = matches!(uri.scheme_str(), Some("http" | "https"));
-    let plain = uri.query().is_none() && !uri.authority()?.as_str().contains('@');
-    (http && plain && !uri.host()?.is_empty()).then(|| url.to_owned())
+    let plain = uri.query().is_none() && is_authority(uri.authority()?.as_str());
+    (http && plain).then(|| url.to_owned())
 }
 
 fn parse_origins(value: &str) -> Option<Vec<String>> {
     list(value)
         .map(|origin| {
             let origin = origin.trim_end_matches('/').to_ascii_lowercase();
-            (origin == "*" || origin.contains("://")).then_some(origin)
+            let good = origin == "*"
+                || origin.split_once("://").is_some_and(|(scheme, authority)| {
+                    let app = !matches!(scheme, "http" | "https"); // extensions have ids, apps nothing
+                    !scheme.is_empty() && (app || is_authority(authority))
+                });
+            good.then_some(origin)
         })
         .collect()
 }
@@ -598,7 +683,9 @@ fn parse_origins(value: &str) -> Option<Vec<String>> {
 fn read_certificates(path: &Path) -> Option<(PathBuf, Vec<CertificateDer<'static>>)> {
     let certificates = CertificateDer::pem_file_iter(path).ok()?;
     let certificates = certificates.collect::<Result<Vec<_>, _>>().ok()?;
-    (!certificates.is_empty()).then(|| (path.to_owned(), certificates))
+    // The text around a certificate may be right, and what is in it none.
+    let (good, _) = RootCertStore::empty().add_parsable_certificates(certificates.iter().cloned());
+    (good > 0).then(|| (path.to_owned(), certificates))
 }
 
 /// `NO_PROXY`: hosts (their subdomains too), `.domains`, `host:port`, `*`.
@@ -633,7 +720,7 @@ pub(crate) mod tests_support {
 mod tests {
     use super::*;
 
-    fn read_over(text: &str, last_good: &Settings) -> (Settings, Vec<String>) {
+    fn read_over(text: &str, last_good: Option<&Settings>) -> (Settings, Vec<String>) {
         let (file, bad) = crate::settings::env_file::parse(text);
         assert!(bad.is_empty());
         let sources = Sources {
@@ -646,7 +733,7 @@ mod tests {
     }
 
     fn read(text: &str) -> Settings {
-        let (settings, complaints) = read_over(text, &Settings::default());
+        let (settings, complaints) = read_over(text, None);
         assert_eq!(complaints, Vec::<String>::new());
         settings
     }
@@ -654,14 +741,16 @@ mod tests {
     #[test]
     fn out_of_range_keeps_the_last_good_value() {
         let last_good = read("RETRIES=5\nMODEL=a/b:free\nUPSTREAM_TIMEOUT=7");
-        let (settings, complaints) =
-            read_over("RETRIES=11\nMODEL=openai/gpt-4o\nUPSTREAM_TIMEOUT=never\nPORT=70000", &last_good);
+        let (settings, complaints) = read_over(
+            "RETRIES=11\nMODEL=openai/gpt-4o\nUPSTREAM_TIMEOUT=never\nPORT=70000",
+            Some(&last_good),
+        );
         assert_eq!(settings.retries, 5);
         assert_eq!(settings.model, "a/b:free");
         assert_eq!(settings.upstream_timeout, Duration::from_secs(7));
         assert_eq!(settings.listen.port, 5000);
         assert_eq!(complaints.len(), 4, "{complaints:?}");
-        let (settings, _) = read_over("", &last_good);
+        let (settings, _) = read_over("", Some(&last_good));
         assert_eq!(settings.retries, 2, "a setting taken away has its default again");
     }
 
@@ -669,7 +758,8 @@ mod tests {
     fn a_paid_model_doesnt_outlive_its_permission() {
         let paid = read("ALLOW_PAID_MODELS=true\nMODEL=openai/gpt-4o\nFALLBACK_MODELS=a/b,c/d:free");
         assert_eq!(paid.model, "openai/gpt-4o");
-        let (settings, complaints) = read_over("MODEL=openai/gpt-4o\nFALLBACK_MODELS=a/b,c/d:free", &paid);
+        let (settings, complaints) =
+            read_over("MODEL=openai/gpt-4o\nFALLBACK_MODELS=a/b,c/d:free", Some(&paid));
         assert_eq!(settings.model, "openrouter/free");
         assert_eq!(settings.fallback_models, ["c/d:free"]);
         assert_eq!(complaints.len(), 2);
@@ -716,11 +806,66 @@ mod tests {
     }
 
     #[test]
+    fn addresses_are_checked_whole() {
+        for bad in [
+            "127.0.0.1:notaport",
+            "localhost:99999",
+            "http://",
+            "http://:80",
+            "http://h:1:2",
+            "ftp://h:1",
+            "socks5://[::1:1080",
+            "http://h/path",
+        ] {
+            assert_eq!(ProxyUrl::parse(bad), None, "{bad}");
+        }
+        for good in
+            ["127.0.0.1:7890", "http://u:p:a@ss@h:1", "socks5h://[::1]:1080", "https://proxy.example/", "h"]
+        {
+            assert!(ProxyUrl::parse(good).is_some(), "{good}");
+        }
+        for (host, good) in [
+            ("localhost", true),
+            ("::1", true),
+            ("[fe80::1%eth0]", true),
+            ("localhost:5000", false),
+            ("a b", false),
+            ("", false),
+        ] {
+            assert_eq!(parse_host(host).is_some(), good, "{host}");
+        }
+    }
+
+    #[test]
+    fn what_counts_instead_is_told() {
+        let (_, complaints) =
+            read_over("PORT=x\nHTTPS_PROXY=localhost:99999\nFALLBACK_MODELS=a:free,gpt-4o", None);
+        let told = complaints.join("\n");
+        assert!(
+            told.contains("PORT must be a number from 0 to 65535; until then it counts as: 5000"),
+            "{told}"
+        );
+        assert!(told.contains("HTTPS_PROXY must be") && told.contains("counts as: not set"), "{told}");
+        assert!(told.contains("FALLBACK_MODELS: gpt-4o is left out"), "{told}");
+        let good = read("PORT=7\nHTTPS_PROXY=http://h:1");
+        let told = read_over("PORT=x\nHTTPS_PROXY=h:", Some(&good)).1.join("\n");
+        assert!(told.contains("it stays as it was: 7") && told.contains("it stays as it was: h:1"), "{told}");
+    }
+
+    #[test]
     fn base_urls() {
         assert_eq!(read("OPENROUTER_BASE_URL=http://h:1/v1/").base_url, "http://h:1/v1");
         let full = read("OPENROUTER_BASE_URL=https://h/api/v1/chat/completions");
         assert_eq!(full.base_url, "https://h/api/v1");
-        for bad in ["h:1/v1", "ftp://h/", "http://u:p@h/", "http://"] {
+        for bad in [
+            "h:1/v1",
+            "ftp://h/",
+            "http://u:p@h/",
+            "http://",
+            "http://h:99999/v1",
+            "http://h:/v1",
+            "http://h:0",
+        ] {
             assert_eq!(parse_base_url(bad), None, "{bad}");
         }
     }
