@@ -9,19 +9,49 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 EXECUTABLE = ROOT / "target/release/local-api-proxy"
+SETTINGS = {"OPENROUTER_API_KEY": "sk-or-v1-sdk-tests", "EMBEDDING_MODEL": "n/embed:free"}
 
 
 @pytest.fixture(scope="session")
-def base_url(tmp_path_factory):
-    home = tmp_path_factory.mktemp("home")
-    upstream = openrouter.start()
-    (home / ".env").write_text(f"OPENROUTER_API_KEY=sk-or-v1-sdk-tests\nOPENROUTER_BASE_URL=http://127.0.0.1:{upstream}/api/v1\n")
-    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    command = [EXECUTABLE, "--dir", home, "--port", "0"]
-    proxy = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    for line in proxy.stdout:
-        if line.strip().startswith("address"):
-            break
-    yield line.split()[1]
-    proxy.terminate()
-    assert proxy.wait(20) == 0
+def upstream():
+    return openrouter.start()
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory, upstream):
+    """Starts a proxy with these settings beside the usual ones, and says where it is: `http://localhost:PORT`."""
+    running = []
+
+    def start(**settings):
+        home = tmp_path_factory.mktemp("home")
+        settings = {**SETTINGS, "OPENROUTER_BASE_URL": f"http://127.0.0.1:{upstream}/api/v1", **settings}
+        (home / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        # Nothing of the machine's own: neither its proxies nor its keys.
+        environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        command = [EXECUTABLE, "--dir", home, "--port", "0"]
+        proxy = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        running.append(proxy)
+        address = next(line.split()[1] for line in proxy.stdout if line.strip().startswith("address"))
+        return address.removesuffix("/v1")
+
+    yield start
+    for proxy in running:
+        proxy.terminate()
+        assert proxy.wait(20) == 0
+
+
+@pytest.fixture(scope="session")
+def root(start):
+    return start()
+
+
+@pytest.fixture(scope="session")
+def base_url(root):
+    return f"{root}/v1"
+
+
+@pytest.fixture
+def received():
+    """What has reached the upstream since the test began."""
+    before = len(openrouter.OpenRouter.received)
+    return lambda: openrouter.OpenRouter.received[before:]

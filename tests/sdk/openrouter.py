@@ -1,64 +1,101 @@
-"""An OpenRouter for the SDKs to be tried against: what it does is told by the model's name in the last message."""
+"""An OpenRouter for the SDKs to be tried against: what it answers is told by the last words (script.py), how by the path (dialects/)."""
 
 import json
-import re
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
 
-USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
-ERRORS = {
-    400: "Bad thing",
-    401: "No auth credentials found",
-    402: "Insufficient credits",
-    429: "Provider returned error",
+import free_models
+import script
+from dialects import MIDWAY, chat, completions, embeddings, messages, responses
+
+DIALECTS = {
+    "/api/v1/chat/completions": chat,
+    "/api/v1/completions": completions,
+    "/api/v1/messages": messages,
+    "/api/v1/responses": responses,
 }
+
+
+class Received(NamedTuple):
+    """A request as it came."""
+
+    headers: dict
+    """By lower-case name."""
+    raw: bytes
+    body: dict
+    path: str
+    """With its query."""
 
 
 class OpenRouter(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     received = []
     aborted = 0
+    release = threading.Event()
+    """Until it is set, the requests that say "held" wait."""
 
     def log_message(self, *_):
         pass
 
     def do_GET(self):
-        if self.path.endswith("/key"):
-            quota = {"limit": 50, "remaining": 38, "used": 12}
-            return self.send(200, {"data": {"label": "test", "free_model_daily_requests": quota}})
-        self.send(200, {"data": [{"id": "a/b:free", "name": "A"}, {"id": "paid/x", "name": "P"}]})
+        path = self.path.partition("?")[0]
+        quota = {"limit": 50, "remaining": 38, "used": 12}
+        pages = {
+            "/api/v1/key": {"label": "test", "free_model_daily_requests": quota},
+            "/api/v1/models": free_models.CHAT,
+            "/api/v1/embeddings/models": free_models.EMBEDDING,
+            # For tests that aren't in this process; no page of OpenRouter's.
+            "/received": [{"headers": r.headers, "body": r.body, "path": r.path} for r in OpenRouter.received],
+        }
+        if path in pages:
+            return self.send(200, {"data": pages[path]})
+        self.send(404, chat.error(404, "Not Found"))
 
     def do_POST(self):
-        body = self.rfile.read(int(self.headers["content-length"]))
-        request = json.loads(body)
-        OpenRouter.received.append((dict(self.headers), body, request))
-        last = request["messages"][-1]["content"]
-        words = last if isinstance(last, str) else "image"
+        raw = self.rfile.read(int(self.headers["content-length"]))
+        request = json.loads(raw)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        OpenRouter.received.append(Received(headers, raw, request, self.path))
+        path = self.path.partition("?")[0]
+        model = request["model"] if request["model"].endswith(":free") else free_models.FREE[0]
+        if path == "/api/v1/embeddings":
+            return self.embed(request, model)
+        if path not in DIALECTS:
+            return self.send(404, chat.error(404, "Not Found"))
+        dialect = DIALECTS[path]
+        asked = dialect.asked(request)
+        words = asked.words
         if words.startswith("error "):
             status = int(words.split()[1])
-            headers = {"Retry-After": "0"} if status == 429 else {}
-            metadata = {"provider_code": 429} if status == 429 else {}
-            return self.send(status, {"error": {"code": status, "message": ERRORS[status], "metadata": metadata}}, headers)
-        if words.startswith("slowly "):
-            return self.slowly()
+            headers = {"Retry-After": "0"} if status in (429, 503) else {}
+            return self.send(status, dialect.error(status, script.ERRORS[status]), headers)
         if words == "never":
             return self.never()
-        message = {"role": "assistant", "content": f"You said: {words}"}
-        finish = "stop"
-        if request.get("tools"):
-            function = request["tools"][0]["function"]["name"]
-            call = {"id": "call_1", "type": "function", "function": {"name": function, "arguments": '{"city": "北京"}'}}
-            message, finish = {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls"
-        elif request.get("response_format", {}).get("type") == "json_schema":
-            message["content"] = '{"city": "北京", "degrees": 21}'
-        if request.get("stream"):
-            return self.stream(message, finish)
-        choice = {"index": 0, "message": message, "finish_reason": finish}
-        self.send(200, {**self.frame("chat.completion"), "choices": [choice], "usage": USAGE})
+        if words == "held":
+            assert OpenRouter.release.wait(120)
+        answer = dialect.answer(request, script.reply(asked), model)
+        if not request.get("stream"):
+            return self.send(200, answer, {"X-Generation-Id": "gen-1"})
+        pieces = dialect.events(answer)
+        self.open()
+        if words.startswith("slowly "):
+            return self.slowly(pieces)
+        if words.startswith("fails midway"):
+            pieces = [*list(pieces)[:MIDWAY], dialect.broken(answer, "Provider disconnected")]
+        if words.startswith("breaks off"):
+            return self.break_off(list(pieces)[:MIDWAY])
+        for piece in pieces:
+            self.piece(piece)
+        self.piece("")
 
-    def frame(self, kind):
-        return {"id": "gen-1", "object": kind, "created": 1770000000, "model": "a/b:free", "provider": "P"}
+    def embed(self, request, model):
+        if model not in [entry["id"] for entry in free_models.EMBEDDING]:
+            error = embeddings.error(400, f"{model} is not an embedding model")
+            error["error"]["availability"] = {"code": "wrong_endpoint", "retryable": False}
+            return self.send(400, error)
+        self.send(200, embeddings.answer(request, model))
 
     def send(self, status, body, headers={}):
         data = json.dumps(body).encode()
@@ -70,38 +107,30 @@ class OpenRouter(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def stream(self, message, finish):
+    def open(self):
+        """Begins a stream."""
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
+        self.send_header("X-Generation-Id", "gen-1")
         self.end_headers()
         self.piece(": OPENROUTER PROCESSING\n\n")
-        deltas = [{"role": "assistant", "content": word} for word in re.findall(r"\S*\s*", message["content"] or "") if word]
-        for call in message.get("tool_calls", []):
-            begun = {**call, "index": 0, "function": {"name": call["function"]["name"], "arguments": ""}}
-            deltas.append({"role": "assistant", "content": None, "tool_calls": [begun]})
-            for part in ('{"city": ', '"北京"}'):
-                deltas.append({"tool_calls": [{"index": 0, "function": {"arguments": part}}]})
-        for delta in deltas:
-            self.chunk([{"index": 0, "delta": delta, "finish_reason": None, "native_finish_reason": None}])
-        self.chunk([{"index": 0, "delta": {"content": ""}, "finish_reason": finish}])
-        self.chunk([], USAGE)
-        self.piece("data: [DONE]\n\n")
-        self.piece("")
 
-    def slowly(self):
+    def slowly(self, pieces):
         """A stream that only ends when nobody reads it."""
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
         try:
-            for number in range(10_000):
-                self.chunk([{"index": 0, "delta": {"role": "assistant", "content": f"{number} "}, "finish_reason": None}])
+            for piece in pieces:
+                self.piece(piece)
                 time.sleep(0.02)
         except OSError:
             OpenRouter.aborted += 1
             self.close_connection = True
+
+    def break_off(self, pieces):
+        """The connection ends where neither HTTP nor the API says that the answer is whole."""
+        for piece in pieces:
+            self.piece(piece)
+        self.close_connection = True
 
     def never(self):
         """No answer, until nobody waits for it any more."""
@@ -109,11 +138,10 @@ class OpenRouter(BaseHTTPRequestHandler):
             OpenRouter.aborted += 1
         self.close_connection = True
 
-    def chunk(self, choices, usage=None):
-        body = {**self.frame("chat.completion.chunk"), "choices": choices}
-        if usage:
-            body["usage"] = usage
-        self.piece(f"data: {json.dumps(body)}\n\n")
+    def chunk(self, choices):
+        """A chunk of chat completions, for a test that writes its own stream."""
+        frame = {"id": "gen-1", "created": 1770000000, "model": "a/b:free", "provider": "P"}
+        self.piece(chat.chunk(frame, choices))
 
     def piece(self, text):
         data = text.encode()
