@@ -25,7 +25,7 @@ def asked(request):
     spoken = [c for c in users if isinstance(c, str) or any(part["type"] != "tool_result" for part in c)]
     offered = [] if (request.get("tool_choice") or {}).get("type") == "none" else request.get("tools") or []
     return Asked(
-        words=last_text(spoken[-1]),
+        words=last_text(spoken[-1]) if spoken else "",
         tools={tool["name"]: "function" for tool in offered if tool.get("type", "custom") == "custom"},
         result=said(results[-1]["content"]) if results else None,
         structured=bool((request.get("output_config") or {}).get("format")),
