@@ -33,7 +33,7 @@ def test_a_plain_message_has_text_model_and_usage(client, received):
     assert call.path == "/api/v1/messages"
     assert call.body == {**said("你好", system="Be brief."), "model": "openrouter/free"}
     assert call.headers["authorization"] == "Bearer sk-or-v1-sdk-tests"
-    assert call.headers["anthropic-version"] == "2023-06-01"
+    assert call.headers["anthropic-version"] == client.default_headers["anthropic-version"]
     assert "any-key" not in str(call.headers)
 
 
