@@ -15,8 +15,6 @@ before(async () => {
   const config = `
     model = "gpt-5"
     model_provider = "proxy"
-    # The default is a search that would be billed: it must not get through.
-    web_search = "live"
 
     [model_providers.proxy]
     name = "local-api-proxy"
@@ -44,6 +42,7 @@ test("a turn with a call of the shell ends with what the shell said", async () =
     assert.ok(call.body.model.endsWith(":free") || call.body.model === "openrouter/free", call.body.model);
     const kinds = new Set(call.body.tools.map((tool) => tool.type));
     assert.ok(kinds.has("function"));
+    // By itself Codex offers a `web_search`, too, which would be billed.
     const free = ["function", "custom", "namespace", "apply_patch", "tool_search"];
     assert.deepEqual([...kinds].filter((kind) => !free.includes(kind)), []);
   }
@@ -53,6 +52,13 @@ test("a turn with a call of the shell ends with what the shell said", async () =
   assert.deepEqual(second.body.input.slice(0, first.body.input.length), first.body.input);
 });
 
-test("an error of the account is shown and ends the turn", async () => {
-  await assert.rejects(codex("error 402"), /Insufficient credits/);
+test("an error of the upstream is shown in its words", async () => {
+  await assert.rejects(codex("error 400"), /Bad thing/);
+});
+
+// The last one: from here on the proxy asks the upstream no more.
+test("the day's limit is shown with the time at which it ends", async () => {
+  const before = (await proxy.received()).length;
+  await assert.rejects(codex("the day's limit"), /hit your usage limit. Try again at/);
+  assert.equal((await proxy.received()).length, before + 1);
 });

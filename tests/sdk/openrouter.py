@@ -33,6 +33,8 @@ class OpenRouter(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     received = []
     aborted = 0
+    holding = threading.Event()
+    """A request that says "held" has come."""
     release = threading.Event()
     """Until it is set, the requests that say "held" wait."""
 
@@ -71,9 +73,14 @@ class OpenRouter(BaseHTTPRequestHandler):
             status = int(words.split()[1])
             headers = {"Retry-After": "0"} if status in (429, 503) else {}
             return self.send(status, dialect.error(status, script.ERRORS[status]), headers)
+        if words == "the day's limit":
+            midnight = (int(time.time()) // 86_400 + 1) * 86_400
+            limit = {"X-RateLimit-Limit": "50", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": f"{midnight}000"}
+            return self.send(429, dialect.error(429, script.DAY, limit))
         if words == "never":
             return self.never()
         if words == "held":
+            OpenRouter.holding.set()
             assert OpenRouter.release.wait(120)
         answer = dialect.answer(request, script.reply(asked), model)
         if not request.get("stream"):

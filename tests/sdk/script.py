@@ -5,6 +5,7 @@
     call NAME ARGUMENTS             a call of that tool with just these arguments
     (a tool's result comes last)    "The tool said: result"
     error STATUS                    that error at once, in the API's own shape
+    the day's limit                 429 of the account itself, until midnight UTC
     fails midway, word by word …    some words, then the API's own error in mid-stream
     breaks off, word by word …      some words, then the connection ends
     held                            the answer comes when `OpenRouter.release` is set
@@ -29,6 +30,9 @@ ERRORS = {
     500: "Internal Server Error",
     503: "No instances available",
 }
+
+
+DAY = "Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 free model requests per day"
 
 
 class Asked(NamedTuple):

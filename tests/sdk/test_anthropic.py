@@ -1,6 +1,7 @@
 """The official Anthropic SDK for Python, unchanged, with any key and a model that isn't free. Its base URL has no /v1."""
 
 import datetime
+import re
 
 import anthropic
 import pytest
@@ -196,6 +197,17 @@ def test_models_are_the_free_ones_and_say_all_that_the_sdk_reads(client):
 def test_a_replaced_model_shows_in_a_header(client):
     raw = client.messages.with_raw_response.create(**said("hi"))
     assert raw.headers["x-proxy-model"] == "claude-opus-4-8 -> openrouter/free"
+
+
+def test_the_day_s_limit_is_found_out_once_and_told_at_once(start, received):
+    client = anthropic.Anthropic(base_url=start(), api_key="any-key")
+    for words in ("the day's limit", "hello"):
+        with pytest.raises(anthropic.RateLimitError) as raised:
+            client.messages.create(**said(words))
+        assert raised.value.type == "rate_limit_error"
+        assert re.search(r"\d\d:\d\d", raised.value.api_message)
+        assert int(raised.value.response.headers["retry-after"]) > 0
+    assert len(received()) == 1
 
 
 def test_without_a_key_the_error_has_anthropic_s_shape(start):

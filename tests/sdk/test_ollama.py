@@ -235,6 +235,15 @@ def test_models_cannot_be_changed(client, received, change):
     assert received() == []
 
 
+def test_the_day_s_limit_is_found_out_once_and_told_at_once(start, received):
+    client = ollama.Client(host=start())
+    for words in ("the day's limit", "hello"):
+        with pytest.raises(ollama.ResponseError, match=r"\d\d:\d\d") as raised:
+            ask(client, words)
+        assert raised.value.status_code == 429
+    assert len(received()) == 1
+
+
 def test_without_a_key_the_error_says_what_to_do(start):
     with pytest.raises(ollama.ResponseError, match="OPENROUTER_API_KEY") as raised:
         ask(ollama.Client(host=start(OPENROUTER_API_KEY="")), "hello")

@@ -174,6 +174,16 @@ def test_a_replaced_model_shows_in_a_header(client):
     assert raw.headers["x-proxy-model"] == "gpt-4o -> openrouter/free"
 
 
+def test_the_day_s_limit_is_found_out_once_and_told_at_once(start, received):
+    client = openai.OpenAI(base_url=f"{start()}/v1", api_key="any-key")
+    for words in ("the day's limit", "hello"):
+        with pytest.raises(openai.RateLimitError, match=r"\d\d:\d\d") as raised:
+            ask(client, words)
+        assert raised.value.code == "rate_limit_exceeded"
+        assert int(raised.value.response.headers["retry-after"]) > 0
+    assert len(received()) == 1
+
+
 def test_without_a_key_the_sdk_says_what_to_do(start):
     client = openai.OpenAI(base_url=f"{start(OPENROUTER_API_KEY='')}/v1", api_key="any-key")
     with pytest.raises(openai.AuthenticationError, match="OPENROUTER_API_KEY") as raised:

@@ -152,6 +152,17 @@ def test_a_stream_that_fails_ends_with_response_failed(client, words):
     assert failed.response.id == events[0].response.id and failed.response.model == "a/b:free"
 
 
+def test_the_day_s_limit_is_found_out_once_and_says_when_it_ends(start, received):
+    client = openai.OpenAI(base_url=f"{start()}/v1", api_key="any-key")
+    for words in ("the day's limit", "hello"):
+        with pytest.raises(openai.RateLimitError, match=r"\d\d:\d\d") as raised:
+            client.responses.create(model="gpt-4o", input=words)
+        assert (raised.value.code, raised.value.type) == ("rate_limit_exceeded", "usage_limit_reached")
+        # Midnight UTC, in seconds.
+        assert raised.value.body["resets_at"] % 86_400 == 0
+    assert len(received()) == 1
+
+
 def test_without_a_key_the_error_has_openai_s_shape(start):
     client = openai.OpenAI(base_url=f"{start(OPENROUTER_API_KEY='')}/v1", api_key="any-key")
     with pytest.raises(openai.AuthenticationError, match="OPENROUTER_API_KEY") as raised:

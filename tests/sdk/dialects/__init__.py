@@ -3,7 +3,7 @@
 - `asked(request)`: what the script has to know of a request,
 - `answer(request, reply, model)`: the whole answer to it,
 - `events(answer)`: the same answer as a stream, piece by piece,
-- `error(status, message)` and `broken(answer, message)`: an error before anything was said, and one in mid-stream.
+- `error(status, message, limit)` and `broken(answer, message)`: an error before anything was said, and one in mid-stream.
 """
 
 import json

@@ -52,8 +52,10 @@ def events(answer):
     yield "data: [DONE]\n\n"
 
 
-def error(status, message):
+def error(status, message, limit=None):
     metadata = {"provider_code": 429, "provider_name": "P"} if status == 429 else {}
+    if limit:
+        metadata = {"headers": limit, "error_type": "rate_limit_exceeded"}
     return {"error": {"code": status, "message": message, "metadata": metadata}}
 
 

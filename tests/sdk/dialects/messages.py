@@ -87,9 +87,11 @@ def events(answer):
     yield "data: [DONE]\n\n"
 
 
-def error(status, message):
+def error(status, message, limit=None):
     inner = {"type": TYPES.get(status, "api_error"), "message": message}
-    return {"type": "error", "error": inner, "request_id": "gen-1"}
+    # Beside `error`, not in it as in chat.
+    metadata = {"metadata": {"headers": limit, "limit_source": "openrouter_free_tier_daily"}} if limit else {}
+    return {"type": "error", "error": inner, "request_id": "gen-1", **metadata}
 
 
 def broken(answer, message):

@@ -120,8 +120,10 @@ def inside(item):
         yield "custom_tool_call_input.done", {"input": item["input"]}
 
 
-def error(status, message):
+def error(status, message, limit=None):
     metadata = {"raw": message, "provider_name": "P"} if status == 429 else None
+    if limit:
+        metadata = {"headers": limit}
     return {"error": {"code": CODES.get(status, status), "message": message}, "metadata": metadata}
 
 
