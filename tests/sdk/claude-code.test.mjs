@@ -1,4 +1,4 @@
-// Claude Code, unchanged, does a turn with a call of its shell; there is no login, only the two variables of the README.
+// Claude Code, unchanged, does a turn with a call of its shell; there is no login, only two variables that name the proxy and a key.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";

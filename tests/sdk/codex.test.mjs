@@ -1,4 +1,4 @@
-// The Codex CLI, unchanged, does a turn with a call of its shell; there is no login, only the configuration of the README.
+// The Codex CLI, unchanged, does a turn with a call of its shell; there is no login, only a configuration that names the proxy.
 
 import assert from "node:assert/strict";
 import { mkdirSync, writeFileSync } from "node:fs";

@@ -81,7 +81,8 @@ for (const stream of [false, true]) {
   test(`a response's function call goes there and back, streamed: ${stream}`, async () => {
     const tools = [{ type: "function", name: "weather", parameters, strict: false }];
     const asked = { model: "gpt-4o", tools };
-    const responded = (input) => (stream ? client.responses.stream({ ...asked, input }).finalResponse() : client.responses.create({ ...asked, input }));
+    const whole = (asked) => (stream ? client.responses.stream(asked).finalResponse() : client.responses.create(asked));
+    const responded = (input) => whole({ ...asked, input });
     const question = { role: "user", content: `weather, streamed: ${stream}?` };
     const [call] = (await responded([question])).output;
     assert.deepEqual([call.type, call.name, call.arguments], ["function_call", "weather", '{"city": "北京"}']);
@@ -120,8 +121,9 @@ test("embeddings are the same as floats and as base64", async () => {
 const errors = [[400, "BadRequestError"], [401, "AuthenticationError"], [402, "APIError"], [404, "NotFoundError"], [429, "RateLimitError"]];
 for (const [status, exception] of errors) {
   test(`${status} becomes ${exception}`, async () => {
-    for (const asked of [ask(`error ${status}`), respond(`error ${status}`), respond(`error ${status}`, { stream: true })]) {
-      await assert.rejects(asked, (error) => error instanceof OpenAI[exception] && error.status === status);
+    const words = `error ${status}`;
+    for (const asking of [() => ask(words), () => respond(words), () => respond(words, { stream: true })]) {
+      await assert.rejects(asking, (error) => error instanceof OpenAI[exception] && error.status === status);
     }
   });
 }

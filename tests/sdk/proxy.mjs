@@ -43,6 +43,8 @@ export async function run(program, args, home, environment) {
     cwd: folder(),
     env: { PATH: process.env.PATH, HOME: home, ...environment },
     stdio: ["ignore", "pipe", "pipe"],
+    // A turn takes a second; one that hangs shall fail its test.
+    timeout: 180_000,
   });
   started.push(child);
   const printed = { stdout: "", stderr: "" };

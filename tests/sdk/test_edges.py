@@ -171,6 +171,7 @@ def test_a_websocket_is_refused_with_426(root, received, path):
 
 def test_a_half_sent_body_holds_nobody_up(root):
     with connected(root) as connection:
-        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 999\r\n\r\n{")
+        head = ["POST /v1/chat/completions HTTP/1.1", "Host: localhost", "Connection: Upgrade", "Upgrade: h2c", "Content-Length: 999"]
+        connection.sendall("\r\n".join([*head, "", "{"]).encode())
         for _ in range(20):
             plain_request(root)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import urllib.request
 
 import ollama
 import pytest
@@ -178,6 +179,12 @@ def test_show_says_what_a_model_can(client, name, capabilities, context):
     assert shown.modelinfo[f"{architecture}.context_length"] == context
     assert shown.modelinfo["general.basename"]
     assert shown.details
+
+
+def test_the_version_is_one_that_tools_accept(root):
+    version = json.load(urllib.request.urlopen(f"{root}/api/version"))["version"]
+    # VS Code takes nothing older.
+    assert tuple(map(int, version.split("."))) >= (0, 6, 4)
 
 
 def test_no_model_is_loaded(client):

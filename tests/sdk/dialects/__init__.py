@@ -33,7 +33,7 @@ def halves(text):
 
 
 def last_text(content):
-    """The text that a user's message ends with (agents put their own remarks first); "image" when a picture is shown."""
+    """The text that a user's message ends with (Codex and Claude Code put their own remarks first); "image" when a picture is shown."""
     if isinstance(content, str):
         return content
     kinds = [part["type"] for part in content]

@@ -21,7 +21,7 @@ TYPES = {
 def asked(request):
     users = [m["content"] for m in request["messages"] if m["role"] == "user"]
     results = [] if isinstance(users[-1], str) else [part for part in users[-1] if part["type"] == "tool_result"]
-    # While an agent is at work the user's words stand further back than its tools' results.
+    # While Claude Code is at work the user's words stand further back than the results of its tools.
     spoken = [c for c in users if isinstance(c, str) or any(part["type"] != "tool_result" for part in c)]
     offered = [] if (request.get("tool_choice") or {}).get("type") == "none" else request.get("tools") or []
     return Asked(
