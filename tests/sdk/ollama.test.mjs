@@ -106,8 +106,10 @@ for (const [status, message] of [[400, /Bad thing/], [401, /No auth/], [429, /Pr
   });
 }
 
-test("a stream that fails midway raises", async () => {
-  await assert.rejects(async () => joined(await ask("fails midway, word by word", { stream: true }), (part) => part.message.content));
+test("a stream that fails midway raises after its first words", async () => {
+  let text = "";
+  await assert.rejects(async () => joined(await ask("fails midway, word by word", { stream: true }), (part) => (text += part.message.content)));
+  assert.ok(text.startsWith("You "), text);
 });
 
 test("pulling a model is no part of it", async () => {
