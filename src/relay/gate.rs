@@ -1,8 +1,9 @@
 //! The account's own limit: 20 requests a minute and 50 or 1000 a day for free models, whichever key.
 //!
 //! While it is known to be reached, no call is spent on finding out: requests wait their turn outside the workers, or
-//! are told when to come back. How much a window holds is found out by single calls: beyond what is known to pass,
-//! one call at a time goes ahead and the others follow when it has passed. So a limit costs one rejected call a window.
+//! are told when to come back. As long as no limit was met, nobody is held up. Once one was, single calls find out how
+//! much a window holds: beyond what is known to pass, one call at a time goes ahead and the others follow when it has
+//! passed. So a limit that is known costs one rejected call a window.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,15 +16,12 @@ use crate::settings::Secret;
 
 /// Requests that may wait.
 const MAX_WAITING: usize = 1000;
-/// What OpenRouter lets through a minute; also what is taken for granted of any upstream.
+/// What OpenRouter lets through a minute, where it doesn't say how much.
 const USUAL_LIMIT: u32 = 20;
-/// Once this many have passed in a window, the upstream is taken to have no such limit.
-const NO_LIMIT_BEYOND: u32 = 600;
 /// A limit's window, where the upstream didn't say when the next one begins.
 const WINDOW: Duration = Duration::from_secs(60);
-/// How long others wait for the one that went ahead: not long where no limit is known, so that slow models cost no time.
-const PATIENCE_WITHOUT_LIMIT: Duration = Duration::from_secs(1);
-const PATIENCE_WITH_LIMIT: Duration = Duration::from_secs(2);
+/// How long others wait for the one that went ahead.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// A limit that wasn't met for so long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(150);
 
@@ -81,10 +79,11 @@ struct Window {
     closed: Option<Limit>,
     /// For which key it is closed.
     key: Option<Secret>,
+    /// Calls that a window is known to hold, and when the limit was met last.
     limit: Option<(u32, Instant)>,
     began: Instant,
     made: u32,
-    /// Calls that may be made without one going ahead.
+    /// Calls that may be made in this window without one going ahead.
     allowance: u32,
     /// Calls of which it isn't known yet whether they passed.
     undecided: u32,
@@ -140,7 +139,7 @@ impl<T> Default for Gate<T> {
             limit: None,
             began: Instant::now(),
             made: 0,
-            allowance: USUAL_LIMIT,
+            allowance: u32::MAX,
             undecided: 0,
             blocked_since: None,
         };
@@ -305,7 +304,7 @@ impl Window {
         if self.closed.is_some() && self.key.as_ref() != key {
             self.closed = None;
             self.limit = None;
-            self.begin(USUAL_LIMIT);
+            self.begin(u32::MAX);
         }
         if self.key.as_ref() != key {
             self.key = key.cloned();
@@ -339,7 +338,7 @@ impl Window {
             if self.limit.is_some_and(|(_, met)| met.elapsed() > FORGOTTEN_AFTER) {
                 self.limit = None;
             }
-            self.begin(self.limit.map_or(self.allowance.max(USUAL_LIMIT), |(limit, _)| limit));
+            self.begin(self.limit.map_or(u32::MAX, |(limit, _)| limit));
         }
         if self.made < self.allowance {
             return Some(false);
@@ -348,20 +347,7 @@ impl Window {
         if self.undecided == 0 {
             return Some(true);
         }
-        if self.blocked_since.is_none_or(|since| since.elapsed() < self.patience()) {
-            return None;
-        }
-        if self.limit.is_none() {
-            self.allowance = u32::MAX;
-        }
-        Some(true)
-    }
-
-    fn patience(&self) -> Duration {
-        match self.limit {
-            Some(_) => PATIENCE_WITH_LIMIT,
-            None => PATIENCE_WITHOUT_LIMIT,
-        }
+        self.blocked_since.is_some_and(|since| since.elapsed() >= PATIENCE).then_some(true)
     }
 
     fn begin(&mut self, allowance: u32) {
@@ -380,8 +366,7 @@ impl Window {
                 limit
             }
             Some((limit, _)) => limit,
-            None if self.made > NO_LIMIT_BEYOND => u32::MAX,
-            None => self.allowance.max(USUAL_LIMIT / 2).saturating_mul(2),
+            None => u32::MAX,
         };
     }
 
@@ -398,7 +383,7 @@ impl Window {
     fn next_change(&self) -> Instant {
         let now = Instant::now();
         let opens = self.closed.map(|limit| now + limit.remaining());
-        let patience_ends = self.blocked_since.map(|since| since + self.patience());
+        let patience_ends = self.blocked_since.map(|since| since + PATIENCE);
         opens.or(patience_ends).unwrap_or(now + WINDOW)
     }
 }
@@ -428,15 +413,23 @@ mod tests {
     #[test]
     fn beyond_what_is_known_one_goes_ahead() {
         let gate = Gate::default();
-        let passes = (0..20).map(|n| go(&gate, n).unwrap()).collect::<Vec<_>>();
-        assert!(go(&gate, 20).is_none(), "those on their way may be the last that pass");
-        assert!(go(&gate, 21).is_none());
-        passes.into_iter().for_each(Pass::passed);
         let rules = || (TURN.max_wait, None);
         let next = || match gate.next(Duration::from_secs(5), rules, |_| false) {
             Some(Next::Go(number, pass, _)) => (number, pass),
             _ => panic!("nobody goes on"),
         };
+        let first = (0..500).map(|n| go(&gate, n).unwrap()).collect::<Vec<_>>();
+        assert!(first.iter().all(|pass| !pass.ahead), "no limit was met");
+        first.into_iter().for_each(Pass::passed);
+        go(&gate, 0).unwrap().rejected(limit(Duration::ZERO));
+        let first = go(&gate, 0).unwrap();
+        assert!(first.ahead && go(&gate, 1).is_none(), "the first of a new window goes ahead");
+        first.passed();
+        let mut passes = vec![next().1];
+        passes.extend((2..20).map(|n| go(&gate, n).unwrap()));
+        assert!(go(&gate, 20).is_none(), "those on their way may be the last that pass");
+        assert!(go(&gate, 21).is_none());
+        passes.into_iter().for_each(Pass::passed);
         let (number, ahead) = next();
         assert!(number == 20 && ahead.ahead);
         assert!(gate.next(Duration::from_millis(50), rules, |_| false).is_none(), "waits for the one ahead");

@@ -70,8 +70,14 @@ fn a_batch_of_a_hundred_takes_longer_and_succeeds() {
         }
     });
     let windows = windows.lock().unwrap();
-    // One finds out; where the machine is busy a few more are on their way then. It isn't all ten.
-    assert!(windows.values().all(|(_, rejected)| *rejected <= 4), "{windows:?}");
+    // The first to meet the limit aren't alone: nobody waits before one is known. After that one finds out; where the
+    // machine is busy a few more are on their way then. It isn't all ten.
+    let first = windows.keys().min();
+    let known = windows.iter().filter(|(window, _)| Some(*window) != first);
+    assert!(
+        known.clone().count() > 0 && known.clone().all(|(_, (_, rejected))| *rejected <= 4),
+        "{windows:?}"
+    );
     assert_eq!(windows.values().map(|(passed, _)| passed).sum::<u32>(), 100);
     proxy.wait_for_console("the account's limit is reached until");
 }
@@ -97,10 +103,13 @@ fn change_account(proxy: &Proxy, upstream: &Upstream, settings: &str) {
 fn three_hundred_wait_without_a_503() {
     let upstream = all_used_up(now_ms() + 60_000);
     let proxy = Proxy::before(&upstream, "WORKERS=64");
+    let waiting = |count| (proxy.get("/health").json()["waiting"] == count).then_some(());
     let mut clients = (0..300).map(|_| proxy.connect()).collect::<Vec<_>>();
-    clients.iter_mut().for_each(|client| client.send_chat(HELLO));
-    eventually("all to wait", || (proxy.get("/health").json()["waiting"] == 300).then_some(()));
-    assert!(upstream.calls() <= 20, "{} calls were spent on finding out", upstream.calls());
+    clients[0].send_chat(HELLO);
+    eventually("the limit to be met", || waiting(1));
+    clients[1..].iter_mut().for_each(|client| client.send_chat(HELLO));
+    eventually("all to wait", || waiting(300));
+    assert_eq!(upstream.calls(), 1, "calls were spent on finding out");
     change_account(&proxy, &upstream, "WORKERS=64");
     for client in &mut clients {
         assert_eq!(client.response().status, 200);
@@ -110,8 +119,9 @@ fn three_hundred_wait_without_a_503() {
 #[test]
 fn the_first_to_come_is_the_first_to_go_on() {
     let upstream = all_used_up(now_ms() + 60_000);
-    // One worker: of two, the system may stop one while the other overtakes it.
-    let settings = "WORKERS=1\nQUEUE=0";
+    // One worker: of two, the system may stop one while the other overtakes it. It may still be at the one before when the
+    // next comes: that one queues.
+    let settings = "WORKERS=1\nQUEUE=1";
     let proxy = Proxy::before(&upstream, settings);
     let mut clients = (0..30).map(|_| proxy.connect()).collect::<Vec<_>>();
     for (number, client) in clients.iter_mut().enumerate() {

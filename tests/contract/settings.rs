@@ -104,11 +104,33 @@ fn removing_the_key_takes_it_away_in_the_end() {
     proxy.wait_for_console("OPENROUTER_API_KEY = not set");
 }
 
+/// A file caught while it is written may lack the key, or hold its beginning.
 #[test]
-fn a_key_removed_from_a_file_that_is_whole_is_gone_at_once() {
+fn a_key_that_vanishes_counts_after_two_seconds_a_new_one_at_once() {
     let upstream = Upstream::saying("hi");
     let proxy = Proxy::before(&upstream, "");
-    proxy.write_env(&format!("OPENROUTER_BASE_URL={}\n", upstream.url()));
+    let utf16 =
+        |text: &str| [vec![0xFF, 0xFE], text.encode_utf16().flat_map(u16::to_le_bytes).collect()].concat();
+    let rest = format!("OPENROUTER_BASE_URL={}\r\n", upstream.url());
+    let whole = utf16(&format!("# \u{94a5}\r\nOPENROUTER_API_KEY={KEY}\r\n{rest}"));
+    let path = proxy.dir.join(".env");
+    let key_ends = utf16(&format!("# \u{94a5}\r\nOPENROUTER_API_KEY={KEY}")).len();
+    // Every length counts: by the half of a character, the half of a pair of them, within the key's name, within the key.
+    for len in (1..key_ends).step_by(3) {
+        fs::write(&path, &whole).unwrap();
+        assert_eq!(proxy.chat(HELLO).status, 200);
+        fs::write(&path, &whole[..len]).unwrap();
+        assert_eq!(proxy.chat(HELLO).status, 200, "with the first {len} bytes");
+        assert_eq!(upstream.last().header("authorization"), Some(&*format!("Bearer {KEY}")));
+    }
+    // Another key has been written to its end.
+    proxy.write_env(&format!("OPENROUTER_API_KEY=sk-or-v1-another\n{rest}"));
+    assert_eq!(proxy.chat(HELLO).status, 200);
+    assert_eq!(upstream.last().header("authorization"), Some("Bearer sk-or-v1-another"));
+    // Taken away, from a file that is whole.
+    proxy.write_env(&rest);
+    assert_eq!(proxy.chat(HELLO).status, 200, "it may be written yet");
+    eventually("the key to be gone", || (proxy.chat(HELLO).status == 401).then_some(()));
     proxy.chat(HELLO).assert_error(401, "missing_api_key");
 }
 
