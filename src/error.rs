@@ -63,6 +63,30 @@ impl ApiError {
     }
 }
 
+impl ApiError {
+    /// The case in Chinese, for the console of one who speaks it. (Clients get English: tools know it.)
+    pub fn in_chinese(&self) -> &'static str {
+        match (self.status, self.code) {
+            (_, "invalid_json") => "请求正文不是可用的 JSON（详见返回给客户端的错误信息）",
+            (_, "invalid_proxy_key") => "客户端没有发送正确的 PROXY_API_KEY",
+            (_, "forbidden_host") => {
+                "请求的主机名不属于本机：请使用 localhost 或 IP 地址，或设置 PROXY_API_KEY"
+            }
+            (_, "forbidden_origin") => "不允许此网页使用代理：如果信任它，请把它的来源加入 ALLOWED_ORIGINS",
+            (_, "debug_disabled") => "调试模式已关闭：在 .env 旁创建空文件 DEBUG_MODE.txt 即可打开",
+            (_, "not_found") => "没有这个地址：请检查工具里的基础地址（Base URL）",
+            (_, "method_not_allowed") => "这个地址不支持该请求方法",
+            (_, "body_too_large") => "请求正文过大：可在 .env 中提高 MAX_BODY_MB",
+            (_, "request_timeout") | (408, _) => "客户端发送请求太慢",
+            (_, "upgrade_unsupported") => "不支持 WebSocket：请使用普通 HTTP 请求",
+            (_, "not_supported") => "没有本地模型可供下载或删除：所有免费模型都可直接使用",
+            (_, "overloaded") => "请求过多：请稍后再试，或在 .env 中提高 WORKERS 或 QUEUE",
+            (_, "bad_request") => "不是有效的 HTTP 请求：地址请以 http:// 开头，而不是 https://",
+            _ => "已拒绝",
+        }
+    }
+}
+
 /// The cases, in the order of the contract's table.
 impl ApiError {
     /// The body isn't the JSON object that it should be; `what` it is instead.
@@ -88,9 +112,11 @@ impl ApiError {
         Self::new(401, "invalid_proxy_key", message)
     }
 
-    /// The request was sent to a name that isn't this machine's.
-    pub fn forbidden_host() -> Self {
-        let message = "This name is not one of this machine's. Use http://localhost:5000 or an IP address, or set PROXY_API_KEY in .env.";
+    /// The request was sent to a name that isn't this machine's. `port` is the one in use.
+    pub fn forbidden_host(port: u16) -> Self {
+        let message = format!(
+            "This name is not one of this machine's. Use http://localhost:{port} or an IP address, or set PROXY_API_KEY in .env."
+        );
         Self::new(403, "forbidden_host", message)
     }
 
@@ -116,9 +142,11 @@ impl ApiError {
         Self::new(403, "debug_disabled", message)
     }
 
-    /// No endpoint has this path.
-    pub fn not_found() -> Self {
-        let message = "Nothing is here. This proxy serves POST /v1/chat/completions, GET /v1/models, GET /health and GET /debug.";
+    /// No endpoint has this path; what was probably meant is `slip`, a sentence or nothing.
+    pub fn not_found(asked: &str, slip: &str) -> Self {
+        let message = format!(
+            "There is no {asked} here. {slip}Served are POST /v1/chat/completions, /v1/responses, /v1/messages, /v1/completions, /v1/embeddings, GET /v1/models, Ollama's API under /api, GET /health and GET /debug."
+        );
         Self::new(404, "not_found", message)
     }
 
@@ -146,10 +174,9 @@ impl ApiError {
     }
 
     /// The endpoint takes other methods.
-    pub fn method_not_allowed(method: &str, allowed: &[&str]) -> Self {
+    pub fn method_not_allowed(asked: &str, allowed: &[&str]) -> Self {
         let allowed = allowed.join(", ");
-        let method = method.chars().take(20).collect::<String>();
-        let message = format!("{method} is not served here. Use {allowed}.");
+        let message = format!("There is no {asked} here, but there is {allowed} of the same path.");
         Self::new(405, "method_not_allowed", message).with("allow", allowed)
     }
 
@@ -225,8 +252,7 @@ impl ApiError {
 
     /// Not HTTP at all.
     pub fn not_http() -> Self {
-        let message =
-            "This is no HTTP request. Use http:// (not https://) and the address http://localhost:5000/v1.";
+        let message = "This is no HTTP request. Write the address with http://, not https://.";
         Self::new(400, "bad_request", message)
     }
 

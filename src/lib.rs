@@ -10,8 +10,8 @@
 //! - [`client`], [`upstream`]: the two wires.
 //! - [`settings`]: every setting, checked; `.env` and the command line.
 //! - [`dialect`]: what a request and an answer mean in the API that the client speaks; the free-model rule.
-//! - leaves: [`error`] (each error of our own, with its words), [`json`], [`body`], [`arrived`], [`console`], [`language`],
-//!   [`memory`].
+//! - leaves: [`error`] (each error of our own, with its words), [`json`], [`encoding`], [`body`], [`arrived`], [`console`],
+//!   [`language`], [`memory`].
 //!
 //! A request goes through them in this order: the poller of [`server`] reads its head and hands it to a thread,
 //! [`client::access`] lets it in, [`dialect::free_models`] makes it free, [`relay::gate`] lets it go ahead, [`relay`] sends
@@ -26,6 +26,7 @@ pub mod body;
 pub mod client;
 pub mod console;
 pub mod dialect;
+pub mod encoding;
 pub mod error;
 pub mod json;
 pub mod language;

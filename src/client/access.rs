@@ -61,7 +61,7 @@ fn check_host(exchange: &Exchange, settings: &Settings) -> Result<(), ApiError> 
     let target = exchange.head.target_host.as_deref().map(Cow::Borrowed);
     match exchange.head.header("host").into_iter().chain(target).all(|host| own(&host)) {
         true => Ok(()),
-        false => Err(ApiError::forbidden_host()),
+        false => Err(ApiError::forbidden_host(settings.listen.port)),
     }
 }
 
@@ -137,7 +137,8 @@ fn check_key(exchange: &Exchange, settings: &Settings) -> Result<(), ApiError> {
             .and_then(|b64| basic_password(&b64))
             .is_some_and(|given| key.matches(&given)),
     });
-    if authorized || exchange.head.headers("x-api-key").any(|given| matches(&given)) {
+    let in_header = |name| exchange.head.headers(name).any(|given| matches(&given));
+    if authorized || in_header("x-api-key") || in_header("api-key") {
         return Ok(());
     }
     let error = ApiError::wrong_proxy_key();

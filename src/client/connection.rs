@@ -12,6 +12,8 @@ use crate::error::ApiError;
 /// What is read at first; a large head has more, in steps that double.
 const FIRST_READ_BYTES: usize = 4 * 1024;
 const MAX_READ_BYTES: usize = 64 * 1024;
+/// Of the first line of what is refused, so much may be shown.
+const MAX_SHOWN_BYTES: usize = 160;
 
 /// A connection between two requests, or with one.
 #[derive(Debug)]
@@ -34,13 +36,26 @@ pub enum Arrival {
     Unfinished,
     /// No request, but the end.
     End,
-    /// Something that is no request, or could be two.
-    Refused {
-        /// What is wrong with it.
-        error: ApiError,
-        /// It says `HEAD`, so the answer has no body.
-        head_only: bool,
-    },
+    /// None that can be understood.
+    Refused(Box<Refused>),
+}
+
+/// Something that is no request, or could be two.
+#[derive(Debug)]
+pub struct Refused {
+    /// How it begins, and then zeros.
+    pub begin: [u8; MAX_SHOWN_BYTES],
+    /// What is wrong with it.
+    pub error: ApiError,
+    /// It says `HEAD`, so the answer has no body.
+    pub head_only: bool,
+}
+
+fn begin_of(bytes: &[u8]) -> [u8; MAX_SHOWN_BYTES] {
+    let mut begin = [0; MAX_SHOWN_BYTES];
+    let length = bytes.len().min(MAX_SHOWN_BYTES);
+    begin[..length].copy_from_slice(&bytes[..length]);
+    begin
 }
 
 impl Connection {
@@ -71,13 +86,19 @@ impl Connection {
                 self.scan = Scan::default();
                 self.head_since = None;
                 let head_only = head.trim_ascii_start().starts_with(b"HEAD ");
+                let begin = begin_of(&head);
                 match Head::parse(head) {
                     Ok(head) => Arrival::Head(Box::new(head)),
-                    Err(error) => Arrival::Refused { error, head_only },
+                    Err(error) => Arrival::Refused(Box::new(Refused { begin, error, head_only })),
                 }
             }
-            Err(error) => Arrival::Refused { error, head_only: false },
+            Err(error) => Arrival::Refused(self.refused(error)),
         }
+    }
+
+    /// What has arrived of a head is refused.
+    pub fn refused(&self, error: ApiError) -> Box<Refused> {
+        Box::new(Refused { begin: begin_of(&self.buffer), error, head_only: false })
     }
 
     /// Reads once what has arrived, and looks for the next head.

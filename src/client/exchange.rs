@@ -12,7 +12,7 @@ use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use ureq::http::StatusCode;
 
 use super::chunks::Chunks;
-use super::connection::Connection;
+use super::connection::{Connection, Refused};
 use super::head::{BodyLength, Coding, Head};
 use super::socket::Socket;
 use crate::body::{self, Spare};
@@ -428,12 +428,12 @@ fn head<'a>(status: u16, headers: impl Iterator<Item = (&'a str, &'a str)>) -> S
 }
 
 /// A refusal of what never became a request: the whole response, or its head where `HEAD` was asked.
-pub fn refusal(error: &ApiError, head_only: bool) -> Vec<u8> {
-    let reply = Reply::error("", error);
+pub fn refusal(refused: &Refused) -> Vec<u8> {
+    let reply = Reply::error("", &refused.error);
     let mut text = head(reply.status, reply.headers.iter().map(|(n, v)| (n.as_ref(), v.as_str())));
     let _ = write!(text, "content-length: {}\r\nconnection: close\r\n\r\n", reply.body.len());
     let mut response = text.into_bytes();
-    if !head_only {
+    if !refused.head_only {
         response.extend_from_slice(&reply.body);
     }
     response

@@ -10,15 +10,22 @@ use super::chat::{text_of, words};
 use super::free_models::{self, Kept, ToolRule, is_free};
 use super::merge::append;
 use super::request::{Edits, keep_object};
-use super::tokens;
 use super::{Choice, Dialect, Facts, Format, Needs, Question, Reader, Said, Usage, given, is_nothing};
 use super::{may_mention, named_event};
+use super::{text, tokens};
 use crate::error::ApiError;
 use crate::json::{self, Field};
 
 /// The API.
 #[derive(Debug)]
 pub struct Messages;
+
+/// What a message costs beside its content.
+const TOKENS_AROUND_A_MESSAGE: u64 = 3;
+/// Of most sizes: width times height by 750, at most 1,600 (<https://docs.anthropic.com/en/docs/build-with-claude/vision>).
+const TOKENS_OF_AN_IMAGE: u64 = 1500;
+/// Of a PDF in base64, about: a page has 1,500 to 3,000 tokens.
+const PDF_BYTES_A_TOKEN: u64 = 30;
 
 /// Counts the tokens of a request, for nothing.
 pub const COUNT_PATH: &str = "/messages/count_tokens";
@@ -170,14 +177,42 @@ impl Dialect for Messages {
     }
 }
 
-/// Answers [`COUNT_PATH`]: `{"input_tokens": N}`, from system, tools and messages.
-pub fn count_tokens(body: &[u8]) -> Result<String, ApiError> {
-    let text = std::str::from_utf8(body).map_err(|_| ApiError::invalid_json("not UTF-8"))?;
-    let fields =
-        json::fields(text).map_err(|error| ApiError::invalid_json(&format!("not a JSON object: {error}")))?;
-    let parts = ["system", "tools", "messages"].map(|name| json::field(&fields, name));
-    let tokens = parts.iter().flatten().map(|part| tokens::of_json(part.value)).sum::<u64>();
-    Ok(format!(r#"{{"input_tokens":{tokens}}}"#))
+/// Answers [`COUNT_PATH`]: `{"input_tokens": N}`, from system, tools and messages. `address` is where it was sent to.
+pub fn count_tokens(body: Vec<u8>, address: &str) -> Result<String, ApiError> {
+    let text = text::decode(body, &|| address.to_owned())?;
+    let fields = json::fields(&text).map_err(|error| text::not_an_object(&text, &error, address))?;
+    let part = |name| json::field(&fields, name).and_then(|part| serde_json::from_str(part.value).ok());
+    let [system, tools, messages] = ["system", "tools", "messages"].map(part).map(Option::unwrap_or_default);
+    let tools = elements(&tools).map(|tool| tokens::estimate(&tool.to_string())).sum::<u64>();
+    let messages =
+        elements(&messages).map(|message| TOKENS_AROUND_A_MESSAGE + tokens_of(&message["content"]));
+    let count = TOKENS_AROUND_A_MESSAGE + tokens_of(&system) + tools + messages.sum::<u64>();
+    Ok(format!(r#"{{"input_tokens":{count}}}"#))
+}
+
+fn elements(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+/// About as many tokens as the model sees of a text or of blocks: not of their frames, and not of an image's base64.
+fn tokens_of(content: &Value) -> u64 {
+    if let Value::String(text) = content {
+        return tokens::estimate(text);
+    }
+    let of_block = |block: &Value| match block["type"].as_str() {
+        Some("image") => TOKENS_OF_AN_IMAGE,
+        Some("document") => match block["source"]["data"].as_str() {
+            Some(data) if block["source"]["type"] == "base64" => data.len() as u64 / PDF_BYTES_A_TOKEN,
+            Some(text) => tokens::estimate(text),
+            None => tokens_of(&block["source"]["content"]),
+        },
+        Some("tool_use") => {
+            tokens::estimate(block["name"].as_str().unwrap_or_default())
+                + tokens::estimate(&block["input"].to_string())
+        }
+        _ => ["text", "thinking", "content"].into_iter().map(|part| tokens_of(&block[part])).sum(),
+    };
+    elements(content).map(of_block).sum()
 }
 
 /// `{"type":"error","error":{"type":…,"message":…}}`: <https://docs.anthropic.com/en/api/errors>

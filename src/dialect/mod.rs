@@ -16,6 +16,7 @@ pub mod ollama;
 pub mod request;
 pub mod responses;
 pub mod sse;
+pub mod text;
 pub mod tokens;
 
 use serde::Deserialize;
@@ -124,7 +125,7 @@ pub trait Face: Sync {
     fn without_a_model(&self, body: &str) -> Option<String>;
 
     /// The body as the upstream is to get it, but for the free-model rule.
-    fn translate(&self, body: &str) -> Result<String, ApiError>;
+    fn translate(&self, body: &str) -> Result<String, serde_json::Error>;
 
     /// Tells the answer to the request with this body.
     fn teller(&self, body: &str) -> Box<dyn Teller>;

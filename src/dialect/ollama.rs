@@ -101,12 +101,8 @@ impl Face for Ollama {
         nothing_asked.then(|| format!("{answer}\n"))
     }
 
-    fn translate(&self, body: &str) -> Result<String, ApiError> {
-        let asked = serde_json::from_str::<Value>(body);
-        let asked = asked.map_err(|error| ApiError::invalid_json(&format!("not valid JSON: {error}")))?;
-        if !asked.is_object() {
-            return Err(ApiError::invalid_json("not a JSON object"));
-        }
+    fn translate(&self, body: &str) -> Result<String, serde_json::Error> {
+        let asked = Value::Object(serde_json::from_str(body)?);
         let mut request = Map::new();
         let mut put = |name: &str, value: Value| {
             if !value.is_null() {

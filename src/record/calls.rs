@@ -10,12 +10,15 @@ use std::time::Duration;
 
 use chrono::{DateTime, Local, TimeDelta, Timelike};
 
+use crate::error::ApiError;
 use crate::json::quoted;
 use crate::live::Snapshot;
 use crate::record::files::{DebugFile, Files, Kind, MessageId, Tally, timestamp};
 
 /// Calls that the panel can show.
 const MAX_CALLS: usize = 1000;
+/// Of these, so many may be refusals.
+const MAX_REFUSED: usize = 100;
 /// What they asked and were answered, together; of older ones only the figures are kept.
 const MAX_TEXT_BYTES: usize = 32 << 20;
 
@@ -85,6 +88,8 @@ struct Call {
     time: DateTime<Local>,
     /// `None` while the call is under way.
     figures: Option<Figures>,
+    /// What was turned away: its method and path.
+    refused: Option<Box<str>>,
     request: Option<Arc<str>>,
     ending: Option<Ending>,
     /// A stream as it came, or its beginning.
@@ -159,7 +164,7 @@ impl Calls {
         if !snapshot.debug {
             return None;
         }
-        let message_id = MessageId(self.next_id.fetch_add(self.id_step, Ordering::Relaxed));
+        let message_id = self.next_id();
         let time = Local::now();
         let request = Arc::<str>::from(request);
         let dir = snapshot.settings.cache_dir.clone();
@@ -180,12 +185,45 @@ impl Calls {
             message_id,
             time,
             figures: None,
+            refused: None,
             request: Some(request),
             ending: None,
             events: None,
         });
         memory.forget_old();
         Some(Recording { message_id, dir })
+    }
+
+    /// Records, if debug mode is on, that something was turned away before it became a call: `asked` is its method and
+    /// path. It leaves no file, and isn't counted.
+    pub fn refused(&self, snapshot: &Snapshot, asked: &str, dialect: &'static str, error: &ApiError) {
+        if !snapshot.debug {
+            return;
+        }
+        let figures = Figures {
+            dialect,
+            status: error.status,
+            error_code: Some(error.code.to_owned()),
+            ..Figures::default()
+        };
+        let ending = format!(r#"{{"error":{},"status":{}}}"#, error.object(), error.status);
+        let mut memory = self.lock();
+        memory.text_bytes += ending.len();
+        memory.recent.push_back(Call {
+            message_id: self.next_id(),
+            time: Local::now(),
+            figures: Some(figures),
+            refused: Some(asked.into()),
+            request: None,
+            ending: Some(Ending::Error(ending.into())),
+            events: None,
+        });
+        memory.forget_refused();
+        memory.forget_old();
+    }
+
+    fn next_id(&self) -> MessageId {
+        MessageId(self.next_id.fetch_add(self.id_step, Ordering::Relaxed))
     }
 
     /// Records how it ended.
@@ -332,6 +370,17 @@ impl Memory {
         }
     }
 
+    /// However many are turned away, calls remain to be seen.
+    fn forget_refused(&mut self) {
+        let refused = |call: &Call| call.refused.is_some();
+        if self.recent.iter().filter(|call| refused(call)).count() > MAX_REFUSED
+            && let Some(oldest) = self.recent.iter().position(refused)
+            && let Some(call) = self.recent.remove(oldest)
+        {
+            self.text_bytes -= call.text_bytes();
+        }
+    }
+
     fn forget_old(&mut self) {
         while self.recent.len() > MAX_CALLS {
             if let Some(call) = self.recent.pop_front() {
@@ -373,13 +422,14 @@ impl Call {
         let _ = write!(
             json,
             concat!(
-                r#""message_id":"{}","timestamp":{},"status":{},"dialect":"{}","asked":{},"model":{},"backup":{},"stream":{},"attempts":{},"#,
+                r#""message_id":"{}","timestamp":{},"status":{},"dialect":"{}","refused":{},"asked":{},"model":{},"backup":{},"stream":{},"attempts":{},"#,
                 r#""waited_ms":{},"first_token_ms":{},"total_ms":{},"prompt_tokens":{},"completion_tokens":{},"error_code":{},"tries":{}"#
             ),
             self.message_id,
             quoted(&timestamp(self.time)),
             or_null(done.map(|f| f.status.to_string())),
             figures.dialect,
+            or_null(self.refused.as_deref().map(quoted)),
             or_null(figures.asked.as_deref().map(quoted)),
             or_null(done.map(|f| quoted(&f.model))),
             or_null(figures.backup.as_deref().map(quoted)),

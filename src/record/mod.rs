@@ -1,6 +1,7 @@
-//! Debug mode's memory: the recent calls, and the files that they leave.
+//! What is remembered of calls: in debug mode the recent ones and the files that they leave, always who was turned away.
 //!
 //! May import `live` and what stands below it.
 
 pub mod calls;
 pub mod files;
+pub mod refusals;

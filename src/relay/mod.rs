@@ -25,15 +25,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::value::RawValue;
 use ureq::http::HeaderValue;
 
-use crate::client::exchange::{After, Exchange, Reply, Stream};
+use crate::client::exchange::{After, Exchange, Stream};
 use crate::console::say;
 use crate::dialect::errors::ModelTrouble;
 use crate::dialect::free_models::{self, Rule};
 use crate::dialect::request::Request;
-use crate::dialect::{self, Dialect, Face, Teller};
+use crate::dialect::{self, Dialect, Face, Teller, text};
 use crate::error::ApiError;
 use crate::live::Snapshot;
 use crate::record::calls::{FailedTry, Figures, Recording};
@@ -114,10 +113,12 @@ impl Relay {
         under_way: UnderWay,
     ) -> Result<Box<Self>, After> {
         let began = Instant::now();
-        let (request, face) = match understand(api, std::mem::take(&mut exchange.body), &snapshot) {
+        let body = std::mem::take(&mut exchange.body);
+        let address = || shared.address_of(&exchange.head);
+        let (request, face) = match understand(api, body, &address, &snapshot) {
             Ok(understood) => understood,
             Err(error) => {
-                let reply = Reply::error(&exchange.head.path, &error);
+                let reply = shared.refusal(&exchange.head, &error);
                 return Err(exchange.reply(reply));
             }
         };
@@ -349,7 +350,8 @@ impl Api {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// How it is called in the panel.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Native(dialect) => dialect.name(),
             Self::Face(face) => face.name(),
@@ -359,15 +361,20 @@ impl Api {
 
 type Understood = (Request, Option<(&'static dyn Face, String)>);
 
-fn understand(api: Api, body: Vec<u8>, snapshot: &Snapshot) -> Result<Understood, ApiError> {
-    let invalid = ApiError::invalid_json;
-    let mut text = String::from_utf8(body).map_err(|_| invalid("not UTF-8"))?;
-    if text.starts_with('\u{FEFF}') {
-        text.drain(..'\u{FEFF}'.len_utf8());
-    }
+fn understand(
+    api: Api,
+    body: Vec<u8>,
+    address: &dyn Fn() -> String,
+    snapshot: &Snapshot,
+) -> Result<Understood, ApiError> {
+    let text = text::decode(body, address)?;
+    let not_an_object = |text: &str, error| text::not_an_object(text, &error, &address());
     let (text, face) = match api {
         Api::Native(_) => (text, None),
-        Api::Face(face) => (face.translate(&text)?, Some((face, text))),
+        Api::Face(face) => {
+            let translated = face.translate(&text).map_err(|error| not_an_object(&text, error))?;
+            (translated, Some((face, text)))
+        }
     };
     let dialect = api.native();
     let settings = &snapshot.settings;
@@ -378,12 +385,7 @@ fn understand(api: Api, body: Vec<u8>, snapshot: &Snapshot) -> Result<Understood
     };
     let rule = Rule { default_model, allow_paid: settings.allow_paid_models };
     let request = Request::parse(dialect, text, rule);
-    let request = request.map_err(|(text, error)| match text.trim_start().chars().next() {
-        None => invalid("empty"),
-        Some('{') => invalid(&format!("not valid JSON: {error}")),
-        Some(_) if serde_json::from_str::<&RawValue>(&text).is_ok() => invalid("not a JSON object"),
-        Some(_) => invalid(&format!("not valid JSON: {error}")),
-    })?;
+    let request = request.map_err(|(text, error)| not_an_object(&text, error))?;
     Ok((request, face))
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::Api;
 use super::gate::{Gate, Limit, Pass};
 use super::known::Known;
 use super::life::Life;
@@ -14,11 +15,13 @@ use super::quota::QuotaCache;
 use ureq::http::HeaderValue;
 
 use crate::body::Spare;
-use crate::client::exchange::After;
+use crate::client::exchange::{After, Reply};
+use crate::client::head::Head;
 use crate::client::idle::Idle;
 use crate::error::ApiError;
 use crate::live::Live;
 use crate::record::calls::Calls;
+use crate::record::refusals::{self, Refusals};
 
 /// Names of models that are remembered as said; beyond that nobody reads the console any more.
 const MAX_ANNOUNCED: usize = 10_000;
@@ -44,6 +47,11 @@ pub trait Waiter: Send {
     fn is_cut_off(&self) -> bool;
 }
 
+/// Method and path of a request, for people.
+pub fn asked(head: &Head) -> String {
+    refusals::asked(format!("{} {}", head.method, head.target).as_bytes())
+}
+
 /// The settings, the memory and the state of the program.
 #[derive(Debug)]
 pub struct Shared {
@@ -65,6 +73,8 @@ pub struct Shared {
     pub site: HeaderValue,
     /// The account's free quota.
     pub quota: QuotaCache,
+    /// Who was turned away.
+    pub refusals: Refusals,
     /// Memory for the next large request.
     pub spare: Spare,
     orders: AtomicU64,
@@ -85,10 +95,29 @@ impl Shared {
             site: HeaderValue::try_from(format!("http://localhost:{port}"))
                 .unwrap_or(HeaderValue::from_static("http://localhost")),
             quota: QuotaCache::default(),
+            refusals: Refusals::default(),
             spare: Spare::default(),
             orders: AtomicU64::new(0),
             announced: Mutex::default(),
         }
+    }
+
+    /// Says and records that this was refused, and answers so.
+    pub fn refusal(&self, head: &Head, error: &ApiError) -> Reply {
+        self.refused(&asked(head), Api::of(&head.path).map_or("", Api::name), error);
+        Reply::error(&head.path, error)
+    }
+
+    /// Says and records that this was refused.
+    pub fn refused(&self, asked: &str, dialect: &'static str, error: &ApiError) {
+        if self.refusals.note(asked, error) {
+            self.calls.refused(&self.live.snapshot(), asked, dialect, error);
+        }
+    }
+
+    /// The address that a request was sent to, as people write it.
+    pub fn address_of(&self, head: &Head) -> String {
+        format!("{}{}", self.site.to_str().unwrap_or_default(), head.target)
     }
 
     /// Connections that are open to the upstream.

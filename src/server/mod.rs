@@ -10,6 +10,7 @@
 pub mod panel;
 mod poller;
 pub mod pool;
+mod routes;
 pub mod seats;
 
 use std::io;
@@ -22,7 +23,7 @@ use std::time::Duration;
 use mio::Poll;
 
 use crate::client::access;
-use crate::client::connection::{Arrival, Connection};
+use crate::client::connection::{Arrival, Connection, Refused};
 use crate::client::exchange::{After, BodyError, Exchange, Reply, refusal};
 use crate::client::head::Head;
 use crate::client::idle::{Idle, Waits};
@@ -33,6 +34,7 @@ use crate::dialect::{self, messages, ollama};
 use crate::error::ApiError;
 use crate::live::{Live, Snapshot};
 use crate::record::calls::Calls;
+use crate::record::refusals;
 use crate::relay::gate::{Next, Pass};
 use crate::relay::life::UnderWay;
 use crate::relay::shared::{Shared, Waiter};
@@ -165,10 +167,7 @@ impl Server {
         match arrival {
             Arrival::Head(head) => return Some(Job::Serve(connection, head)),
             Arrival::Unfinished => self.give_back(After::Open(connection)),
-            Arrival::Refused { error, head_only } => {
-                connection.socket.write_now(&refusal(&error, head_only));
-                self.give_back(After::Drain(connection));
-            }
+            Arrival::Refused(refused) => self.refuse(connection, &refused),
             Arrival::End => {}
         }
         None
@@ -186,19 +185,25 @@ impl Server {
                         self.idle.park(connection, Waits::ForHead);
                     }
                     Arrival::Unfinished => self.idle.park(connection, Waits::ForRequest),
-                    Arrival::Refused { error, head_only } => {
-                        connection.socket.write_now(&refusal(&error, head_only));
-                        self.give_back(After::Drain(connection));
-                    }
+                    Arrival::Refused(refused) => self.refuse(connection, &refused),
                     Arrival::End => {}
                 }
             }
-            After::Drain(connection) => {
-                connection.socket.end();
-                self.idle.park(connection, Waits::ForEnd);
-            }
+            After::Drain(connection) => self.drain(connection),
             After::Gone => {}
         }
+    }
+
+    fn drain(&self, connection: Connection) {
+        connection.socket.end();
+        self.idle.park(connection, Waits::ForEnd);
+    }
+
+    /// Refuses what isn't a request.
+    fn refuse(&self, connection: Connection, refused: &Refused) {
+        connection.socket.write_now(&refusal(refused));
+        self.shared.refused(&refusals::asked(&refused.begin), "", &refused.error);
+        self.drain(connection);
     }
 
     /// Answers a request, unless it is to be forwarded.
@@ -218,8 +223,10 @@ impl Server {
             true => Err(ApiError::stopping().with("connection", "close")),
             false => check(exchange, &snapshot.settings),
         };
+        let port = snapshot.settings.listen.port;
+        let checked = checked.and_then(|()| routes::check(exchange, port));
         if let Err(error) = checked.and_then(|()| self.read_body(exchange, &snapshot.settings)) {
-            return Some(Reply::error(&exchange.head.path, &error));
+            return Some(self.shared.refusal(&exchange.head, &error));
         }
         if access::is_preflight(exchange) {
             return Some(access::preflight(exchange));
@@ -227,11 +234,19 @@ impl Server {
         match exchange.head.path.as_str() {
             "/health" => Some(panel::health(&self.shared)),
             "/" => Some(panel::front_page(&self.shared)),
-            messages::COUNT_PATH => Some(count_tokens(&exchange.body)),
+            messages::COUNT_PATH => Some(self.count_tokens(exchange)),
             "/api/version" => Some(Reply::json(200, ollama::VERSION)),
             "/api/ps" => Some(Reply::json(200, ollama::RUNNING)),
-            path if needs_worker(path) => without_a_model(path, &exchange.body),
+            path if routes::needs_worker(path) => without_a_model(path, &exchange.body),
             _ => Some(panel::answer(&self.shared, exchange, snapshot)),
+        }
+    }
+
+    fn count_tokens(&self, exchange: &mut Exchange) -> Reply {
+        let body = std::mem::take(&mut exchange.body);
+        match messages::count_tokens(body, &self.shared.address_of(&exchange.head)) {
+            Ok(count) => Reply::json(200, count),
+            Err(error) => self.shared.refusal(&exchange.head, &error),
         }
     }
 
@@ -246,7 +261,7 @@ impl Server {
             Entry::Waits => Step::Done(After::Gone),
             Entry::Full(Call::New(exchange, under_way)) => {
                 drop(under_way);
-                let reply = Reply::error(&exchange.head.path, &ApiError::queue_is_full());
+                let reply = self.shared.refusal(&exchange.head, &ApiError::queue_is_full());
                 Step::Done(exchange.reply(reply))
             }
             Entry::Full(Call::Resumed(..)) => Step::Done(After::Gone),
@@ -337,6 +352,7 @@ impl Server {
                 None => {}
             }
             shared.spare.forget_old();
+            shared.refusals.tell_of_more();
         }
     }
 }
@@ -361,41 +377,13 @@ impl Drop for Seated<'_> {
     }
 }
 
-/// Whether a path leads to the upstream.
-fn needs_worker(path: &str) -> bool {
-    let lists = matches!(path, "/models" | "/api/tags" | "/api/show");
-    Api::of(path).is_some() || lists || path.starts_with("/models/")
-}
-
-/// 404 and 405, which need nothing but the request line.
-fn check_route(exchange: &Exchange) -> Result<(), ApiError> {
-    if access::is_preflight(exchange) {
-        return Ok(()); // whatever the path: the page learns from the request itself that nothing is there
-    }
-    let path = exchange.head.path.as_str();
-    let get = ["GET", "HEAD"];
-    let allowed: &[&str] = match path {
-        path if path == messages::COUNT_PATH || path == "/api/show" || Api::of(path).is_some() => &["POST"],
-        path if ollama::ELSEWHERE.contains(&path) => return Err(ApiError::not_ollamas_disk()),
-        "/api/version" | "/api/tags" | "/api/ps" => &get,
-        "/" | "/health" | "/models" | "/debug" | "/debug/stats" | "/debug/calls" => &get,
-        _ if path.starts_with("/models/") || path.starts_with("/debug/") => &get,
-        _ => return Err(ApiError::not_found()),
-    };
-    let method = exchange.head.method.as_str();
-    match allowed.contains(&method) {
-        true => Ok(()),
-        false => Err(ApiError::method_not_allowed(method, allowed)),
-    }
-}
-
 /// All that can be refused before the body is read.
 fn check(exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiError> {
     access::check(exchange, settings)?;
-    if exchange.head.wants_websocket {
-        return Err(ApiError::no_websockets());
+    match exchange.head.wants_websocket {
+        true => Err(ApiError::no_websockets()),
+        false => Ok(()),
     }
-    check_route(exchange)
 }
 
 /// What needs the upstream.
@@ -422,13 +410,6 @@ fn forward_new(
 fn without_a_model(path: &str, body: &[u8]) -> Option<Reply> {
     let answer = dialect::face_of(path)?.without_a_model(std::str::from_utf8(body).ok()?)?;
     Some(Reply::json(200, answer))
-}
-
-fn count_tokens(body: &[u8]) -> Reply {
-    match messages::count_tokens(body) {
-        Ok(count) => Reply::json(200, count),
-        Err(error) => Reply::error(messages::COUNT_PATH, &error),
-    }
 }
 
 #[inline(never)]

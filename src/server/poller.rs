@@ -13,7 +13,6 @@ use mio::{Events, Poll, Token};
 
 use super::Server;
 use crate::client::connection::{Arrival, Connection};
-use crate::client::exchange::refusal;
 use crate::client::idle::{FIRST_TOKEN, Idle, Meant, WAKER, Waits, meant};
 use crate::client::socket::{CLIENT_TIMEOUT, Listener};
 use crate::error::ApiError;
@@ -191,20 +190,14 @@ impl Poller {
                     None => self.idle.park(connection, waits),
                 }
             }
-            Arrival::Refused { error, head_only } => {
+            Arrival::Refused(refused) => {
                 if token.is_some() {
                     self.idle.hand_out(&connection);
                 }
-                self.refuse(connection, &error, head_only);
+                self.server.refuse(connection, &refused);
             }
             Arrival::End => {}
         }
-    }
-
-    fn refuse(&self, connection: Connection, error: &ApiError, head_only: bool) {
-        connection.socket.write_now(&refusal(error, head_only));
-        connection.socket.end();
-        self.idle.park(connection, Waits::ForEnd);
     }
 
     fn drain(&mut self, token: Token, mut connection: Connection, until: Option<Instant>) {
@@ -219,7 +212,8 @@ impl Poller {
         while let Some((connection, waits)) = self.idle.take_late(now) {
             if waits == Waits::ForHead {
                 self.idle.hand_out(&connection);
-                self.refuse(connection, &ApiError::slow_head(CLIENT_TIMEOUT), false);
+                let refused = connection.refused(ApiError::slow_head(CLIENT_TIMEOUT));
+                self.server.refuse(connection, &refused);
             }
         }
     }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::encoding::utf16;
+
 /// The file named here is read at start and whenever it changes.
 pub const NAME: &str = ".env";
 
@@ -21,18 +23,8 @@ pub type Parsed = (Vec<(String, String)>, Vec<BadLine>);
 pub fn decode(bytes: &[u8]) -> String {
     match bytes {
         [0xEF, 0xBB, 0xBF, rest @ ..] => String::from_utf8_lossy(rest).into_owned(),
-        [0xFF, 0xFE, rest @ ..] => utf16(rest, u16::from_le_bytes),
-        [0xFE, 0xFF, rest @ ..] => utf16(rest, u16::from_be_bytes),
-        // No setting begins with a NUL: this is UTF-16 that lost its mark.
-        [first, 0, ..] if *first != 0 => utf16(bytes, u16::from_le_bytes),
-        [0, second, ..] if *second != 0 => utf16(bytes, u16::from_be_bytes),
-        _ => String::from_utf8_lossy(bytes).into_owned(),
+        _ => utf16(bytes).unwrap_or_else(|| String::from_utf8_lossy(bytes).into_owned()),
     }
-}
-
-fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> String {
-    let units = bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).collect::<Vec<_>>();
-    String::from_utf16_lossy(&units)
 }
 
 /// Takes the lines one by one, so that a bad one (an unclosed quote, say) can't swallow the next.

@@ -99,6 +99,7 @@ fn errors_and_refusals_leave_an_error() {
 
     let without_key = format!("OPENROUTER_BASE_URL={}\nCACHE_DIR=other\n", upstream.url());
     proxy.write_env(&without_key);
+    proxy.wait_for_console("OPENROUTER_API_KEY = not set");
     proxy.chat(HELLO).assert_error(401, "missing_api_key");
     eventually("two files", || (names_in(&proxy.dir.join("other")).len() == 2).then_some(()));
 }

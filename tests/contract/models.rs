@@ -49,6 +49,7 @@ fn a_model_that_is_gone_is_passed_over_for_an_hour() {
     }
     let asked = models_asked(&upstream);
     assert_eq!(asked, ["some/model:free", "second/one:free", "second/one:free", "second/one:free"]);
+    proxy.wait_for_console("isn't there any more");
     assert_eq!(proxy.console().matches("isn't there any more").count(), 1, "said once");
 }
 

@@ -1,0 +1,170 @@
+//! The text of a body, and what may have spoilt one that is no JSON: shells take quotes away, or keep them, and Windows
+//! has encodings of its own. Whoever's first try ends there is told the line that works.
+
+use crate::encoding::utf16;
+use crate::error::ApiError;
+
+/// The mark of UTF-8, and what Windows calls it.
+const MARK: char = '\u{FEFF}';
+
+/// A body as text: UTF-8 or UTF-16. `address` is the one that it was sent to.
+pub fn decode(body: Vec<u8>, address: &dyn Fn() -> String) -> Result<String, ApiError> {
+    if matches!(body[..], [0xFF, 0xFE, ..]) && !body.contains(&0) {
+        // `curl -d @file` leaves out NULs: of UTF-16 half is left, which is all there is to ASCII.
+        return match body[2..].is_ascii() {
+            true => Ok(String::from_utf8_lossy(&body[2..]).into_owned()),
+            false => Err(spoilt(
+                "half of a file in UTF-16, as PowerShell's > writes it: curl -d @file leaves its NULs out",
+                "Save the file as UTF-8, or send it with --data-binary @file in place of -d @file.",
+            )),
+        };
+    }
+    if let Some(text) = utf16(&body) {
+        return Ok(text);
+    }
+    let mut text = String::from_utf8(body).map_err(|error| match looks_like_gbk(error.as_bytes()) {
+        true => spoilt(
+            "not UTF-8 but looks like GBK, in which a Chinese Windows hands over what is typed",
+            &format!(
+                "Save it in a file as UTF-8, say body.json, and send that: curl {} -d @body.json",
+                address()
+            ),
+        ),
+        false => ApiError::invalid_json("not UTF-8"),
+    })?;
+    if text.starts_with(MARK) {
+        text.drain(..MARK.len_utf8());
+    }
+    Ok(text)
+}
+
+/// What to say of a body that is no JSON object.
+pub fn not_an_object(text: &str, error: &serde_json::Error, address: &str) -> ApiError {
+    let mut begin = text.trim_start().chars();
+    let first = begin.next();
+    let second = begin.as_str().trim_start().chars().next();
+    let example = example(address);
+    let in_cmd = || format!("curl {address} -d \"{}\"", example.replace('"', "\\\""));
+    match (first, second) {
+        (None, _) => ApiError::invalid_json("empty"),
+        (Some('\''), _) => spoilt(
+            "in single quotes, which Windows' cmd keeps, while it takes the double ones away",
+            &format!("There this works: {}", in_cmd()),
+        ),
+        (Some('{'), Some(c)) if c.is_alphabetic() || c == '_' => spoilt(
+            "without the double quotes around its names: PowerShell and cmd take them away",
+            &format!(
+                "In PowerShell this works: Invoke-RestMethod {address} -Method Post -Body '{example}' and in cmd: {}",
+                in_cmd()
+            ),
+        ),
+        (Some('{'), Some('\'')) => spoilt(
+            "written with single quotes, and JSON wants double ones",
+            &format!(
+                "In Windows' cmd this works: {} and in other shells: curl {address} -d '{example}'",
+                in_cmd()
+            ),
+        ),
+        (Some('{'), Some('\\')) => spoilt(
+            "full of backslashes before its quotes: only Windows' cmd wants them",
+            &format!("In other shells this works: curl {address} -d '{example}'"),
+        ),
+        (Some('{'), Some('“' | '”' | '‘' | '’')) => {
+            spoilt("written with typographic quotes", "JSON wants straight ones: \"")
+        }
+        (Some('@'), _) => spoilt(
+            "the name of a file, not what is in it",
+            &format!(
+                "To send a file: curl {address} -d {}",
+                text.trim().chars().take(100).collect::<String>()
+            ),
+        ),
+        (Some(first), _) if first != '{' && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() => {
+            ApiError::invalid_json("not a JSON object")
+        }
+        _ => ApiError::invalid_json(&format!("not valid JSON: {error}")),
+    }
+}
+
+fn spoilt(how: &str, way_out: &str) -> ApiError {
+    ApiError::new(400, "invalid_json", format!("The request body is {how}. {way_out}"))
+}
+
+/// The shortest body that an endpoint takes.
+fn example(address: &str) -> &'static str {
+    match address.rsplit('/').next() {
+        Some("responses" | "embeddings" | "embed") => r#"{"input":"Hello"}"#,
+        Some("completions") if !address.ends_with("chat/completions") => r#"{"prompt":"Hello"}"#,
+        Some("generate") => r#"{"prompt":"Hello"}"#,
+        Some("messages") => r#"{"max_tokens":1000,"messages":[{"role":"user","content":"Hello"}]}"#,
+        _ => r#"{"messages":[{"role":"user","content":"Hello"}]}"#,
+    }
+}
+
+/// Whether all that isn't ASCII comes in pairs of GBK.
+fn looks_like_gbk(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let Some(at) = rest.iter().position(|b| !b.is_ascii()) {
+        match rest[at..] {
+            [0x81..=0xFE, 0x40..=0x7E | 0x80..=0xFE, ..] => rest = &rest[at + 2..],
+            _ => return false,
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: &str = "http://localhost:5001/v1/chat/completions";
+
+    fn message(body: &[u8]) -> String {
+        let text = match decode(body.to_vec(), &|| HERE.to_owned()) {
+            Ok(text) => text,
+            Err(error) => return error.message,
+        };
+        let error = crate::json::fields(&text).unwrap_err();
+        not_an_object(&text, &error, HERE).message
+    }
+
+    #[test]
+    fn what_shells_do() {
+        for (body, said) in [
+            (
+                &b"'{messages:[{role:user,content:Say hi}]}'"[..],
+                "curl http://localhost:5001/v1/chat/completions -d \"{\\\"messages\\\"",
+            ),
+            (b"'{messages:", "cmd"),
+            (b"{messages:[{role:user,content:Say", "Invoke-RestMethod http://localhost:5001/"),
+            (b"{ 'messages':[]}", "single quotes"),
+            (br#"{\"messages\":[]}"#, "backslashes"),
+            ("{“messages”:[]}".as_bytes(), "typographic"),
+            (b"@body.json", "-d @body.json"),
+            (b"", "empty"),
+            (b"[1]", "not a JSON object"),
+            (b"{\"a\":\xC4\xE3\xBA\xC3}", "GBK"),
+            (b"{\"a\":\"\xE9\"}\xFF", "not UTF-8"),
+            (b"\xFF\xFE{\"a\":\"`O}Y\"\x80}", "--data-binary"),
+        ] {
+            let message = message(body);
+            assert!(message.contains(said), "{message}");
+        }
+        assert_eq!(example("http://localhost/v1/completions"), r#"{"prompt":"Hello"}"#);
+    }
+
+    #[test]
+    fn utf16_is_decoded() {
+        let json = r#"{"content":"你好"}"#;
+        let utf16 = |unit: fn(u16) -> [u8; 2]| json.encode_utf16().flat_map(unit).collect::<Vec<_>>();
+        for body in [
+            [vec![0xFF, 0xFE], utf16(u16::to_le_bytes)].concat(),
+            [vec![0xFE, 0xFF], utf16(u16::to_be_bytes)].concat(),
+            utf16(u16::to_le_bytes),
+            format!("\u{FEFF}{json}").into_bytes(),
+        ] {
+            assert_eq!(decode(body, &|| HERE.to_owned()).unwrap(), json);
+        }
+        assert_eq!(decode(b"\xFF\xFE{}".to_vec(), &|| HERE.to_owned()).unwrap(), "{}");
+    }
+}
