@@ -1,11 +1,13 @@
 //! Debug mode's memory: today's count, the recent calls, and what is handed to the writer thread for each of them.
 
-use std::collections::VecDeque;
+use std::borrow::Cow;
+use std::collections::{HashSet, VecDeque};
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use chrono::{DateTime, Local, TimeDelta, Timelike};
@@ -13,7 +15,8 @@ use chrono::{DateTime, Local, TimeDelta, Timelike};
 use crate::error::ApiError;
 use crate::json::quoted;
 use crate::live::Snapshot;
-use crate::record::files::{DebugFile, Files, Kind, MessageId, Tally, timestamp};
+use crate::record::files::{DebugFile, Files, Kind, MessageId, Name, Tally, timestamp};
+use crate::record::history::{self, Past};
 
 /// Calls that the panel can show.
 const MAX_CALLS: usize = 1000;
@@ -46,7 +49,9 @@ pub struct FailedTry {
 #[derive(Debug, Clone, Default)]
 pub struct Figures {
     /// The API that it was asked in.
-    pub dialect: &'static str,
+    pub dialect: Cow<'static, str>,
+    /// Where clients ask for it.
+    pub path: Cow<'static, str>,
     /// The backup that was asked last, if one was.
     pub backup: Option<String>,
     /// HTTP status; 499 when the client left.
@@ -88,6 +93,10 @@ struct Call {
     time: DateTime<Local>,
     /// `None` while the call is under way.
     figures: Option<Figures>,
+    /// When it ended, and how its second file is called.
+    ended: Option<(DateTime<Local>, Kind)>,
+    /// Where its files are.
+    dir: Option<Arc<Path>>,
     /// What was turned away: its method and path.
     refused: Option<Box<str>>,
     request: Option<Arc<str>>,
@@ -100,7 +109,7 @@ struct Call {
 #[derive(Debug)]
 pub struct Calls {
     files: Files,
-    memory: Mutex<Memory>,
+    memory: Arc<Mutex<Memory>>,
     next_id: AtomicU32,
     id_step: u32,
 }
@@ -139,7 +148,7 @@ impl Calls {
         let today = Tally::new(Local::now().date_naive());
         Self {
             files,
-            memory: Mutex::new(Memory {
+            memory: Arc::new(Mutex::new(Memory {
                 today,
                 counted_in: None,
                 recent: VecDeque::new(),
@@ -147,7 +156,7 @@ impl Calls {
                 errors_today: 0,
                 failed_tries_today: 0,
                 hours: VecDeque::new(),
-            }),
+            })),
             next_id: AtomicU32::new(random as u32),
             // An odd step visits all 2^32 numbers before one comes again.
             id_step: (random >> 32) as u32 | 1,
@@ -176,6 +185,7 @@ impl Calls {
                 message_id,
                 data: Arc::clone(&request),
                 attempts: None,
+                figures: None,
                 calls: None,
             });
         }
@@ -185,6 +195,8 @@ impl Calls {
             message_id,
             time,
             figures: None,
+            ended: None,
+            dir: dir.clone(),
             refused: None,
             request: Some(request),
             ending: None,
@@ -201,7 +213,7 @@ impl Calls {
             return;
         }
         let figures = Figures {
-            dialect,
+            dialect: dialect.into(),
             status: error.status,
             error_code: Some(error.code.to_owned()),
             ..Figures::default()
@@ -213,6 +225,8 @@ impl Calls {
             message_id: self.next_id(),
             time: Local::now(),
             figures: Some(figures),
+            ended: None,
+            dir: None,
             refused: Some(asked.into()),
             request: None,
             ending: Some(Ending::Error(ending.into())),
@@ -236,8 +250,9 @@ impl Calls {
             Ending::Response(data) => (Kind::Response, Arc::clone(data)),
             Ending::Error(data) => (Kind::Error, Arc::clone(data)),
         };
+        let figures_json = dir.as_ref().map(|_| format!("{{{}}}", figures.json(true)));
         let mut memory = self.lock();
-        memory.turn_to(time, dir.as_ref(), &self.files);
+        self.turn_to(&mut memory, time, dir.as_ref());
         memory.failed_tries_today += figures.failed_tries.len() as u64;
         let calls = match kind {
             Kind::Response => {
@@ -255,6 +270,7 @@ impl Calls {
         let mut newest_first = memory.recent.iter_mut().rev().enumerate();
         if let Some((age, call)) = newest_first.find(|(_, call)| call.message_id == message_id) {
             call.figures = Some(figures);
+            call.ended = Some((time, kind));
             call.ending = Some(ending);
             call.events = events.filter(|_| age < MAX_CALLS_WITH_EVENTS);
             let more = data.len() + call.events.as_ref().map_or(0, |events| events.len());
@@ -263,32 +279,45 @@ impl Calls {
         memory.forget_old();
         // Under the lock, so that the counts reach the file in their order.
         if let Some(dir) = dir {
-            self.files.save(DebugFile { dir, kind, time, message_id, data, attempts, calls });
+            self.files.save(DebugFile {
+                dir,
+                kind,
+                time,
+                message_id,
+                data,
+                attempts,
+                figures: figures_json,
+                calls,
+            });
         }
     }
 
     /// `GET /debug/stats`.
     pub fn stats_json(&self, snapshot: &Snapshot) -> String {
         let mut memory = self.lock();
-        memory.turn_to(Local::now(), snapshot.settings.cache_dir.as_ref(), &self.files);
+        let now = Local::now();
+        self.turn_to(&mut memory, now, snapshot.settings.cache_dir.as_ref());
         let (today, errors, failed_tries) =
             (memory.today.clone(), memory.errors_today, memory.failed_tries_today);
         let hours = memory.hours.iter().map(|hour| {
-            let begin = quoted(&timestamp(hour.begin));
-            format!(r#"{{"begin": {begin}, "ok": {}, "errors": {}}}"#, hour.ok, hour.errors)
+            let (begin, ms) = (quoted(&timestamp(hour.begin)), hour.begin.timestamp_millis());
+            format!(r#"{{"begin": {begin}, "begin_ms": {ms}, "ok": {}, "errors": {}}}"#, hour.ok, hour.errors)
         });
         let hours = hours.collect::<Vec<_>>().join(", ");
         drop(memory); // nobody else waits for the disk
         format!(
-            r#"{{{}, "errors": {errors}, "failed_tries": {failed_tries}, "files_not_saved": {}, "hours": [{hours}]}}"#,
+            r#"{{{}, "errors": {errors}, "failed_tries": {failed_tries}, "files_not_saved": {}, "now_ms": {}, "utc_offset_minutes": {}, "hours": [{hours}]}}"#,
             today.total(DISK_PATIENCE).fields(),
-            self.files.not_saved()
+            self.files.not_saved(),
+            now.timestamp_millis(),
+            now.offset().local_minus_utc() / 60
         )
     }
 
     /// `GET /debug/calls`: newest first.
-    pub fn list_json(&self) -> String {
-        let memory = self.lock();
+    pub fn list_json(&self, snapshot: &Snapshot) -> String {
+        let mut memory = self.lock();
+        self.turn_to(&mut memory, Local::now(), snapshot.settings.cache_dir.as_ref());
         let mut list = String::with_capacity(64 + memory.recent.len() * 256);
         list.push_str(r#"{"calls":["#);
         for (index, call) in memory.recent.iter().rev().enumerate() {
@@ -307,25 +336,61 @@ impl Calls {
         let call = memory.recent.iter().find(|call| call.message_id == message_id)?;
         let mut json = String::from("{");
         call.push_fields(&mut json);
-        let request = call.request.as_deref().unwrap_or("null");
-        let _ = write!(json, r#","request":{request}"#);
-        match &call.ending {
+        let (mut request, mut ending) = (call.request.clone(), call.ending.clone());
+        let events = call.events.as_deref().map(quoted);
+        let (begun, ended, dir) = (call.time, call.ended, call.dir.clone());
+        drop(memory); // nobody else waits for the disk
+        // What doesn't fit in memory is in the files.
+        if let Some(dir) = dir {
+            let data = |time, kind| history::read_data(&dir, &Name { time, kind, message_id });
+            if request.is_none() {
+                request = data(begun, Kind::Request).map(Arc::from);
+            }
+            if let (None, Some((time, kind))) = (&ending, ended) {
+                let data = data(time, kind).map(Arc::from);
+                ending = data.map(if kind == Kind::Response { Ending::Response } else { Ending::Error });
+            }
+        }
+        let _ = write!(json, r#","request":{}"#, request.as_deref().unwrap_or("null"));
+        match ending {
             Some(Ending::Response(data)) => {
                 let _ = write!(json, r#","response":{data}"#);
             }
             Some(Ending::Error(data)) => {
-                let error = crate::json::fields(data).unwrap_or_default();
+                let error = crate::json::fields(&data).unwrap_or_default();
                 for field in error.iter().filter(|field| field.name != "status") {
                     let _ = write!(json, ",{}:{}", field.raw_name, field.value);
                 }
             }
             None => {}
         }
-        if let Some(events) = &call.events {
-            let _ = write!(json, r#","events":{}"#, quoted(events));
+        if let Some(events) = events {
+            let _ = write!(json, r#","events":{events}"#);
         }
         json.push('}');
         Some(json)
+    }
+
+    /// Looks into the folder at the start, if debug mode is on then.
+    pub fn look_back(&self, snapshot: &Snapshot) {
+        if snapshot.debug {
+            self.turn_to(&mut self.lock(), Local::now(), snapshot.settings.cache_dir.as_ref());
+        }
+    }
+
+    /// Begins a new day, or goes on with what a folder knows, where one of them is new.
+    fn turn_to(&self, memory: &mut Memory, now: DateTime<Local>, dir: Option<&Arc<Path>>) {
+        let Some(dir) = memory.turn_to(now, dir, &self.files) else {
+            return;
+        };
+        let memory = Arc::clone(&self.memory);
+        let look_back = move || {
+            let past = history::read(&dir, now, MAX_CALLS);
+            let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+            memory.remember(past, &dir, now);
+        };
+        // Without a thread the past stays where it is.
+        let _ = thread::Builder::new().name("history".into()).spawn(look_back);
     }
 
     fn lock(&self) -> MutexGuard<'_, Memory> {
@@ -334,8 +399,8 @@ impl Calls {
 }
 
 impl Memory {
-    /// Begins a new day, or a new folder's count, where one has begun.
-    fn turn_to(&mut self, now: DateTime<Local>, dir: Option<&Arc<Path>>, files: &Files) {
+    /// Begins a new day, or a new folder's count, where one has begun. A folder that wasn't looked at before.
+    fn turn_to(&mut self, now: DateTime<Local>, dir: Option<&Arc<Path>>, files: &Files) -> Option<Arc<Path>> {
         let date = now.date_naive();
         let new_day = self.today.date != date;
         if new_day {
@@ -344,7 +409,7 @@ impl Memory {
         }
         let same_folder = self.counted_in.as_ref().is_some_and(|counted| counted.as_ref() == dir);
         if same_folder && !new_day {
-            return;
+            return None;
         }
         // A folder that wasn't looked at before may know of calls of an earlier run.
         match dir {
@@ -353,21 +418,58 @@ impl Memory {
             None => {}
         }
         self.counted_in = Some(dir.cloned());
+        dir.filter(|_| !same_folder).cloned()
     }
 
-    /// Counts a call that has ended in the hour in which it did.
-    fn count_hour(&mut self, now: DateTime<Local>, ok: bool) {
-        let same_hour = |hour: &&mut Hour| (now - hour.begin).num_minutes() < 60 && now >= hour.begin;
-        if self.hours.back_mut().filter(same_hour).is_none() {
-            let minutes = i64::from(now.minute()) * 60 + i64::from(now.second());
-            self.hours.push_back(Hour { begin: now - TimeDelta::seconds(minutes), ok: 0, errors: 0 });
-            if self.hours.len() > MAX_HOURS {
-                self.hours.pop_front();
+    /// Counts a call in the hour in which it ended.
+    fn count_hour(&mut self, time: DateTime<Local>, ok: bool) {
+        let seconds = i64::from(time.minute()) * 60 + i64::from(time.second());
+        let begin = time - TimeDelta::seconds(seconds) - TimeDelta::nanoseconds(time.nanosecond().into());
+        // Nearly always the last one.
+        let at = self.hours.iter().rposition(|hour| hour.begin <= begin);
+        let hour = match at {
+            Some(at) if self.hours[at].begin == begin => &mut self.hours[at],
+            _ => {
+                let at = at.map_or(0, |at| at + 1);
+                self.hours.insert(at, Hour { begin, ok: 0, errors: 0 });
+                &mut self.hours[at]
+            }
+        };
+        if ok {
+            hour.ok += 1
+        } else {
+            hour.errors += 1
+        }
+        if self.hours.len() > MAX_HOURS {
+            self.hours.pop_front();
+        }
+    }
+
+    /// Takes in what a folder knew of before `now`.
+    fn remember(&mut self, past: Past, dir: &Arc<Path>, now: DateTime<Local>) {
+        if self.today.date == now.date_naive() {
+            for (time, ok) in past.today {
+                self.count_hour(time, ok);
+                self.errors_today += u64::from(!ok);
             }
         }
-        if let Some(hour) = self.hours.back_mut() {
-            if ok { hour.ok += 1 } else { hour.errors += 1 }
+        let known = self.recent.iter().map(|call| call.message_id.0).collect::<HashSet<_>>();
+        let unknown = past.calls.into_iter().filter(|call| !known.contains(&call.message_id.0));
+        for call in unknown {
+            self.recent.push_back(Call {
+                message_id: call.message_id,
+                time: call.begun,
+                figures: Some(call.figures),
+                ended: Some(call.ended),
+                dir: Some(Arc::clone(dir)),
+                refused: None,
+                request: None,
+                ending: None,
+                events: None,
+            });
         }
+        self.recent.make_contiguous().sort_by_key(|call| call.time);
+        self.forget_old();
     }
 
     /// However many are turned away, calls remain to be seen.
@@ -414,35 +516,47 @@ impl Call {
     }
 
     fn push_fields(&self, json: &mut String) {
-        let or_null = |value: Option<String>| value.unwrap_or_else(|| "null".into());
-        let ms = |d: Duration| ((d.as_secs_f64() * 10_000.0).round() / 10.0).to_string();
         let none = Figures::default();
-        let done = self.figures.as_ref();
-        let figures = done.unwrap_or(&none);
+        let (ended, figures) = (self.figures.is_some(), self.figures.as_ref().unwrap_or(&none));
+        let refused = self.refused.as_deref().map_or("null".into(), quoted);
         let _ = write!(
             json,
-            concat!(
-                r#""message_id":"{}","timestamp":{},"status":{},"dialect":"{}","refused":{},"asked":{},"model":{},"backup":{},"stream":{},"attempts":{},"#,
-                r#""waited_ms":{},"first_token_ms":{},"total_ms":{},"prompt_tokens":{},"completion_tokens":{},"error_code":{},"tries":{}"#
-            ),
+            r#""message_id":"{}","timestamp":{},"time_ms":{},"refused":{refused},{},"attempts":{},"tries":{}"#,
             self.message_id,
             quoted(&timestamp(self.time)),
-            or_null(done.map(|f| f.status.to_string())),
-            figures.dialect,
-            or_null(self.refused.as_deref().map(quoted)),
-            or_null(figures.asked.as_deref().map(quoted)),
-            or_null(done.map(|f| quoted(&f.model))),
-            or_null(figures.backup.as_deref().map(quoted)),
-            figures.stream,
+            self.time.timestamp_millis(),
+            figures.json(ended),
             figures.failed_tries.len() + 1,
-            ms(figures.waited),
-            or_null(figures.first_token.map(ms)),
-            or_null(done.map(|f| ms(f.total))),
-            or_null(figures.prompt_tokens.map(|n| n.to_string())),
-            or_null(figures.completion_tokens.map(|n| n.to_string())),
-            or_null(figures.error_code.as_deref().map(quoted)),
             attempts_json(figures)
         );
+    }
+}
+
+impl Figures {
+    /// The fields of a JSON object; those that only an end brings are null before it.
+    fn json(&self, ended: bool) -> String {
+        let or_null = |value: Option<String>| value.unwrap_or_else(|| "null".into());
+        let once_ended = |value: String| or_null(Some(value).filter(|_| ended));
+        let ms = |d: Duration| ((d.as_secs_f64() * 10_000.0).round() / 10.0).to_string();
+        format!(
+            concat!(
+                r#""status":{},"dialect":{},"path":{},"asked":{},"model":{},"backup":{},"stream":{},"waited_ms":{},"#,
+                r#""first_token_ms":{},"total_ms":{},"prompt_tokens":{},"completion_tokens":{},"error_code":{}"#
+            ),
+            once_ended(self.status.to_string()),
+            quoted(&self.dialect),
+            quoted(&self.path),
+            or_null(self.asked.as_deref().map(quoted)),
+            once_ended(quoted(&self.model)),
+            or_null(self.backup.as_deref().map(quoted)),
+            self.stream,
+            ms(self.waited),
+            or_null(self.first_token.map(ms)),
+            once_ended(ms(self.total)),
+            or_null(self.prompt_tokens.map(|n| n.to_string())),
+            or_null(self.completion_tokens.map(|n| n.to_string())),
+            or_null(self.error_code.as_deref().map(quoted)),
+        )
     }
 }
 

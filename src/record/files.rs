@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Days, Local, NaiveDate};
+use chrono::{DateTime, Days, Local, NaiveDate, NaiveDateTime};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 use crate::console::say;
@@ -24,11 +24,14 @@ const COUNT_INTERVAL: Duration = Duration::from_millis(250);
 const CLOCK_INTERVAL: Duration = Duration::from_secs(30);
 /// How often a file's folder is made anew: somebody who deletes it can come between more than once.
 const MISSING_FOLDER_RETRIES: usize = 10;
+const TIME_IN_NAME: &str = "YYYYMMDD_HHMMSS_mmm";
+/// The key of a second file that holds what the panel says of the call.
+pub const CALL_KEY: &str = "call";
 /// Files that aren't whole yet begin with this and end with `.tmp`.
 const UNFINISHED_PREFIX: &str = ".local-api-proxy-";
 
 /// What a debug file is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// What the client sent.
     Request,
@@ -39,12 +42,49 @@ pub enum Kind {
 }
 
 impl Kind {
+    const ALL: [Self; 3] = [Self::Request, Self::Response, Self::Error];
+
     fn name(self) -> &'static str {
         match self {
             Self::Request => "REQUEST",
             Self::Response => "RESPONSE",
             Self::Error => "ERROR",
         }
+    }
+}
+
+/// `YYYYMMDD_HHMMSS_mmm_TYPE_ID.json`, in local time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Name {
+    /// To the millisecond where it was read.
+    pub time: DateTime<Local>,
+    /// What the file is about.
+    pub kind: Kind,
+    /// The same in both files of a call.
+    pub message_id: MessageId,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = self.time.format("%Y%m%d_%H%M%S_%3f");
+        write!(f, "{time}_{}_{}.json", self.kind.name(), self.message_id)
+    }
+}
+
+impl Name {
+    /// `None` for what is no name of a debug file.
+    pub fn parse(name: &str) -> Option<Self> {
+        let (time, rest) = name.strip_suffix(".json")?.split_at_checked(TIME_IN_NAME.len())?;
+        let (kind, id) = rest.strip_prefix('_')?.split_once('_')?;
+        let kind = Kind::ALL.into_iter().find(|known| known.name() == kind)?;
+        let shaped = time.bytes().zip(TIME_IN_NAME.bytes()).all(|(b, shape)| match shape {
+            b'_' => b == b'_',
+            _ => b.is_ascii_digit(),
+        });
+        let time = NaiveDateTime::parse_from_str(time, "%Y%m%d_%H%M%S_%3f").ok().filter(|_| shaped)?;
+        // An hour that the end of summer time repeats: its first.
+        let time = time.and_local_timezone(Local).earliest()?;
+        Some(Self { time, kind, message_id: MessageId::parse(id)? })
     }
 }
 
@@ -81,6 +121,8 @@ pub struct DebugFile {
     pub data: Arc<str>,
     /// JSON of the tries, where there was more than one.
     pub attempts: Option<String>,
+    /// JSON of the call's figures, once it has ended.
+    pub figures: Option<String>,
     /// The day's count with this call, when it left a RESPONSE.
     pub calls: Option<Tally>,
 }
@@ -88,7 +130,8 @@ pub struct DebugFile {
 impl DebugFile {
     /// Bytes that it takes up while it waits.
     fn memory(&self) -> usize {
-        size_of::<Self>() + self.data.len() + self.attempts.as_ref().map_or(0, String::len)
+        let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        size_of::<Self>() + self.data.len() + of(&self.attempts) + of(&self.figures)
     }
 }
 
@@ -292,7 +335,8 @@ impl Writer {
     }
 
     fn save(&mut self, file: &DebugFile) {
-        let written = write_whole(&file.dir, &name(file), &text(file));
+        let name = Name { time: file.time, kind: file.kind, message_id: file.message_id };
+        let written = write_whole(&file.dir, &name.to_string(), &text(file));
         self.report(&file.dir, &written);
         if let Some(count) = &file.calls {
             let other_day = |(dir, saved): &(Arc<Path>, Tally)| saved.date != count.date || *dir != file.dir;
@@ -358,35 +402,18 @@ impl Writer {
     }
 }
 
-/// `YYYYMMDD_HHMMSS_mmm_TYPE_ID.json`
-fn name(file: &DebugFile) -> String {
-    let time = file.time.format("%Y%m%d_%H%M%S_%3f");
-    format!("{time}_{}_{}.json", file.kind.name(), file.message_id)
-}
-
 fn count_name(date: NaiveDate) -> String {
     format!("CALLS_{}.json", date.format("%Y%m%d"))
 }
 
 /// The day in the name of a file that this program made; `None` for all others.
 fn date_in_name(name: &str) -> Option<NaiveDate> {
-    let stem = name.strip_suffix(".json")?;
-    let digits = |text: &str, len: usize| text.len() == len && text.bytes().all(|b| b.is_ascii_digit());
-    let date = match stem.strip_prefix("CALLS_") {
-        Some(date) => date,
-        None => match stem.split('_').collect::<Vec<_>>()[..] {
-            [date, time, ms, "REQUEST" | "RESPONSE" | "ERROR", id]
-                if digits(time, 6)
-                    && digits(ms, 3)
-                    && id.len() == 8
-                    && id.bytes().all(|b| b.is_ascii_hexdigit()) =>
-            {
-                date
-            }
-            _ => return None,
-        },
+    let Some(count) = name.strip_prefix("CALLS_") else {
+        return Name::parse(name).map(|name| name.time.date_naive());
     };
-    NaiveDate::parse_from_str(date, "%Y%m%d").ok().filter(|_| digits(date, 8))
+    let date = count.strip_suffix(".json")?;
+    let digits = date.len() == 8 && date.bytes().all(|b| b.is_ascii_digit());
+    NaiveDate::parse_from_str(date, "%Y%m%d").ok().filter(|_| digits)
 }
 
 fn text(file: &DebugFile) -> String {
@@ -399,9 +426,11 @@ fn text(file: &DebugFile) -> String {
     text.push_str(&file.message_id.to_string());
     text.push_str("\",\n  \"data\": ");
     json::indent(&file.data, 1, &mut text);
-    if let Some(attempts) = &file.attempts {
-        text.push_str(",\n  \"attempts\": ");
-        json::indent(attempts, 1, &mut text);
+    for (key, value) in [("attempts", &file.attempts), (CALL_KEY, &file.figures)] {
+        if let Some(value) = value {
+            text.push_str(&format!(",\n  \"{key}\": "));
+            json::indent(value, 1, &mut text);
+        }
     }
     text.push_str("\n}\n");
     text
@@ -444,28 +473,22 @@ fn count_on_disk(dir: &Path, date: NaiveDate) -> DayCount {
         saved.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok()).unwrap_or_default();
     let time = saved["last_updated"]
         .as_str()
-        .and_then(|t| chrono::NaiveDateTime::parse_from_str(t, "%Y-%m-%dT%H:%M:%S%.f").ok());
+        .and_then(|t| NaiveDateTime::parse_from_str(t, "%Y-%m-%dT%H:%M:%S%.f").ok());
     let time = time.and_then(|t| t.and_local_timezone(Local).earliest());
     let saved = DayCount { count: saved["count"].as_u64().unwrap_or(0), last_updated: time, ..none };
     let mut count = 0;
     let mut last = None;
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if date_in_name(&name) == Some(date) && name.contains("_RESPONSE_") {
+        let name = entry.file_name().to_str().and_then(Name::parse);
+        if let Some(name) = name.filter(|n| n.kind == Kind::Response && n.time.date_naive() == date) {
             count += 1;
-            last = last.max(Some(name));
+            last = last.max(Some(name.time));
         }
     }
     if count <= saved.count {
         return saved;
     }
-    let time = last
-        .and_then(|name| chrono::NaiveDateTime::parse_from_str(name.get(..19)?, "%Y%m%d_%H%M%S_%3f").ok());
-    DayCount {
-        date,
-        count,
-        last_updated: time.and_then(|t| t.and_local_timezone(Local).earliest()).or(saved.last_updated),
-    }
+    DayCount { date, count, last_updated: last.or(saved.last_updated) }
 }
 
 #[cfg(test)]
@@ -499,9 +522,13 @@ mod tests {
             message_id: MessageId(0xa1b2_c3d4),
             data: r#"{"model":"\u4f60","n":1.0}"#.into(),
             attempts: None,
+            figures: None,
             calls: None,
         };
-        assert_eq!(name(&file), "20240214_103045_123_REQUEST_a1b2c3d4.json");
+        let name = Name { time, kind: file.kind, message_id: file.message_id };
+        assert_eq!(name.to_string(), "20240214_103045_123_REQUEST_a1b2c3d4.json");
+        let read = Name::parse(&name.to_string()).unwrap();
+        assert_eq!((read.to_string(), read.kind), (name.to_string(), name.kind));
         let expected = "{\n  \"timestamp\": \"2024-02-14T10:30:45.123456\",\n  \"type\": \"REQUEST\",\n  \"message_id\": \"a1b2c3d4\",\n  \"data\": {\n    \"model\": \"你\",\n    \"n\": 1.0\n  }\n}\n";
         assert_eq!(text(&file), expected);
     }

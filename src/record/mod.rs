@@ -4,4 +4,5 @@
 
 pub mod calls;
 pub mod files;
+pub mod history;
 pub mod refusals;

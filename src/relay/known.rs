@@ -21,6 +21,8 @@ const GOOD_FOR: Duration = Duration::from_secs(10 * 60);
 const MAX_GOOD: usize = 8;
 /// Models that figures are kept of; an upstream may name any number.
 const MAX_MODELS: usize = 1000;
+/// Clients make names up.
+const MAX_NAME_BYTES: usize = 200;
 /// Times to the first token of which a model's median is taken.
 const MAX_TIMES: usize = 31;
 /// Conversations that are remembered.
@@ -76,7 +78,7 @@ impl Seen {
 impl Known {
     /// A model has answered.
     pub fn answered(&self, model: &str, wanted: Wanted, first_token: Option<Duration>) {
-        if model == ROUTER || !is_free(model) {
+        if !is_one_model(model) {
             return;
         }
         let mut state = self.lock();
@@ -151,7 +153,7 @@ impl Known {
 
     /// From now on a conversation belongs to this model.
     pub fn converse(&self, mark: u64, model: &str) {
-        if model == ROUTER || !is_free(model) {
+        if !is_one_model(model) {
             return;
         }
         let mut state = self.lock();
@@ -188,8 +190,11 @@ impl Known {
 }
 
 impl State {
-    /// `None` when too many are known already.
+    /// `None` when too many are known already, or it is no name of a model.
     fn seen(&mut self, model: &str) -> Option<&mut Seen> {
+        if model.len() > MAX_NAME_BYTES {
+            return None;
+        }
         if !self.models.contains_key(model) {
             if self.models.len() >= MAX_MODELS {
                 return None;
@@ -198,6 +203,11 @@ impl State {
         }
         self.models.get_mut(model)
     }
+}
+
+/// Whether a request can be sent to this model alone, and for nothing.
+fn is_one_model(id: &str) -> bool {
+    id != ROUTER && is_free(id) && id.len() <= MAX_NAME_BYTES
 }
 
 /// A mark for each beginning of a conversation: after its first turn, its first two, and so on.

@@ -135,7 +135,8 @@ impl Relay {
         let written = face.as_ref().map_or(request.as_written(), |(_, written)| written);
         let recording = shared.calls.begin(&snapshot, written);
         let figures = Figures {
-            dialect: api.name(),
+            dialect: api.name().into(),
+            path: recording.as_ref().map(|_| api.path()).unwrap_or_default().into(),
             asked: request.asked.clone(),
             model: request.model.clone(),
             stream: request.stream,
@@ -347,6 +348,14 @@ impl Api {
         match self {
             Self::Native(dialect) => dialect,
             Self::Face(face) => face.native(),
+        }
+    }
+
+    /// Where clients ask for it.
+    fn path(self) -> String {
+        match self {
+            Self::Native(dialect) => format!("/v1{}", dialect.path()),
+            Self::Face(face) => face.path().to_owned(),
         }
     }
 

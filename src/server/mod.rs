@@ -118,6 +118,7 @@ pub fn start(live: Arc<Live>, calls: Calls, listeners: Vec<TcpListener>) -> io::
             this: Weak::clone(this),
         }
     });
+    shared.calls.look_back(&shared.live.snapshot());
     let gatekeeper = Arc::clone(&server);
     thread::Builder::new().name("gate".into()).spawn(move || gatekeeper.keep_gate())?;
     Poller::start(server, idle, poll, listeners)?;

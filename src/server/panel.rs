@@ -1,6 +1,7 @@
 //! What people look at: `/`, `/health`, and in debug mode the panel with its data.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ureq::http::Method;
 
@@ -8,6 +9,7 @@ use crate::client::exchange::{Exchange, Reply};
 use crate::error::ApiError;
 use crate::json::quoted;
 use crate::live::Snapshot;
+use crate::relay::models::Model;
 use crate::relay::shared::Shared;
 
 /// The name by which a second start recognizes the first.
@@ -45,10 +47,16 @@ pub fn health(shared: &Shared) -> Reply {
 pub fn front_page(shared: &Shared) -> Reply {
     let port = shared.live.snapshot().settings.listen.port;
     let text = format!(
-        "local-api-proxy: OpenRouter's free models for every OpenAI-compatible tool on this machine\n\n\
-         Point your tool at   http://localhost:{port}/v1   with any API key and any model.\n\n\
+        "local-api-proxy: OpenRouter's free models for every AI tool on this machine\n\n\
+         Point your tool at   http://localhost:{port}/v1   with any API key and any model.\n\
+         (Claude Code and other tools of Anthropic's API: http://localhost:{port}, without /v1.)\n\n\
          POST /v1/chat/completions   chat completions, plain and streamed\n\
+         POST /v1/responses          OpenAI's Responses API (Codex)\n\
+         POST /v1/messages           Anthropic's Messages API (Claude Code)\n\
+         POST /v1/completions        legacy completions\n\
+         POST /v1/embeddings         embeddings, by free models only\n\
          GET  /v1/models             the free models\n\
+         GET  /api/tags              Ollama's API: /api/chat, /api/generate, /api/embed, ...\n\
          GET  /health                whether it runs\n\
          GET  /debug                 the panel (create an empty file DEBUG_MODE.txt to switch it on)\n"
     );
@@ -65,8 +73,9 @@ pub fn answer(shared: &Shared, exchange: &Exchange, snapshot: &Arc<Snapshot>) ->
     let reply = match path {
         "" => Reply::new(200, "text/html; charset=utf-8", PAGE),
         "stats" => Reply::json(200, shared.calls.stats_json(snapshot)),
-        "calls" => Reply::json(200, shared.calls.list_json()),
+        "calls" => Reply::json(200, shared.calls.list_json(snapshot)),
         "settings" => Reply::json(200, settings_json(snapshot)),
+        "models" => Reply::json(200, models_json(shared, snapshot)),
         "state" => Reply::json(200, state_json(shared, snapshot)),
         _ => match (path.strip_prefix("calls/"), FILES.iter().find(|(name, ..)| *name == path)) {
             (Some(id), _) => match shared.calls.call_json(id) {
@@ -94,6 +103,49 @@ fn settings_json(snapshot: &Snapshot) -> String {
         format!(r#"{{"name":{name},"value":{value},"needs_restart":{}}}"#, setting.needs_restart)
     });
     format!(r#"{{"settings":[{}]}}"#, settings.collect::<Vec<_>>().join(","))
+}
+
+/// The free models there are now, what was seen of them here, and the backups.
+fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
+    let or_null = |value: Option<String>| value.unwrap_or_else(|| "null".into());
+    let at = |time: SystemTime| {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        since.as_millis().to_string()
+    };
+    let listed = shared.models.current(snapshot);
+    let mut seen = shared.known.models();
+    let mut row = |id: &str, listed: Option<&Model>| {
+        let seen = seen.remove(id).unwrap_or_default();
+        let can = listed.map(|model| model.can).unwrap_or_default();
+        format!(
+            r#"{{"id":{},"name":{},"listed":{},"context_length":{},"tools":{},"images":{},"structured":{},"calls":{},"answered":{},"first_token_ms":{},"rests_until_ms":{},"retired":{}}}"#,
+            quoted(id),
+            quoted(listed.map_or(id, |model| &model.name)),
+            listed.is_some(),
+            or_null(listed.and_then(|model| model.context_length).map(|n| n.to_string())),
+            can.tools,
+            can.images,
+            can.structured,
+            seen.calls,
+            seen.answered,
+            or_null(seen.first_token().map(|time| time.as_millis().to_string())),
+            or_null(seen.rests_until.filter(|_| seen.rests()).map(at)),
+            seen.retired && seen.rests(),
+        )
+    };
+    let mut rows = listed.iter().map(|model| row(&model.id, Some(model))).collect::<Vec<_>>();
+    // Those that were asked for, and that the list doesn't have.
+    let mut others = shared.known.models().into_keys().collect::<Vec<_>>();
+    others.retain(|id| !listed.iter().any(|model| model.id == *id));
+    others.sort_unstable();
+    rows.extend(others.iter().map(|id| row(id, None)));
+    let backups = snapshot.settings.backups.iter().map(|backup| {
+        let rests = or_null(shared.known.backup_rests_until(&backup.name).map(at));
+        let [name, model, address] = [&backup.name, &backup.model, &backup.base_url].map(|text| quoted(text));
+        format!(r#"{{"name":{name},"model":{model},"address":{address},"rests_until_ms":{rests}}}"#)
+    });
+    let backups = backups.collect::<Vec<_>>().join(",");
+    format!(r#"{{"models":[{}],"backups":[{backups}]}}"#, rows.join(","))
 }
 
 /// What the top line of the panel says, and the account's quota where the upstream tells it.
