@@ -11,6 +11,8 @@ use std::time::{Duration, SystemTime};
 use chrono::{DateTime, Local};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
+use crate::language::either;
+
 /// Lines that may wait for a paused console; later ones are counted and left out.
 const QUEUED_LINES: usize = 4096;
 
@@ -54,7 +56,10 @@ fn print(lines: Receiver<Message>) {
         }
         let left_out = LEFT_OUT.swap(0, Ordering::Relaxed);
         if left_out > 0 {
-            text.push_str(&format!("({left_out} lines left out: the console was busy)\n"));
+            text.push_str(&either(
+                format!("({left_out} lines left out: the console was busy)\n"),
+                format!("（控制台忙，省略了 {left_out} 行）\n"),
+            ));
         }
         // `println!` would panic on a closed pipe; here the line is simply nobody's.
         let mut out = std::io::stdout().lock();

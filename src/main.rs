@@ -4,12 +4,13 @@
 
 use std::process::ExitCode;
 
+use local_api_proxy::language::either;
 use local_api_proxy::settings::args::{self, Command};
 use local_api_proxy::{memory, start};
 
 fn main() -> ExitCode {
     match args::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Help) => start::print(args::HELP),
+        Ok(Command::Help) => start::print(either(args::HELP, args::HELP_IN_CHINESE)),
         Ok(Command::Version) => start::print(concat!("local-api-proxy ", env!("VERSION"), "\n")),
         Ok(Command::Run(args)) => {
             memory::settle();
@@ -18,6 +19,9 @@ fn main() -> ExitCode {
                 Err(reason) => start::fail(&reason),
             }
         }
-        Err(mistake) => start::fail(&format!("{mistake}. See local-api-proxy --help.")),
+        Err(mistake) => start::fail(&either(
+            format!("{mistake}. See local-api-proxy --help."),
+            format!("{mistake}。请参阅 local-api-proxy --help。"),
+        )),
     }
 }

@@ -49,13 +49,19 @@ pub fn start(args: Args) -> Result<Running, String> {
     let snapshot = live.snapshot();
     let listen = &snapshot.settings.listen;
     if !access::is_loopback_host(&listen.host) && snapshot.settings.proxy_api_key.is_none() {
-        return Err(format!(
-            "HOST={} lets other machines in, and every one of them could use your key. Set PROXY_API_KEY in .env to a \
-             key that they must send, or leave HOST out.",
-            listen.host
+        let host = &listen.host;
+        return Err(either(
+            format!(
+                "HOST={host} lets other machines in, and every one of them could use your key. Set PROXY_API_KEY in \
+                 .env to a key that they must send, or leave HOST out."
+            ),
+            format!(
+                "HOST={host} 会让其他机器也能访问，它们都能使用您的密钥。请在 .env 中设置 PROXY_API_KEY，让它们必须发送这个密钥；或者不要设置 HOST。"
+            ),
         ));
     }
     let listeners = listen::bind(listen).map_err(|error| explain(&error))?;
+    live.listens_on(listen::port(&listeners));
     greet(&live, &snapshot, &listeners);
     let files = Files::start(Arc::clone(&live)).map_err(no_thread)?;
     let shared = server::start(Arc::clone(&live), Calls::new(files), listeners).map_err(no_thread)?;
@@ -64,7 +70,10 @@ pub fn start(args: Args) -> Result<Running, String> {
 }
 
 fn no_thread(error: std::io::Error) -> String {
-    format!("the system gives no more threads ({error}). Close other programs or lower WORKERS in .env.")
+    either(
+        format!("the system gives no more threads ({error}). Close other programs or lower WORKERS in .env."),
+        format!("系统无法再创建线程（{error}）。请关闭其他程序，或在 .env 中降低 WORKERS。"),
+    )
 }
 
 impl Running {
@@ -84,7 +93,10 @@ impl Running {
         });
         self.shared.life.wait_for_all();
         if !self.shared.calls.files().flush(FLUSH_LIMIT) {
-            say("some debug files could not be saved: the disk didn't answer");
+            say(either(
+                "some debug files could not be saved: the disk didn't answer",
+                "部分调试文件未能保存：磁盘没有响应",
+            ));
         }
         say(either("stopped", "已停止"));
         console::flush();
@@ -95,7 +107,13 @@ impl Running {
 /// `--dir`, or where a `.env` is, or the current folder.
 fn home_folder(args: &Args) -> Result<PathBuf, String> {
     if let Some(dir) = &args.dir {
-        let missing = || format!("--dir {}: there is no such folder.", dir.display());
+        let shown = dir.display();
+        let missing = || {
+            either(
+                format!("--dir {shown}: there is no such folder."),
+                format!("--dir {shown}：没有这个文件夹。"),
+            )
+        };
         return if dir.is_dir() { Ok(dir.clone()) } else { Err(missing()) };
     }
     let current = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
@@ -111,7 +129,9 @@ fn home_folder(args: &Args) -> Result<PathBuf, String> {
 /// Ctrl+C, and SIGTERM, SIGHUP or the closing of the console window.
 fn signals() -> Result<Receiver<()>, String> {
     let (signal, signals) = bounded(2);
-    let failed = |e: &dyn std::fmt::Display| format!("signals can't be handled: {e}.");
+    let failed = |e: &dyn std::fmt::Display| {
+        either(format!("signals can't be handled: {e}."), format!("无法处理系统信号：{e}。"))
+    };
     #[cfg(unix)]
     terminations(signal.clone()).map_err(|e| failed(&e))?;
     ctrlc::set_handler(move || {
@@ -151,7 +171,10 @@ fn tell_of_panics() {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let current = thread::current();
         let name = current.name().unwrap_or("a thread without a name");
-        say(format_args!("internal error in {name} at {place}; other requests are not affected"));
+        say(either(
+            format_args!("internal error in {name} at {place}; other requests are not affected"),
+            format_args!("{name} 在 {place} 发生内部错误；其他请求不受影响"),
+        ));
     }));
 }
 

@@ -11,6 +11,9 @@ use crate::settings::Listen;
 
 /// Connections that may wait to be accepted; std's 128 makes some of a burst of 500 wait for a second.
 const BACKLOG: i32 = 4096;
+/// Where Ollama listens, and tools look for it.
+const OLLAMAS_PORT: u16 = 11434;
+
 /// Why listening failed.
 #[derive(Debug)]
 pub enum ListenError {
@@ -27,6 +30,12 @@ impl fmt::Display for ListenError {
         match self {
             Self::Taken(address) => {
                 let port = address.port();
+                if port == OLLAMAS_PORT {
+                    return f.write_str(either(
+                        "port 11434 is taken, probably by Ollama itself. Stop Ollama (also in the tray), or choose another port with PORT in .env or --port and enter it in your tool.",
+                        "端口 11434 已被占用，很可能是 Ollama 自己在运行。请停止 Ollama（包括托盘里的），或在 .env 中用 PORT 或用 --port 选择另一个端口，并填入您的工具。",
+                    ));
+                }
                 f.write_str(&either(
                     format!(
                         "port {port} is taken by another program. Choose another with PORT in .env or --port"
@@ -34,26 +43,39 @@ impl fmt::Display for ListenError {
                     format!("端口 {port} 已被其他程序占用。请在 .env 中用 PORT 或用 --port 选择另一个"),
                 ))?;
                 if cfg!(target_os = "macos") && address.port() == 5000 {
-                    f.write_str(
+                    f.write_str(either(
                         " (on macOS it is AirPlay Receiver's: System Settings, General, AirDrop & Handoff)",
-                    )?;
+                        "（macOS 上它属于“隔空播放接收器”：系统设置 - 通用 - 隔空投送与接力）",
+                    ))?;
                 }
-                f.write_str(".")
+                f.write_str(either(".", "。"))
             }
             Self::Other(address, e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                write!(
-                    f,
-                    "listening on {address} is not allowed. Choose a port above 1023 with PORT in .env or --port."
-                )
+                f.write_str(&either(
+                    format!(
+                        "listening on {address} is not allowed. Choose a port above 1023 with PORT in .env or --port."
+                    ),
+                    format!("不允许监听 {address}。请在 .env 中用 PORT 或用 --port 选择大于 1023 的端口。"),
+                ))
             }
             Self::Other(address, e) if e.kind() == io::ErrorKind::AddrNotAvailable => {
-                write!(f, "{} is not an address of this machine. Check HOST in .env or --host.", address.ip())
+                let ip = address.ip();
+                f.write_str(&either(
+                    format!("{ip} is not an address of this machine. Check HOST in .env or --host."),
+                    format!("{ip} 不是本机的地址。请检查 .env 中的 HOST 或 --host。"),
+                ))
             }
             Self::Other(address, e) => {
-                write!(f, "can't listen on {address}: {e}. Check HOST and PORT in .env.")
+                f.write_str(&either(
+                    format!("can't listen on {address}: {e}. Check HOST and PORT in .env."),
+                    format!("无法监听 {address}：{e}。请检查 .env 中的 HOST 和 PORT。"),
+                ))
             }
             Self::UnknownHost(host) => {
-                write!(f, "{host} is not a name that this machine knows. Check HOST in .env or --host.")
+                f.write_str(&either(
+                    format!("{host} is not a name that this machine knows. Check HOST in .env or --host."),
+                    format!("本机不认识主机名 {host}。请检查 .env 中的 HOST 或 --host。"),
+                ))
             }
         }
     }

@@ -9,6 +9,7 @@
 pub mod watcher;
 
 use std::fs::{self, Metadata};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -16,6 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::console::say;
+use crate::language::either;
 use crate::settings::args::Args;
 use crate::settings::backups::Backup;
 use crate::settings::env_file;
@@ -123,7 +125,7 @@ struct Reload {
     wanted: Settings,
     /// Since when the file has been missing or empty after having had something in it.
     gone_since: Option<Instant>,
-    hinted: [bool; 2],
+    hinted: [bool; 3],
 }
 
 impl Live {
@@ -139,12 +141,26 @@ impl Live {
                 debug: home.join(DEBUG_FILE).exists(),
                 seen: Seen::now(stamp, bytes),
             })),
-            reload: Mutex::new(Reload { wanted: settings, gone_since: None, hinted: [false; 2] }),
+            reload: Mutex::new(Reload { wanted: settings, gone_since: None, hinted: [false; 3] }),
             home,
             args,
         };
         live.hint_at_misnamed_files(&mut live.lock_reload());
         live
+    }
+
+    /// The port in use, where `PORT` was 0: what is told to people goes by the settings.
+    pub fn listens_on(&self, port: u16) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let mut settings = current.settings.clone();
+        settings.listen.port = port;
+        *current = Arc::new(Snapshot {
+            settings,
+            upstream: Arc::clone(&current.upstream),
+            backups: current.backups.clone(),
+            debug: current.debug,
+            seen: current.seen.again(),
+        });
     }
 
     /// The home folder.
@@ -191,7 +207,10 @@ impl Live {
             reload.gone_since = None;
         }
         if debug != current.debug {
-            say(if debug { "debug mode is on" } else { "debug mode is off" });
+            say(match debug {
+                true => either("debug mode is on", "调试模式已打开"),
+                false => either("debug mode is off", "调试模式已关闭"),
+            });
         } else if seen.is_none() {
             return current;
         }
@@ -216,11 +235,18 @@ impl Live {
             && in_force.proxy_api_key.is_some()
             && !crate::client::access::is_loopback_host(&in_force.listen.host)
         {
-            say("PROXY_API_KEY stays: HOST lets other machines in, and they would need no key then");
+            say(either(
+                "PROXY_API_KEY stays: HOST lets other machines in, and they would need no key then",
+                "PROXY_API_KEY 保持不变：HOST 允许其他机器访问，否则它们就不需要密钥了",
+            ));
             settings.proxy_api_key.clone_from(&in_force.proxy_api_key);
         }
         for change in reload.wanted.changes(&settings) {
-            say(format_args!("{} read again: {change}", env_file::NAME));
+            let file = env_file::NAME;
+            say(either(
+                format_args!("{file} read again: {change}"),
+                format_args!("已重新读取 {file}：{change}"),
+            ));
         }
         reload.wanted = settings.clone();
         settings.listen = in_force.listen.clone();
@@ -238,11 +264,32 @@ impl Live {
     /// Windows hides `.txt`, so Notepad's `.env.txt` looks right in Explorer.
     fn hint_at_misnamed_files(&self, reload: &mut Reload) {
         let names = [(env_file::NAME, ".env.txt"), (DEBUG_FILE, "DEBUG_MODE.txt.txt")];
-        for ((right, wrong), hinted) in names.into_iter().zip(&mut reload.hinted) {
+        let [hinted @ .., unreadable] = &mut reload.hinted;
+        let file = self.home.join(env_file::NAME);
+        let trouble = match (file.is_dir(), fs::File::open(&file)) {
+            (true, _) => Some(either(
+                "it is a folder. Rename it, and make a file of this name".to_owned(),
+                "它是一个文件夹。请给它改名，再创建同名的文件".to_owned(),
+            )),
+            (false, Err(error)) if error.kind() != ErrorKind::NotFound => Some(error.to_string()),
+            _ => None,
+        };
+        if let (Some(trouble), false) = (&trouble, *unreadable) {
+            let file = file.display();
+            say(either(
+                format_args!("{file} can't be read: {trouble}"),
+                format_args!("无法读取 {file}：{trouble}"),
+            ));
+        }
+        *unreadable = trouble.is_some();
+        for ((right, wrong), hinted) in names.into_iter().zip(hinted) {
             let mistaken = self.home.join(wrong).exists() && !self.home.join(right).exists();
             if mistaken && !*hinted {
-                say(format_args!(
-                    "found {wrong}: rename it to {right} (Windows may hide the .txt at its end)"
+                say(either(
+                    format_args!(
+                        "found {wrong}: rename it to {right} (Windows may hide the .txt at its end)"
+                    ),
+                    format_args!("发现 {wrong}：请改名为 {right}（Windows 可能隐藏了末尾的 .txt）"),
                 ));
             }
             *hinted = mistaken;
@@ -323,13 +370,14 @@ fn read_file(path: &Path) -> (Vec<u8>, Option<Stamp>) {
 fn read_settings(home: &Path, args: &Args, bytes: &[u8], last_good: Option<&Settings>) -> Settings {
     let (file, bad) = env_file::parse(&env_file::decode(bytes));
     for line in bad {
-        say(format_args!("{} line {} can't be understood and is skipped", env_file::NAME, line.number));
+        say(line);
     }
     let environment = |name: &str| std::env::var(name).ok();
     let sources = Sources { file: &file, environment: &environment, args, home };
     let (settings, complaints) = Settings::read(&sources, last_good);
     for complaint in complaints {
-        say(format_args!("{}: {complaint}", env_file::NAME));
+        let file = env_file::NAME;
+        say(either(format_args!("{file}: {complaint}"), format_args!("{file}：{complaint}")));
     }
     settings
 }

@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 use crate::console::say;
 use crate::json;
+use crate::language::either;
 use crate::live::Live;
 
 /// Bytes of memory that may wait to be written; what comes beyond them is left out and counted.
@@ -328,8 +329,13 @@ impl Writer {
         {
             self.failing = true;
             let dir = dir.display();
-            say(format_args!(
-                "CACHE_DIR: nothing can be saved in {dir}: {error}. Requests go on; choose another folder in .env"
+            say(either(
+                format_args!(
+                    "CACHE_DIR: nothing can be saved in {dir}: {error}. Requests go on; choose another folder in .env"
+                ),
+                format_args!(
+                    "CACHE_DIR：无法在 {dir} 中保存：{error}。请求不受影响；请在 .env 中换一个文件夹"
+                ),
             ));
         }
     }
@@ -360,15 +366,24 @@ impl Writer {
     fn report(&mut self, dir: &Path, written: &io::Result<()>) {
         match written {
             Ok(()) if self.failing => {
-                say(format_args!("debug files can be saved again in {}", dir.display()))
+                let dir = dir.display();
+                say(either(
+                    format_args!("debug files can be saved again in {dir}"),
+                    format_args!("调试文件又可以保存到 {dir} 了"),
+                ))
             }
             Ok(()) => {}
             Err(error) => {
                 self.not_saved.fetch_add(1, Ordering::Relaxed);
                 if !self.failing {
                     let dir = dir.display();
-                    say(format_args!(
-                        "debug files can't be saved in {dir}: {error}. Requests go on; check CACHE_DIR and the space left"
+                    say(either(
+                        format_args!(
+                            "debug files can't be saved in {dir}: {error}. Requests go on; check CACHE_DIR and the space left"
+                        ),
+                        format_args!(
+                            "调试文件无法保存到 {dir}：{error}。请求不受影响；请检查 CACHE_DIR 和剩余空间"
+                        ),
                     ));
                 }
             }

@@ -10,6 +10,7 @@ use super::shared::Waiter;
 use super::{After, Relay};
 use crate::console::say;
 use crate::error::ApiError;
+use crate::language::either;
 use crate::record::calls::FailedTry;
 use crate::settings::backups::Backup;
 
@@ -34,7 +35,11 @@ impl Relay {
                 said.push(format!("{} rests until {}", backup.name, local_time(until)));
                 continue;
             }
-            say(format_args!("{}: the backup {} is asked", failed.reason, backup.name));
+            let (reason, name) = (&failed.reason, &backup.name);
+            say(either(
+                format_args!("{reason}: the backup {name} is asked"),
+                format_args!("{reason}：改为询问备用服务 {name}"),
+            ));
             self.backup = Some(number);
             self.figures.model.clone_from(&backup.model);
             self.figures.backup = Some(backup.name.clone());
@@ -58,7 +63,10 @@ impl Relay {
         self.figures.backup = None;
         self.figures.model = model;
         let said = said.join("; ");
-        say(format_args!("no backup could answer: {said}"));
+        say(either(
+            format_args!("no backup could answer: {said}"),
+            format_args!("没有备用服务能够回答：{said}"),
+        ));
         let rests = |backup: &Backup| self.shared.known.backup_rests_until(&backup.name);
         if let Some(soonest) =
             backups.iter().map(rests).collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().min())

@@ -10,6 +10,7 @@ use crate::console::say;
 use crate::dialect::{Facts, errors};
 use crate::error::ApiError;
 use crate::json;
+use crate::language::either;
 use crate::record::calls::{Ending, Figures};
 
 /// `x-proxy-model` is cut to this length.
@@ -149,10 +150,10 @@ impl Relay {
         if let Some(asked) = self.request.asked.as_ref().filter(|_| self.request.model_replaced())
             && self.shared.first_time_asked(asked)
         {
-            say(format_args!(
-                "{} is not free: {} answers instead",
-                model_header_part(asked),
-                self.request.model
+            let (asked, model) = (model_header_part(asked), &self.request.model);
+            say(either(
+                format_args!("{asked} is not free: {model} answers instead"),
+                format_args!("{asked} 不是免费模型：改由 {model} 回答"),
             ));
         }
     }
@@ -184,7 +185,7 @@ impl Relay {
                 error_data(&error, status, partial)
             }
             Served::ClientLeft(partial) => {
-                reason = "the client left".to_owned();
+                reason = either("the client left", "客户端已断开").to_owned();
                 self.figures.status = CLIENT_CLOSED_STATUS;
                 self.figures.error_code = Some("client_closed".into());
                 error_data(left, CLIENT_CLOSED_STATUS, partial)
@@ -240,11 +241,11 @@ fn call_line(figures: &Figures, reason: &str) -> String {
     let seconds = |d: Duration| format!("{:.2} s", d.as_secs_f64());
     let mut line = format!("{} {}", figures.status, model_header_part(&figures.model));
     if let Some(first) = figures.first_token {
-        line.push_str(&format!("  first token {}", seconds(first)));
+        line.push_str(&format!("  {} {}", either("first token", "首个词元"), seconds(first)));
     }
-    line.push_str(&format!("  total {}", seconds(figures.total)));
+    line.push_str(&format!("  {} {}", either("total", "总计"), seconds(figures.total)));
     if let (Some(prompt), Some(completion)) = (figures.prompt_tokens, figures.completion_tokens) {
-        line.push_str(&format!("  {prompt} + {completion} tokens"));
+        line.push_str(&format!("  {prompt} + {completion} {}", either("tokens", "词元")));
     }
     if !reason.is_empty() {
         line.push_str(&format!("  {reason}"));

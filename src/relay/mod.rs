@@ -34,6 +34,7 @@ use crate::dialect::free_models::{self, Rule};
 use crate::dialect::request::Request;
 use crate::dialect::{self, Dialect, Face, Teller, text};
 use crate::error::ApiError;
+use crate::language::either;
 use crate::live::Snapshot;
 use crate::record::calls::{FailedTry, Figures, Recording};
 use crate::upstream::{FORWARDED, REFERER};
@@ -261,16 +262,17 @@ impl Relay {
                 self.figures.failed_tries.pop(); // there is no other model that could
                 return self.give_way(failed);
             }
-            match failed.verdict {
-                Verdict::NextModel(_) => {
-                    say(format_args!("{model}: {}; asking {}", failed.reason, self.model))
-                }
-                _ => say(format_args!(
-                    "{model}: {}; trying again in {:.1} s",
-                    failed.reason,
-                    pause.as_secs_f64()
-                )),
-            }
+            let (reason, next, seconds) = (&failed.reason, &self.model, pause.as_secs_f64());
+            say(match failed.verdict {
+                Verdict::NextModel(_) => either(
+                    format!("{model}: {reason}; asking {next}"),
+                    format!("{model}：{reason}；改为询问 {next}"),
+                ),
+                _ => either(
+                    format!("{model}: {reason}; trying again in {seconds:.1} s"),
+                    format!("{model}：{reason}；{seconds:.1} 秒后重试"),
+                ),
+            });
             pass = None;
             if !self.under_way.pause(pause) {
                 return self.abandon();
@@ -283,7 +285,11 @@ impl Relay {
 
     /// The account's limit is reached: this request waits for its end, if it may.
     fn meet_limit(mut self: Box<Self>, limit: Limit, pass: Option<Pass>) -> After {
-        say(format_args!("the account's limit is reached until {}", local_time(limit.reset)));
+        let time = local_time(limit.reset);
+        say(either(
+            format_args!("the account's limit is reached until {time}"),
+            format_args!("账户的免费额度已用完，{time} 恢复"),
+        ));
         match pass {
             Some(pass) => pass.rejected(limit),
             None => self.shared.gate.close(limit), // it came inside of a 200

@@ -7,6 +7,7 @@ use super::known::{self, Wanted};
 use crate::console::say;
 use crate::dialect::errors::ModelTrouble;
 use crate::dialect::free_models::{ROUTER, is_free};
+use crate::language::either;
 
 impl Relay {
     /// What a model is needed for.
@@ -83,7 +84,10 @@ impl Relay {
         self.learn_from_failure(model, None);
         match trouble {
             ModelTrouble::Gone if model != ROUTER && self.shared.known.retired(model) => {
-                say(format_args!("{model} isn't there any more: it isn't asked again for an hour"));
+                say(either(
+                    format_args!("{model} isn't there any more: it isn't asked again for an hour"),
+                    format_args!("{model} 已不存在：一小时内不再询问"),
+                ));
             }
             ModelTrouble::TooLong => self.prompt_is_too_long = true,
             ModelTrouble::Gone | ModelTrouble::Unfit => {}

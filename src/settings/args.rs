@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use lexopt::prelude::*;
 
+use super::parse_host;
+use crate::language::either;
+
 /// Printed by `--help`; fits one screen.
 pub const HELP: &str = "\
 local-api-proxy: OpenRouter's free models for every OpenAI-compatible tool on this machine
@@ -26,6 +29,29 @@ Put your key into .env beside the executable:
 then point any OpenAI-compatible tool at http://localhost:5000/v1 with any API key and any model.
 Settings are read again whenever .env is saved. An empty file DEBUG_MODE.txt beside it switches
 debug mode on: see http://localhost:5000/debug
+";
+
+/// The same in Chinese.
+pub const HELP_IN_CHINESE: &str = "\
+local-api-proxy：让本机的所有 AI 工具使用 OpenRouter 的免费模型
+
+用法：local-api-proxy [选项]
+
+  --dir DIR      主文件夹：.env、DEBUG_MODE.txt 和相对路径的 CACHE_DIR 所在之处
+                 （默认：当前文件夹，如果其中有 .env；否则为程序所在的文件夹）
+  --host HOST    监听的地址（默认：localhost，即 127.0.0.1 和 ::1）
+  --port PORT    监听的端口（默认：5000；0 表示任意空闲端口）
+  --offline      由内置模型回答，不需要网络和密钥，用于试用
+  --help         显示本帮助
+  --version      显示版本及其对应的提交
+
+请把密钥写入程序旁边的 .env：
+
+  OPENROUTER_API_KEY=sk-or-v1-...          （免费申请：https://openrouter.ai/keys）
+
+然后把任何 OpenAI 兼容的工具指向 http://localhost:5000/v1，API 密钥和模型随意填写。
+每次保存 .env 后设置立即生效。在它旁边创建空文件 DEBUG_MODE.txt 即可打开调试模式，
+参见 http://localhost:5000/debug
 ";
 
 /// Flags of the command line; each wins over the same setting in `.env`.
@@ -56,31 +82,49 @@ pub enum Command {
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut parser = lexopt::Parser::from_args(args);
     let mut parsed = Args::default();
-    while let Some(arg) = parser.next().map_err(|e| e.to_string())? {
+    while let Some(arg) = parser.next().map_err(explain)? {
         match arg {
             Short('h') | Long("help") => return Ok(Command::Help),
             Short('V') | Long("version") => return Ok(Command::Version),
             Long("offline") => parsed.offline = true,
             Long("dir") => parsed.dir = Some(value(&mut parser)?.into()),
             Long("host") => {
-                let host = value(&mut parser)?
-                    .into_string()
-                    .map_err(|_| "--host needs a host name or an IP address")?;
-                parsed.host = Some(host);
+                let host = value(&mut parser)?;
+                let host = host.to_str().and_then(parse_host);
+                parsed.host = Some(host.ok_or(either(
+                    "--host needs localhost, an IP address or a host name, without a port (that is --port)",
+                    "--host 需要 localhost、IP 地址或主机名，不带端口（端口用 --port）",
+                ))?);
             }
             Long("port") => {
                 let port = value(&mut parser)?;
                 let port = port.to_str().and_then(|port| port.parse().ok());
-                parsed.port = Some(port.ok_or("--port needs a number from 0 to 65535")?);
+                parsed.port = Some(port.ok_or(either(
+                    "--port needs a number from 0 to 65535",
+                    "--port 需要 0 到 65535 之间的数字",
+                ))?);
             }
-            other => return Err(other.unexpected().to_string()),
+            other => return Err(explain(other.unexpected())),
         }
     }
     Ok(Command::Run(parsed))
 }
 
 fn value(parser: &mut lexopt::Parser) -> Result<OsString, String> {
-    parser.value().map_err(|e| e.to_string())
+    parser.value().map_err(explain)
+}
+
+fn explain(error: lexopt::Error) -> String {
+    use lexopt::Error::{MissingValue, UnexpectedArgument, UnexpectedOption, UnexpectedValue};
+    let english = error.to_string();
+    let chinese = match &error {
+        MissingValue { option } => format!("选项 {} 缺少值", option.as_deref().unwrap_or_default()),
+        UnexpectedOption(option) => format!("没有选项 {option}"),
+        UnexpectedArgument(argument) => format!("多余的参数 {}", argument.display()),
+        UnexpectedValue { option, .. } => format!("选项 {option} 不带值"),
+        other => other.to_string(),
+    };
+    either(english, chinese)
 }
 
 #[cfg(test)]
@@ -105,5 +149,8 @@ mod tests {
         assert!(run(&["--port", "65536"]).unwrap_err().contains("65535"));
         assert!(run(&["--prot", "1"]).unwrap_err().contains("--prot"));
         assert!(run(&["--dir"]).unwrap_err().contains("--dir"));
+        for host in ["", "localhost:5000", "a b"] {
+            assert!(run(&["--host", host]).unwrap_err().contains("--host needs"), "{host}");
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Reading `.env` the way people write it: any encoding Windows produces, one bad line never costs the others.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use crate::encoding::utf16;
+use crate::language::either;
 
 /// The file named here is read at start and whenever it changes.
 pub const NAME: &str = ".env";
@@ -12,6 +13,39 @@ pub const NAME: &str = ".env";
 pub struct BadLine {
     /// Its number in the file, from 1.
     pub number: usize,
+    /// What was probably meant.
+    pub slip: Slip,
+}
+
+/// What a line that says nothing looks like.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Slip {
+    /// A key without its name.
+    OnlyAKey,
+    /// `NAME: value`.
+    Colon(String),
+    /// Nothing that is known.
+    Unknown,
+}
+
+impl fmt::Display for BadLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = self.number;
+        f.write_str(&match &self.slip {
+            Slip::OnlyAKey => either(
+                format!("{NAME} line {number} is only a key: write OPENROUTER_API_KEY= before it"),
+                format!("{NAME} 第 {number} 行只有密钥：请在前面加上 OPENROUTER_API_KEY="),
+            ),
+            Slip::Colon(name) => either(
+                format!("{NAME} line {number} is skipped: write {name}=value, with = in place of :"),
+                format!("{NAME} 第 {number} 行已跳过：请写成 {name}=值，用 = 而不是 :"),
+            ),
+            Slip::Unknown => either(
+                format!("{NAME} line {number} can't be understood and is skipped: lines are NAME=value or # comment"),
+                format!("{NAME} 第 {number} 行无法识别，已跳过：每行应为 名称=值 或 # 注释"),
+            ),
+        })
+    }
 }
 
 /// What a `.env` file says: `(name, value)` in the order of the file, and the lines that say nothing.
@@ -37,7 +71,7 @@ pub fn parse(text: &str) -> Parsed {
             match parse_line(line.trim()) {
                 Ok(None) => {}
                 Ok(Some(setting)) => settings.push(setting),
-                Err(()) => bad.push(BadLine { number: index + 1 }),
+                Err(()) => bad.push(BadLine { number: index + 1, slip: slip(line.trim()) }),
             }
         }
     }
@@ -53,6 +87,21 @@ fn parse_line(line: &str) -> Result<Option<(String, String)>, ()> {
     match dotenv::Iter::new(line.as_bytes()).next() {
         Some(Ok(setting)) => Ok(Some(setting)),
         _ => Err(()),
+    }
+}
+
+fn slip(line: &str) -> Slip {
+    let line = line.strip_prefix("export ").unwrap_or(line);
+    let bare = line.trim_matches(['"', '\'', ' ']);
+    if bare.starts_with("sk-") && !bare.contains(char::is_whitespace) {
+        return Slip::OnlyAKey;
+    }
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+    };
+    match line.split_once([':', '：']).map(|(name, _)| name.trim()) {
+        Some(name) if is_name(name) => Slip::Colon(name.to_owned()),
+        _ => Slip::Unknown,
     }
 }
 
@@ -171,5 +220,8 @@ mod tests {
         assert_eq!(names.collect::<Vec<_>>(), ["A", "C"]);
         let numbers = bad.iter().map(|line| line.number);
         assert_eq!(numbers.collect::<Vec<_>>(), [2, 3, 5]);
+        let (_, bad) = parse("sk-or-v1-abc\nMODEL: a/b:free\n\"sk-or-v1-abc\"\nhttps://x\n");
+        let slips = bad.into_iter().map(|line| line.slip).collect::<Vec<_>>();
+        assert_eq!(slips, [Slip::OnlyAKey, Slip::Colon("MODEL".into()), Slip::OnlyAKey, Slip::Unknown]);
     }
 }

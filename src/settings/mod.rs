@@ -90,6 +90,8 @@ impl fmt::Debug for ProxyUrl {
     }
 }
 
+const NOT_SET: &str = "not set";
+
 /// What needs a restart to change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
@@ -254,6 +256,17 @@ impl Settings {
         let embeds = |id: &String| good(id) && id != free_models::ROUTER;
         let last_embedding = last_good.embedding_model.clone().filter(embeds);
 
+        let is_example = sources.get("OPENROUTER_API_KEY").is_some_and(|key| is_placeholder(&key));
+        let key_range = match is_example {
+            true => either(
+                "your own key (free: https://openrouter.ai/keys), not the example",
+                "您自己的密钥（免费申请：https://openrouter.ai/keys），而不是示例",
+            ),
+            false => {
+                either("the key as OpenRouter shows it, without blanks", "OpenRouter 显示的密钥，不含空格")
+            }
+        };
+
         let settings = Settings {
             listen: Listen {
                 host: r.read(
@@ -287,8 +300,8 @@ impl Settings {
             },
             key: r.read(
                 "OPENROUTER_API_KEY",
-                either("the key as OpenRouter shows it, without blanks", "OpenRouter 显示的密钥，不含空格"),
-                |v| parse_key(v).map(Some),
+                key_range,
+                |v| parse_key(v).filter(|_| !is_placeholder(v)).map(Some),
                 None,
                 last_good.key.clone(),
             ),
@@ -401,6 +414,7 @@ impl Settings {
             settings.listen.port = port;
         }
         let shown = settings.shown();
+        reader.complain_of_names(&shown, settings.key.is_none());
         let told = reader.complaints.into_iter().map(|complaint| {
             let counts = shown.iter().find(|shown| shown.name == complaint.name);
             let counts = counts.map(|shown| shown.value.as_str()).filter(|_| complaint.keeps_value);
@@ -440,7 +454,7 @@ impl Settings {
 
     /// Every setting in the order of the README, for people to read.
     pub fn shown(&self) -> Vec<Shown> {
-        let or_none = |value: Option<String>| value.unwrap_or_else(|| "not set".into());
+        let or_none = |value: Option<String>| value.unwrap_or_else(|| NOT_SET.into());
         let proxy = |proxy: &Option<ProxyUrl>| or_none(proxy.as_ref().map(ProxyUrl::address));
         let seconds = |d: Duration| d.as_secs_f64().to_string();
         let path = |p: &Path| p.display().to_string();
@@ -511,10 +525,21 @@ impl Settings {
         pairs
             .filter(|(old, new)| old.value != new.value || differ(new.name))
             .map(|(_, new)| match new.needs_restart {
-                true => format!("{} = {} (needs a restart)", new.name, new.value),
-                false => format!("{} = {}", new.name, new.value),
+                true => {
+                    let note = either("(needs a restart)", "（重启后生效）");
+                    format!("{} = {} {note}", new.name, in_words(&new.value))
+                }
+                false => format!("{} = {}", new.name, in_words(&new.value)),
             })
             .collect()
+    }
+}
+
+/// A value as a console shows it: the panel has words of its own.
+fn in_words(value: &str) -> &str {
+    match value {
+        NOT_SET => either(NOT_SET, "未设置"),
+        value => value,
     }
 }
 
@@ -595,6 +620,33 @@ impl Reader<'_> {
         self.complaints.push(Complaint { name: setting.to_owned(), text, keeps_value: false });
     }
 
+    /// Names in the file that are no settings, but nearly.
+    fn complain_of_names(&mut self, shown: &[Shown], lacks_key: bool) {
+        let names =
+            self.sources.file.iter().filter(|(name, _)| !shown.iter().any(|known| known.name == name));
+        let own = |name: &str| {
+            ["_BASE_URL", "_API_KEY", "_MODEL"].iter().any(|what| name.ends_with(what))
+                && !name.starts_with("OPENROUTER_")
+        };
+        let mut complaints = Vec::new();
+        for (name, value) in names {
+            let holds_key = lacks_key && value.starts_with("sk-or-") && !is_placeholder(value);
+            let meant = match holds_key {
+                true => Some("OPENROUTER_API_KEY"),
+                false if own(name) => None, // a backup's, listed or not
+                false => shown.iter().map(|known| known.name).find(|known| is_meant(name, known)),
+            };
+            if let Some(meant) = meant {
+                let text = either(
+                    format!("{name} is no setting and isn't used: {meant} is one"),
+                    format!("没有 {name} 这个设置，已忽略：应为 {meant}"),
+                );
+                complaints.push(Complaint { name: name.clone(), text, keeps_value: false });
+            }
+        }
+        self.complaints.append(&mut complaints);
+    }
+
     /// The value isn't repeated: it may be a secret in the wrong place.
     fn complain(&mut self, name: &str, range: &str) {
         let text = either(format!("{name} must be {range}"), format!("{name} 必须是{range}"));
@@ -630,6 +682,27 @@ fn parse_key(value: &str) -> Option<Secret> {
     let key = value.strip_prefix("Bearer ").unwrap_or(value).trim();
     let visible = !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic());
     visible.then(|| Secret(key.to_owned()))
+}
+
+/// What stands in examples in a key's place.
+fn is_placeholder(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    let rest = key.strip_prefix("sk-or-v1-").or_else(|| key.strip_prefix("sk-or-")).unwrap_or(&key);
+    let filler = rest.chars().all(|c| "x*.…<>-_".contains(c));
+    filler || key.ends_with("...") || key.ends_with('…') || key.contains("your") && key.contains("key")
+}
+
+/// Whether somebody who wrote `name` probably meant `known`: another case, a slip, a word too few, or a word too much
+/// before it.
+fn is_meant(name: &str, known: &str) -> bool {
+    let name = name.to_ascii_uppercase().replace('-', "_");
+    let slips = if known.len() < 6 { 1 } else { 2 };
+    let words = known.split('_').collect::<Vec<_>>();
+    let fewer = name.split('_').count() > 1 && name.split('_').all(|word| words.contains(&word));
+    let before = ["OPENROUTER_", "PROXY_", "LOCAL_API_PROXY_"];
+    strsim::damerau_levenshtein(&name, known) <= slips
+        || fewer
+        || before.iter().any(|prefix| name.strip_prefix(prefix) == Some(known))
 }
 
 /// A host alone: an address of IPv6 has colons, a name has none.
@@ -803,6 +876,39 @@ mod tests {
         assert_eq!(via(&format!("{http}NO_PROXY=up:81")), None);
         assert!(bypasses_proxy("::1", "[::1]", 80));
         assert!(!bypasses_proxy("ample.com", "example.com", 80));
+    }
+
+    #[test]
+    fn names_that_are_nearly_settings() {
+        for (line, meant) in [
+            ("RETRYS=3", "RETRIES"),
+            ("retries=3", "RETRIES"),
+            ("MODLE=a/b:free", "MODEL"),
+            ("OPENROUTER_KEY=k", "OPENROUTER_API_KEY"),
+            ("OPENROUTER_APIKEY=k", "OPENROUTER_API_KEY"),
+            ("OPENROUTER_MODEL=a:free", "MODEL"),
+            ("OPENAI_API_KEY=sk-or-v1-abcdef", "OPENROUTER_API_KEY"),
+            ("PROXY_KEY=k", "PROXY_API_KEY"),
+        ] {
+            let (_, complaints) = read_over(line, None);
+            assert_eq!(complaints.len(), 1, "{line}: {complaints:?}");
+            assert!(complaints[0].ends_with(&format!(": {meant} is one")), "{complaints:?}");
+            assert!(!complaints[0].contains("abcdef"));
+        }
+        for line in ["OPENAI_API_KEY=sk-abc", "GROQ_MODEL=x", "DATABASE_URL=x", "PATH=x", "USER=x", "LANG=x"]
+        {
+            assert_eq!(read_over(line, None).1, Vec::<String>::new(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_placeholder_is_no_key() {
+        for key in ["sk-or-v1-...", "sk-or-v1-xxxxxxxx", "your_key_here", "<your key>", "sk-or-v1-YOUR-KEY"] {
+            let (settings, complaints) = read_over(&format!("OPENROUTER_API_KEY={key}"), None);
+            assert!(settings.key.is_none(), "{key}");
+            assert!(complaints[0].contains("your own key"), "{complaints:?}");
+        }
+        assert!(read("OPENROUTER_API_KEY=sk-or-v1-0a1b2c").key.is_some());
     }
 
     #[test]

@@ -37,7 +37,9 @@ const MAX_IDLE_AGE: Duration = Duration::from_secs(55);
 const MAX_IDLE: usize = 512;
 /// A response head of more than this is an error.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
-
+/// The system doesn't tell the two apart.
+const UNKNOWN_NAME: &str =
+    "its name can't be looked up: there is no network, or the address has a slip in it";
 /// <https://openrouter.ai/docs/app-attribution>
 const TITLE: &str = "LocalAPIProxy";
 /// Names the page that a request comes from.
@@ -294,7 +296,7 @@ impl Upstream {
             ureq::Error::Timeout(_) => {
                 broken(Trouble::Unreachable, format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()))
             }
-            ureq::Error::HostNotFound => broken(Trouble::Unreachable, "its name can't be resolved".into()),
+            ureq::Error::HostNotFound => broken(Trouble::Unreachable, UNKNOWN_NAME.into()),
             ureq::Error::ConnectProxyFailed(_) => {
                 broken(Trouble::Unreachable, "the HTTP proxy refused".into())
             }
@@ -309,10 +311,9 @@ impl Upstream {
                     (None, kind @ (io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)) => {
                         broken(Trouble::BrokeOff, kind.to_string())
                     }
-                    (None, io::ErrorKind::Other) if !connected => broken(
-                        Trouble::Unreachable,
-                        "its name can't be resolved, or there is no network".into(),
-                    ),
+                    (None, _) if !connected && is_about_a_name(&e) => {
+                        broken(Trouble::Unreachable, UNKNOWN_NAME.into())
+                    }
                     (None, kind) => broken(Trouble::Unreachable, kind.to_string()),
                 }
             }
@@ -418,6 +419,15 @@ enum Body {
     /// From an upstream that compresses although it was asked not to. ureq could do this by itself, but prepares for it
     /// with 43 KB of each thread's stack.
     Gzip(Box<GzDecoder<BodyReader<'static>>>),
+}
+
+/// Whether a name could not be looked up. The kind of such errors has no name of its own: std's words on Unix, and on
+/// Windows [WinSock's](https://learn.microsoft.com/windows/win32/winsock/windows-sockets-error-codes-2) 11001 to 11004.
+fn is_about_a_name(error: &io::Error) -> bool {
+    let winsock = error.raw_os_error().is_some_and(|code| (11001..=11004).contains(&code));
+    winsock
+        || error.kind() == io::ErrorKind::Other
+        || error.to_string().starts_with("failed to lookup address")
 }
 
 fn is_gzip(headers: &HeaderMap) -> bool {

@@ -93,6 +93,7 @@ fn the_proxys_own_key() {
         "Authorization: Bearer open-sesame-1234\r\n",
         "authorization: bearer open-sesame-1234\r\n",
         "x-api-key: open-sesame-1234\r\n",
+        "api-key: open-sesame-1234\r\n",
         basic,
     ] {
         let response = get(&proxy, "/v1/models", &format!("Host: any.name.example\r\n{right}"));

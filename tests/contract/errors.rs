@@ -90,3 +90,75 @@ fn an_upstream_that_cannot_be_reached() {
     ));
     proxy.chat(HELLO).assert_error(502, "upstream_unreachable");
 }
+
+/// What Windows' shells make of a README's first line: whoever gets that far is told the line that works there.
+#[test]
+fn spoilt_bodies_are_recognized() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "");
+    let address = format!("http://localhost:{}/v1/chat/completions", proxy.port);
+    let send = |body: &[u8]| {
+        let mut connection = proxy.connect();
+        let length = body.len();
+        connection.send(format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+        ));
+        connection.send(body);
+        connection.response()
+    };
+    for (body, line) in [
+        (&b"'{messages:[{role:user,content:Hello}]}'"[..], format!("curl {address} -d \"{{\\\"messages")),
+        (
+            b"{messages:[{role:user,content:Hello}]}",
+            format!("Invoke-RestMethod {address} -Method Post -Body '{{\""),
+        ),
+        (
+            b"{\"messages\":[{\"role\":\"user\",\"content\":\"\xC4\xE3\xBA\xC3\"}]}",
+            format!("curl {address} -d @body.json"),
+        ),
+    ] {
+        let refused = send(body);
+        refused.assert_error(400, "invalid_json");
+        let message = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(&line), "{message}");
+        // The line's own body is one that works.
+        if let Some(body) = message.split(" -Body '").nth(1) {
+            assert_eq!(proxy.chat(body.split('\'').next().unwrap()).status, 200);
+        }
+    }
+    let json = r#"{"model":"some/model:free","messages":[{"role":"user","content":"你好"}]}"#;
+    for mark in [true, false] {
+        let units = mark.then_some(0xFEFF).into_iter().chain(json.encode_utf16());
+        assert_eq!(send(&units.flat_map(u16::to_le_bytes).collect::<Vec<_>>()).status, 200);
+        assert_eq!(upstream.last().body, json);
+    }
+}
+
+#[test]
+fn errors_name_the_cause() {
+    let start = Start::new().env_file(format!(
+        "OPENROUTER_API_KEY={KEY}\nOPENROUTER_BASE_URL=http://no-such-name.invalid/v1\nRETRIES=0\n"
+    ));
+    let proxy = start.start();
+    let refused = proxy.chat(HELLO);
+    refused.assert_error(502, "upstream_unreachable");
+    assert!(refused.text().contains("its name can't be looked up"), "{refused:?}");
+
+    let port = proxy.port;
+    let strange = proxy.connect().exchange("GET /v1/models HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+    strange.assert_error(403, "forbidden_host");
+    assert!(strange.text().contains(&format!("http://localhost:{port} ")), "{strange:?}");
+    for (path, meant) in [
+        ("/v1/v1/messages", format!("Set it to http://localhost:{port}.")),
+        ("/v1/chat/completions/chat/completions", format!("Set it to http://localhost:{port}/v1.")),
+        ("/v1/chat/completion", "Did you mean /v1/chat/completions?".to_owned()),
+        ("/v1/images/generations", "no free models".to_owned()),
+    ] {
+        let refused = proxy.post(path, "{}");
+        refused.assert_status(404);
+        let error = refused.json()["error"].clone();
+        assert_eq!(error["type"], "invalid_request_error", "it isn't the model's fault: {path}");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains(&format!("POST {path}")) && message.contains(&meant), "{message}");
+    }
+}

@@ -150,7 +150,8 @@ impl Start {
         let mut port = None;
         let mut line = String::new();
         while port.is_none() && out.read_line(&mut line).unwrap() > 0 {
-            port = line.trim().strip_prefix("address").and_then(|url| {
+            let address = line.trim().strip_prefix("address").or_else(|| line.trim().strip_prefix("地址"));
+            port = address.and_then(|url| {
                 let url = url.trim().strip_suffix("/v1")?;
                 url.rsplit_once(':')?.1.parse().ok()
             });

@@ -255,7 +255,9 @@ fn the_models_and_what_was_seen_of_them() {
             );
         }
         match request.body.contains("busy/one") {
-            true => answer.raw("HTTP/1.1 429 Too Many Requests\r\nretry-after: 60\r\ncontent-length: 0\r\n\r\n"),
+            true => {
+                answer.raw("HTTP/1.1 429 Too Many Requests\r\nretry-after: 60\r\ncontent-length: 0\r\n\r\n")
+            }
             false => answer.fitting(request, "hi"),
         }
     });

@@ -289,3 +289,88 @@ fn the_home_folder_is_where_the_settings_are() {
     child.wait().unwrap();
     drop(start);
 }
+
+/// A setting that can't be used as it stands is named once, with what counts in its place.
+#[test]
+fn what_cannot_be_used_is_said_with_what_counts() {
+    let upstream = Upstream::saying("hi");
+    let bad = "HTTP_PROXY=127.0.0.1:notaport\nHTTPS_PROXY=localhost:99999\nSSL_CERT_FILE=broken.pem\nPORT=70000\nFALLBACK_MODELS=a:free,openai/gpt-4o,b:free\nRETRIES=many\n";
+    let start = Start::new().env_file(env(&upstream, bad));
+    let proxy =
+        start.file("broken.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").start();
+    for (setting, counts) in [
+        ("HTTP_PROXY must be", "not set"),
+        ("HTTPS_PROXY must be", "not set"),
+        ("SSL_CERT_FILE must be", "not set"),
+        ("PORT must be", "0"),
+        ("RETRIES must be", "2"),
+        ("FALLBACK_MODELS: openai/gpt-4o", ""),
+    ] {
+        proxy.wait_for_console(setting);
+        let console = proxy.console();
+        let lines = console.lines().filter(|line| line.contains(setting)).collect::<Vec<_>>();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].ends_with(counts) && !lines[0].contains("as it was"), "{lines:?}");
+    }
+    assert_eq!(proxy.chat(HELLO).status, 200);
+    proxy.write_env(&env(&upstream, "RETRIES=1"));
+    proxy.wait_for_console("RETRIES = 1");
+    proxy.write_env(&env(&upstream, "RETRIES=-1"));
+    proxy.wait_for_console("it stays as it was: 1");
+}
+
+#[test]
+fn slips_in_the_file_get_the_sentence_that_mends_them() {
+    let slips = "sk-or-v1-secret-key-1234\nMODEL: a/b:free\nRETRYS=3\nOPENROUTER_API_KEY=sk-or-v1-...\n";
+    let proxy = Start::new().env_file(slips).start();
+    for said in [
+        ".env line 1 is only a key: write OPENROUTER_API_KEY=",
+        ".env line 2 is skipped: write MODEL=value",
+        "RETRYS is no setting and isn't used: RETRIES is one",
+        "OPENROUTER_API_KEY must be your own key",
+    ] {
+        proxy.wait_for_console(said);
+    }
+    assert!(!proxy.console().contains("secret"));
+    proxy.chat(HELLO).assert_error(401, "missing_api_key");
+
+    let start = Start::new();
+    start.folder(".env");
+    let proxy = start.start();
+    proxy.wait_for_console(".env can't be read: it is a folder");
+    proxy.chat(HELLO).assert_error(401, "missing_api_key");
+    let said = Start::new().arg("--host").arg("").refused();
+    assert!(said.contains("--host needs localhost"), "{said}");
+}
+
+/// Whoever reads Chinese gets no line in English.
+#[test]
+fn the_console_is_chinese_where_the_system_is() {
+    let upstream = Upstream::start(|request, answer| {
+        match request.number {
+        1 => answer.json(503, r#"{"error":{"code":503,"message":"忙"}}"#),
+        2 => answer.json(429, r#"{"error":{"code":429,"message":"忙","metadata":{"headers":{"X-RateLimit-Remaining":"0","X-RateLimit-Reset":"99999999999999"}}}}"#),
+        _ => answer.fitting(request, "hi"),
+    }
+    });
+    let start = Start::new().env_file(env(&upstream, "RETRYS=1\nMODEL: x\nnonsense")).file(".env.txt", "");
+    let mut proxy = start.environment("LANG", "zh_CN.UTF-8").start();
+    proxy.chat(r#"{"model":"gpt-4o","messages":[]}"#);
+    proxy.chat("'{messages:[]}'");
+    proxy.get("/nowhere");
+    proxy.get("/nowhere");
+    fs::write(proxy.dir.join("DEBUG_MODE.txt"), "").unwrap();
+    proxy.write_env(&env(&upstream, "RETRIES=x\nWORKERS=3\nMODEL=a/b:free"));
+    proxy.chat(HELLO);
+    fs::remove_file(proxy.dir.join("DEBUG_MODE.txt")).unwrap();
+    proxy.wait_for_console("调试模式已关闭");
+    proxy.signal("TERM");
+    proxy.wait();
+    let console = proxy.console();
+    let chinese = |line: &&str| line.chars().any(|c| ('\u{4e00}'..='\u{9fff}').contains(&c));
+    let lines = console.lines().filter(|line| !line.starts_with("local-api-proxy "));
+    let english = lines.filter(|line| !chinese(line)).collect::<Vec<_>>();
+    assert!(console.lines().count() > 12 && english.is_empty(), "{english:#?} in\n{console}");
+    let said = Start::new().environment("LANG", "zh_CN.UTF-8").arg("--prot=1").refused();
+    assert!(said.contains("没有选项"), "{said}");
+}
