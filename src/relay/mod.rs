@@ -9,6 +9,7 @@
 mod attempt;
 mod backup;
 mod ending;
+mod example;
 pub mod gate;
 pub mod known;
 pub mod life;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::example::{fitting, named_in};
 use super::life::Cutter;
 use crate::dialect::request::Request;
 use crate::dialect::{Choice, Dialect, Format, Question, Said};
@@ -16,9 +17,7 @@ use crate::upstream::{Failure, Trouble};
 /// Between two chunks of a stream.
 const PAUSE: Duration = Duration::from_millis(15);
 /// What the answer repeats of the question.
-const QUOTED_CHARS: usize = 200;
-/// Schemas can refer to themselves.
-const MAX_DEPTH: usize = 8;
+const QUOTED_CHARS: usize = 100;
 
 /// The name that it answers under.
 pub const NAME: &str = "local-api-proxy/built-in:free";
@@ -65,29 +64,74 @@ impl Answer {
 /// Answers a request in the API that it was asked in, unless `cutter` cuts it off.
 pub fn answer(dialect: &dyn Dialect, request: &Request, cutter: Arc<Cutter>) -> Answer {
     let asked = serde_json::from_str::<Value>(request.as_written()).unwrap_or_default();
-    let said = reply_to(&dialect.question(&asked));
+    let question = dialect.question(&asked);
+    let keys = match question.format {
+        Format::Object => named_in(&question.text).or_else(|| named_in(&all_texts(&asked))),
+        _ => None,
+    };
+    let said = reply_to(&question, keys);
     let mut pieces = dialect.tell(&said, request.stream);
     pieces.reverse();
     Answer { streams: request.stream && pieces.len() > 1, pieces, begun: false, rest: Vec::new(), cutter }
 }
 
-fn reply_to(question: &Question) -> Said {
+/// `keys`: the object that an answer of any object is.
+fn reply_to(question: &Question, keys: Option<Value>) -> Said {
     let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let call = tool_to_call(question)
-        .map(|(name, schema)| (name.clone(), example(schema, schema, 0)))
+        .map(|(name, schema)| (name.clone(), fitting(schema)))
         .map(|(name, arguments)| (name, if arguments.is_object() { arguments } else { json!({}) }));
     let text = match (&question.format, &call) {
         (_, Some((name, _))) => format!("{INTRODUCTION} It calls {name}, as it was asked to."),
-        (Format::Schema(schema), None) => example(schema, schema, 0).to_string(),
-        (Format::Object, None) => json!({"answer": INTRODUCTION}).to_string(),
-        (Format::Text, None) => {
-            let said = question.text.chars().take(QUOTED_CHARS).collect::<String>();
-            format!("{INTRODUCTION} You said: {said}")
-        }
+        (Format::Schema(schema), None) => fitting(schema).to_string(),
+        (Format::Object, None) => keys.unwrap_or_else(|| json!({"answer": INTRODUCTION})).to_string(),
+        (Format::Text, None) => format!("{INTRODUCTION} You said: {}", quoted(&question.text)),
     };
     let tokens = (question.words, text.split_whitespace().count().max(1));
     let vectors = question.inputs.iter().map(|input| vector(input)).collect();
     Said { model: NAME, created, text, call, tokens, vectors, base64: question.base64 }
+}
+
+/// The beginning of a question as a sentence: on one line and without what editors take for code, or for an edit.
+fn quoted(text: &str) -> String {
+    let plain = text
+        .chars()
+        .filter(|c| c.is_alphanumeric() || c.is_whitespace() || ".,;:!?'()-，。；：！？、（）".contains(*c));
+    let plain = plain.collect::<String>();
+    let mut sentence = String::new();
+    for word in plain.split_whitespace() {
+        if !sentence.is_empty() {
+            sentence.push(' ');
+        }
+        sentence.push_str(word);
+    }
+    match sentence.char_indices().nth(QUOTED_CHARS) {
+        Some((end, _)) => format!("{}...", &sentence[..end]),
+        None => sentence,
+    }
+}
+
+/// All that was said to the model, whatever the API.
+fn all_texts(asked: &Value) -> String {
+    fn collect(value: &Value, texts: &mut String) {
+        match value {
+            Value::String(text) => {
+                texts.push_str(text);
+                texts.push('\n');
+            }
+            Value::Array(list) => list.iter().for_each(|value| collect(value, texts)),
+            Value::Object(object) => {
+                let said = object.iter().filter(|(name, _)| matches!(name.as_str(), "content" | "text"));
+                said.for_each(|(_, value)| collect(value, texts));
+            }
+            _ => {}
+        }
+    }
+    let mut texts = String::new();
+    ["instructions", "system", "messages", "input", "prompt"]
+        .iter()
+        .for_each(|part| collect(&asked[part], &mut texts));
+    texts
 }
 
 /// The tool that is called: the one that must be, or one that was asked for by its name, but none in answer to a tool.
@@ -122,87 +166,35 @@ fn vector(input: &str) -> Vec<f32> {
     (0..DIMENSIONS).map(number).collect()
 }
 
-/// A value that fits a JSON schema, as far as examples go.
-fn example(schema: &Value, root: &Value, depth: usize) -> Value {
-    if depth > MAX_DEPTH {
-        return Value::Null;
-    }
-    let within = |schema: &Value| example(schema, root, depth + 1);
-    if let Some(target) = schema["$ref"].as_str().and_then(|path| root.pointer(path.trim_start_matches('#')))
-    {
-        return within(target);
-    }
-    for fixed in ["const", "default"] {
-        if let Some(value) = schema.get(fixed) {
-            return value.clone();
-        }
-    }
-    if let Some(first) = schema["enum"].as_array().and_then(|values| values.first()) {
-        return first.clone();
-    }
-    for alternatives in ["anyOf", "oneOf", "allOf"] {
-        if let Some(first) = schema[alternatives].as_array().and_then(|schemas| schemas.first()) {
-            return within(first);
-        }
-    }
-    let kind = match &schema["type"] {
-        Value::Array(kinds) => kinds.first().and_then(Value::as_str),
-        kind => kind.as_str(),
-    };
-    match kind {
-        Some("string") => match schema["format"].as_str() {
-            Some("date") => json!("2024-02-14"),
-            Some("date-time") => json!("2024-02-14T10:30:45Z"),
-            _ => json!(INTRODUCTION),
-        },
-        Some("integer" | "number") => schema.get("minimum").cloned().unwrap_or(json!(1)),
-        Some("boolean") => json!(true),
-        Some("array") => json!([within(&schema["items"])]),
-        Some("null") => Value::Null,
-        _ => {
-            let properties = schema["properties"].as_object().into_iter().flatten();
-            Value::Object(
-                properties.map(|(name, schema)| (name.clone(), within(schema))).collect::<Map<_, _>>(),
-            )
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn it_says_what_it_is() {
-        let said = reply_to(&Question { text: "hello".into(), ..Question::default() });
+        let said = reply_to(&Question { text: "hello".into(), ..Question::default() }, None);
         assert!(said.text.contains("built-in test model") && said.text.ends_with("hello"), "{}", said.text);
+        let edit = "main.py\n```\nprint(1)\n```\n<<<<<<< SEARCH\nold\n=======\nnew\n>>>>>>> REPLACE\n";
+        let said = reply_to(&Question { text: edit.into(), ..Question::default() }, None);
+        assert!(said.text.ends_with("main.py print(1) SEARCH old new REPLACE"), "{}", said.text);
     }
 
     #[test]
     fn tools_are_called_by_name_or_by_choice() {
-        let schema = json!({"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}});
+        let schema = json!({"type": "object", "required": ["days"], "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}});
         let ask = |text: &str, choice: Choice, tool_has_answered: bool| {
             let tools = vec![("get".to_owned(), json!({})), ("get_weather".to_owned(), schema.clone())];
             let question =
                 Question { text: text.into(), tools, choice, tool_has_answered, ..Question::default() };
-            reply_to(&question).call
+            reply_to(&question, None).call
         };
         let (name, arguments) = ask("call get_weather now", Choice::Free, false).unwrap();
         assert_eq!((name.as_str(), &arguments["days"]), ("get_weather", &json!(1)));
+        assert!(arguments.get("city").is_none(), "it isn't required");
         assert_eq!(ask("forget it", Choice::Free, false), None);
         assert_eq!(ask("x", Choice::Any, false).unwrap().0, "get");
         assert_eq!(ask("x", Choice::Named("get_weather".into()), false).unwrap().0, "get_weather");
         assert_eq!(ask("get_weather", Choice::None, false), None);
         assert_eq!(ask("get_weather", Choice::Free, true), None, "it has answered");
-    }
-
-    #[test]
-    fn structured_output_fits_its_schema() {
-        let schema = json!({"type": "object", "$defs": {"S": {"type": "array", "items": {"$ref": "#/$defs/S"}}},
-            "properties": {"n": {"type": ["number", "null"]}, "e": {"enum": ["a", "b"]}, "s": {"$ref": "#/$defs/S"}}});
-        let value = example(&schema, &schema, 0);
-        assert_eq!(value["n"], 1);
-        assert_eq!(value["e"], "a");
-        assert!(value["s"].is_array());
     }
 }

@@ -48,3 +48,25 @@ fn it_needs_no_upstream() {
     assert_eq!(proxy.get("/v1/models").json()["data"][0]["id"], "openrouter/free");
     assert_eq!(upstream.calls(), 0);
 }
+
+/// What newcomers judge by: answers in JSON are what was asked for.
+#[test]
+fn structured_answers_fit() {
+    let proxy = Start::new().arg("--offline").start();
+    let content = |format: &str, words: &str| {
+        let body = format!(
+            r#"{{"messages":[{{"role":"system","content":"{words}"}},{{"role":"user","content":"go"}}],"response_format":{format}}}"#
+        );
+        let answer = proxy.chat(&body).json();
+        let content = answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+        serde_json::from_str::<serde_json::Value>(&content).unwrap()
+    };
+    let schema = r#"{"type":"json_schema","json_schema":{"name":"x","schema":{"type":"object","required":["n"],"properties":{"n":{"type":"integer","exclusiveMinimum":4},"o":{"type":"string"}}}}}"#;
+    assert_eq!(content(schema, "go"), serde_json::json!({"n": 5}));
+    let keys = content(r#"{"type":"json_object"}"#, "Reply in JSON with the keys name and age.");
+    assert_eq!(keys.as_object().unwrap().keys().collect::<Vec<_>>(), ["name", "age"]);
+    let edit = r"main.py\n```\nprint(1)\n```\n<<<<<<< SEARCH\na\n=======\nb\n>>>>>>> REPLACE";
+    let text = proxy.chat(&format!(r#"{{"messages":[{{"role":"user","content":"{edit}"}}]}}"#)).json();
+    let text = text["choices"][0]["message"]["content"].as_str().unwrap();
+    assert!(!text.contains('\n') && !text.contains('`') && !text.contains("<<<"), "{text}");
+}
