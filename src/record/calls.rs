@@ -54,6 +54,8 @@ pub struct Figures {
     pub path: Cow<'static, str>,
     /// The backup that was asked last, if one was.
     pub backup: Option<String>,
+    /// The answer is one of before, this old: no call was made.
+    pub reused: Option<Duration>,
     /// HTTP status; 499 when the client left.
     pub status: u16,
     /// The model that the client named.
@@ -123,6 +125,8 @@ struct Memory {
     text_bytes: usize,
     errors_today: u64,
     failed_tries_today: u64,
+    /// Calls that weren't made.
+    reused_today: u64,
     /// The newest last.
     hours: VecDeque<Hour>,
 }
@@ -155,6 +159,7 @@ impl Calls {
                 text_bytes: 0,
                 errors_today: 0,
                 failed_tries_today: 0,
+                reused_today: 0,
                 hours: VecDeque::new(),
             })),
             next_id: AtomicU32::new(random as u32),
@@ -253,6 +258,7 @@ impl Calls {
         let figures_json = dir.as_ref().map(|_| format!("{{{}}}", figures.json(true)));
         let mut memory = self.lock();
         self.turn_to(&mut memory, time, dir.as_ref());
+        memory.reused_today += u64::from(figures.reused.is_some());
         memory.failed_tries_today += figures.failed_tries.len() as u64;
         let calls = match kind {
             Kind::Response => {
@@ -297,8 +303,9 @@ impl Calls {
         let mut memory = self.lock();
         let now = Local::now();
         self.turn_to(&mut memory, now, snapshot.settings.cache_dir.as_ref());
-        let (today, errors, failed_tries) =
-            (memory.today.clone(), memory.errors_today, memory.failed_tries_today);
+        let today = memory.today.clone();
+        let (errors, failed_tries, reused) =
+            (memory.errors_today, memory.failed_tries_today, memory.reused_today);
         let hours = memory.hours.iter().map(|hour| {
             let (begin, ms) = (quoted(&timestamp(hour.begin)), hour.begin.timestamp_millis());
             format!(r#"{{"begin": {begin}, "begin_ms": {ms}, "ok": {}, "errors": {}}}"#, hour.ok, hour.errors)
@@ -306,7 +313,7 @@ impl Calls {
         let hours = hours.collect::<Vec<_>>().join(", ");
         drop(memory); // nobody else waits for the disk
         format!(
-            r#"{{{}, "errors": {errors}, "failed_tries": {failed_tries}, "files_not_saved": {}, "now_ms": {}, "utc_offset_minutes": {}, "hours": [{hours}]}}"#,
+            r#"{{{}, "errors": {errors}, "failed_tries": {failed_tries}, "reused": {reused}, "files_not_saved": {}, "now_ms": {}, "utc_offset_minutes": {}, "hours": [{hours}]}}"#,
             today.total(DISK_PATIENCE).fields(),
             self.files.not_saved(),
             now.timestamp_millis(),
@@ -406,6 +413,7 @@ impl Memory {
         if new_day {
             self.errors_today = 0;
             self.failed_tries_today = 0;
+            self.reused_today = 0;
         }
         let same_folder = self.counted_in.as_ref().is_some_and(|counted| counted.as_ref() == dir);
         if same_folder && !new_day {
@@ -540,7 +548,7 @@ impl Figures {
         let ms = |d: Duration| ((d.as_secs_f64() * 10_000.0).round() / 10.0).to_string();
         format!(
             concat!(
-                r#""status":{},"dialect":{},"path":{},"asked":{},"model":{},"backup":{},"stream":{},"waited_ms":{},"#,
+                r#""status":{},"dialect":{},"path":{},"asked":{},"model":{},"backup":{},"reused":{},"stream":{},"waited_ms":{},"#,
                 r#""first_token_ms":{},"total_ms":{},"prompt_tokens":{},"completion_tokens":{},"error_code":{}"#
             ),
             once_ended(self.status.to_string()),
@@ -549,6 +557,7 @@ impl Figures {
             or_null(self.asked.as_deref().map(quoted)),
             once_ended(quoted(&self.model)),
             or_null(self.backup.as_deref().map(quoted)),
+            or_null(self.reused.map(|age| age.as_secs().to_string())),
             self.stream,
             ms(self.waited),
             or_null(self.first_token.map(ms)),

@@ -1,9 +1,10 @@
 //! The writer thread: debug files on their way to `CACHE_DIR`, one after the other, each of them whole or not there.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -25,6 +26,8 @@ const COUNT_INTERVAL: Duration = Duration::from_millis(250);
 const CLOCK_INTERVAL: Duration = Duration::from_secs(30);
 /// How often a file's folder is made anew: somebody who deletes it can come between more than once.
 const MISSING_FOLDER_RETRIES: usize = 10;
+/// The folder within `CACHE_DIR` for answers that may be given again.
+pub const ANSWERS_FOLDER: &str = "answers";
 const TIME_IN_NAME: &str = "YYYYMMDD_HHMMSS_mmm";
 /// The key of a second file that holds what the panel says of the call.
 pub const CALL_KEY: &str = "call";
@@ -215,12 +218,14 @@ pub fn timestamp(time: DateTime<Local>) -> String {
 
 enum Job {
     Save(Box<DebugFile>),
+    SaveAnswer(PathBuf, Vec<u8>),
+    Remove(PathBuf),
     Count(Arc<Path>, NaiveDate, Arc<Earlier>),
     Flush(Sender<()>),
 }
 
 /// The way to the writer thread.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Files {
     jobs: Sender<Job>,
     queued_bytes: Arc<AtomicUsize>,
@@ -254,6 +259,21 @@ impl Files {
             return;
         }
         let _ = self.jobs.send(Job::Save(Box::new(file)));
+    }
+
+    /// Hands an answer over that may be given again; never waits. One that is left out costs a call.
+    pub fn save_answer(&self, path: PathBuf, bytes: Vec<u8>) {
+        let length = bytes.len();
+        if self.queued_bytes.fetch_add(length, Ordering::Relaxed) > MAX_QUEUED_BYTES {
+            self.queued_bytes.fetch_sub(length, Ordering::Relaxed);
+            return;
+        }
+        let _ = self.jobs.send(Job::SaveAnswer(path, bytes));
+    }
+
+    /// Has a file removed, once all that was handed over before is written.
+    pub fn remove(&self, path: PathBuf) {
+        let _ = self.jobs.send(Job::Remove(path));
     }
 
     /// Has the writer find out what a folder knows of a day, before it writes anything that comes later.
@@ -302,6 +322,15 @@ impl Writer {
                     self.save(&file);
                     self.queued_bytes.fetch_sub(file.memory(), Ordering::Relaxed);
                 }
+                Ok(Job::SaveAnswer(path, bytes)) => {
+                    if let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str))
+                    {
+                        let written = write_whole(dir, name, &bytes);
+                        self.report(dir, &written);
+                    }
+                    self.queued_bytes.fetch_sub(bytes.len(), Ordering::Relaxed);
+                }
+                Ok(Job::Remove(path)) => drop(fs::remove_file(path)),
                 Ok(Job::Count(dir, date, earlier)) => earlier.set(count_on_disk(&dir, date)),
                 Ok(Job::Flush(done)) => {
                     self.save_count();
@@ -342,7 +371,7 @@ impl Writer {
 
     fn save(&mut self, file: &DebugFile) {
         let name = Name { time: file.time, kind: file.kind, message_id: file.message_id };
-        let written = write_whole(&file.dir, &name.to_string(), &text(file));
+        let written = write_whole(&file.dir, &name.to_string(), text(file).as_bytes());
         self.report(&file.dir, &written);
         if let Some(count) = &file.calls {
             let other_day = |(dir, saved): &(Arc<Path>, Tally)| saved.date != count.date || *dir != file.dir;
@@ -356,7 +385,8 @@ impl Writer {
     fn save_count(&mut self) {
         if let Some((dir, count)) = self.unsaved_count.take() {
             let count = count.total(Duration::ZERO); // this thread has read it
-            let written = write_whole(&dir, &count_name(count.date), &format!("{{{}}}", count.fields()));
+            let text = format!("{{{}}}", count.fields());
+            let written = write_whole(&dir, &count_name(count.date), text.as_bytes());
             self.report(&dir, &written);
             self.count_saved = Some(Instant::now());
         }
@@ -414,6 +444,15 @@ impl Writer {
                 let _ = fs::remove_file(entry.path());
             }
         }
+        let keep = Duration::from_secs(u64::from(days) * 24 * 60 * 60);
+        for entry in fs::read_dir(dir.join(ANSWERS_FOLDER)).into_iter().flatten().flatten() {
+            let modified = entry.metadata().and_then(|file| file.modified()).ok();
+            let old = modified.is_some_and(|time| time.elapsed().is_ok_and(|age| age > keep));
+            let unfinished = entry.file_name().to_str().is_some_and(|name| name.ends_with(".tmp"));
+            if old || first_time && unfinished {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 }
 
@@ -454,7 +493,7 @@ fn text(file: &DebugFile) -> String {
 /// Writes beside the final name and renames, so that a reader, or the next start after a crash, sees all or nothing.
 /// A folder that is missing is made. One that is being deleted goes away entry by entry, at any moment of this, and
 /// so is made more than once.
-fn write_whole(dir: &Path, name: &str, text: &str) -> io::Result<()> {
+fn write_whole(dir: &Path, name: &str, text: &[u8]) -> io::Result<()> {
     let unfinished = dir.join(format!("{UNFINISHED_PREFIX}{name}.tmp"));
     let write = || fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, dir.join(name)));
     let mut written = write();

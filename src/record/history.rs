@@ -124,6 +124,7 @@ fn read_figures(path: &Path, kind: Kind) -> Option<Figures> {
         dialect: text("dialect").unwrap_or_default().into(),
         path: text("path").unwrap_or_default().into(),
         backup: text("backup"),
+        reused: call["reused"].as_u64().map(Duration::from_secs),
         status: call["status"].as_u64().map_or(status, |status| status as u16),
         asked: text("asked"),
         model: text("model").unwrap_or_default(),

@@ -2,6 +2,7 @@
 //!
 //! May import `live` and what stands below it.
 
+pub mod answers;
 pub mod calls;
 pub mod files;
 pub mod history;

@@ -10,9 +10,11 @@ use super::gate::Pass;
 use super::life::Cutter;
 use super::offline;
 use super::patience::{self, Verdict};
+use super::reuse::{Flight, Repeat, Ride, Source};
 use crate::client::exchange::Reply;
 use crate::dialect::errors;
 use crate::error::ApiError;
+use crate::record::answers::{AnswerHead, Kept};
 use crate::upstream::{Call, CallError, Dialling, Failure, Trouble};
 
 /// A plain answer up to this size is looked at before anything of it goes to the client; longer ones can't be errors.
@@ -66,32 +68,56 @@ pub(super) enum FailedAnswer {
 }
 
 /// An answer that has begun, wherever it comes from.
-pub(super) enum Answer {
+pub(super) struct Answer {
+    from: From,
+    /// Gathers it for others.
+    flight: Option<Arc<Flight>>,
+}
+
+enum From {
     Upstream(Box<Call>),
     BuiltIn(offline::Answer),
+    /// One of before, and how much of it has been read.
+    Kept(Arc<Kept>, usize),
+    /// One that is coming in for another.
+    Ride(Ride),
 }
 
 impl Answer {
     pub(super) fn status(&self) -> u16 {
-        match self {
-            Self::Upstream(call) => call.status(),
-            Self::BuiltIn(_) => 200,
+        match &self.from {
+            From::Upstream(call) => call.status(),
+            From::BuiltIn(_) | From::Kept(..) | From::Ride(_) => 200,
         }
     }
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {
-        match self {
-            Self::Upstream(call) => call.header(name),
-            Self::BuiltIn(answer) => (name == "content-type").then(|| answer.content_type()),
+        match &self.from {
+            From::Upstream(call) => call.header(name),
+            From::BuiltIn(answer) => (name == "content-type").then(|| answer.content_type()),
+            From::Kept(kept, _) => kept.head.header(name),
+            From::Ride(ride) => ride.head.header(name),
         }
     }
 
     /// Reads what has arrived of the body, waiting only if nothing has; 0 at its end.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
-        match self {
-            Self::Upstream(call) => call.read(buffer),
-            Self::BuiltIn(answer) => answer.read(buffer),
+        let read = match &mut self.from {
+            From::Upstream(call) => call.read(buffer),
+            From::BuiltIn(answer) => answer.read(buffer),
+            From::Kept(kept, at) => {
+                let rest = &kept.body[*at..];
+                let length = rest.len().min(buffer.len());
+                buffer[..length].copy_from_slice(&rest[..length]);
+                *at += length;
+                Ok(length)
+            }
+            From::Ride(ride) => ride.read(buffer),
+        };
+        if let (Some(flight), Ok(read)) = (&self.flight, &read) {
+            flight.push(&buffer[..*read]);
         }
+        read
     }
 
     /// Reads the body to its end, or until there is more than `limit` bytes of it. Whether the end came.
@@ -102,9 +128,14 @@ impl Answer {
 
     /// Those headers that the client gets.
     pub(super) fn returned_headers(&self) -> Vec<(Cow<'static, str>, String)> {
-        let call = match self {
-            Self::Upstream(call) => call,
-            Self::BuiltIn(answer) => return vec![("content-type".into(), answer.content_type().to_owned())],
+        let kept = |head: &AnswerHead| {
+            head.headers.iter().map(|(name, value)| (Cow::Owned(name.clone()), value.clone())).collect()
+        };
+        let call = match &self.from {
+            From::Upstream(call) => call,
+            From::BuiltIn(answer) => return vec![("content-type".into(), answer.content_type().to_owned())],
+            From::Kept(answer, _) => return kept(&answer.head),
+            From::Ride(ride) => return kept(&ride.head),
         };
         let returned = |name: &str| RETURNED.contains(&name) || name.starts_with(RETURNED_PREFIX);
         let headers = call.headers().iter().filter(|(name, _)| returned(name.as_str()));
@@ -113,6 +144,21 @@ impl Answer {
                 Some((Cow::Owned(name.as_str().to_owned()), value.to_str().ok()?.to_owned()))
             })
             .collect()
+    }
+
+    /// Nobody else wants it.
+    pub(super) fn is_not_shared(&mut self) {
+        self.flight = None;
+    }
+
+    /// What is said of it beside its body.
+    pub(super) fn head(&self, model: &str, backup: Option<&String>) -> AnswerHead {
+        let headers = self.returned_headers().into_iter();
+        AnswerHead {
+            headers: headers.map(|(name, value)| (name.into_owned(), value)).collect(),
+            model: model.to_owned(),
+            backup: backup.cloned(),
+        }
     }
 
     fn is_event_stream(&self) -> bool {
@@ -129,14 +175,25 @@ impl Relay {
         pass: &mut Option<Pass>,
     ) -> Result<Served, Box<FailedAttempt>> {
         self.teller = self.face.as_ref().map(|(face, written)| face.teller(written));
-        let mut answer = match self.snapshot.settings.test_mode {
-            true => Answer::BuiltIn(offline::answer(
-                self.dialect,
-                &self.request,
-                Arc::clone(self.under_way.cutter()),
-            )),
-            false => Answer::Upstream(self.call(model)?),
+        let from = match self.source.take() {
+            Some(Source::Kept(kept)) => {
+                if let (Some(teller), Some(told)) = (self.teller.take(), &kept.told) {
+                    self.teller = Some(Box::new(Repeat::new(told.clone(), teller)));
+                }
+                From::Kept(kept, 0)
+            }
+            Some(Source::Ride(ride)) => From::Ride(ride),
+            None if self.snapshot.settings.test_mode => {
+                let cutter = Arc::clone(self.under_way.cutter());
+                From::BuiltIn(offline::answer(self.dialect, &self.request, cutter))
+            }
+            None => From::Upstream(self.call(model)?),
         };
+        let flight = self.lead.as_ref().map(|lead| Arc::clone(lead.flight()));
+        if let Some(flight) = &flight {
+            flight.restart();
+        }
+        let mut answer = Answer { from, flight };
         let status = answer.status();
         let compressed =
             answer.header("content-encoding").is_some_and(|c| !c.eq_ignore_ascii_case("identity"));

@@ -133,8 +133,11 @@ impl Relay {
             let asked = self.request.asked.as_deref().unwrap_or("(none)");
             headers.push(("x-proxy-model".into(), model_header(asked, sent)));
         }
-        if let Some((backup, _)) = self.present_backup() {
-            headers.push(("x-proxy-backup".into(), backup.name.clone()));
+        if let Some(name) = &self.figures.backup {
+            headers.push(("x-proxy-backup".into(), name.clone()));
+        }
+        if let Some(age) = self.figures.reused {
+            headers.push(("x-proxy-reused".into(), age.as_secs().to_string()));
         }
         if let Some(said) = &self.backups_said {
             headers.push(("x-proxy-backups-failed".into(), model_header_part(said)));
@@ -160,6 +163,14 @@ impl Relay {
 
     /// Says and records how it ended, and then ends it.
     pub(super) fn finish(mut self: Box<Self>, served: Served) -> After {
+        let served = match (served, &self.client) {
+            // Others have what it left behind.
+            (Served::Whole(answer), Client::Left) => {
+                self.end_lead();
+                Served::ClientLeft(answer)
+            }
+            (served, _) => served,
+        };
         let left_early = matches!(served, Served::ClientLeft(_));
         self.figures.total = self.began.elapsed();
         let left = r#"{"message":"The client closed the connection.","type":"client_error","param":null,"code":"client_closed"}"#;
@@ -170,6 +181,7 @@ impl Relay {
         let mut reason = String::new();
         let ending = match served {
             Served::Whole(answer) => {
+                self.end_lead();
                 self.learn_from_answer();
                 self.figures.status = 200;
                 Ending::Response(answer.unwrap_or_else(|| "null".into()).into())
@@ -214,6 +226,18 @@ impl Relay {
     }
 }
 
+impl Relay {
+    /// The answer is whole: it is there for others.
+    fn end_lead(&mut self) {
+        if let Some(mut lead) = self.lead.take() {
+            if let (Some(_), LastWords::Event(last)) = (&self.face, &self.last_words) {
+                lead.tell(last);
+            }
+            lead.end(&self.snapshot);
+        }
+    }
+}
+
 /// The `error` of a body, or the body itself where it is none.
 fn error_object(body: &str, status: u16) -> String {
     let none = || format!(r#"{{"message":{},"code":{status}}}"#, json::quoted(body));
@@ -246,6 +270,10 @@ fn call_line(figures: &Figures, reason: &str) -> String {
     line.push_str(&format!("  {} {}", either("total", "总计"), seconds(figures.total)));
     if let (Some(prompt), Some(completion)) = (figures.prompt_tokens, figures.completion_tokens) {
         line.push_str(&format!("  {prompt} + {completion} {}", either("tokens", "词元")));
+    }
+    if let Some(age) = figures.reused {
+        let age = age.as_secs();
+        line.push_str(&either(format!("  reused, {age} s old"), format!("  重用 {age} 秒前的回答")));
     }
     if !reason.is_empty() {
         line.push_str(&format!("  {reason}"));

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use super::reuse::Flight;
 use crate::arrived::Arrived;
 use crate::client::idle::Idle;
 use crate::client::socket::Socket;
@@ -43,6 +44,8 @@ pub struct Cutter {
     cut: AtomicU8,
     watched: Mutex<Watched>,
     call: Mutex<Option<HangUp>>,
+    /// Others may want its answer, too.
+    flight: OnceLock<Weak<Flight>>,
 }
 
 /// Whether the poller is told when the client leaves.
@@ -102,6 +105,7 @@ impl Life {
             cut: AtomicU8::new(0),
             watched: Mutex::new(Watched::No),
             call: Mutex::default(),
+            flight: OnceLock::new(),
         });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(number, Arc::clone(&cutter));
@@ -226,8 +230,17 @@ impl Cutter {
         }
     }
 
-    /// Whatever the request waits for at the upstream ends now.
-    fn cut(&self, reason: Cut) {
+    /// Others may want the answer: this client's leaving alone doesn't end the call.
+    pub(super) fn share(&self, flight: &Arc<Flight>) {
+        let _ = self.flight.set(Arc::downgrade(flight));
+    }
+
+    /// Whatever the request waits for at the upstream ends now, unless its client has left and others go on waiting.
+    pub(super) fn cut(&self, reason: Cut) {
+        let flight = self.flight.get().and_then(Weak::upgrade);
+        if reason == Cut::ClientLeft && flight.is_some_and(|flight| flight.is_wanted_without_its_lead()) {
+            return;
+        }
         let code = match reason {
             Cut::ClientLeft => 1,
             Cut::Stopping => 2,

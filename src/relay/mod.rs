@@ -18,6 +18,7 @@ pub mod offline;
 pub mod patience;
 mod plain;
 pub mod quota;
+pub mod reuse;
 mod routing;
 pub mod shared;
 mod stream;
@@ -45,6 +46,7 @@ use ending::{LastWords, Served};
 use gate::{Admission, Limit, Pass, Turn, local_time};
 use life::{Cut, UnderWay};
 use patience::Verdict;
+use reuse::{Lead, Source};
 use shared::{Shared, Waiter};
 
 /// Longer values of the client's headers don't go upstream.
@@ -88,6 +90,10 @@ pub struct Relay {
     /// Calls made so far, but for those that the account's limit rejected.
     calls_made: u32,
     last_words: LastWords,
+    /// An answer that is there already, in place of the next try's.
+    source: Option<Source>,
+    /// Others may want its answer, too.
+    lead: Option<Lead>,
     /// What the panel shows of a stream.
     events: Vec<u8>,
     /// What has been told of the beginning of a stream in the API that the client speaks.
@@ -100,6 +106,8 @@ enum Client {
     /// A 200 and comments have been sent.
     Streaming(Stream),
     Answered,
+    /// It has left, and others go on reading.
+    Left,
 }
 
 impl Relay {
@@ -167,6 +175,8 @@ impl Relay {
             backups_said: None,
             calls_made: 0,
             last_words: LastWords::Nothing,
+            source: None,
+            lead: None,
             events: Vec::new(),
             said: Vec::new(),
         });
@@ -322,6 +332,7 @@ impl Waiter for Relay {
     fn abandon(self: Box<Self>) -> After {
         match self.under_way.cutter().reason() {
             Some(Cut::Stopping) => self.refuse(ApiError::stopping()),
+            None if self.shared.life.is_stopping() => self.refuse(ApiError::stopping()),
             _ => self.finish(Served::ClientLeft(None)),
         }
     }
@@ -329,6 +340,21 @@ impl Waiter for Relay {
     fn refuse(self: Box<Self>, error: ApiError) -> After {
         let reason = error.message.clone();
         self.give_way(FailedAttempt::new(&reason, Verdict::PassOn, FailedAnswer::Own(error)))
+    }
+
+    fn join(mut self: Box<Self>) -> After {
+        let source = self.source.take();
+        if self.shared.life.is_stopping() || self.is_cut_off() {
+            return self.abandon();
+        }
+        let Some(source) = source else {
+            return self.run();
+        };
+        match self.answer_with(source) {
+            Ok(after) => after,
+            Err(relay) if relay.is_cut_off() => relay.abandon(),
+            Err(relay) => relay.run(),
+        }
     }
 
     fn is_cut_off(&self) -> bool {

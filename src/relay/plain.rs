@@ -45,10 +45,19 @@ impl Relay {
             return Err(unreadable("it is no event stream"));
         }
         let recorded = self.recording.is_some().then(|| json_or_string(&body));
+        if let Some(lead) = &self.lead {
+            lead.begin(answer.head(model, self.figures.backup.as_ref()));
+        }
         let headers = self.with_proxy_headers(headers, model);
         self.note(&facts);
         let body = match &mut self.teller {
-            Some(teller) => teller.answer(text).into_bytes(),
+            Some(teller) => {
+                let told = teller.answer(text).into_bytes();
+                if let Some(lead) = &mut self.lead {
+                    lead.tell(&told);
+                }
+                told
+            }
             None => body,
         };
         self.last_words = LastWords::Reply(Reply { status: answer.status(), headers, body });
@@ -63,6 +72,8 @@ impl Relay {
         headers: Vec<(Cow<'static, str>, String)>,
         model: &str,
     ) -> Result<Served, Box<FailedAttempt>> {
+        self.lead = None; // too long to be kept or shared
+        answer.is_not_shared();
         let headers = self.with_proxy_headers(headers, model);
         let Client::Waiting(exchange) = std::mem::replace(&mut self.client, Client::Answered) else {
             return Err(unreadable("it is no event stream"));

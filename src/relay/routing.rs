@@ -64,7 +64,7 @@ impl Relay {
 
     /// A try has been answered.
     pub(super) fn learn_from_answer(&self) {
-        if self.backup.is_some() || self.snapshot.settings.test_mode {
+        if self.backup.is_some() || self.snapshot.settings.test_mode || self.figures.reused.is_some() {
             return;
         }
         let known = &self.shared.known;

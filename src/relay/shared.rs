@@ -12,6 +12,7 @@ use super::known::Known;
 use super::life::Life;
 use super::models::Models;
 use super::quota::QuotaCache;
+use super::reuse::Reuse;
 use ureq::http::HeaderValue;
 
 use crate::body::Spare;
@@ -39,6 +40,9 @@ pub trait Waiter: Send {
 
     /// The request was cut off while it waited: its client left, or the program stops.
     fn abandon(self: Box<Self>) -> After;
+
+    /// Goes on with an answer that is there, or that another request's call brings; else as if it had come now.
+    fn join(self: Box<Self>) -> After;
 
     /// It can't even wait.
     fn refuse(self: Box<Self>, error: ApiError) -> After;
@@ -73,6 +77,8 @@ pub struct Shared {
     pub site: HeaderValue,
     /// The account's free quota.
     pub quota: QuotaCache,
+    /// Answers that are given again.
+    pub reuse: Reuse,
     /// Who was turned away.
     pub refusals: Refusals,
     /// Memory for the next large request.
@@ -95,6 +101,7 @@ impl Shared {
             site: HeaderValue::try_from(format!("http://localhost:{port}"))
                 .unwrap_or(HeaderValue::from_static("http://localhost")),
             quota: QuotaCache::default(),
+            reuse: Reuse::default(),
             refusals: Refusals::default(),
             spare: Spare::default(),
             orders: AtomicU64::new(0),

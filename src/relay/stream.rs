@@ -40,7 +40,10 @@ impl Relay {
             Some(begun) => begun?,
             None => return Ok(Served::ClientLeft(None)),
         };
-        // From here on this answer is the client's.
+        // From here on this answer is the client's, and of those who want the same.
+        if let Some(lead) = &self.lead {
+            lead.begin(answer.head(model, self.figures.backup.as_ref()));
+        }
         let Begun { held, mut events, mut reader, ended } = begun;
         let told = |reader: Box<dyn Reader>| reader.answer().map(|answer| answer.to_string());
         self.events.clear();
@@ -193,10 +196,20 @@ impl Relay {
             headers.retain(|(name, _)| name != "content-type");
             self.start_stream(headers)?;
         }
-        match &mut self.client {
-            Client::Streaming(stream) => stream.write(piece),
-            _ => Err(std::io::ErrorKind::NotConnected.into()),
+        if let (Some(lead), Some(_)) = (&mut self.lead, &self.teller) {
+            lead.tell(piece);
         }
+        let sent = match &mut self.client {
+            Client::Streaming(stream) => stream.write(piece),
+            Client::Left => Ok(()),
+            Client::Waiting(_) | Client::Answered => Err(std::io::ErrorKind::NotConnected.into()),
+        };
+        let wanted = || self.lead.as_ref().is_some_and(|lead| lead.flight().is_wanted_without_its_lead());
+        if sent.is_err() && wanted() {
+            self.client = Client::Left;
+            return Ok(());
+        }
+        sent
     }
 
     fn start_stream(&mut self, mut headers: Vec<(Cow<'static, str>, String)>) -> std::io::Result<()> {

@@ -37,6 +37,7 @@ use crate::record::calls::Calls;
 use crate::record::refusals;
 use crate::relay::gate::{Next, Pass};
 use crate::relay::life::UnderWay;
+use crate::relay::reuse::{Reused, Wish};
 use crate::relay::shared::{Shared, Waiter};
 use crate::relay::{Api, Relay};
 use crate::settings::{Listen, Settings};
@@ -68,6 +69,8 @@ enum Job {
 /// A request on its way to the upstream.
 enum Call {
     New(Box<Exchange>, UnderWay),
+    /// One that has been understood, and may have its answer already.
+    Begun(Box<dyn Waiter>),
     /// One that has waited for the account's limit.
     Resumed(Box<dyn Waiter>, Pass, Duration),
 }
@@ -116,6 +119,12 @@ pub fn start(live: Arc<Live>, calls: Calls, listeners: Vec<TcpListener>) -> io::
             stuck: AtomicUsize::new(0),
             lingering: AtomicUsize::new(0),
             this: Weak::clone(this),
+        }
+    });
+    let resumes = Arc::downgrade(&server);
+    shared.reuse.resume_by(move |relay| {
+        if let Some(server) = resumes.upgrade() {
+            server.resume(relay);
         }
     });
     shared.calls.look_back(&shared.live.snapshot());
@@ -257,7 +266,14 @@ impl Server {
             return Step::Done(After::Gone);
         };
         let under_way = self.shared.life.begin(socket);
-        match self.seats.enter(Call::New(Box::new(exchange), under_way)) {
+        let call = match (snapshot.settings.reuse.is_zero(), Api::of(&exchange.head.path)) {
+            (false, Some(api)) => match begin_reusing(&self.shared, api, exchange, &snapshot, under_way) {
+                Ok(relay) => Call::Begun(relay),
+                Err(after) => return Step::Done(after),
+            },
+            _ => Call::New(Box::new(exchange), under_way),
+        };
+        match self.seats.enter(call) {
             Entry::Seated(call) => Step::Forward(call, snapshot),
             Entry::Waits => Step::Done(After::Gone),
             Entry::Full(Call::New(exchange, under_way)) => {
@@ -265,6 +281,7 @@ impl Server {
                 let reply = self.shared.refusal(&exchange.head, &ApiError::queue_is_full());
                 Step::Done(exchange.reply(reply))
             }
+            Entry::Full(Call::Begun(relay)) => Step::Done(relay.refuse(ApiError::queue_is_full())),
             Entry::Full(Call::Resumed(..)) => Step::Done(After::Gone),
         }
     }
@@ -284,6 +301,7 @@ impl Server {
                 let snapshot = snapshot.unwrap_or_else(|| self.shared.live.snapshot());
                 forward_new(&self.shared, *exchange, snapshot, under_way)
             }
+            Call::Begun(relay) => relay.join(),
             Call::Resumed(relay, pass, waited) => relay.resume(pass, waited),
         };
         match seated.leave() {
@@ -310,6 +328,13 @@ impl Server {
     fn give_seat_up(&self) {
         self.stuck.fetch_add(1, Ordering::SeqCst);
         if let Some(call) = self.seats.leave() {
+            self.pool.give(Job::Seated(call));
+        }
+    }
+
+    /// A request that was parked goes on.
+    fn resume(&self, relay: Box<dyn Waiter>) {
+        if let Some(call) = self.seats.come_back(Call::Begun(relay)) {
             self.pool.give(Job::Seated(call));
         }
     }
@@ -354,6 +379,8 @@ impl Server {
             }
             shared.spare.forget_old();
             shared.refusals.tell_of_more();
+            let reuse = shared.live.snapshot().settings.reuse;
+            shared.reuse.answers.tidy(reuse, shared.calls.files());
         }
     }
 }
@@ -404,6 +431,23 @@ fn forward_new(
     match Relay::begin(shared, api, exchange, snapshot, under_way) {
         Ok(relay) => relay.run(),
         Err(after) => after,
+    }
+}
+
+/// A request whose answer may be there already. What has become of it, where it was.
+#[inline(never)]
+fn begin_reusing(
+    shared: &Arc<Shared>,
+    api: Api,
+    exchange: Exchange,
+    snapshot: &Arc<Snapshot>,
+    under_way: UnderWay,
+) -> Result<Box<Relay>, After> {
+    let wish = Wish::of(&exchange.head);
+    let relay = Relay::begin(shared, api, exchange, Arc::clone(snapshot), under_way)?;
+    match relay.reuse(wish) {
+        Reused::Call(relay) => Ok(relay),
+        Reused::Done(after) => Err(after),
     }
 }
 

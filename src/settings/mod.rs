@@ -152,6 +152,8 @@ pub struct Settings {
     pub upstream_timeout: Duration,
     /// `STICKY_MINUTES`: how long a conversation keeps its model.
     pub sticky: Duration,
+    /// `REUSE_ANSWERS`: for how long an answer is given again; 0: never.
+    pub reuse: Duration,
     /// `BACKUPS`, in their order.
     pub backups: Vec<Backup>,
 }
@@ -181,6 +183,7 @@ impl Default for Settings {
             max_body_bytes: 64 * MB_BYTES,
             upstream_timeout: Duration::from_secs(300),
             sticky: Duration::from_secs(30 * 60),
+            reuse: Duration::ZERO,
             backups: Vec::new(),
         }
     }
@@ -404,6 +407,13 @@ impl Settings {
                 default.sticky,
                 last_good.sticky,
             ),
+            reuse: r.read(
+                "REUSE_ANSWERS",
+                either("minutes from 0 to 43200", "0 到 43200 之间的分钟数"),
+                |v| in_range(0, 43_200)(v).map(|minutes| Duration::from_secs(minutes as u64 * 60)),
+                default.reuse,
+                last_good.reuse,
+            ),
             backups: backups::read(r, &last_good.backups),
         };
         let mut settings = settings;
@@ -494,6 +504,7 @@ impl Settings {
             entry("MAX_BODY_MB", (self.max_body_bytes / MB_BYTES).to_string()),
             entry("UPSTREAM_TIMEOUT", seconds(self.upstream_timeout)),
             entry("STICKY_MINUTES", (self.sticky.as_secs() / 60).to_string()),
+            entry("REUSE_ANSWERS", (self.reuse.as_secs() / 60).to_string()),
             entry(
                 "BACKUPS",
                 or_none(

@@ -3,6 +3,7 @@
 mod fixture;
 
 mod access;
+mod answers_again;
 mod backups;
 mod debug_mode;
 mod endpoints;

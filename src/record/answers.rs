@@ -1,0 +1,371 @@
+//! Answers that may be given again (`REUSE_ANSWERS`): in memory, and with `CACHE_DIR` in files that outlive a restart.
+//!
+//! A file is one line of JSON with what is said of the answer, and behind it the answer's bytes as they came. It holds
+//! nothing of the request, which its name stands for: a digest of all that makes two requests the same.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use lru::LruCache;
+use ring::digest::{Context, SHA256, digest};
+use serde_json::{Value, json};
+
+use crate::console::say;
+use crate::language::either;
+use crate::record::files::{ANSWERS_FOLDER, Files};
+
+/// A longer answer isn't kept.
+pub const MAX_ANSWER_BYTES: usize = 1 << 20;
+/// All of them together, in memory and in files.
+const MAX_BYTES: usize = 64 << 20;
+/// What an answer takes up beside its bytes.
+const OVERHEAD_BYTES: usize = 1024;
+/// What was not used for so long is no better than what is gone.
+const TIDY_INTERVAL: Duration = Duration::from_secs(10);
+const EXTENSION: &str = ".answer";
+
+/// What two requests have in common when they are the same.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key([u8; 32]);
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl Key {
+    /// Of these parts in this order.
+    pub fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut context = Context::new(&SHA256);
+        for part in parts {
+            context.update(&(part.len() as u64).to_le_bytes()); // so that "ab" and "c" aren't "a" and "bc"
+            context.update(part);
+        }
+        let mut key = Self([0; 32]);
+        key.0.copy_from_slice(context.finish().as_ref());
+        key
+    }
+
+    fn parse(hex: &str) -> Option<Self> {
+        let mut key = Self([0; 32]);
+        for (place, byte) in key.0.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(hex.get(place * 2..place * 2 + 2)?, 16).ok()?;
+        }
+        (format!("{key:?}") == hex).then_some(key)
+    }
+}
+
+/// What is said of an answer beside its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnswerHead {
+    /// The upstream's header fields that clients get.
+    pub headers: Vec<(String, String)>,
+    /// The model that was asked.
+    pub model: String,
+    /// The backup that was, if one was.
+    pub backup: Option<String>,
+}
+
+impl AnswerHead {
+    /// The value of a header field (lower case).
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// An answer, whole.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// When it came.
+    pub time: SystemTime,
+    /// What is said of it.
+    pub head: AnswerHead,
+    /// As it came from the upstream.
+    pub body: Vec<u8>,
+    /// As it was told in another API.
+    pub told: Option<String>,
+}
+
+impl Kept {
+    fn size(&self) -> usize {
+        OVERHEAD_BYTES + self.body.len() + self.told.as_ref().map_or(0, String::len)
+    }
+
+    /// How old it is.
+    pub fn age(&self) -> Duration {
+        self.time.elapsed().unwrap_or_default()
+    }
+
+    fn to_file(&self) -> Vec<u8> {
+        let told = self.told.as_deref().unwrap_or_default();
+        let bytes = [&self.body[..], told.as_bytes()].concat();
+        let since = self.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let line = json!({
+            "time_ms": since.as_millis() as u64,
+            "model": self.head.model,
+            "backup": self.head.backup,
+            "headers": self.head.headers,
+            "body_bytes": self.body.len(),
+            "told_bytes": self.told.as_ref().map(String::len),
+            "sha256": digest_of(&bytes),
+        });
+        [format!("{line}\n").as_bytes(), &bytes].concat()
+    }
+
+    fn from_file(file: &[u8]) -> Option<Self> {
+        let end = memchr::memchr(b'\n', file)?;
+        let line = serde_json::from_slice::<Value>(&file[..end]).ok()?;
+        let bytes = &file[end + 1..];
+        let length = |name: &str| line[name].as_u64().map(|length| length as usize);
+        let (body, told) = bytes.split_at_checked(length("body_bytes")?)?;
+        if line["sha256"] != digest_of(bytes) || told.len() != length("told_bytes").unwrap_or(0) {
+            return None;
+        }
+        Some(Self {
+            time: SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(line["time_ms"].as_u64()?))?,
+            head: AnswerHead {
+                headers: serde_json::from_value(line["headers"].clone()).ok()?,
+                model: line["model"].as_str()?.to_owned(),
+                backup: line["backup"].as_str().map(str::to_owned),
+            },
+            body: body.to_owned(),
+            told: length("told_bytes").and_then(|_| String::from_utf8(told.to_owned()).ok()),
+        })
+    }
+}
+
+fn digest_of(bytes: &[u8]) -> String {
+    let mut hex = String::with_capacity(64);
+    for byte in digest(&SHA256, bytes).as_ref() {
+        hex.push_str(&format!("{byte:02x}"));
+    }
+    hex
+}
+
+/// All that are kept.
+#[derive(Debug)]
+pub struct Answers {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// By when they were used last.
+    entries: LruCache<Key, Entry>,
+    bytes: usize,
+    /// The folder that has been looked into.
+    dir: Option<Arc<Path>>,
+    tidied: SystemTime,
+    damage_was_said: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// `None` for one that only its file holds.
+    kept: Option<Arc<Kept>>,
+    size: usize,
+    /// The `CACHE_DIR` that has a file of it.
+    file_in: Option<Arc<Path>>,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        let state = State {
+            entries: LruCache::unbounded(),
+            bytes: 0,
+            dir: None,
+            tidied: SystemTime::UNIX_EPOCH,
+            damage_was_said: false,
+        };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+}
+
+impl Answers {
+    /// The answer that is kept for a request, if it is no older than this.
+    pub fn get(
+        &self,
+        key: &Key,
+        max_age: Duration,
+        cache_dir: Option<&Arc<Path>>,
+        files: &Files,
+    ) -> Option<Arc<Kept>> {
+        self.look_into(&mut self.lock(), cache_dir, files);
+        if let Some(kept) = self.get_in_memory(key, max_age) {
+            return Some(kept);
+        }
+        let cache_dir = cache_dir?;
+        let path = path_of(cache_dir, key);
+        let file = fs::read(&path).ok()?;
+        let Some(kept) = Kept::from_file(&file).map(Arc::new) else {
+            if !std::mem::replace(&mut self.lock().damage_was_said, true) {
+                let path = path.display();
+                say(either(
+                    format_args!("{path} is damaged: the answer in it is asked for anew"),
+                    format_args!("{path} 已损坏：将重新请求其中的回答"),
+                ));
+            }
+            files.remove(path);
+            return None;
+        };
+        if kept.age() > max_age {
+            return None;
+        }
+        let file_in = Some(Arc::clone(cache_dir));
+        self.insert(*key, Entry { size: kept.size(), kept: Some(Arc::clone(&kept)), file_in }, files);
+        Some(kept)
+    }
+
+    /// The same, of what needs no disk.
+    pub fn get_in_memory(&self, key: &Key, max_age: Duration) -> Option<Arc<Kept>> {
+        let kept = self.lock().entries.get(key)?.kept.clone()?;
+        (kept.age() <= max_age).then_some(kept)
+    }
+
+    /// Keeps an answer, in place of the one that there may be.
+    pub fn put(&self, key: Key, kept: Arc<Kept>, cache_dir: Option<&Arc<Path>>, files: &Files) {
+        if kept.size() > MAX_ANSWER_BYTES + OVERHEAD_BYTES {
+            return;
+        }
+        if let Some(dir) = cache_dir {
+            files.save_answer(path_of(dir, &key), kept.to_file());
+        }
+        self.look_into(&mut self.lock(), cache_dir, files);
+        let entry = Entry { size: kept.size(), kept: Some(kept), file_in: cache_dir.cloned() };
+        self.insert(key, entry, files);
+    }
+
+    /// Forgets what is older than this; all of it where that is nothing, but for the files.
+    pub fn tidy(&self, max_age: Duration, files: &Files) {
+        let mut state = self.lock();
+        if max_age.is_zero() {
+            if !state.entries.is_empty() {
+                state.entries.clear();
+                (state.bytes, state.dir) = (0, None);
+            }
+            return;
+        }
+        if state.tidied.elapsed().is_ok_and(|since| since < TIDY_INTERVAL) {
+            return;
+        }
+        state.tidied = SystemTime::now();
+        let old = |(_, entry): &(&Key, &Entry)| entry.kept.as_ref().is_some_and(|kept| kept.age() > max_age);
+        let old = state.entries.iter().filter(old).map(|(key, _)| *key).collect::<Vec<_>>();
+        for key in old {
+            if let Some(entry) = state.entries.pop(&key) {
+                state.drop_entry(&key, entry, files);
+            }
+        }
+    }
+
+    fn insert(&self, key: Key, entry: Entry, files: &Files) {
+        let mut state = self.lock();
+        state.bytes += entry.size;
+        if let Some(replaced) = state.entries.put(key, entry) {
+            state.bytes -= replaced.size; // its file has the same name
+        }
+        while state.bytes > MAX_BYTES
+            && let Some((key, oldest)) = state.entries.pop_lru()
+        {
+            state.drop_entry(&key, oldest, files);
+        }
+    }
+
+    /// Takes account of what a folder holds that wasn't looked into before, so that it keeps within its bounds.
+    fn look_into(&self, state: &mut State, cache_dir: Option<&Arc<Path>>, files: &Files) {
+        if state.dir.as_ref() == cache_dir {
+            return;
+        }
+        state.dir = cache_dir.cloned();
+        let (Some(dir), this, files) = (cache_dir.cloned(), Arc::clone(&self.state), files.clone()) else {
+            return;
+        };
+        let look = move || {
+            let this = Self { state: this };
+            let mut found = answers_in(&dir);
+            found.sort_by_key(|(time, ..)| *time);
+            for (_, key, size) in found {
+                let known = this.lock().entries.contains(&key);
+                if !known {
+                    let file_in = Some(Arc::clone(&dir));
+                    this.insert(key, Entry { kept: None, size: size + OVERHEAD_BYTES, file_in }, &files);
+                }
+            }
+        };
+        // Without a thread the folder is as large as it is.
+        let _ = thread::Builder::new().name("answers".into()).spawn(look);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn drop_entry(&mut self, key: &Key, entry: Entry, files: &Files) {
+        self.bytes -= entry.size;
+        if let Some(dir) = entry.file_in {
+            files.remove(path_of(&dir, key));
+        }
+    }
+}
+
+fn path_of(cache_dir: &Path, key: &Key) -> PathBuf {
+    cache_dir.join(ANSWERS_FOLDER).join(format!("{key:?}{EXTENSION}"))
+}
+
+/// When it was written, whose it is, and how long.
+type Found = (SystemTime, Key, usize);
+
+fn answers_in(cache_dir: &Path) -> Vec<Found> {
+    let entries = fs::read_dir(cache_dir.join(ANSWERS_FOLDER)).into_iter().flatten().flatten();
+    let found = entries.filter_map(|entry| {
+        let key = Key::parse(entry.file_name().to_str()?.strip_suffix(EXTENSION)?)?;
+        let file = entry.metadata().ok()?;
+        Some((file.modified().ok()?, key, file.len() as usize))
+    });
+    found.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(body: &str) -> Kept {
+        let head = AnswerHead {
+            headers: vec![("content-type".into(), "application/json".into())],
+            model: "a:free".into(),
+            backup: None,
+        };
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+        Kept { time, head, body: body.into(), told: None }
+    }
+
+    #[test]
+    fn a_file_says_all_of_it_or_nothing() {
+        for kept in [kept("{}\n{}"), kept(""), Kept { told: Some("你好".into()), ..kept("x") }] {
+            let file = kept.to_file();
+            assert_eq!(Kept::from_file(&file).as_ref(), Some(&kept));
+            for cut in 0..file.len() {
+                assert_eq!(Kept::from_file(&file[..cut]), None, "its first {cut} bytes");
+            }
+            let mut damaged = file.clone();
+            *damaged.last_mut().unwrap() ^= 1;
+            assert_eq!(Kept::from_file(&damaged), None);
+        }
+    }
+
+    #[test]
+    fn keys_tell_parts_apart() {
+        let key = Key::of([&b"ab"[..], b"c"]);
+        assert_ne!(key, Key::of([&b"a"[..], b"bc"]));
+        assert_eq!(Key::parse(&format!("{key:?}")), Some(key));
+        assert_eq!(Key::parse("00"), None);
+        assert_eq!(Key::parse(&"zz".repeat(32)), None);
+    }
+}

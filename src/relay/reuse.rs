@@ -1,0 +1,485 @@
+//! Answers again: a request that is the same as one answered before costs no call, and one that is the same as another
+//! under way shares its answer.
+//!
+//! The first of several is their [`Lead`]: it makes the call, and what comes of it is gathered in a [`Flight`]. The others
+//! are parked without a thread until that has turned out to be an answer, and then read it from its beginning, each at
+//! its own pace. A kept answer and a shared one are sources like the upstream: what is told of them, recorded and sent is
+//! all the same.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::Relay;
+use super::life::{Cut, Cutter};
+use super::shared::{Shared, Waiter};
+use crate::client::exchange::After;
+use crate::client::head::Head;
+use crate::dialect::Teller;
+use crate::error::ApiError;
+use crate::live::Snapshot;
+use crate::record::answers::{AnswerHead, Answers, Kept, Key, MAX_ANSWER_BYTES};
+use crate::upstream::{Failure, Trouble};
+
+/// Requests that may share one answer before it begins.
+const MAX_PARKED: usize = 1000;
+/// A shared answer that grows beyond this is no longer shared.
+const MAX_SHARED_BYTES: usize = 16 << 20;
+/// How often whoever reads a shared answer looks whether its own client is still there.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What is kept, and what is under way.
+#[derive(Default)]
+pub struct Reuse {
+    /// Those of before.
+    pub answers: Answers,
+    flights: Mutex<HashMap<Key, Arc<Flight>>>,
+    /// Finds a thread for one that was parked.
+    resume: OnceLock<Resume>,
+}
+
+type Resume = Box<dyn Fn(Box<dyn Waiter>) + Send + Sync>;
+/// Boxed as they come and go.
+type Parked = Box<Relay>;
+
+impl fmt::Debug for Reuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reuse({:?})", self.answers)
+    }
+}
+
+impl Reuse {
+    /// Says how parked requests get a thread.
+    pub fn resume_by(&self, resume: impl Fn(Box<dyn Waiter>) + Send + Sync + 'static) {
+        let _ = self.resume.set(Box::new(resume));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Flight>>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a request says about being answered from what is there already (RFC 9111, 5.2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Nothing: any answer will do.
+    Any,
+    /// `no-cache`: a fresh one, which is kept.
+    Fresh,
+    /// `no-store`: a fresh one, which isn't.
+    Unkept,
+}
+
+impl Wish {
+    /// As the request's head says.
+    pub fn of(head: &Head) -> Self {
+        match (head.lists("cache-control", "no-store"), head.lists("cache-control", "no-cache")) {
+            (true, _) => Self::Unkept,
+            (_, true) => Self::Fresh,
+            _ => Self::Any,
+        }
+    }
+}
+
+/// An answer that is coming in, for all who wait for it.
+pub struct Flight {
+    state: Mutex<FlightState>,
+    changed: Condvar,
+    /// Of the request that makes the call.
+    cutter: Arc<Cutter>,
+}
+
+#[derive(Default)]
+struct FlightState {
+    phase: Phase,
+    head: Option<AnswerHead>,
+    /// As it comes from the upstream.
+    bytes: Vec<u8>,
+    parked: Vec<Parked>,
+    readers: usize,
+    /// The client of the one that makes the call has left.
+    lead_left: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Nothing has come that is known to be an answer.
+    #[default]
+    Waiting,
+    /// It is an answer.
+    Begun,
+    /// All of it.
+    Whole,
+    /// There won't be (any more of) it.
+    Failed,
+}
+
+impl fmt::Debug for Flight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        write!(f, "Flight({:?}, {} bytes, {} readers)", state.phase, state.bytes.len(), state.readers)
+    }
+}
+
+impl Flight {
+    fn lock(&self) -> MutexGuard<'_, FlightState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another try has begun.
+    pub(super) fn restart(&self) {
+        let mut state = self.lock();
+        if state.phase == Phase::Waiting {
+            state.bytes.clear();
+        }
+    }
+
+    /// More of the answer, or of what may become one.
+    pub(super) fn push(&self, bytes: &[u8]) {
+        let mut state = self.lock();
+        if state.phase == Phase::Failed {
+            return;
+        }
+        let limit =
+            if state.readers > 0 || !state.parked.is_empty() { MAX_SHARED_BYTES } else { MAX_ANSWER_BYTES };
+        if state.bytes.len() + bytes.len() > limit {
+            state.phase = Phase::Failed; // too long to be kept, and for those who might come yet
+            state.bytes = Vec::new();
+        } else {
+            state.bytes.extend_from_slice(bytes);
+        }
+        let heard = state.readers > 0;
+        drop(state);
+        if heard {
+            self.changed.notify_all();
+        }
+    }
+
+    /// The client of the one that makes the call has left. Whether others want the answer, so that the call goes on.
+    pub(super) fn is_wanted_without_its_lead(&self) -> bool {
+        let mut state = self.lock();
+        let wanted = state.readers > 0 || !state.parked.is_empty();
+        state.lead_left |= wanted;
+        wanted
+    }
+}
+
+impl FlightState {
+    /// A place for one more reader, if there is something to read.
+    fn ride(&mut self, flight: &Arc<Flight>, cutter: &Arc<Cutter>) -> Option<Source> {
+        let head = self.head.clone().filter(|_| self.phase != Phase::Failed)?;
+        self.readers += 1;
+        let (flight, cutter) = (Arc::clone(flight), Arc::clone(cutter));
+        Some(Source::Ride(Ride { flight, cutter, at: 0, head }))
+    }
+}
+
+/// Held by the request that makes the call; dropped before the end, it fails.
+pub(super) struct Lead {
+    shared: Arc<Shared>,
+    key: Key,
+    flight: Arc<Flight>,
+    /// Others may join.
+    is_known: bool,
+    /// As it is told in another API.
+    told: Option<String>,
+    wish: Wish,
+}
+
+impl Lead {
+    /// For what is read.
+    pub(super) fn flight(&self) -> &Arc<Flight> {
+        &self.flight
+    }
+
+    /// More is told in another API than the upstream's.
+    pub(super) fn tell(&mut self, text: &[u8]) {
+        let told = self.told.get_or_insert_default();
+        if told.len() + text.len() <= MAX_ANSWER_BYTES {
+            told.push_str(&String::from_utf8_lossy(text));
+        }
+    }
+
+    /// What comes is an answer: those who wait for it may read.
+    pub(super) fn begin(&self, head: AnswerHead) {
+        let mut state = self.flight.lock();
+        if state.phase != Phase::Waiting {
+            return;
+        }
+        state.phase = Phase::Begun;
+        state.head = Some(head);
+        let mut parked = std::mem::take(&mut state.parked);
+        for relay in &mut parked {
+            relay.source = state.ride(&self.flight, relay.under_way.cutter());
+        }
+        drop(state);
+        self.resume(parked);
+    }
+
+    /// The answer is whole, and kept for the next.
+    pub(super) fn end(self, snapshot: &Snapshot) {
+        let settings = &snapshot.settings;
+        let mut state = self.flight.lock();
+        if state.phase != Phase::Begun {
+            return;
+        }
+        state.phase = Phase::Whole;
+        let kept = match (&state.head, self.wish) {
+            (Some(head), Wish::Any | Wish::Fresh) if state.bytes.len() <= MAX_ANSWER_BYTES => Some(Kept {
+                time: SystemTime::now(),
+                head: head.clone(),
+                body: state.bytes.clone(),
+                told: self.told.clone(),
+            }),
+            _ => None,
+        };
+        drop(state);
+        let secrets = [&settings.key, &settings.proxy_api_key].into_iter().flatten();
+        let tells = |kept: &Kept| {
+            let mut secrets = secrets.clone();
+            secrets.any(|secret| memchr::memmem::find(&kept.body, secret.expose().as_bytes()).is_some())
+        };
+        if let Some(kept) = kept.filter(|kept| !tells(kept)) {
+            let (answers, files) = (&self.shared.reuse.answers, self.shared.calls.files());
+            answers.put(self.key, Arc::new(kept), settings.cache_dir.as_ref(), files);
+        }
+    }
+
+    fn resume(&self, parked: Vec<Parked>) {
+        if let Some(resume) = self.shared.reuse.resume.get() {
+            parked.into_iter().for_each(|relay| resume(relay));
+        }
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        if self.is_known {
+            let mut flights = self.shared.reuse.lock();
+            if flights.get(&self.key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
+                flights.remove(&self.key);
+            }
+        }
+        let mut state = self.flight.lock();
+        if state.phase != Phase::Whole {
+            state.phase = Phase::Failed;
+        }
+        let parked = std::mem::take(&mut state.parked);
+        drop(state);
+        self.flight.changed.notify_all();
+        self.resume(parked);
+    }
+}
+
+/// Reads a shared answer from its beginning.
+pub(super) struct Ride {
+    flight: Arc<Flight>,
+    /// Of the request that reads.
+    cutter: Arc<Cutter>,
+    at: usize,
+    pub(super) head: AnswerHead,
+}
+
+impl Ride {
+    /// Reads on, waiting for more; 0 at the end.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
+        let broken = |reason: &str| Err(Failure::Broken(Trouble::BrokeOff, reason.into()));
+        let mut state = self.flight.lock();
+        loop {
+            if self.cutter.reason().is_some() {
+                return broken("it was cut off");
+            }
+            let rest = state.bytes.get(self.at..).unwrap_or_default();
+            if !rest.is_empty() {
+                let length = rest.len().min(buffer.len());
+                buffer[..length].copy_from_slice(&rest[..length]);
+                self.at += length;
+                return Ok(length);
+            }
+            match state.phase {
+                Phase::Whole => return Ok(0),
+                Phase::Failed => return broken("the call that it shares was broken off"),
+                Phase::Waiting | Phase::Begun => {}
+            }
+            let waited = self.flight.changed.wait_timeout(state, LOOK_INTERVAL);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Drop for Ride {
+    fn drop(&mut self) {
+        let mut state = self.flight.lock();
+        state.readers -= 1;
+        let unwanted = state.readers == 0 && state.parked.is_empty() && state.lead_left;
+        drop(state);
+        if unwanted {
+            self.flight.cutter.cut(Cut::ClientLeft);
+        }
+    }
+}
+
+/// Where an answer comes from, in place of the upstream.
+pub(super) enum Source {
+    Kept(Arc<Kept>),
+    Ride(Ride),
+}
+
+impl Source {
+    fn head(&self) -> &AnswerHead {
+        match self {
+            Self::Kept(kept) => &kept.head,
+            Self::Ride(ride) => &ride.head,
+        }
+    }
+
+    fn age(&self) -> Duration {
+        match self {
+            Self::Kept(kept) => kept.age(),
+            Self::Ride(_) => Duration::ZERO,
+        }
+    }
+}
+
+/// Tells a kept answer as it was told before.
+pub(super) struct Repeat {
+    told: String,
+    /// Knows what kind of stream it is.
+    teller: Box<dyn Teller>,
+}
+
+impl Repeat {
+    pub(super) fn new(told: String, teller: Box<dyn Teller>) -> Self {
+        Self { told, teller }
+    }
+}
+
+impl Teller for Repeat {
+    fn content_type(&self) -> &'static str {
+        self.teller.content_type()
+    }
+
+    fn tell(&mut self, _data: &str) -> String {
+        std::mem::take(&mut self.told)
+    }
+
+    fn end(&mut self) -> String {
+        std::mem::take(&mut self.told)
+    }
+
+    fn answer(&mut self, _body: &str) -> String {
+        std::mem::take(&mut self.told)
+    }
+
+    fn broken_off(&self, error: &ApiError) -> String {
+        self.teller.broken_off(error)
+    }
+
+    fn error_body(&self, body: &str) -> String {
+        self.teller.error_body(body)
+    }
+}
+
+/// What has become of a request for which there may be an answer already.
+pub enum Reused {
+    /// It is answered, or waits for the answer of another.
+    Done(After),
+    /// It needs a place.
+    Call(Box<Relay>),
+}
+
+impl Relay {
+    /// Answers with what is kept, or waits for the same answer as another, or goes on as the first of its kind.
+    pub fn reuse(mut self: Box<Self>, wish: Wish) -> Reused {
+        let shared = Arc::clone(&self.shared);
+        let snapshot = Arc::clone(&self.snapshot);
+        let settings = &snapshot.settings;
+        let key = self.key();
+        if wish == Wish::Any {
+            let max_age = settings.reuse;
+            let kept =
+                shared.reuse.answers.get(&key, max_age, settings.cache_dir.as_ref(), shared.calls.files());
+            if let Some(kept) = kept {
+                return self.reuse_kept(kept);
+            }
+        }
+        let flight = Arc::new(Flight {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            cutter: Arc::clone(self.under_way.cutter()),
+        });
+        let mut lead = Lead { shared: Arc::clone(&shared), key, flight, is_known: false, told: None, wish };
+        if wish == Wish::Any {
+            let mut flights = shared.reuse.lock();
+            match flights.entry(key) {
+                Entry::Occupied(other) => return self.join_flight(other.get()),
+                Entry::Vacant(place) => {
+                    // Another may have come to its end since the first look: its answer is kept before it goes from here.
+                    if let Some(kept) = shared.reuse.answers.get_in_memory(&key, settings.reuse) {
+                        drop(flights);
+                        return self.reuse_kept(kept);
+                    }
+                    place.insert(Arc::clone(&lead.flight));
+                }
+            }
+            lead.is_known = true;
+        }
+        self.under_way.cutter().share(&lead.flight);
+        self.lead = Some(lead);
+        Reused::Call(self)
+    }
+
+    fn reuse_kept(self: Box<Self>, kept: Arc<Kept>) -> Reused {
+        match self.answer_with(Source::Kept(kept)) {
+            Ok(after) => Reused::Done(after),
+            Err(relay) => Reused::Call(relay),
+        }
+    }
+
+    fn join_flight(mut self: Box<Self>, flight: &Arc<Flight>) -> Reused {
+        let mut state = flight.lock();
+        if state.phase == Phase::Waiting && state.parked.len() < MAX_PARKED {
+            state.parked.push(self);
+            return Reused::Done(After::Gone);
+        }
+        self.source = state.ride(flight, self.under_way.cutter());
+        Reused::Call(self)
+    }
+
+    /// Gives an answer that is there. The request itself, where it turns out to be none.
+    pub(super) fn answer_with(mut self: Box<Self>, source: Source) -> Result<After, Box<Self>> {
+        let AnswerHead { model, backup, .. } = source.head().clone();
+        self.figures.model.clone_from(&model);
+        self.figures.backup = backup;
+        self.figures.reused = Some(source.age());
+        self.source = Some(source);
+        match self.attempt(&model, &mut None) {
+            Ok(served) => Ok(self.finish(served)),
+            Err(_) => {
+                self.figures.backup = None;
+                self.figures.reused = None;
+                Err(self)
+            }
+        }
+    }
+
+    /// What makes another request the same: all that the upstream would get, and how the answer is told.
+    fn key(&self) -> Key {
+        let settings = &self.snapshot.settings;
+        let body = self.request.body(&self.request.model);
+        let written = self.face.as_ref().map_or("", |(_, written)| written);
+        let mut parts = vec![
+            self.figures.dialect.as_bytes(),
+            if settings.test_mode { b"" } else { settings.base_url.as_bytes() },
+            self.query.as_deref().unwrap_or_default().as_bytes(),
+            written.as_bytes(),
+            &body,
+        ];
+        for (name, value) in self.headers.iter().filter(|(name, _)| name.starts_with("anthropic-")) {
+            parts.extend([name.as_bytes(), value.as_bytes()]);
+        }
+        Key::of(parts)
+    }
+}
