@@ -214,9 +214,7 @@ impl Proxy {
     }
 
     pub fn post(&self, path: &str, body: &str) -> Response {
-        let length = body.len();
-        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
-        self.connect().exchange(&(head + body))
+        self.connect().post(path, body)
     }
 
     /// Waits until a request succeeds: some may fail while there are no descriptors.
@@ -398,11 +396,18 @@ impl Connection {
     }
 
     pub fn send_chat(&mut self, body: &str) {
+        self.send_post("/v1/chat/completions", body);
+    }
+
+    pub fn send_post(&mut self, path: &str, body: &str) {
         let length = body.len();
-        let head = format!(
-            "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
-        );
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
         self.send(head + body);
+    }
+
+    pub fn post(&mut self, path: &str, body: &str) -> Response {
+        self.send_post(path, body);
+        self.response()
     }
 
     pub fn chat(&mut self, body: &str) -> Response {
@@ -475,7 +480,7 @@ impl Connection {
             response = self.head();
         }
         if response.header("transfer-encoding") == Some("chunked") {
-            response.body = self.rest_of_chunks().into_bytes();
+            response.body = std::iter::from_fn(|| self.raw_chunk()).flatten().collect();
         } else if let Some(length) = response.header("content-length") {
             response.body = vec![0; length.parse().unwrap()];
             self.stream.read_exact(&mut response.body).unwrap();

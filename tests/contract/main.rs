@@ -5,10 +5,12 @@ mod fixture;
 mod access;
 mod backups;
 mod debug_mode;
+mod dialects;
 mod endpoints;
 mod errors;
 mod forwarding;
 mod free_models;
+
 mod http;
 mod life;
 mod limit;
