@@ -10,6 +10,7 @@ mod endpoints;
 mod errors;
 mod forwarding;
 mod free_models;
+mod free_models_by_dialect;
 
 mod http;
 mod life;
