@@ -11,12 +11,12 @@ mod errors;
 mod forwarding;
 mod free_models;
 mod free_models_by_dialect;
-
 mod http;
 mod life;
 mod limit;
 mod models;
 mod offline;
+mod ollama;
 mod panel;
 mod patience;
 mod routes_upstream;
