@@ -1035,3 +1035,20 @@ fn its_calls_are_saved_and_counted() {
         assert_eq!((&call["prompt_tokens"], &call["completion_tokens"]), (&json!(3), &json!(2)), "{call}");
     }
 }
+
+/// Not every upstream streams whenever it is asked to.
+#[test]
+fn a_plain_answer_to_a_streamed_request_is_lines_all_the_same() {
+    let upstream = Upstream::start(|_, answer| answer.say("hello there"));
+    let proxy = Proxy::before(&upstream, "");
+    for (path, body) in [("/api/chat", SAY), ("/api/generate", GENERATE)] {
+        let response = proxy.post(path, body);
+        let all = lines(&response);
+        assert_eq!(
+            (response.status, all.iter().map(said).collect::<String>().as_str()),
+            (200, "hello there"),
+            "{path}"
+        );
+        assert_last_line(all.last().unwrap(), "stop");
+    }
+}

@@ -435,3 +435,127 @@ fn what_a_model_cannot_do_the_next_one_does_in_every_dialect() {
         }
     });
 }
+
+/// A failure is one however its bytes come: cut anywhere, with other line ends, behind a long opening.
+#[test]
+fn failures_are_recognized_however_they_are_written() {
+    type Writing = (&'static str, fn(String) -> String, usize);
+    const WRITINGS: [Writing; 6] = [
+        ("byte by byte", |text| text, 1),
+        ("CRLF", |text| text.replace('\n', "\r\n"), 1000),
+        ("CRLF, byte by byte", |text| text.replace('\n', "\r\n"), 1),
+        ("CR", |text| text.replace('\n', "\r"), 1000),
+        (
+            "no blank behind the colon",
+            |text| text.replace("data: ", "data:").replace("event: ", "event:"),
+            1000,
+        ),
+        ("other fields", |text| text.replace("data: ", "id: 1\nretry: 5\ndata: "), 1000),
+    ];
+    in_every_dialect(|dialect| {
+        let upstream = Upstream::start(move |request, answer| {
+            let (_, writing, size) = WRITINGS.iter().find(|(name, ..)| *name == subject(request)).unwrap();
+            if request.body.contains("openrouter/free") {
+                return answer.good(dialect, request);
+            }
+            answer.stream_head();
+            for piece in writing(dialect.opening.concat() + dialect.failures[0].0).as_bytes().chunks(*size) {
+                answer.raw(format!("{:x}\r\n", piece.len()));
+                answer.raw(piece);
+                answer.raw("\r\n");
+            }
+            answer.end();
+        });
+        let proxy = Proxy::before(&upstream, "");
+        thread::scope(|scope| {
+            for (name, ..) in WRITINGS {
+                let proxy = &proxy;
+                scope.spawn(move || {
+                    let body = dialect.request(&format!("«{name}»"), true);
+                    let response = proxy.post(dialect.path, &body);
+                    let expected = dialect.stream();
+                    assert_eq!(
+                        (response.status, response.text()),
+                        (200, &*expected),
+                        "{}: {name}",
+                        dialect.name
+                    );
+                });
+            }
+        });
+    });
+}
+
+/// A byte-order mark at the beginning of a stream is no part of its first event (WHATWG HTML, 9.2.5).
+#[test]
+fn a_byte_order_mark_hides_no_event() {
+    in_every_dialect(|dialect| {
+        let upstream = Upstream::start(move |request, answer| match request.number {
+            1 => {
+                answer.events(&[format!("\u{feff}{}{}", dialect.opening[0], dialect.failures[0].0)]);
+                answer.end();
+            }
+            _ => answer.good(dialect, request),
+        });
+        let proxy = Proxy::before(&upstream, "");
+        let response = proxy.post(dialect.path, &dialect.request("hello", true));
+        assert_eq!((response.status, response.text()), (200, &*dialect.stream()), "{}", dialect.name);
+    });
+}
+
+/// Some upstreams say the whole request again in their first event, instructions and tools and all.
+#[test]
+fn an_error_behind_a_long_opening_is_healed() {
+    for length in [10_000, 100_000, 1_000_000] {
+        let opening = RESPONSES.opening[0].replacen(
+            "\"output\"",
+            &format!(r#""instructions":"{}","output""#, "x".repeat(length)),
+            1,
+        );
+        let long = opening.clone();
+        let upstream = Upstream::start(move |request, answer| match request.number {
+            1 => {
+                answer.events(&[&long, RESPONSES.failures[0].0]);
+                answer.end();
+            }
+            _ => {
+                answer.events(&[long.clone(), RESPONSES.stream()]);
+                answer.end();
+            }
+        });
+        let proxy = Proxy::before(&upstream, "");
+        let response = proxy.post(RESPONSES.path, &RESPONSES.request("hello", true));
+        assert!(
+            response.text() == opening.clone() + &RESPONSES.stream(),
+            "{length}: {:?}",
+            &response.text()[response.text().len() - 400..]
+        );
+        assert_eq!((response.status, response.header("x-proxy-attempts")), (200, Some("2")), "{length}");
+    }
+}
+
+/// Blank lines keep a plain answer's connection alive until the model has spoken.
+#[test]
+fn blank_lines_before_a_plain_answer_change_nothing() {
+    const BLANKS: &str = "\n\n         \n\n";
+    in_every_dialect(|dialect| {
+        let upstream = Upstream::start(move |request, answer| {
+            answer.raw(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n",
+            );
+            answer.piece(BLANKS);
+            answer.piece(match request.number {
+                1 => dialect.failed_bodies[0].0,
+                2 => dialect.empty[0],
+                _ => dialect.plain,
+            });
+            answer.end();
+        });
+        let proxy = Proxy::before(&upstream, "");
+        let response = proxy.post(dialect.path, &dialect.request("hello", false));
+        let plain = serde_json::from_str::<Value>(dialect.plain).unwrap();
+        assert_eq!((response.status, response.json()), (200, plain), "{}", dialect.name);
+        assert!(response.text().ends_with(dialect.plain), "{}", dialect.name);
+        assert_eq!(upstream.calls(), 3, "{}", dialect.name);
+    });
+}

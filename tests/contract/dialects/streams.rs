@@ -162,3 +162,16 @@ fn silence_is_an_error_in_every_dialects_own_words() {
         }
     });
 }
+
+/// Not every upstream streams whenever it is asked to.
+#[test]
+fn a_plain_answer_to_a_streamed_request_passes_in_every_dialect() {
+    in_every_dialect(|dialect| {
+        let upstream = Upstream::start(move |_, answer| answer.json(200, dialect.plain));
+        let proxy = Proxy::before(&upstream, "");
+        let response = proxy.post(dialect.path, &dialect.request("hello", true));
+        assert_eq!((response.status, response.text()), (200, dialect.plain), "{}", dialect.name);
+        assert_eq!(response.header("content-type"), Some("application/json"), "{}", dialect.name);
+        assert_eq!(upstream.calls(), 1, "{}", dialect.name);
+    });
+}
