@@ -1,7 +1,7 @@
 #![allow(dead_code, reason = "two test suites share it, and neither uses all of it")]
 //! A proxy in a folder of its own, an upstream that does what a test says, and a client that shows every byte.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -646,8 +646,10 @@ impl Answer<'_> {
 
     /// Whether the other side closes the connection, waited for.
     pub fn sees_close(&mut self) -> bool {
-        let mut byte = [0];
-        matches!(self.stream.read(&mut byte), Ok(0) | Err(_))
+        match self.stream.read(&mut [0]) {
+            Ok(read) => read == 0,
+            Err(e) => !matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        }
     }
 }
 

@@ -208,6 +208,7 @@ const CHOICES: &[(&Place, &str)] = &[
     (&RESPONSES, r#""tool_choice":{"type":"shell"},"tools":[{"type":"shell"},{"type":"function","name":"f"}]"#),
     (&RESPONSES, r#""tools":[{"type":"mcp","server_label":"s"},{"type":"function","name":"f"}],"tool_choice":{"type":"mcp","server_label":"s"}"#),
     (&RESPONSES, r#""tools":[{"type":"image_generation"},{"type":"function","name":"f"}],"tool_choice":{"type":"allowed_tools","mode":"auto","tools":[{"type":"image_generation"}]}"#),
+    (&RESPONSES, r#""tools":[{"type":"mcp","server_label":"s"},{"type":"function","name":"f"}],"tool_choice":{"type":"allowed_tools","mode":"required","tools":[{"type":"mcp","server_label":"s"},{"type":"function","name":"f"}]}"#),
     (&MESSAGES, r#""tools":[{"type":"web_search_20250305","name":"web_search"},{"name":"f","input_schema":{}}],"tool_choice":{"type":"tool","name":"web_search"}"#),
     (&MESSAGES, r#""tools":[{"name":"f","input_schema":{}},{"type":"advisor_20260301","name":"advisor","model":"o3"}],"tool_choice":{"type":"tool","name":"advisor"}"#),
 ];
@@ -218,6 +219,7 @@ const KEPT_CHOICES: &[(&Place, &str)] = &[
     (&CHAT, r#""tool_choice":{"type":"function","function":{"name":"f"}},"tools":[{"type":"openrouter:web_search"},{"type":"function","function":{"name":"f"}}]"#),
     (&RESPONSES, r#""tool_choice":{"type":"function","name":"f"},"tools":[{"type":"web_search"},{"type":"function","name":"f"}]"#),
     (&RESPONSES, r#""tool_choice":{"type":"custom","name":"web_search"},"tools":[{"type":"custom","name":"web_search"},{"type":"web_search"}]"#),
+    (&RESPONSES, r#""tool_choice":{"type":"allowed_tools","mode":"required","tools":[{"type":"function","name":"f"}]},"tools":[{"type":"web_search"},{"type":"function","name":"f"}]"#),
     (&RESPONSES, r#""tool_choice":{"type":"apply_patch"},"tools":[{"type":"web_search"},{"type":"apply_patch"}]"#),
     (&MESSAGES, r#""tool_choice":{"type":"tool","name":"f"},"tools":[{"type":"web_search_20250305","name":"web_search"},{"name":"f","input_schema":{}}]"#),
     (&MESSAGES, r#""tool_choice":{"type":"any"},"tools":[{"name":"f","input_schema":{}},{"type":"web_search_20250305","name":"web_search"}]"#),
@@ -234,6 +236,7 @@ const FILES: &[(&str, &str)] = &[
     (CHAT.path, r#""messages":[{"role":"user","content":[{"typ\u0065":"f\u0069le","file":{"file_data":"https://x/a"}}]}]"#),
     (CHAT.path, r#""messages":[{"role":"user","content":[{"type":"text","type":"file","file":{"file_data":"https://x/a"}}]}]"#),
     (CHAT.path, r#""messages":[{"role":"user","content":"x","content":[{"type":"file","file":{"file_data":"https://x/a"}}]}]"#),
+    (CHAT.path, r#""messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:application/pdf;base64,JVBE"}}]}]"#),
     (CHAT.path, r#""messages":[],"messages":[{"role":"user","content":[{"type":"file","file":{"file_data":"https://x/a"}}]}]"#),
     (COMPLETIONS.path, r#""messages":[{"role":"user","content":[{"type":"file","file":{"file_data":"https://x/a.pdf"}}]}]"#),
     (RESPONSES.path, r#""input":[{"role":"user","content":[{"type":"input_file","filename":"a.pdf","file_data":"data:application/pdf;base64,JVBE"}]}]"#),
@@ -445,7 +448,9 @@ fn a_choice_of_a_tool_that_went_is_mended() {
         let sent = bench.sent(place.path, &asked);
         let json = sent.json();
         let choice = &json["tool_choice"];
+        let allows_what_stayed = choice["type"] == "allowed_tools" && choice["tools"] == json["tools"];
         let names_nothing = choice.is_null()
+            || allows_what_stayed
             || ["auto", "required", "none"].map(Value::from).contains(choice)
             || [json!({"type": "auto"}), json!({"type": "any"})].contains(choice);
         bench.check(names_nothing, &asked, &sent.body, "names a tool that went");
@@ -623,6 +628,18 @@ fn ollamas_requests_bring_in_nothing_paid() {
             bench.check(!sent.body.contains(word), &asked, &sent.body, word);
         }
         bench.check(twice(&sent.body).is_empty(), &asked, &sent.body, "only one should have been sent");
+    }
+    // One that is no image, whatever it says: with the free engine, or not at all.
+    for pdf in ["data:application/pdf;base64,JVBERi0xLjQ=", "DATA:application/pdf;base64,JVBERi0xLjQ="] {
+        let asked = format!(r#"{{"model":"x","stream":false,"prompt":"read","images":["{pdf}"]}}"#);
+        let sent = bench.sent("/api/generate", &asked).body;
+        let free = sent.contains(r#"{"id":"file-parser","pdf":{"engine":"cloudflare-ai"}}"#);
+        bench.check(
+            free || !sent.contains("application/pdf"),
+            &asked,
+            &sent,
+            "should have got the free engine",
+        );
     }
     for (path, free) in [("/api/chat", ""), ("/api/generate", r#""prompt":"hello""#)] {
         let sent = bench.sent(path, &body(&[FREE, free, own]));

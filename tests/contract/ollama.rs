@@ -409,6 +409,42 @@ fn tools_go_there_and_back() {
     }
 }
 
+/// A model may write what is no JSON, or no object: clients take the arguments for an object all the same.
+#[test]
+fn arguments_are_objects_whatever_the_model_wrote() {
+    const ARGUMENTS: [&str; 5] = ["", "{\\\"a\\\":", "nonsense", "[1]", "null"];
+    let upstream = Upstream::start(|request, answer| {
+        let arguments = ARGUMENTS[request.json()["seed"].as_u64().unwrap() as usize];
+        let call = format!(
+            r#"{{"tool_calls":[{{"index":0,"id":"c","type":"function","function":{{"name":"f","arguments":"{arguments}"}}}}]}}"#
+        );
+        match request.streams() {
+            true => {
+                answer.stream_head();
+                answer.piece(&(chunk(&call, "null") + &chunk("{}", "\"tool_calls\"") + DONE));
+                answer.end();
+            }
+            false => answer.json(
+                200,
+                &format!(r#"{{"choices":[{{"index":0,"message":{call},"finish_reason":"tool_calls"}}]}}"#),
+            ),
+        }
+    });
+    let proxy = Proxy::before(&upstream, "");
+    for (seed, arguments) in ARGUMENTS.iter().enumerate() {
+        for streamed in [false, true] {
+            let asked = json!({"model": "x", "stream": streamed, "options": {"seed": seed}, "messages": [{"role": "user", "content": "x"}]});
+            let response = proxy.post("/api/chat", &asked.to_string());
+            let all = lines(&response);
+            let mut calls = all.iter().filter_map(|line| line["message"]["tool_calls"].as_array()).flatten();
+            let call = calls.next().unwrap_or_else(|| panic!("{arguments}: {}", response.text()));
+            assert_eq!(call["function"]["name"], "f", "{arguments}");
+            assert!(call["function"]["arguments"].is_object(), "{arguments}: {call}");
+            assert_last_line(all.last().unwrap(), "stop");
+        }
+    }
+}
+
 /// Results that come in another order are told by their names, or by the ids of newer clients.
 #[test]
 fn tool_results_find_their_calls() {

@@ -196,7 +196,7 @@ fn a_providers_limit_is_never_taken_for_the_accounts() {
             scope.spawn(move || {
                 let upstream = Upstream::start(move |request, answer| match request.number {
                     number if number % 2 == 1 => {
-                        let said = "Provider returned error: too many requests, try again later";
+                        let said = "Rate limit exceeded at the provider: free-models-per-day";
                         let body = (dialect.error)(429, said);
                         let metadata = r#""metadata":{"provider_code":429,"raw":"slow down"},"message""#;
                         let body = body.replacen("\"message\"", metadata, 1);

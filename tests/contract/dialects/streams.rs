@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::thread;
+use std::time::Duration;
 
 use super::*;
 
@@ -109,6 +110,34 @@ fn a_client_that_leaves_closes_the_upstream_connection_in_every_dialect() {
             assert!(told.recv_timeout(GUARD).unwrap(), "{}, {number}", dialect.name);
         }
         assert_eq!(upstream.calls(), 3, "{}: nobody asks again for one who has left", dialect.name);
+    });
+}
+
+/// Also where its request took a while to arrive, and nobody else asks for anything meanwhile.
+#[test]
+fn a_client_that_leaves_after_a_slow_upload_is_noticed_in_every_dialect() {
+    in_every_dialect(|dialect| {
+        let (tell, told) = channel();
+        let tell = Mutex::new(tell);
+        let upstream = Upstream::start(move |_, answer| {
+            answer.events(&[dialect.opening, &dialect.saying[..2]].concat());
+            tell.lock().unwrap().send(answer.sees_close()).unwrap();
+            answer.close();
+        });
+        let proxy = Proxy::before(&upstream, "");
+        let body = dialect.request("hello", true);
+        let mut client = proxy.connect();
+        client.send(format!(
+            "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
+            dialect.path,
+            body.len()
+        ));
+        thread::sleep(Duration::from_millis(300)); // this is what is tried here
+        client.send(body);
+        client.read_head_and_until(dialect.saying[1]);
+        drop(client);
+        let left = told.recv_timeout(Duration::from_secs(10));
+        assert!(left.is_ok_and(|left| left), "{}: the upstream goes on for nobody", dialect.name);
     });
 }
 
