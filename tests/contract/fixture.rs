@@ -1,7 +1,7 @@
 #![allow(dead_code, reason = "two test suites share it, and neither uses all of it")]
 //! A proxy in a folder of its own, an upstream that does what a test says, and a client that shows every byte.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -214,9 +214,7 @@ impl Proxy {
     }
 
     pub fn post(&self, path: &str, body: &str) -> Response {
-        let length = body.len();
-        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
-        self.connect().exchange(&(head + body))
+        self.connect().post(path, body)
     }
 
     /// Waits until a request succeeds: some may fail while there are no descriptors.
@@ -398,11 +396,18 @@ impl Connection {
     }
 
     pub fn send_chat(&mut self, body: &str) {
+        self.send_post("/v1/chat/completions", body);
+    }
+
+    pub fn send_post(&mut self, path: &str, body: &str) {
         let length = body.len();
-        let head = format!(
-            "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
-        );
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
         self.send(head + body);
+    }
+
+    pub fn post(&mut self, path: &str, body: &str) -> Response {
+        self.send_post(path, body);
+        self.response()
     }
 
     pub fn chat(&mut self, body: &str) -> Response {
@@ -475,7 +480,7 @@ impl Connection {
             response = self.head();
         }
         if response.header("transfer-encoding") == Some("chunked") {
-            response.body = self.rest_of_chunks().into_bytes();
+            response.body = std::iter::from_fn(|| self.raw_chunk()).flatten().collect();
         } else if let Some(length) = response.header("content-length") {
             response.body = vec![0; length.parse().unwrap()];
             self.stream.read_exact(&mut response.body).unwrap();
@@ -641,8 +646,10 @@ impl Answer<'_> {
 
     /// Whether the other side closes the connection, waited for.
     pub fn sees_close(&mut self) -> bool {
-        let mut byte = [0];
-        matches!(self.stream.read(&mut byte), Ok(0) | Err(_))
+        match self.stream.read(&mut [0]) {
+            Ok(read) => read == 0,
+            Err(e) => !matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        }
     }
 }
 
