@@ -13,7 +13,7 @@ use ureq::http::StatusCode;
 
 use super::chunks::Chunks;
 use super::connection::{Connection, Refused};
-use super::head::{BodyLength, Coding, Head};
+use super::head::{BodyLength, Coding, Head, path_in};
 use super::socket::Socket;
 use crate::body::{self, Spare};
 use crate::dialect;
@@ -429,7 +429,7 @@ fn head<'a>(status: u16, headers: impl Iterator<Item = (&'a str, &'a str)>) -> S
 
 /// A refusal of what never became a request: the whole response, or its head where `HEAD` was asked.
 pub fn refusal(refused: &Refused) -> Vec<u8> {
-    let reply = Reply::error("", &refused.error);
+    let reply = Reply::error(&path_in(&refused.begin), &refused.error);
     let mut text = head(reply.status, reply.headers.iter().map(|(n, v)| (n.as_ref(), v.as_str())));
     let _ = write!(text, "content-length: {}\r\nconnection: close\r\n\r\n", reply.body.len());
     let mut response = text.into_bytes();

@@ -328,6 +328,15 @@ impl Head {
     }
 }
 
+/// The path that the beginning of a head names, whatever is wrong with the rest.
+pub(super) fn path_in(begin: &[u8]) -> String {
+    let mut words = begin.trim_ascii_start().split(|b| b" \r\n".contains(b));
+    let method = words.next().and_then(|method| Method::from_bytes(method).ok());
+    let target = words.next().and_then(|target| std::str::from_utf8(target).ok());
+    let split = method.zip(target).and_then(|(method, target)| split_target(target, &method));
+    split.map(|split| split.path).unwrap_or_default()
+}
+
 /// `uri-host [":" port]` of [RFC 9110, 7.2](https://www.rfc-editor.org/rfc/rfc9110#section-7.2).
 fn is_host(host: &[u8]) -> bool {
     let Ok(host) = std::str::from_utf8(host) else {

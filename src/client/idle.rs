@@ -120,6 +120,11 @@ impl Idle {
         }
     }
 
+    /// Has the poller look around.
+    pub fn wake_poller(&self) {
+        let _ = self.waker.wake();
+    }
+
     /// Puts a connection back that was taken out and isn't done with what it waits for.
     pub fn put_back(&self, token: Token, connection: Connection, waits: Waits, until: Option<Instant>) {
         let mut table = self.lock();

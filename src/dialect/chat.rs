@@ -6,7 +6,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::free_models::{self, Kept, ToolRule};
+use super::files;
+use super::free_models::{Kept, ToolRule};
 use super::merge::merge;
 use super::request::Edits;
 use super::{Choice, Dialect, Facts, Format, Needs, Question, Reader, Said, Usage, data_event, given};
@@ -49,7 +50,7 @@ impl Dialect for Chat {
 
     fn make_free(&self, fields: &[Field<'_>], edits: &mut Edits) -> bool {
         TOOLS.apply(fields, edits, Kept::default());
-        json::field(fields, "messages").is_some_and(|messages| carries_a_file(messages.value))
+        files::carried(fields)
     }
 
     fn needs(&self, fields: &[Field<'_>]) -> Needs {
@@ -178,20 +179,6 @@ pub(super) fn words(value: &Value) -> usize {
 }
 
 /// Whether a content part of any message is a file, or could be a PDF by another name.
-fn carries_a_file(messages: &str) -> bool {
-    // Most requests hold none, and this finds it out at the speed of memory: words can hide only behind an escape.
-    if !may_mention(messages, "file") && !free_models::mentions_other_data(messages) {
-        return false;
-    }
-    let messages = json::elements(messages).unwrap_or_default();
-    messages.into_iter().any(|message| {
-        let fields = json::fields(message).unwrap_or_default();
-        let contents = fields.iter().filter(|field| field.name == "content");
-        let parts = contents.filter_map(|content| json::elements(content.value)).flatten();
-        parts.into_iter().any(free_models::is_file)
-    })
-}
-
 /// The same fields stand in an answer and in each chunk of a stream; all else is skipped, not built.
 #[derive(Deserialize)]
 struct Part<'a> {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::chat::{ChatReader, facts_of, text_of, words};
+use super::files;
 use super::request::Edits;
 use super::{Dialect, Facts, Needs, Question, Reader, Said, data_event};
 use crate::json::Field;
@@ -25,7 +26,7 @@ impl Dialect for Completions {
         for none in ["tools", "tool_choice"] {
             edits.drop_field(fields, none);
         }
-        false
+        files::carried(fields)
     }
 
     fn needs(&self, _: &[Field<'_>]) -> Needs {

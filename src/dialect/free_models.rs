@@ -197,29 +197,6 @@ pub(super) fn with(fields: &[Field<'_>], name: &str, value: &str) -> String {
     json::object(&replaced.collect::<Vec<_>>())
 }
 
-/// Whether a content part is a file, or could be a PDF by another name.
-pub(super) fn is_file(part: &str) -> bool {
-    let fields = json::fields(part).unwrap_or_default();
-    fields.iter().any(|field| match field.name.as_ref() {
-        "type" => matches!(json::string(field.value).as_deref(), Some("file" | "input_file")),
-        "file" | "file_data" => true,
-        "image_url" | "input_image" => mentions_other_data(&json::unescaped(field.value)),
-        _ => false,
-    })
-}
-
-/// Whether a `data:` URL stands there that isn't an image. Scheme and media type know no case
-/// ([RFC 2397](https://www.rfc-editor.org/rfc/rfc2397)).
-pub(super) fn mentions_other_data(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    memchr::memchr_iter(b':', bytes).any(|colon| {
-        let ends_with =
-            |word: &[u8]| colon >= word.len() && bytes[colon - word.len()..colon].eq_ignore_ascii_case(word);
-        let after = &bytes[colon + 1..];
-        ends_with(b"data") && !after.get(..6).is_some_and(|kind| kind.eq_ignore_ascii_case(b"image/"))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,8 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::chat::{text_of, words};
-use super::free_models::{self, Kept, ToolRule, is_free};
+use super::files;
+use super::free_models::{Kept, ToolRule, is_free};
 use super::merge::append;
 use super::request::{Edits, keep_object};
 use super::{Choice, Dialect, Facts, Format, Needs, Question, Reader, Said, Usage, given, is_nothing};
@@ -63,7 +64,7 @@ impl Dialect for Messages {
                 keep_object(fallback, "model", |model| model.is_some_and(is_free))
             });
         }
-        json::field(fields, "messages").is_some_and(|messages| carries_a_file(messages.value))
+        files::carried(fields)
     }
 
     fn needs(&self, fields: &[Field<'_>]) -> Needs {
@@ -232,47 +233,6 @@ fn error_object(error: &ApiError) -> Value {
         _ => "invalid_request_error",
     };
     json!({"type": "error", "error": {"type": kind, "message": error.message}})
-}
-
-/// Whether a block of any message, or of what a tool has brought, holds a PDF.
-fn carries_a_file(messages: &str) -> bool {
-    if !may_mention(messages, "document") && !may_mention(messages, "\"file") && !may_mention(messages, "pdf")
-    {
-        return false;
-    }
-    let messages = json::elements(messages).unwrap_or_default();
-    messages.into_iter().any(holds_a_file)
-}
-
-fn holds_a_file(holder: &str) -> bool {
-    let fields = json::fields(holder).unwrap_or_default();
-    let contents = fields.iter().filter(|field| field.name == "content");
-    let blocks = contents.filter_map(|content| json::elements(content.value)).flatten();
-    blocks.into_iter().any(|block| is_document(block) || free_models::is_file(block) || holds_a_file(block))
-}
-
-/// Text needs no parser; anything else might.
-fn is_document(block: &str) -> bool {
-    let fields = json::fields(block).unwrap_or_default();
-    let of = |name: &'static str| fields.iter().filter(move |field| field.name == name);
-    let is = |field: &Field<'_>, kind: &str| json::string(field.value).is_some_and(|text| text == kind);
-    let is_text = |source: &Field<'_>| {
-        let fields = json::fields(source.value).unwrap_or_default();
-        let mut kinds = fields.iter().filter(|field| field.name == "type").peekable();
-        kinds.peek().is_some() && kinds.all(|kind| is(kind, "text") || is(kind, "content"))
-    };
-    let is_no_image = |source: &Field<'_>| {
-        let fields = json::fields(source.value).unwrap_or_default();
-        fields.iter().any(|field| {
-            field.name == "media_type"
-                && !json::string(field.value)
-                    .is_some_and(|kind| kind.to_ascii_lowercase().starts_with("image/"))
-        })
-    };
-    let document = of("type").any(|kind| is(kind, "document"));
-    let has_text_only = of("source").next().is_some() && of("source").all(is_text);
-    (document && !has_text_only)
-        || (of("type").any(|kind| is(kind, "image")) && of("source").any(is_no_image))
 }
 
 /// What of a message tells how it went.

@@ -9,6 +9,7 @@ pub mod chat;
 pub mod completions;
 pub mod embeddings;
 pub mod errors;
+mod files;
 pub mod free_models;
 pub mod merge;
 pub mod messages;

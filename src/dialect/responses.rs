@@ -8,7 +8,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::chat::{text_of, words};
-use super::free_models::{self, Kept, ToolRule};
+use super::files;
+use super::free_models::{Kept, ToolRule, with};
 use super::merge::append;
 use super::request::{Edits, Keep, Removed, kept_elements};
 use super::{Choice, Dialect, Facts, Format, Needs, Question, Reader, Said, Usage, given, is_nothing};
@@ -47,7 +48,7 @@ impl Dialect for Responses {
             edits.keep_elements("input", input, |item| keep_item(item, &mut more));
         }
         TOOLS.apply(fields, edits, more);
-        input.is_some_and(carries_a_file)
+        files::carried(fields)
     }
 
     fn needs(&self, fields: &[Field<'_>]) -> Needs {
@@ -210,24 +211,11 @@ fn keep_item(item: &str, kept: &mut Kept) -> Keep {
         None | Some((_, Removed::All)) => Keep::Not,
         Some((_, Removed::None)) if rewritten => Keep::Rewritten(json::object(&fields)),
         Some((_, Removed::None)) => Keep::AsWritten,
-        Some((list, Removed::Some)) => Keep::Rewritten(free_models::with(&fields, "tools", &list)),
+        Some((list, Removed::Some)) => Keep::Rewritten(with(&fields, "tools", &list)),
     }
 }
 
 /// Whether a part of any item, or of what a tool has put out, is a file.
-fn carries_a_file(input: &str) -> bool {
-    if !may_mention(input, "file") && !free_models::mentions_other_data(input) {
-        return false;
-    }
-    let items = json::elements(input).unwrap_or_default();
-    items.into_iter().any(|item| {
-        let fields = json::fields(item).unwrap_or_default();
-        let holds_parts = |field: &&Field<'_>| matches!(field.name.as_ref(), "content" | "output");
-        let parts = fields.iter().filter(holds_parts).filter_map(|field| json::elements(field.value));
-        free_models::is_file(item) || parts.flatten().any(free_models::is_file)
-    })
-}
-
 /// What of a response tells how it went.
 #[derive(Deserialize)]
 struct Response<'a> {
@@ -313,7 +301,7 @@ impl Reader for ResponsesReader {
         };
         // Of a thousand tokens all but the first tell nothing new.
         if self.facts.said && self.assembly.is_none() && is_delta(data) {
-            self.next_number += 1;
+            self.next_number = number_of(data).unwrap_or(self.next_number) + 1;
             return;
         }
         let Ok(event) = serde_json::from_str::<Event<'_>>(data) else {
@@ -381,6 +369,14 @@ impl Reader for ResponsesReader {
 fn is_delta(data: &str) -> bool {
     let kind = data.strip_prefix(r#"{"type":"response."#).and_then(|rest| rest.split('"').next());
     kind.is_some_and(|kind| kind.ends_with(".delta"))
+}
+
+/// The `sequence_number` of a delta; what the model said can't look like it, as its quotes are escaped.
+fn number_of(data: &str) -> Option<u64> {
+    const NAME: &str = r#""sequence_number":"#;
+    let behind = data[memchr::memmem::find(data.as_bytes(), NAME.as_bytes())? + NAME.len()..].trim_start();
+    let end = behind.bytes().position(|b| !b.is_ascii_digit())?;
+    behind[..end].parse().ok()
 }
 
 /// Puts the response together: its last event holds all of it, but its `output` may be empty though text was streamed.

@@ -5,6 +5,8 @@
 const MAX_DATA_BYTES: usize = 16 << 20;
 /// What is held back of a stream before its first event is complete.
 const MAX_HELD_BYTES: usize = 1 << 20;
+/// May stand before the first line, and means nothing.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// An event buffer that has grown beyond this is given back.
 const KEPT_BUFFER_BYTES: usize = 64 * 1024;
 
@@ -18,6 +20,8 @@ pub struct Events {
     in_event: bool,
     too_long: bool,
     after_cr: bool,
+    /// A line has come.
+    begun: bool,
 }
 
 /// What a part of the stream turned out to be.
@@ -43,6 +47,7 @@ impl Events {
             let between_events = self.line.is_empty() && !self.in_event && !self.after_cr;
             if between_events && let Some((data, rest)) = split_event(bytes) {
                 on_event(std::str::from_utf8(data).ok());
+                self.begun = true;
                 bytes = rest;
                 continue;
             }
@@ -108,6 +113,9 @@ impl Events {
     }
 
     fn end_line(&mut self) -> Part {
+        if !std::mem::replace(&mut self.begun, true) && self.line.starts_with(BYTE_ORDER_MARK) {
+            self.line.drain(..BYTE_ORDER_MARK.len());
+        }
         if self.line.is_empty() {
             self.in_event = false;
             return match std::mem::take(&mut self.has_data) {

@@ -34,6 +34,8 @@ pub struct Life {
     changed: Condvar,
     next: AtomicU64,
     ended: AtomicU64,
+    /// The poller looks after those under way every now and then; else it is to be woken.
+    looked_after: AtomicBool,
 }
 
 /// How one request can be cut off.
@@ -82,6 +84,7 @@ impl Life {
             changed: Condvar::new(),
             next: AtomicU64::new(0),
             ended: AtomicU64::new(0),
+            looked_after: AtomicBool::new(false),
         }
     }
 
@@ -109,12 +112,21 @@ impl Life {
         });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(number, Arc::clone(&cutter));
+        if !self.looked_after.load(Ordering::SeqCst) {
+            self.idle.wake_poller();
+        }
         UnderWay { life: Arc::clone(self), number, cutter }
     }
 
     /// Counts up with everything that begins or ends.
     pub fn activity(&self) -> u64 {
         self.next.load(Ordering::Relaxed) + self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Whether the poller looks after those under way from now on; where it says no, whether there are none.
+    pub fn look_after(&self, looks: bool) -> bool {
+        self.looked_after.store(looks, Ordering::SeqCst);
+        !looks && self.lock().is_empty()
     }
 
     /// Has the poller told of the clients of those that have been under way for this long. Whether any are under way.

@@ -107,12 +107,26 @@ impl Poller {
         // A thread may get requests of a client without us for a moment, but not for as long as a tick.
         let activity = life.activity();
         let was_active = std::mem::replace(&mut self.activity, activity) != activity;
-        self.next_tick = (busy || was_active).then(|| Instant::now() + TICK);
+        if busy || was_active || !life.look_after(false) {
+            life.look_after(true);
+            self.next_tick = Some(Instant::now() + TICK);
+        } else {
+            self.next_tick = None; // whoever begins next wakes us
+        }
+    }
+
+    /// Requests are under way, or will be.
+    fn look_after_clients(&mut self) {
+        if self.next_tick.is_none() {
+            self.server.shared.life.look_after(true);
+            self.next_tick = Some(Instant::now() + TICK);
+        }
     }
 
     fn handle(&mut self, event: &Event) {
         let token = event.token();
         if token == WAKER {
+            self.look_after_clients();
             return;
         }
         if token.0 < self.listeners.len() {
@@ -176,7 +190,7 @@ impl Poller {
                 if token.is_some() {
                     self.idle.hand_out(&connection);
                 }
-                self.next_tick.get_or_insert_with(|| Instant::now() + TICK);
+                self.look_after_clients();
                 self.server.serve_next(connection, head);
             }
             Arrival::Unfinished => {

@@ -334,12 +334,14 @@ fn assert_openai_error(body: &Value, _status: u16, code: Option<&str>) {
     }
 }
 
-fn assert_anthropic_error(body: &Value, status: u16, _code: Option<&str>) {
+fn assert_anthropic_error(body: &Value, status: u16, code: Option<&str>) {
     assert_eq!(body["type"], "error", "{body}");
     assert!(body["error"]["message"].is_string(), "{body}");
     let kind = body["error"]["type"].as_str().unwrap_or_else(|| panic!("no type: {body}"));
     // Anthropic has no 502 and no 503 of its own.
     let expected: &[&str] = match status {
+        // A path that isn't there must not read like a model that isn't.
+        404 if code == Some("not_found") => &["invalid_request_error"],
         401 => &["authentication_error"],
         402 => &["billing_error"],
         403 => &["permission_error"],
