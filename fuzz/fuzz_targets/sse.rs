@@ -1,41 +1,70 @@
-//! Events are the same however the bytes arrive, and the prelude loses, adds and reorders none of them.
+//! Events are the same however the bytes arrive, the prelude loses, adds and reorders none of them, and no event of any
+//! API surprises its reader.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use local_api_proxy::dialect::chat::{Assembly, Facts};
-use local_api_proxy::dialect::sse::{Events, Found, Prelude};
+use local_api_proxy::dialect::sse::{Events, Prelude};
+use local_api_proxy::dialect::{ALL, FACES};
+use local_api_proxy::error::ApiError;
+use serde_json::Value;
 
 fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
     let (stream, sizes) = input;
     let collect = |pieces: &mut dyn Iterator<Item = &[u8]>| {
         let (mut events, mut seen) = (Events::default(), Vec::new());
         pieces.for_each(|piece| events.feed(piece, |data| seen.push(data.map(str::to_owned))));
+        events.finish(|data| seen.push(data.map(str::to_owned)));
         seen
     };
     let whole = collect(&mut std::iter::once(&stream[..]));
     let pieces = pieces(&stream, &sizes);
     assert_eq!(whole, collect(&mut pieces.iter().copied()));
 
-    let (mut prelude, mut passed, mut fed, mut found) = (Prelude::default(), Vec::new(), 0, false);
+    // What is held and what isn't are all that was taken, each in its order.
+    let (mut prelude, mut passed, mut fed, mut asked) = (Prelude::default(), Vec::new(), 0, 0);
     for piece in &pieces {
-        fed += piece.len();
-        if let Found::First(first) = prelude.feed(piece, &mut passed) {
-            assert_eq!(Some(&first), whole.first());
-            found = true;
+        let taken = prelude.feed(piece, &mut passed, |_| {
+            asked += 1;
+            asked == 2
+        });
+        fed += taken.unwrap_or(piece.len());
+        if taken.is_some() {
             break;
         }
     }
-    passed.extend(prelude.into_held());
-    assert_eq!(passed, stream[..fed]);
-    assert!(found || whole.is_empty());
+    let (held, _) = prelude.into_parts();
+    assert_eq!(passed.len() + held.len(), fed);
+    let mut rest = stream[..fed].iter();
+    assert!(held.iter().all(|b| rest.by_ref().any(|other| b == other)), "out of order");
 
-    let (mut facts, mut assembly) = (Facts::default(), Assembly::default());
-    for data in &whole {
-        facts.add_event(data.as_deref());
-        data.iter().for_each(|data| assembly.add(data));
+    let error = ApiError::stopping();
+    for dialect in ALL {
+        for assemble in [false, true] {
+            let mut reader = dialect.reader(assemble);
+            whole.iter().for_each(|data| reader.read(data.as_deref()));
+            let last = reader.broken_off(&error);
+            assert!(last.ends_with("\n\n"), "{last}");
+            reader.answer();
+        }
+        whole.iter().flatten().for_each(|data| drop(dialect.read_answer(data)));
     }
-    assembly.finish();
+    for face in FACES {
+        for streams in [false, true] {
+            let mut teller = face.teller(&format!(r#"{{"model":"a","stream":{streams}}}"#));
+            let mut told = String::new();
+            for data in whole.iter().flatten() {
+                told.push_str(&teller.tell(data));
+                teller.answer(data);
+                teller.error_body(data);
+            }
+            told.push_str(&teller.end());
+            for line in told.lines() {
+                assert!(serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object()), "{line}");
+            }
+            assert!(serde_json::from_str::<Value>(teller.broken_off(&error).trim()).is_ok());
+        }
+    }
 });
 
 /// Cut into pieces of these sizes, and the rest.
