@@ -11,8 +11,8 @@ use crate::language::either;
 
 /// Between two lines of a kind.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// What browsers ask for by themselves.
-const NOBODYS_WISH: [&str; 3] = ["/favicon.ico", "/robots.txt", "/.well-known/"];
+/// What browsers ask for by themselves, and Claude Code when it starts.
+const NOBODYS_WISH: [&str; 4] = ["/favicon.ico", "/robots.txt", "/.well-known/", "/api/hello"];
 
 /// Refusals by their kind.
 #[derive(Debug, Default)]

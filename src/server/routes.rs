@@ -72,10 +72,10 @@ fn slip(path: &str, port: u16) -> String {
     let base = format!("http://localhost:{port}");
     let appended = ENDPOINTS.iter().find_map(|endpoint| Some((path.strip_suffix(endpoint)?, endpoint)));
     if let Some((more, endpoint)) = appended {
-        let base = if more.trim_matches('/') == "v1" { base } else { format!("{base}/v1") };
-        return format!(
-            "Its base URL has {more} too much: this tool adds {endpoint} or more by itself. Set it to {base}. "
-        );
+        return match more {
+            "/v1" => format!("The tool adds /v1 by itself: set its base URL to {base}. "),
+            _ => format!("The tool adds {endpoint} by itself: set its base URL to {base}/v1. "),
+        };
     }
     if path.starts_with("/responses/") || path.starts_with("/chat/completions/") {
         return "No answers are kept here: send the whole conversation with each request. ".into();
@@ -99,10 +99,16 @@ mod tests {
 
     #[test]
     fn slips_are_named() {
-        assert!(slip("/v1/chat/completions", 5001).contains("Set it to http://localhost:5001. "));
-        assert!(slip("/v1/messages", 5001).contains("Set it to http://localhost:5001. "));
-        assert!(slip("/chat/completions/chat/completions", 1).contains("/chat/completions too much"));
-        assert!(slip("/openai/responses", 1).contains("http://localhost:1/v1. "));
+        assert!(
+            slip("/v1/chat/completions", 5001)
+                .contains("adds /v1 by itself: set its base URL to http://localhost:5001. ")
+        );
+        assert!(
+            slip("/v1/messages", 5001)
+                .contains("adds /v1 by itself: set its base URL to http://localhost:5001. ")
+        );
+        assert!(slip("/chat/completions/chat/completions", 1).contains("adds /chat/completions by itself"));
+        assert!(slip("/openai/responses", 1).contains("to http://localhost:1/v1. "));
         assert!(slip("/chat/completion", 1).contains("Did you mean /v1/chat/completions?"));
         assert!(slip("/message", 1).contains("/v1/messages?"));
         assert!(slip("/images/generations", 1).contains("no free models"));

@@ -149,8 +149,8 @@ fn errors_name_the_cause() {
     strange.assert_error(403, "forbidden_host");
     assert!(strange.text().contains(&format!("http://localhost:{port} ")), "{strange:?}");
     for (path, meant) in [
-        ("/v1/v1/messages", format!("Set it to http://localhost:{port}.")),
-        ("/v1/chat/completions/chat/completions", format!("Set it to http://localhost:{port}/v1.")),
+        ("/v1/v1/messages", format!("set its base URL to http://localhost:{port}.")),
+        ("/v1/chat/completions/chat/completions", format!("set its base URL to http://localhost:{port}/v1.")),
         ("/v1/chat/completion", "Did you mean /v1/chat/completions?".to_owned()),
         ("/v1/images/generations", "no free models".to_owned()),
     ] {

@@ -237,3 +237,15 @@ def test_windows_streams_without_steps(tmp_path, wine):
     print(f"{len(gaps)} chunks 5 ms apart: median {gaps[100] * 1e3:.1f} ms, 95 % within {gaps[190] * 1e3:.1f} ms, {steps} steps")
     assert len(gaps) == 200 and steps < 20, "delayed acknowledgements would make every other gap a step"
     assert proxy.stop() == 0
+
+
+def test_the_first_try_for_cmd_arrives_as_json(tmp_path, wine):
+    """The READMEs' line for cmd, with a program in curl's place that says what it was given."""
+    folder, _ = on_windows(tmp_path, wine)
+    for readme in ("README.md", "README.zh-CN.md"):
+        [line] = [line for line in (ROOT / readme).read_text().splitlines() if line.startswith("curl ") and '-d "{\\"' in line]
+        given = line[line.index(' -d ') + 4:]
+        (folder / "try.bat").write_text(f'@"%~dp0local-api-proxy.exe" --dir {given}\r\n')
+        said = subprocess.run(["wine", "cmd", "/c", "try.bat"], cwd=folder, env=wine[1], capture_output=True, text=True, timeout=60)
+        body = re.search(r"--dir (\{.*\}): there is no such folder", said.stdout + said.stderr).group(1)
+        assert json.loads(body)["messages"][0]["content"]
