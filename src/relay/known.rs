@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
@@ -36,12 +36,28 @@ pub struct Known {
 
 #[derive(Debug, Default)]
 struct State {
-    models: HashMap<String, Seen>,
+    models: HashMap<Arc<str>, Seen>,
     /// Models that answered, by what was needed, the last one last.
-    good: HashMap<Wanted, VecDeque<(String, Instant)>>,
-    conversations: HashMap<u64, (String, Instant)>,
+    good: HashMap<Wanted, VecDeque<(Arc<str>, Instant)>>,
+    /// The model that each belongs to, and since when.
+    conversations: HashMap<u64, (Arc<str>, Seconds)>,
     /// Backups that rest.
     backups: HashMap<String, SystemTime>,
+}
+
+/// Since the first look at the clock: thousands of times are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Seconds(u32);
+
+impl Seconds {
+    fn now() -> Self {
+        static START: OnceLock<Instant> = OnceLock::new();
+        Self(START.get_or_init(Instant::now).elapsed().as_secs() as u32)
+    }
+
+    fn elapsed(self) -> Duration {
+        Duration::from_secs(Self::now().0.saturating_sub(self.0).into())
+    }
 }
 
 /// What a model was asked for: the dialect, and what it must be able to do.
@@ -58,7 +74,8 @@ pub struct Seen {
     pub rests_until: Option<SystemTime>,
     /// It is said to be there no more.
     pub retired: bool,
-    first_tokens: VecDeque<Duration>,
+    /// In milliseconds.
+    first_tokens: VecDeque<u32>,
 }
 
 impl Seen {
@@ -66,7 +83,7 @@ impl Seen {
     pub fn first_token(&self) -> Option<Duration> {
         let mut times = self.first_tokens.iter().copied().collect::<Vec<_>>();
         times.sort_unstable();
-        times.get(times.len() / 2).copied()
+        times.get(times.len() / 2).map(|ms| Duration::from_millis((*ms).into()))
     }
 
     /// Whether it isn't to be asked now.
@@ -89,12 +106,15 @@ impl Known {
             seen.retired = false;
             if let Some(first_token) = first_token {
                 seen.first_tokens.truncate(MAX_TIMES - 1);
-                seen.first_tokens.push_front(first_token);
+                seen.first_tokens.push_front(first_token.as_millis() as u32);
             }
         }
+        let Some(model) = state.name_of(model) else {
+            return;
+        };
         let good = state.good.entry(wanted).or_default();
-        good.retain(|(known, _)| known != model);
-        good.push_back((model.to_owned(), Instant::now()));
+        good.retain(|(known, _)| *known != model);
+        good.push_back((model, Instant::now()));
         if good.len() > MAX_GOOD {
             good.pop_front();
         }
@@ -113,7 +133,7 @@ impl Known {
             }
         }
         for good in state.good.values_mut() {
-            good.retain(|(known, _)| known != model);
+            good.retain(|(known, _)| &**known != model);
         }
     }
 
@@ -137,18 +157,18 @@ impl Known {
     /// The model that last answered a request with the same needs, and hasn't failed since.
     pub fn good(&self, wanted: Wanted, not_these: impl Fn(&str) -> bool) -> Option<String> {
         let state = self.lock();
-        let fits = |(model, since): &&(String, Instant)| {
+        let fits = |(model, since): &&(Arc<str>, Instant)| {
             let rests = state.models.get(model).is_some_and(Seen::rests);
             since.elapsed() < GOOD_FOR && !rests && !not_these(model)
         };
-        state.good.get(&wanted)?.iter().rev().find(fits).map(|(model, _)| model.clone())
+        state.good.get(&wanted)?.iter().rev().find(fits).map(|(model, _)| model.to_string())
     }
 
     /// The model that a conversation belongs to, by the marks of its beginnings, longest first.
     pub fn conversation(&self, marks: impl IntoIterator<Item = u64>, kept_for: Duration) -> Option<String> {
         let state = self.lock();
         let found = marks.into_iter().find_map(|mark| state.conversations.get(&mark))?;
-        (found.1.elapsed() < kept_for).then(|| found.0.clone())
+        (found.1.elapsed() < kept_for).then(|| found.0.to_string())
     }
 
     /// From now on a conversation belongs to this model.
@@ -164,7 +184,9 @@ impl Known {
             let middle = times[times.len() / 2];
             state.conversations.retain(|_, (_, since)| *since > middle);
         }
-        state.conversations.insert(mark, (model.to_owned(), Instant::now()));
+        if let Some(model) = state.name_of(model) {
+            state.conversations.insert(mark, (model, Seconds::now()));
+        }
     }
 
     /// A backup isn't asked for a while.
@@ -180,7 +202,7 @@ impl Known {
     }
 
     /// What was seen of each model.
-    pub fn models(&self) -> HashMap<String, Seen> {
+    pub fn models(&self) -> HashMap<Arc<str>, Seen> {
         self.lock().models.clone()
     }
 
@@ -199,9 +221,15 @@ impl State {
             if self.models.len() >= MAX_MODELS {
                 return None;
             }
-            self.models.insert(model.to_owned(), Seen::default());
+            self.models.insert(model.into(), Seen::default());
         }
         self.models.get_mut(model)
+    }
+
+    /// The name as all hold it together.
+    fn name_of(&mut self, model: &str) -> Option<Arc<str>> {
+        self.seen(model)?;
+        self.models.get_key_value(model).map(|(name, _)| Arc::clone(name))
     }
 }
 

@@ -136,7 +136,7 @@ fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
     let mut rows = listed.iter().map(|model| row(&model.id, Some(model))).collect::<Vec<_>>();
     // Those that were asked for, and that the list doesn't have.
     let mut others = shared.known.models().into_keys().collect::<Vec<_>>();
-    others.retain(|id| !listed.iter().any(|model| model.id == *id));
+    others.retain(|id| !listed.iter().any(|model| *model.id == **id));
     others.sort_unstable();
     rows.extend(others.iter().map(|id| row(id, None)));
     let backups = snapshot.settings.backups.iter().map(|backup| {
