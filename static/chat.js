@@ -7,24 +7,23 @@ const history = [];
 let stopping = null;
 
 export function startChat() {
-  $("say").addEventListener("submit", (event) => {
-    event.preventDefault();
-    send();
-  });
-  $("words").addEventListener("keydown", (event) => {
+  $("say").onsubmit = send;
+  $("words").onkeydown = (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
       send();
     }
-  });
-  $("chat-page").addEventListener("keydown", (event) => event.key === "Escape" && stopping?.abort());
-  $("stop").addEventListener("click", () => stopping?.abort());
-  $("clear").addEventListener("click", () => {
+  };
+  $("chat-page").onkeydown = (event) => {
+    if (event.key === "Escape") stopping?.abort();
+  };
+  $("stop").onclick = () => stopping?.abort();
+  $("clear").onclick = () => {
     stopping?.abort();
     history.length = 0;
     $("talk").replaceChildren();
     $("words").focus();
-  });
+  };
 }
 
 function bubble(who) {
@@ -53,7 +52,7 @@ async function send() {
   history.push({ role: "user", content: words });
   append(bubble(word("you")).text, words);
   const model = $("chat-model").value.trim();
-  const answer = bubble(model || "openrouter/free");
+  const answer = bubble(model || $("chat-model").placeholder);
   stopping = new AbortController();
   $("stop").disabled = false;
   $("send").disabled = true;
@@ -81,13 +80,12 @@ async function send() {
       tokens = chunk.usage ?? tokens;
       const delta = chunk.choices?.[0]?.delta;
       const more = delta?.content;
+      if (delta?.reasoning || more) first ??= performance.now() - began;
       if (delta?.reasoning) {
-        first ??= performance.now() - began;
         answer.thinking.hidden = false;
         append(answer.thought, delta.reasoning);
       }
       if (more) {
-        first ??= performance.now() - began;
         said += more;
         append(answer.text, more);
       }

@@ -1,6 +1,8 @@
 // Three small plots, drawn as SVG.
 
 import { count, failed, seconds, svg } from "./dom.js";
+import { HOUR_MS, hour, lastHours } from "./time.js";
+import { word } from "./words.js";
 
 const HEIGHT = 96;
 const FLOOR = 80;
@@ -10,48 +12,33 @@ function frame(width, ...marks) {
   return svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img" }, axis, ...marks);
 }
 
-const title = (text) => {
-  const element = svg("title");
-  element.textContent = text;
-  return element;
-};
-
-const label = (text, x, y, anchor) => {
-  const element = svg("text", { x, y, "text-anchor": anchor });
-  element.textContent = text;
-  return element;
-};
+const title = (text) => svg("title", {}, text);
+const label = (text, x, y, anchor) => svg("text", { x, y, "text-anchor": anchor }, text);
 
 /** Calls of the last 24 hours, errors on top. */
 export function hours(counted, width) {
-  const now = new Date();
-  const slots = Array.from({ length: 24 }, (_, i) => ({ hour: (now.getHours() - 23 + i + 24) % 24, ok: 0, errors: 0 }));
-  for (const hour of counted) {
-    const ago = Math.round((startOfHour(now) - startOfHour(new Date(hour.begin))) / 3_600_000);
-    if (ago >= 0 && ago < 24) {
-      slots[23 - ago].ok += hour.ok;
-      slots[23 - ago].errors += hour.errors;
+  const slots = lastHours().map((begin) => ({ begin, ok: 0, errors: 0 }));
+  for (const { begin_ms, ok, errors } of counted) {
+    const slot = slots.find(({ begin }) => Math.abs(begin - begin_ms) < HOUR_MS / 2);
+    if (slot) {
+      slot.ok += ok;
+      slot.errors += errors;
     }
   }
   const most = Math.max(1, ...slots.map((s) => s.ok + s.errors));
   const step = width / 24;
-  const marks = slots.flatMap((slot, i) => {
+  const marks = slots.map((slot, i) => {
     const good = (slot.ok / most) * 64;
     const bad = (slot.errors / most) * 64;
-    const x = i * step + 2;
-    const bar = (kind, height, y) => svg("rect", { class: kind, x, y, width: step - 4, height });
-    return [
-      svg("g", {}, title(`${slot.hour}:00  ${count(slot.ok)} ok, ${count(slot.errors)} errors`),
-        svg("rect", { class: "hover", x: i * step, y: 0, width: step, height: FLOOR }),
-        bar("bar-good", good, FLOOR - good), bar("bar-bad", bad, FLOOR - good - bad)),
-    ];
+    const bar = (kind, height, y) => svg("rect", { class: kind, x: i * step + 2, y, width: step - 4, height });
+    return svg("g", {}, title(word("hourTitle", hour(slot.begin), count(slot.ok), count(slot.errors))),
+      svg("rect", { class: "hover", x: i * step, y: 0, width: step, height: FLOOR }),
+      bar("bar-good", good, FLOOR - good), bar("bar-bad", bad, FLOOR - good - bad));
   });
-  marks.push(label(`${slots[0].hour}:00`, 0, HEIGHT, "start"), label(`${now.getHours()}:00`, width, HEIGHT, "end"));
+  marks.push(label(hour(slots[0].begin), 0, HEIGHT, "start"), label(hour(slots[23].begin), width, HEIGHT, "end"));
   if (counted.length) marks.push(label(count(most), 0, 12, "start"));
   return frame(width, ...marks);
 }
-
-const startOfHour = (date) => new Date(date).setMinutes(0, 0, 0);
 
 /** Of the last 60 calls: the band from first token to total. */
 export function latency(calls, width) {
@@ -63,7 +50,7 @@ export function latency(calls, width) {
     const first = call.first_token_ms ?? call.total_ms;
     const x = i * step + step / 2;
     return svg("g", {}, title(`${call.model ?? ""}  ${seconds(call.first_token_ms)} s, ${seconds(call.total_ms)} s`),
-      svg("rect", { class: "band", x: x - step / 2 + 1, width: Math.max(step - 2, 1), y: y(call.total_ms), height: Math.max(y(first) - y(call.total_ms), 2) }),
+      svg("rect", { class: "bar-soft", x: x - step / 2 + 1, width: Math.max(step - 2, 1), y: y(call.total_ms), height: Math.max(y(first) - y(call.total_ms), 2) }),
       svg("rect", { class: "bar-good", x: x - step / 2 + 1, width: Math.max(step - 2, 1), y: y(first) - 1, height: 2 }));
   });
   if (done.length) marks.push(label(`${seconds(most)} s`, 0, 12, "start"));
@@ -80,7 +67,7 @@ export function tokens(calls, width) {
   const top = [...models].sort((a, b) => b[1] - a[1]).slice(0, 5);
   const most = Math.max(1, ...top.map(([, used]) => used));
   const marks = top.flatMap(([model, used], i) => [
-    svg("rect", { class: "band", x: 0, y: i * 18, width: Math.max((used / most) * width, 2), height: 15 }),
+    svg("rect", { class: "bar-soft", x: 0, y: i * 18, width: Math.max((used / most) * width, 2), height: 15 }),
     label(model.length > 36 ? `${model.slice(0, 35)}…` : model, 4, i * 18 + 12, "start"),
     label(count(used), width, i * 18 + 12, "end"),
   ]);

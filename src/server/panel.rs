@@ -21,13 +21,19 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 /// The panel's files, under `/debug/`.
-const FILES: [(&str, &str, &str); 7] = [
+const FILES: [(&str, &str, &str); 13] = [
     ("panel.css", CSS, include_str!("../../static/panel.css")),
     ("panel.js", JAVASCRIPT, include_str!("../../static/panel.js")),
     ("words.js", JAVASCRIPT, include_str!("../../static/words.js")),
+    ("time.js", JAVASCRIPT, include_str!("../../static/time.js")),
+    ("proxy.js", JAVASCRIPT, include_str!("../../static/proxy.js")),
     ("dom.js", JAVASCRIPT, include_str!("../../static/dom.js")),
     ("plots.js", JAVASCRIPT, include_str!("../../static/plots.js")),
+    ("calls.js", JAVASCRIPT, include_str!("../../static/calls.js")),
     ("call.js", JAVASCRIPT, include_str!("../../static/call.js")),
+    ("conversation.js", JAVASCRIPT, include_str!("../../static/conversation.js")),
+    ("json.js", JAVASCRIPT, include_str!("../../static/json.js")),
+    ("models.js", JAVASCRIPT, include_str!("../../static/models.js")),
     ("chat.js", JAVASCRIPT, include_str!("../../static/chat.js")),
 ];
 const PAGE: &str = include_str!("../../static/panel.html");

@@ -695,11 +695,14 @@ fn parse_key(value: &str) -> Option<Secret> {
     visible.then(|| Secret(key.to_owned()))
 }
 
+/// Shorter ones are left to the upstream to judge: a script's `x` may be a key that somebody's own server takes.
+const FILLER_CHARACTERS: usize = 4;
+
 /// What stands in examples in a key's place.
 fn is_placeholder(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     let rest = key.strip_prefix("sk-or-v1-").or_else(|| key.strip_prefix("sk-or-")).unwrap_or(&key);
-    let filler = rest.chars().all(|c| "x*.…<>-_".contains(c));
+    let filler = rest.chars().count() >= FILLER_CHARACTERS && rest.chars().all(|c| "x*.…<>-_".contains(c));
     filler || key.ends_with("...") || key.ends_with('…') || key.contains("your") && key.contains("key")
 }
 
@@ -919,7 +922,9 @@ mod tests {
             assert!(settings.key.is_none(), "{key}");
             assert!(complaints[0].contains("your own key"), "{complaints:?}");
         }
-        assert!(read("OPENROUTER_API_KEY=sk-or-v1-0a1b2c").key.is_some());
+        for key in ["sk-or-v1-0a1b2c", "sk-or-v1-x", "x", "sk-xxx-1"] {
+            assert!(read(&format!("OPENROUTER_API_KEY={key}")).key.is_some(), "{key}");
+        }
     }
 
     #[test]
