@@ -10,6 +10,8 @@ use mio::{Events, Interest, Poll, Token};
 use crate::upstream::{find, now_ns};
 use crate::{CHUNK_INTERVAL_MS, CHUNKS};
 
+pub const CHAT: &str = "/v1/chat/completions";
+
 /// What is asked for.
 pub struct Load {
     connections: usize,
@@ -18,37 +20,68 @@ pub struct Load {
     order: String,
     /// Filling of the request's body.
     filling: usize,
+    path: String,
+    tools: usize,
 }
 
 impl Load {
     pub fn requests(answer_bytes: usize, connections: usize, requests: usize) -> Self {
-        Self { connections, requests, order: format!("bench:plain:{answer_bytes}"), filling: 0 }
+        let order = format!("bench:plain:{answer_bytes}");
+        Self { connections, requests, order, filling: 0, path: CHAT.into(), tools: 0 }
     }
 
     pub fn upload(bytes: usize, requests: usize) -> Self {
-        Self { connections: 1, requests, order: "bench:plain:500".into(), filling: bytes }
+        Self { filling: bytes, ..Self::requests(500, 1, requests) }
     }
 
-    pub fn streams(connections: usize) -> Self {
+    /// Requests of an agent: their size is `bytes`, a tenth of it the definitions of `tools`.
+    pub fn agent(path: &str, bytes: usize, tools: usize, requests: usize) -> Self {
+        Self { path: path.into(), tools, ..Self::upload(bytes, requests) }
+    }
+
+    pub fn streams(connections: usize, path: &str) -> Self {
         let order = format!("bench:stream:{CHUNKS}:{CHUNK_INTERVAL_MS}");
-        Self { connections, requests: connections, order, filling: 0 }
+        Self { connections, requests: connections, order, filling: 0, path: path.into(), tools: 0 }
     }
 
     pub fn args(&self, port: u16) -> Vec<String> {
-        let numbers = [port as usize, self.connections, self.requests, self.filling];
-        numbers.iter().map(ToString::to_string).chain([self.order.clone()]).collect()
+        let numbers = [port as usize, self.connections, self.requests, self.filling, self.tools];
+        numbers.iter().map(ToString::to_string).chain([self.order.clone(), self.path.clone()]).collect()
     }
 
     fn request(&self) -> Vec<u8> {
-        let stream = if self.order.contains("stream") { "true" } else { "false" };
+        let stream = self.order.contains("stream");
+        let name = if self.path.ends_with("/responses") { "input" } else { "messages" };
+        let tools = self.tools_json();
+        let content = "x".repeat(self.filling.saturating_sub(tools.len()));
         let body = format!(
-            "{{\"model\":\"a/b:free\",\"stream\":{stream},\"user\":\"{}\",\"messages\":[{{\"role\":\"user\",\"content\":\"{}\"}}]}}",
+            r#"{{"model":"a/b:free","stream":{stream},"user":"{}",{tools}"{name}":[{{"role":"user","content":"{content}"}}]}}"#,
             self.order,
-            "x".repeat(self.filling)
         );
         let head =
-            "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+            format!("POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n", self.path);
         format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    }
+
+    /// In the shape of the path's API.
+    fn tools_json(&self) -> String {
+        if self.tools == 0 {
+            return String::new();
+        }
+        let words = "What it does and when. ".repeat(self.filling / 10 / self.tools / 23);
+        let schema = r#"{"type":"object","properties":{"path":{"type":"string"}},"required":["path"]}"#;
+        let tool = |number| match &*self.path {
+            CHAT => format!(
+                r#"{{"type":"function","function":{{"name":"tool_{number}","description":"{words}","parameters":{schema}}}}}"#
+            ),
+            "/v1/messages" => {
+                format!(r#"{{"name":"tool_{number}","description":"{words}","input_schema":{schema}}}"#)
+            }
+            _ => format!(
+                r#"{{"type":"function","name":"tool_{number}","description":"{words}","parameters":{schema}}}"#
+            ),
+        };
+        format!(r#""tools":[{}],"#, (0..self.tools).map(tool).collect::<Vec<_>>().join(","))
     }
 }
 
@@ -83,8 +116,14 @@ struct Connection {
 pub fn run(args: &[String]) {
     let number = |index: usize| args[index].parse::<usize>().unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], number(0) as u16));
-    let load =
-        Load { connections: number(1), requests: number(2), filling: number(3), order: args[4].clone() };
+    let load = Load {
+        connections: number(1),
+        requests: number(2),
+        filling: number(3),
+        tools: number(4),
+        order: args[5].clone(),
+        path: args[6].clone(),
+    };
     let request = load.request();
     let streams = load.order.contains("stream");
 

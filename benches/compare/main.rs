@@ -4,14 +4,7 @@
 //! --rounds 1` is a short look. Upstream and load generator are processes of their own; the "direct" line shows what they
 //! can do without anybody between them.
 //!
-//! Where a chunk's CPU goes while 500 streams run (`perf record -g`, 22 to 24 us, nginx 12): 29 % is the switch to the stream's
-//! own thread and away from it, which an event loop shares among all that have become ready; 24 % sends, 22 % receives, of
-//! which half is the kernel's acknowledgements; 18 % is user code, half of it in ureq, tiny_http and libc. A sixth of the
-//! whole run is the streams' beginning: a thread for each connection (tiny_http's), one more connection to the upstream.
-//! Sending, receiving and the switch are 16 us, which leaves little to gain with a blocking thread for each stream. And one
-//! thread can't serve several, waiting for whichever is ready: tiny_http gives no way to ask whether a client takes more,
-//! so that one client who has stopped reading would hold up the others.
-
+//! @@
 #![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))]
 
 mod load;
@@ -21,7 +14,7 @@ mod upstream;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use load::{Load, Report};
+use load::{CHAT, Load, Report};
 use target::{Kind, Target};
 
 /// An answer of a usual size, and one with an image in it.
@@ -32,6 +25,11 @@ const UPLOAD_BYTES: usize = 20_000_000;
 /// What a stream is made of.
 const CHUNKS: usize = 50;
 const CHUNK_INTERVAL_MS: u64 = 20;
+/// What an agent sends: the conversation so far and its tools.
+const AGENT_BYTES: usize = 1_000_000;
+const AGENT_TOOLS: usize = 60;
+const MESSAGES: &str = "/v1/messages";
+const RESPONSES: &str = "/v1/responses";
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
@@ -89,10 +87,7 @@ fn measure(kind: Kind, upstream: u16, rows: &mut Rows) {
     put("1 connection 100 KB, p50 µs", load(&target, Load::requests(LARGE_BYTES, 1, 500)).p50_us);
     let busy = |target: &Target| {
         load(target, Load::requests(SMALL_BYTES, 32, 2_000)); // warm
-        let before = target.cpu_us();
-        let report = load(target, Load::requests(SMALL_BYTES, 32, 20_000));
-        let cpu = (target.cpu_us() - before) / report.done;
-        (report, cpu)
+        cpu_of(target, Load::requests(SMALL_BYTES, 32, 20_000))
     };
     let (many, cpu) = busy(&target);
     put("32 connections, requests/s", many.per_second);
@@ -101,35 +96,63 @@ fn measure(kind: Kind, upstream: u16, rows: &mut Rows) {
     put("20 MB request, ms", upload.p50_us / 1e3);
     put("20 MB request, memory MB", target.peak_mb());
     for (streams, name) in [(1, "1 stream"), (50, "50 streams"), (200, "200 streams")] {
-        // More than the default number of workers is for the other instance.
-        if streams <= 50 || kind != Kind::Proxy {
-            stream_rows(streams, name, &load(&target, Load::streams(streams)), &mut put);
-        }
+        stream_rows(streams, name, &load(&target, Load::streams(streams, CHAT)), &mut put);
     }
     drop(target);
 
+    // As many workers as streams, so that none waits for another's end.
     let (target, _) = Target::start(kind, upstream, "WORKERS=512");
-    if kind == Kind::Proxy {
-        stream_rows(200, "200 streams", &load(&target, Load::streams(200)), &mut put);
-    }
-    let before = target.cpu_us();
-    let report = load(&target, Load::streams(500));
-    let chunks = (500 * CHUNKS) as f64;
-    put("500 streams, CPU µs a chunk", (target.cpu_us() - before) / chunks);
+    let (report, cpu) = cpu_of(&target, Load::streams(500, CHAT));
+    put("500 streams, CPU µs a chunk", cpu);
     stream_rows(500, "500 streams", &report, &mut put);
     put("500 streams, memory MB", target.peak_mb());
     drop(target);
 
-    if kind == Kind::Proxy {
-        let (target, _) = Target::start(kind, upstream, "WORKERS=1024");
-        let (many, cpu) = busy(&target);
-        put("1024 workers: requests/s", many.per_second);
-        put("1024 workers: CPU µs a request", cpu);
-        drop(target);
-        let (target, _) = Target::start(Kind::Proxy, upstream, "CACHE_DIR=cache\nDEBUG");
-        put("debug mode: requests/s", busy(&target).0.per_second);
-        stream_rows(50, "debug mode: 50 streams", &load(&target, Load::streams(50)), &mut put);
+    if kind != Kind::Proxy {
+        return;
     }
+    let (target, _) = Target::start(kind, upstream, "");
+    for (path, stream, plain, agent) in [
+        (
+            CHAT,
+            "200 streams of chat, CPU µs a chunk",
+            "1 MB of chat, CPU µs",
+            "1 MB of chat, 60 tools, CPU µs",
+        ),
+        (
+            RESPONSES,
+            "200 streams of responses, CPU µs a chunk",
+            "1 MB of responses, CPU µs",
+            "1 MB of responses, 60 tools, CPU µs",
+        ),
+        (
+            MESSAGES,
+            "200 streams of messages, CPU µs a chunk",
+            "1 MB of messages, CPU µs",
+            "1 MB of messages, 60 tools, CPU µs",
+        ),
+    ] {
+        put(stream, cpu_of(&target, Load::streams(200, path)).1);
+        put(plain, cpu_of(&target, Load::agent(path, AGENT_BYTES, 0, 100)).1);
+        put(agent, cpu_of(&target, Load::agent(path, AGENT_BYTES, AGENT_TOOLS, 100)).1);
+    }
+    drop(target);
+    let (target, _) = Target::start(kind, upstream, "REUSE_ANSWERS=60");
+    let (again, cpu) = busy(&target);
+    put("answers again: requests/s", again.per_second);
+    put("answers again: CPU µs a request", cpu);
+    drop(target);
+    let (target, _) = Target::start(kind, upstream, "CACHE_DIR=cache\nDEBUG");
+    put("debug mode: requests/s", busy(&target).0.per_second);
+    stream_rows(50, "debug mode: 50 streams", &load(&target, Load::streams(50, CHAT)), &mut put);
+}
+
+/// What came of it, and the processor time for each request or chunk of it.
+fn cpu_of(target: &Target, load: Load) -> (Report, f64) {
+    let before = target.cpu_us();
+    let report = target::run_load(target.port, &load);
+    let cpu = (target.cpu_us() - before) / report.done;
+    (report, cpu)
 }
 
 fn stream_rows(streams: usize, name: &'static str, report: &Report, put: &mut impl FnMut(&'static str, f64)) {

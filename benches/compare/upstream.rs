@@ -1,5 +1,5 @@
 //! The upstream: one thread, one event loop. What it answers stands in the body: `bench:plain:BYTES` or
-//! `bench:stream:CHUNKS:INTERVAL_MS`, whose chunks say when they were sent.
+//! `bench:stream:CHUNKS:INTERVAL_MS`, whose chunks say when they were sent, in the API of the path.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -18,7 +18,70 @@ struct Client {
     /// Of the request that is being received: what is still to come of its body.
     body_left: usize,
     order: Order,
+    stream_of: &'static Stream,
 }
+
+/// How a stream is written.
+struct Stream {
+    opening: &'static str,
+    /// What stands before and behind the time at which it is sent.
+    chunk: [&'static str; 2],
+    end: &'static str,
+}
+
+const CHAT: Stream = Stream {
+    opening: "",
+    chunk: [
+        r#"data: {"model":"a/b:free","choices":[{"index":0,"delta":{"content":"word "},"finish_reason":null}],"t":"#,
+        "}\n\n",
+    ],
+    end: "data: [DONE]\n\n",
+};
+
+const RESPONSES: Stream = Stream {
+    opening: concat!(
+        "event: response.created\n",
+        r#"data: {"type":"response.created","sequence_number":0,"response":{"id":"resp_1","object":"response","#,
+        r#""model":"a/b:free","status":"in_progress","output":[]}}"#,
+        "\n\nevent: response.output_item.added\n",
+        r#"data: {"type":"response.output_item.added","sequence_number":1,"output_index":0,"#,
+        r#""item":{"id":"msg_1","type":"message","role":"assistant","status":"in_progress","content":[]}}"#,
+        "\n\n",
+    ),
+    chunk: [
+        concat!(
+            "event: response.output_text.delta\n",
+            r#"data: {"type":"response.output_text.delta","sequence_number":2,"item_id":"msg_1","output_index":0,"#,
+            r#""content_index":0,"delta":"word ","t":"#,
+        ),
+        "}\n\n",
+    ],
+    end: concat!(
+        "event: response.completed\n",
+        r#"data: {"type":"response.completed","sequence_number":3,"response":{"id":"resp_1","object":"response","#,
+        r#""model":"a/b:free","status":"completed","output":[]}}"#,
+        "\n\n",
+    ),
+};
+
+const MESSAGES: Stream = Stream {
+    opening: concat!(
+        "event: message_start\n",
+        r#"data: {"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant","#,
+        r#""model":"a/b:free","content":[],"stop_reason":null,"usage":{"input_tokens":3,"output_tokens":0}}}"#,
+        "\n\nevent: content_block_start\n",
+        r#"data: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#,
+        "\n\n",
+    ),
+    chunk: [
+        concat!(
+            "event: content_block_delta\n",
+            r#"data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"word "},"t":"#,
+        ),
+        "}\n\n",
+    ],
+    end: "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+};
 
 #[derive(Clone, Copy)]
 enum Order {
@@ -63,6 +126,7 @@ pub fn run() {
                         unsent: Vec::new(),
                         body_left: 0,
                         order: Order::Nothing,
+                        stream_of: &CHAT,
                     };
                     clients.insert(next, client);
                     next += 1;
@@ -135,6 +199,11 @@ impl Client {
         let length =
             head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next()?.parse().ok());
         let length: usize = length.unwrap_or(0);
+        self.stream_of = match head.split(' ').nth(1) {
+            Some(path) if path.ends_with("/responses") => &RESPONSES,
+            Some(path) if path.ends_with("/messages") => &MESSAGES,
+            _ => &CHAT,
+        };
         let body = &self.received[end + 4..];
         let Some(marker) = find(body, b"bench:") else {
             if length == 0 {
@@ -174,20 +243,26 @@ impl Client {
             Order::Stream { interval, .. } => {
                 let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
                 self.unsent.extend_from_slice(head.as_bytes());
+                let opening = self.stream_of.opening;
+                if !opening.is_empty() {
+                    self.send_chunk(opening);
+                }
                 start(interval);
             }
         }
     }
 
     fn chunk(&mut self, left: usize) {
-        let event = format!(
-            "data: {{\"model\":\"a/b:free\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"word \"}},\"finish_reason\":null}}],\"t\":{}}}\n\n",
-            now_ns()
-        );
-        write!(self.unsent, "{:x}\r\n{event}\r\n", event.len()).unwrap();
+        let Stream { chunk: [before, behind], end, .. } = self.stream_of;
+        self.send_chunk(&format!("{before}{}{behind}", now_ns()));
         if left == 1 {
-            self.unsent.extend_from_slice(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n");
+            self.send_chunk(end);
+            self.unsent.extend_from_slice(b"0\r\n\r\n");
         }
+    }
+
+    fn send_chunk(&mut self, text: &str) {
+        write!(self.unsent, "{:x}\r\n{text}\r\n", text.len()).unwrap();
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

@@ -70,6 +70,84 @@ fn five_thousand_idle_connections_cost_a_descriptor_each() {
     assert_serves(&proxy);
 }
 
+/// Nothing of it can be seen on the client's connection: it is seen that the upstream's is closed.
+#[test]
+fn a_client_that_leaves_is_noticed_among_a_thousand_others() {
+    let upstream = Upstream::start(|request, answer| {
+        if !request.body.contains("wait") {
+            return answer.fitting(request, "hi");
+        }
+        if request.streams() {
+            answer.stream_head();
+        }
+        assert!(answer.sees_close(), "nobody told it that the client left");
+        answer.close();
+    });
+    let proxy = Proxy::before(&upstream, "");
+    rlimit::increase_nofile_limit(8192).unwrap();
+    let others = (0..1000).map(|_| proxy.connect()).collect::<Vec<_>>();
+    let mut noticed_after = Vec::new();
+    for number in 1..=20 {
+        let mut client = proxy.connect();
+        client.send_chat(&if number % 2 == 0 { HELLO } else { HELLO_STREAM }.replace("hello", "wait"));
+        upstream.wait_for(number);
+        let left = Instant::now();
+        drop(client);
+        upstream.wait_for_closed(number);
+        noticed_after.push(left.elapsed());
+    }
+    println!("noticed after {:?} at most", noticed_after.iter().max());
+    assert_eq!(upstream.calls(), 20, "none was tried again");
+    assert_serves(&proxy);
+    drop(others);
+}
+
+#[test]
+#[ignore = "takes longer than the time that a head may take"]
+fn heads_that_take_too_long_are_refused() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "");
+    let mut slow = (0..50).map(|_| proxy.connect()).collect::<Vec<_>>();
+    // Half of them go on sending, so that they are never silent.
+    slow.iter_mut().for_each(|client| client.send("POST /v1/chat/completions HTTP/1.1\r\nX-Slow: "));
+    let began = Instant::now();
+    while began.elapsed() < CLIENT_TIMEOUT + Duration::from_secs(2) {
+        slow.iter_mut().step_by(2).for_each(|client| drop(client.try_send(b"x")));
+        assert_serves(&proxy);
+        thread::sleep(Duration::from_millis(500));
+    }
+    for client in &mut slow {
+        client.response().assert_error(408, "bad_request");
+    }
+    drop(slow);
+    assert_serves(&proxy);
+    eventually("their descriptors to be closed", || (proxy.usage().descriptors < 50).then_some(()));
+}
+
+/// `PRI` is how HTTP/2 begins without being asked for (RFC 9113, section 3.4).
+#[test]
+#[ignore = "takes a while"]
+fn six_thousand_clients_of_http_2_leave_nothing_behind() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "");
+    let knock = || {
+        let mut client = proxy.connect();
+        client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        client.response().assert_error(505, "bad_request");
+    };
+    (0..100).for_each(|_| knock());
+    assert_serves(&proxy);
+    let before = proxy.usage();
+    (0..6000).for_each(|_| knock());
+    let after = eventually("threads and descriptors to be as before", || {
+        let now = proxy.usage();
+        (now.threads <= before.threads && now.descriptors <= before.descriptors).then_some(now)
+    });
+    println!("{before:?}\n{after:?}");
+    assert!(after.resident_kib <= before.resident_kib + 1024, "{before:?} {after:?}");
+    assert_serves(&proxy);
+}
+
 #[test]
 fn two_thousand_connections_that_send_nothing() {
     let upstream = Upstream::saying("hi");
