@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use lexopt::prelude::*;
 
-use super::parse_host;
+use super::values::parse_host;
 use crate::language::either;
 
 /// Printed by `--help`; fits one screen.

@@ -1,6 +1,8 @@
 //! Other OpenAI-compatible servers, which are asked when OpenRouter can't answer: `BACKUPS` and what belongs to each name.
 
-use super::{Reader, Secret, list, parse_base_url, parse_key};
+use super::Secret;
+use super::read::Reader;
+use super::values::{list, parse_base_url, parse_key};
 use crate::language::either;
 
 /// Addresses of well-known names, and whether they want a key.

@@ -1,0 +1,254 @@
+//! What single values may be: addresses, keys, ranges.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use subtle::ConstantTimeEq;
+use ureq::http::Uri;
+
+/// A key or password: its text can be sent and compared, never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// For tests elsewhere.
+    #[cfg(test)]
+    pub(super) fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// The text itself, for the one header that carries it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `given` is the same, in a time that doesn't tell how much of it is.
+    pub fn matches(&self, given: &[u8]) -> bool {
+        self.0.as_bytes().ct_eq(given).into()
+    }
+
+    /// `…abcd`: the last 4 characters, none of a short one.
+    pub fn masked(&self) -> String {
+        match self.0.char_indices().rev().nth(3) {
+            Some((at, _)) if self.0.len() >= 12 => format!("...{}", &self.0[at..]),
+            _ => "...".to_owned(),
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.masked())
+    }
+}
+
+/// A proxy toward the upstream, perhaps with a password in it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProxyUrl {
+    pub(super) url: Secret,
+    proxy: ureq::Proxy,
+}
+
+impl ProxyUrl {
+    pub(super) fn parse(url: &str) -> Option<Self> {
+        let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+        let known = ["http", "https", "socks4", "socks4a", "socks5", "socks5h", "socks"];
+        let authority = rest.strip_suffix('/').unwrap_or(rest).rsplit('@').next()?;
+        if !known.contains(&scheme.to_ascii_lowercase().as_str()) || !is_authority(authority) {
+            return None; // ureq takes what it can't read for the default port
+        }
+        let proxy = ureq::Proxy::new(url).ok()?;
+        Some(Self { url: Secret(url.to_owned()), proxy })
+    }
+
+    /// For ureq's configuration.
+    pub fn proxy(&self) -> &ureq::Proxy {
+        &self.proxy
+    }
+
+    /// `host:port`, without user and password.
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.proxy.host(), self.proxy.port())
+    }
+}
+
+impl fmt::Debug for ProxyUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.address())
+    }
+}
+
+pub(super) fn parse_bool(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Some(true),
+        "false" | "0" | "no" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+pub(super) fn in_range(min: usize, max: usize) -> impl Fn(&str) -> Option<usize> {
+    move |value| value.parse().ok().filter(|n| (min..=max).contains(n))
+}
+
+pub(super) fn seconds(min: f64) -> impl Fn(&str) -> Option<Duration> {
+    move |value| {
+        let seconds = value.parse::<f64>().ok()?;
+        (min..=86_400.0).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
+    }
+}
+
+pub(super) fn list(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).filter(|v| !v.is_empty())
+}
+
+/// A key goes into a header: visible ASCII only. People paste it with its `Bearer`.
+pub(super) fn parse_key(value: &str) -> Option<Secret> {
+    let key = value.strip_prefix("Bearer ").unwrap_or(value).trim();
+    let visible = !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic());
+    visible.then(|| Secret(key.to_owned()))
+}
+
+/// Shorter ones are left to the upstream to judge: a script's `x` may be a key that somebody's own server takes.
+const FILLER_CHARACTERS: usize = 4;
+
+/// What stands in examples in a key's place.
+pub(super) fn is_placeholder(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    let rest = key.strip_prefix("sk-or-v1-").or_else(|| key.strip_prefix("sk-or-")).unwrap_or(&key);
+    let filler = rest.chars().count() >= FILLER_CHARACTERS && rest.chars().all(|c| "x*.…<>-_".contains(c));
+    filler || key.ends_with("...") || key.ends_with('…') || key.contains("your") && key.contains("key")
+}
+
+/// A host alone: an address of IPv6 has colons, a name has none.
+pub(super) fn parse_host(value: &str) -> Option<String> {
+    let host = value.strip_prefix('[').and_then(|v| v.strip_suffix(']')).unwrap_or(value);
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
+    let is_name = !host.is_empty() && host.bytes().all(plain);
+    let is_v6 = host.split('%').next().is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
+    (is_name || is_v6).then(|| host.to_owned())
+}
+
+/// `host` or `host:port`, whole.
+pub(super) fn is_authority(text: &str) -> bool {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((host, port)) => (host, port.strip_prefix(':').or((!port.is_empty()).then_some("x"))),
+            None => return false,
+        },
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    let good_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0) && !port.starts_with('+');
+    parse_host(host).is_some() && port.is_none_or(good_port)
+}
+
+pub(super) fn parse_base_url(value: &str) -> Option<String> {
+    let url = value.trim_end_matches('/');
+    let url = url.strip_suffix("/chat/completions").unwrap_or(url);
+    let uri = url.parse::<Uri>().ok()?;
+    let http = matches!(uri.scheme_str(), Some("http" | "https"));
+    let plain = uri.query().is_none() && is_authority(uri.authority()?.as_str());
+    (http && plain).then(|| url.to_owned())
+}
+
+pub(super) fn parse_origins(value: &str) -> Option<Vec<String>> {
+    list(value)
+        .map(|origin| {
+            let origin = origin.trim_end_matches('/').to_ascii_lowercase();
+            let good = origin == "*"
+                || origin.split_once("://").is_some_and(|(scheme, authority)| {
+                    let app = !matches!(scheme, "http" | "https"); // extensions have ids, apps nothing
+                    !scheme.is_empty() && (app || is_authority(authority))
+                });
+            good.then_some(origin)
+        })
+        .collect()
+}
+
+pub(super) fn read_certificates(path: &Path) -> Option<(PathBuf, Vec<CertificateDer<'static>>)> {
+    let certificates = CertificateDer::pem_file_iter(path).ok()?;
+    let certificates = certificates.collect::<Result<Vec<_>, _>>().ok()?;
+    // The text around a certificate may be right, and what is in it none.
+    let (good, _) = RootCertStore::empty().add_parsable_certificates(certificates.iter().cloned());
+    (good > 0).then(|| (path.to_owned(), certificates))
+}
+
+/// `NO_PROXY`: hosts (their subdomains too), `.domains`, `host:port`, `*`.
+pub(super) fn bypasses_proxy(no_proxy: &str, host: &str, port: u16) -> bool {
+    let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
+    list(no_proxy).any(|entry| {
+        let entry = entry.to_ascii_lowercase();
+        if entry == "*" {
+            return true;
+        }
+        // A bare IPv6 address has colons of its own.
+        let (name, entry_port) = match entry.rsplit_once(':') {
+            Some((name, port)) if !name.contains(':') || name.ends_with(']') => (name, Some(port)),
+            _ => (entry.as_str(), None),
+        };
+        let name = name.trim_matches(['[', ']']);
+        let domain = name.trim_start_matches("*.").trim_start_matches('.');
+        let same = host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+        same && entry_port.is_none_or(|p| p.parse() == Ok(port))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_checked_whole() {
+        for bad in [
+            "127.0.0.1:notaport",
+            "localhost:99999",
+            "http://",
+            "http://:80",
+            "http://h:1:2",
+            "ftp://h:1",
+            "socks5://[::1:1080",
+            "http://h/path",
+        ] {
+            assert_eq!(ProxyUrl::parse(bad), None, "{bad}");
+        }
+        for good in
+            ["127.0.0.1:7890", "http://u:p:a@ss@h:1", "socks5h://[::1]:1080", "https://proxy.example/", "h"]
+        {
+            assert!(ProxyUrl::parse(good).is_some(), "{good}");
+        }
+        for (host, good) in [
+            ("localhost", true),
+            ("::1", true),
+            ("[fe80::1%eth0]", true),
+            ("localhost:5000", false),
+            ("a b", false),
+            ("", false),
+        ] {
+            assert_eq!(parse_host(host).is_some(), good, "{host}");
+        }
+    }
+
+    #[test]
+    fn base_urls() {
+        let read = |value| parse_base_url(value).unwrap();
+        assert_eq!(read("http://h:1/v1/"), "http://h:1/v1");
+        assert_eq!(read("https://h/api/v1/chat/completions"), "https://h/api/v1");
+        for bad in [
+            "h:1/v1",
+            "ftp://h/",
+            "http://u:p@h/",
+            "http://",
+            "http://h:99999/v1",
+            "http://h:/v1",
+            "http://h:0",
+        ] {
+            assert_eq!(parse_base_url(bad), None, "{bad}");
+        }
+    }
+}
