@@ -1,22 +1,23 @@
 //! The writer thread: debug files on their way to `CACHE_DIR`, one after the other, each of them whole or not there.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Days, Local, NaiveDate, NaiveDateTime};
+use chrono::{DateTime, Days, Local, NaiveDate};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 use crate::console::say;
 use crate::json;
 use crate::language::either;
 use crate::live::Live;
+use crate::record::day::{Earlier, Tally, count_on_disk};
+use crate::record::names::{Kind, MessageId, Name, count_name, date_in_name, timestamp};
 
 /// Bytes of memory that may wait to be written; what comes beyond them is left out and counted.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
@@ -28,87 +29,10 @@ const CLOCK_INTERVAL: Duration = Duration::from_secs(30);
 const MISSING_FOLDER_RETRIES: usize = 10;
 /// The folder within `CACHE_DIR` for answers that may be given again.
 pub const ANSWERS_FOLDER: &str = "answers";
-const TIME_IN_NAME: &str = "YYYYMMDD_HHMMSS_mmm";
 /// The key of a second file that holds what the panel says of the call.
 pub const CALL_KEY: &str = "call";
 /// Files that aren't whole yet begin with this and end with `.tmp`.
 const UNFINISHED_PREFIX: &str = ".local-api-proxy-";
-
-/// What a debug file is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// What the client sent.
-    Request,
-    /// The answer.
-    Response,
-    /// What there was instead of an answer.
-    Error,
-}
-
-impl Kind {
-    const ALL: [Self; 3] = [Self::Request, Self::Response, Self::Error];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Request => "REQUEST",
-            Self::Response => "RESPONSE",
-            Self::Error => "ERROR",
-        }
-    }
-}
-
-/// `YYYYMMDD_HHMMSS_mmm_TYPE_ID.json`, in local time.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Name {
-    /// To the millisecond where it was read.
-    pub time: DateTime<Local>,
-    /// What the file is about.
-    pub kind: Kind,
-    /// The same in both files of a call.
-    pub message_id: MessageId,
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = self.time.format("%Y%m%d_%H%M%S_%3f");
-        write!(f, "{time}_{}_{}.json", self.kind.name(), self.message_id)
-    }
-}
-
-impl Name {
-    /// `None` for what is no name of a debug file.
-    pub fn parse(name: &str) -> Option<Self> {
-        let (time, rest) = name.strip_suffix(".json")?.split_at_checked(TIME_IN_NAME.len())?;
-        let (kind, id) = rest.strip_prefix('_')?.split_once('_')?;
-        let kind = Kind::ALL.into_iter().find(|known| known.name() == kind)?;
-        let shaped = time.bytes().zip(TIME_IN_NAME.bytes()).all(|(b, shape)| match shape {
-            b'_' => b == b'_',
-            _ => b.is_ascii_digit(),
-        });
-        let time = NaiveDateTime::parse_from_str(time, "%Y%m%d_%H%M%S_%3f").ok().filter(|_| shaped)?;
-        // An hour that the end of summer time repeats: its first.
-        let time = time.and_local_timezone(Local).earliest()?;
-        Some(Self { time, kind, message_id: MessageId::parse(id)? })
-    }
-}
-
-/// What the files of a call have in common: 8 lower-case hex digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MessageId(pub u32);
-
-impl fmt::Display for MessageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:08x}", self.0)
-    }
-}
-
-impl MessageId {
-    /// Reads it as it is written, and in no other way.
-    pub fn parse(text: &str) -> Option<Self> {
-        let id = u32::from_str_radix(text, 16).map(Self).ok()?;
-        (id.to_string() == text).then_some(id)
-    }
-}
 
 /// One debug file.
 #[derive(Debug)]
@@ -137,83 +61,6 @@ impl DebugFile {
         let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         size_of::<Self>() + self.data.len() + of(&self.attempts) + of(&self.figures)
     }
-}
-
-/// `CALLS_YYYYMMDD.json`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DayCount {
-    /// The day, in local time.
-    pub date: NaiveDate,
-    /// Calls that left a RESPONSE.
-    pub count: u64,
-    /// When the last of them ended.
-    pub last_updated: Option<DateTime<Local>>,
-}
-
-impl DayCount {
-    /// `"date": …, "count": …, "last_updated": …`
-    pub fn fields(&self) -> String {
-        let last = self.last_updated.map_or("null".into(), |t| json::quoted(&timestamp(t)));
-        let date = self.date.format("%Y%m%d");
-        format!(r#""date": "{date}", "count": {}, "last_updated": {last}"#, self.count)
-    }
-}
-
-/// The day's calls: those that the folder knew of when this run first looked, and those since.
-#[derive(Debug, Clone)]
-pub struct Tally {
-    /// The day, in local time.
-    pub date: NaiveDate,
-    /// Calls that left a RESPONSE since then.
-    pub since: u64,
-    /// When the last of them ended.
-    pub last_updated: Option<DateTime<Local>>,
-    /// What was there before.
-    pub earlier: Arc<Earlier>,
-}
-
-impl Tally {
-    /// A day without calls so far.
-    pub fn new(date: NaiveDate) -> Self {
-        let earlier = Earlier::known(DayCount { date, count: 0, last_updated: None });
-        Self { date, since: 0, last_updated: None, earlier }
-    }
-
-    /// All of them. The disk gets `patience` to say what it knew; what it hasn't said by then isn't counted.
-    pub fn total(&self, patience: Duration) -> DayCount {
-        let earlier = self.earlier.wait(patience);
-        let (count, last) = earlier.map_or((0, None), |earlier| (earlier.count, earlier.last_updated));
-        DayCount { date: self.date, count: count + self.since, last_updated: self.last_updated.or(last) }
-    }
-}
-
-/// A day's count that the writer thread reads from a folder, so that a slow disk is nobody else's concern.
-#[derive(Debug, Default)]
-pub struct Earlier {
-    count: Mutex<Option<DayCount>>,
-    read: Condvar,
-}
-
-impl Earlier {
-    fn known(count: DayCount) -> Arc<Self> {
-        Arc::new(Self { count: Mutex::new(Some(count)), read: Condvar::new() })
-    }
-
-    fn set(&self, count: DayCount) {
-        *self.count.lock().unwrap_or_else(PoisonError::into_inner) = Some(count);
-        self.read.notify_all();
-    }
-
-    fn wait(&self, limit: Duration) -> Option<DayCount> {
-        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.read.wait_timeout_while(count, limit, |count| count.is_none());
-        waited.unwrap_or_else(PoisonError::into_inner).0.clone()
-    }
-}
-
-/// Local time to the microsecond, as in `2024-02-14T10:30:45.123456`.
-pub fn timestamp(time: DateTime<Local>) -> String {
-    time.format("%Y-%m-%dT%H:%M:%S%.6f").to_string()
 }
 
 enum Job {
@@ -456,20 +303,6 @@ impl Writer {
     }
 }
 
-fn count_name(date: NaiveDate) -> String {
-    format!("CALLS_{}.json", date.format("%Y%m%d"))
-}
-
-/// The day in the name of a file that this program made; `None` for all others.
-fn date_in_name(name: &str) -> Option<NaiveDate> {
-    let Some(count) = name.strip_prefix("CALLS_") else {
-        return Name::parse(name).map(|name| name.time.date_naive());
-    };
-    let date = count.strip_suffix(".json")?;
-    let digits = date.len() == 8 && date.bytes().all(|b| b.is_ascii_digit());
-    NaiveDate::parse_from_str(date, "%Y%m%d").ok().filter(|_| digits)
-}
-
 fn text(file: &DebugFile) -> String {
     let mut text = String::with_capacity(file.data.len() + file.data.len() / 4 + 160);
     text.push_str("{\n  \"timestamp\": ");
@@ -518,51 +351,9 @@ fn check_writable(dir: &Path) -> io::Result<()> {
     fs::remove_file(probe)
 }
 
-/// The day's count as the files have it. A crash may have come between a RESPONSE and the count, and somebody may have
-/// removed RESPONSEs: the larger number is right.
-fn count_on_disk(dir: &Path, date: NaiveDate) -> DayCount {
-    let none = DayCount { date, count: 0, last_updated: None };
-    let saved = fs::read_to_string(dir.join(count_name(date))).ok();
-    let saved =
-        saved.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok()).unwrap_or_default();
-    let time = saved["last_updated"]
-        .as_str()
-        .and_then(|t| NaiveDateTime::parse_from_str(t, "%Y-%m-%dT%H:%M:%S%.f").ok());
-    let time = time.and_then(|t| t.and_local_timezone(Local).earliest());
-    let saved = DayCount { count: saved["count"].as_u64().unwrap_or(0), last_updated: time, ..none };
-    let mut count = 0;
-    let mut last = None;
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_str().and_then(Name::parse);
-        if let Some(name) = name.filter(|n| n.kind == Kind::Response && n.time.date_naive() == date) {
-            count += 1;
-            last = last.max(Some(name.time));
-        }
-    }
-    if count <= saved.count {
-        return saved;
-    }
-    DayCount { date, count, last_updated: last.or(saved.last_updated) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_own_names_have_a_date() {
-        let date = NaiveDate::from_ymd_opt(2024, 2, 14);
-        assert_eq!(date_in_name("20240214_103045_123_REQUEST_a1b2c3d4.json"), date);
-        assert_eq!(date_in_name("CALLS_20240214.json"), date);
-        for other in [
-            "20240214_notes.json",
-            "20240214_103045_123_REQUEST_a1b2c3d4.txt",
-            "CALLS_2024.json",
-            "20241314_103045_123_ERROR_a1b2c3d4.json",
-        ] {
-            assert_eq!(date_in_name(other), None, "{other}");
-        }
-    }
 
     #[test]
     fn a_debug_file_is_laid_out_for_reading() {

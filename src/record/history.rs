@@ -11,8 +11,9 @@ use std::time::Duration;
 use chrono::{DateTime, Local};
 use serde_json::Value;
 
-use super::calls::{FailedTry, Figures};
-use super::files::{CALL_KEY, Kind, MessageId, Name};
+use super::figures::{FailedTry, Figures};
+use super::files::CALL_KEY;
+use super::names::{Kind, MessageId, Name};
 use crate::json;
 
 /// The figures stand within this much of a file's end: reading them costs as much for a large call as for a small one.

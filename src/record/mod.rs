@@ -4,6 +4,9 @@
 
 pub mod answers;
 pub mod calls;
+pub mod day;
+pub mod figures;
 pub mod files;
 pub mod history;
+pub mod names;
 pub mod refusals;

@@ -11,7 +11,7 @@ use super::{After, Relay};
 use crate::console::say;
 use crate::error::ApiError;
 use crate::language::either;
-use crate::record::calls::FailedTry;
+use crate::record::figures::FailedTry;
 use crate::settings::backups::Backup;
 
 impl Relay {

@@ -11,7 +11,8 @@ use crate::dialect::{Facts, errors};
 use crate::error::ApiError;
 use crate::json;
 use crate::language::either;
-use crate::record::calls::{Ending, Figures};
+use crate::record::calls::Ending;
+use crate::record::figures::Figures;
 
 /// `x-proxy-model` is cut to this length.
 const MAX_HEADER_CHARS: usize = 200;

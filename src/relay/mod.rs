@@ -38,7 +38,8 @@ use crate::dialect::{self, Dialect, Face, Teller, text};
 use crate::error::ApiError;
 use crate::language::either;
 use crate::live::Snapshot;
-use crate::record::calls::{FailedTry, Figures, Recording};
+use crate::record::calls::Recording;
+use crate::record::figures::{FailedTry, Figures};
 use crate::upstream::{FORWARDED, REFERER};
 
 use attempt::{FailedAnswer, FailedAttempt};

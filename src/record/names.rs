@@ -1,0 +1,123 @@
+//! How debug files are called, and how their times are written.
+
+use std::fmt;
+
+use chrono::{DateTime, Local, NaiveDate, NaiveDateTime};
+
+const TIME_IN_NAME: &str = "YYYYMMDD_HHMMSS_mmm";
+
+/// What a debug file is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// What the client sent.
+    Request,
+    /// The answer.
+    Response,
+    /// What there was instead of an answer.
+    Error,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Request, Self::Response, Self::Error];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Request => "REQUEST",
+            Self::Response => "RESPONSE",
+            Self::Error => "ERROR",
+        }
+    }
+}
+
+/// `YYYYMMDD_HHMMSS_mmm_TYPE_ID.json`, in local time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Name {
+    /// To the millisecond where it was read.
+    pub time: DateTime<Local>,
+    /// What the file is about.
+    pub kind: Kind,
+    /// The same in both files of a call.
+    pub message_id: MessageId,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = self.time.format("%Y%m%d_%H%M%S_%3f");
+        write!(f, "{time}_{}_{}.json", self.kind.name(), self.message_id)
+    }
+}
+
+impl Name {
+    /// `None` for what is no name of a debug file.
+    pub fn parse(name: &str) -> Option<Self> {
+        let (time, rest) = name.strip_suffix(".json")?.split_at_checked(TIME_IN_NAME.len())?;
+        let (kind, id) = rest.strip_prefix('_')?.split_once('_')?;
+        let kind = Kind::ALL.into_iter().find(|known| known.name() == kind)?;
+        let shaped = time.bytes().zip(TIME_IN_NAME.bytes()).all(|(b, shape)| match shape {
+            b'_' => b == b'_',
+            _ => b.is_ascii_digit(),
+        });
+        let time = NaiveDateTime::parse_from_str(time, "%Y%m%d_%H%M%S_%3f").ok().filter(|_| shaped)?;
+        // An hour that the end of summer time repeats: its first.
+        let time = time.and_local_timezone(Local).earliest()?;
+        Some(Self { time, kind, message_id: MessageId::parse(id)? })
+    }
+}
+
+/// What the files of a call have in common: 8 lower-case hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageId(pub u32);
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+impl MessageId {
+    /// Reads it as it is written, and in no other way.
+    pub fn parse(text: &str) -> Option<Self> {
+        let id = u32::from_str_radix(text, 16).map(Self).ok()?;
+        (id.to_string() == text).then_some(id)
+    }
+}
+
+/// Local time to the microsecond, as in `2024-02-14T10:30:45.123456`.
+pub fn timestamp(time: DateTime<Local>) -> String {
+    time.format("%Y-%m-%dT%H:%M:%S%.6f").to_string()
+}
+
+/// `CALLS_YYYYMMDD.json`
+pub(super) fn count_name(date: NaiveDate) -> String {
+    format!("CALLS_{}.json", date.format("%Y%m%d"))
+}
+
+/// The day in the name of a file that this program made; `None` for all others.
+pub(super) fn date_in_name(name: &str) -> Option<NaiveDate> {
+    let Some(count) = name.strip_prefix("CALLS_") else {
+        return Name::parse(name).map(|name| name.time.date_naive());
+    };
+    let date = count.strip_suffix(".json")?;
+    let digits = date.len() == 8 && date.bytes().all(|b| b.is_ascii_digit());
+    NaiveDate::parse_from_str(date, "%Y%m%d").ok().filter(|_| digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_own_names_have_a_date() {
+        let date = NaiveDate::from_ymd_opt(2024, 2, 14);
+        assert_eq!(date_in_name("20240214_103045_123_REQUEST_a1b2c3d4.json"), date);
+        assert_eq!(date_in_name("CALLS_20240214.json"), date);
+        for other in [
+            "20240214_notes.json",
+            "20240214_103045_123_REQUEST_a1b2c3d4.txt",
+            "CALLS_2024.json",
+            "20241314_103045_123_ERROR_a1b2c3d4.json",
+        ] {
+            assert_eq!(date_in_name(other), None, "{other}");
+        }
+    }
+}
