@@ -1,13 +1,14 @@
 //! One request through its tries: rewrite, ask for leave, send, judge the answer, relay it. A failure that another try
 //! can heal leads back to the top, as long as nothing of an answer has gone to the client.
 //!
-//! This file is the loop. Beside it: one try and what may come of it ([`attempt`]), the two kinds of answers ([`plain`],
+//! This file is the loop. Beside it: how a request begins ([`begin`]), one try and what may come of it ([`attempt`]), the two kinds of answers ([`plain`],
 //! [`stream`]), how a request ends ([`ending`]); what the loop goes by ([`patience`], [`gate`], [`life`]), the built-in
 //! source of answers ([`offline`]), what else is asked of the upstream ([`models`], [`quota`]), and what all requests share
 //! ([`shared`]). May import `record`, `live`, `client`, `upstream`, `settings`, `dialect` and leaves.
 
 mod attempt;
 mod backup;
+mod begin;
 mod ending;
 mod example;
 pub mod gate;
@@ -32,26 +33,23 @@ use ureq::http::HeaderValue;
 use crate::client::exchange::{After, Exchange, Stream};
 use crate::console::say;
 use crate::dialect::errors::ModelTrouble;
-use crate::dialect::free_models::{self, Rule};
+use crate::dialect::free_models;
 use crate::dialect::request::Request;
-use crate::dialect::{self, Dialect, Face, Teller, text};
+use crate::dialect::{Dialect, Face, Teller};
 use crate::error::ApiError;
 use crate::language::either;
 use crate::live::Snapshot;
 use crate::record::calls::Recording;
 use crate::record::figures::{FailedTry, Figures};
-use crate::upstream::{FORWARDED, REFERER};
 
 use attempt::{FailedAnswer, FailedAttempt};
+pub use begin::Api;
 use ending::{LastWords, Served};
 use gate::{Admission, Limit, Pass, Turn, local_time};
 use life::{Cut, UnderWay};
 use patience::Verdict;
 use reuse::{Lead, Source};
 use shared::{Shared, Waiter};
-
-/// Longer values of the client's headers don't go upstream.
-const MAX_FORWARDED_BYTES: usize = 8 * 1024;
 
 /// A request that has been understood, on its way through however many tries it takes. It can be put aside between two
 /// tries, without a thread.
@@ -112,80 +110,6 @@ enum Client {
 }
 
 impl Relay {
-    /// Understands a request. What has become of one that can't be understood.
-    // What is only needed for a moment is apart from what stays on a worker's stack while an answer streams: hundreds of
-    // them are as large as they have ever been.
-    #[inline(never)]
-    pub fn begin(
-        shared: &Arc<Shared>,
-        api: Api,
-        mut exchange: Exchange,
-        snapshot: Arc<Snapshot>,
-        under_way: UnderWay,
-    ) -> Result<Box<Self>, After> {
-        let began = Instant::now();
-        let body = std::mem::take(&mut exchange.body);
-        let address = || shared.address_of(&exchange.head);
-        let (request, face) = match understand(api, body, &address, &snapshot) {
-            Ok(understood) => understood,
-            Err(error) => {
-                let reply = shared.refusal(&exchange.head, &error);
-                return Err(exchange.reply(reply));
-            }
-        };
-        let forwarded = FORWARDED.iter().filter_map(|name| {
-            let value = exchange.head.values(name).next()?;
-            let value = Some(value).filter(|value| value.len() <= MAX_FORWARDED_BYTES)?;
-            Some((*name, HeaderValue::from_bytes(value).ok()?))
-        });
-        let mut headers = forwarded.collect::<Vec<_>>();
-        if headers.first().is_none_or(|(name, _)| *name != REFERER) {
-            headers.push((REFERER, shared.site.clone()));
-        }
-        let dialect = api.native();
-        let written = face.as_ref().map_or(request.as_written(), |(_, written)| written);
-        let recording = shared.calls.begin(&snapshot, written);
-        let figures = Figures {
-            dialect: api.name().into(),
-            path: recording.as_ref().map(|_| api.path()).unwrap_or_default().into(),
-            asked: request.asked.clone(),
-            model: request.model.clone(),
-            stream: request.stream,
-            ..Figures::default()
-        };
-        let mut relay = Box::new(Self {
-            shared: Arc::clone(shared),
-            dialect,
-            face,
-            teller: None,
-            query: exchange.head.query.take().filter(|_| dialect.forwards_query()),
-            headers,
-            under_way,
-            client: Client::Waiting(Box::new(exchange)),
-            request,
-            snapshot,
-            recording,
-            figures,
-            began,
-            order: shared.next_order(),
-            model: String::new(),
-            belongs_to: None,
-            mark: None,
-            prompt_is_too_long: false,
-            backup: None,
-            backups_said: None,
-            calls_made: 0,
-            last_words: LastWords::Nothing,
-            source: None,
-            lead: None,
-            events: Vec::new(),
-            said: Vec::new(),
-        });
-        relay.look_up_conversation();
-        relay.model = relay.choose_model();
-        Ok(relay)
-    }
-
     /// Asks for leave to call the upstream, and goes on if it is given at once.
     pub fn run(mut self: Box<Self>) -> After {
         let shared = Arc::clone(&self.shared);
@@ -361,75 +285,6 @@ impl Waiter for Relay {
     fn is_cut_off(&self) -> bool {
         self.under_way.cutter().reason().is_some()
     }
-}
-
-/// An API, as the relay is asked in it.
-#[derive(Clone, Copy)]
-pub enum Api {
-    /// One that the upstream knows.
-    Native(&'static dyn Dialect),
-    /// One that is translated.
-    Face(&'static dyn Face),
-}
-
-impl Api {
-    /// The API of a path.
-    pub fn of(path: &str) -> Option<Self> {
-        dialect::of(path).map(Self::Native).or_else(|| dialect::face_of(path).map(Self::Face))
-    }
-
-    fn native(self) -> &'static dyn Dialect {
-        match self {
-            Self::Native(dialect) => dialect,
-            Self::Face(face) => face.native(),
-        }
-    }
-
-    /// Where clients ask for it.
-    fn path(self) -> String {
-        match self {
-            Self::Native(dialect) => format!("/v1{}", dialect.path()),
-            Self::Face(face) => face.path().to_owned(),
-        }
-    }
-
-    /// How it is called in the panel.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Native(dialect) => dialect.name(),
-            Self::Face(face) => face.name(),
-        }
-    }
-}
-
-type Understood = (Request, Option<(&'static dyn Face, String)>);
-
-fn understand(
-    api: Api,
-    body: Vec<u8>,
-    address: &dyn Fn() -> String,
-    snapshot: &Snapshot,
-) -> Result<Understood, ApiError> {
-    let text = text::decode(body, address)?;
-    let not_an_object = |text: &str, error| text::not_an_object(text, &error, &address());
-    let (text, face) = match api {
-        Api::Native(_) => (text, None),
-        Api::Face(face) => {
-            let translated = face.translate(&text).map_err(|error| not_an_object(&text, error))?;
-            (translated, Some((face, text)))
-        }
-    };
-    let dialect = api.native();
-    let settings = &snapshot.settings;
-    let default_model = match dialect.any_model_will_do() {
-        true => settings.model.as_str(),
-        false if settings.test_mode => offline::NAME,
-        false => settings.embedding_model.as_deref().unwrap_or_default(),
-    };
-    let rule = Rule { default_model, allow_paid: settings.allow_paid_models };
-    let request = Request::parse(dialect, text, rule);
-    let request = request.map_err(|(text, error)| not_an_object(&text, error))?;
-    Ok((request, face))
 }
 
 /// From 0 to 1; jitter needs no better.
