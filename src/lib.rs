@@ -20,6 +20,8 @@
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+// The rooms' own descriptions name what is inside of them.
+#![allow(rustdoc::private_intra_doc_links)]
 
 pub mod arrived;
 pub mod body;

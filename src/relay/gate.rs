@@ -48,7 +48,7 @@ pub fn local_time(time: SystemTime) -> String {
 
 /// What a request is told.
 pub enum Admission<T> {
-    /// Go on. The outcome is to be told to [`Gate::passed`] or [`Gate::rejected`].
+    /// Go on. The outcome is to be told to the [`Pass`].
     Go(T, Pass),
     /// It waits now, and is given back by [`Gate::next`].
     Waits,

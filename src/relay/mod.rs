@@ -1,10 +1,11 @@
 //! One request through its tries: rewrite, ask for leave, send, judge the answer, relay it. A failure that another try
 //! can heal leads back to the top, as long as nothing of an answer has gone to the client.
 //!
-//! This file is the loop. Beside it: how a request begins ([`begin`]), one try and what may come of it ([`attempt`]), the two kinds of answers ([`plain`],
-//! [`stream`]), how a request ends ([`ending`]); what the loop goes by ([`patience`], [`gate`], [`life`]), the built-in
-//! source of answers ([`offline`]), what else is asked of the upstream ([`models`], [`quota`]), and what all requests share
-//! ([`shared`]). May import `record`, `live`, `client`, `upstream`, `settings`, `dialect` and leaves.
+//! This file is the loop. Beside it: how a request begins ([`begin`]), one try and what may come of it ([`attempt`]), the
+//! two kinds of answers ([`plain`], [`stream`]), how a request ends ([`ending`]); which model is next ([`routing`],
+//! [`known`]) and which other server ([`backup`]); what the loop goes by ([`patience`], [`gate`], [`life`]), the sources of
+//! answers that aren't the upstream ([`offline`], [`reuse`]), what else is asked of the upstream ([`models`], [`quota`]), and
+//! what all requests share ([`shared`]). May import `record`, `live`, `client`, `upstream`, `settings`, `dialect` and leaves.
 
 mod attempt;
 mod backup;

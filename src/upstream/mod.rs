@@ -2,7 +2,7 @@
 //!
 //! Each idle connection has a ureq agent of its own, kept in a stack: the last one used is the next one used. That
 //! costs one uncontended lock a call where ureq's shared pool walks all its connections twice, and it lets a single
-//! call be cut off from outside ([`Call::hang_up`]) without touching any other.
+//! call be cut off from outside ([`HangUp`]) without touching any other.
 
 pub mod buffers;
 pub mod transport;
