@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::json;
+use crate::language::either;
 
 /// An error response: what is wrong, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +67,12 @@ impl ApiError {
 impl ApiError {
     /// The case in Chinese, for the console of one who speaks it. (Clients get English: tools know it.)
     pub fn in_chinese(&self) -> &'static str {
-        match (self.status, self.code) {
+        Self::case_in_chinese(self.status, self.code).unwrap_or("已拒绝")
+    }
+
+    /// The same, where only its status and code are known; `None` for a code that is none of ours.
+    pub fn case_in_chinese(status: u16, code: &str) -> Option<&'static str> {
+        Some(match (status, code) {
             (_, "invalid_json") => "请求正文不是可用的 JSON（详见返回给客户端的错误信息）",
             (_, "invalid_proxy_key") => "客户端没有发送正确的 PROXY_API_KEY",
             (_, "forbidden_host") => {
@@ -82,9 +88,58 @@ impl ApiError {
             (_, "not_supported") => "没有本地模型可供下载或删除：所有免费模型都可直接使用",
             (_, "overloaded") => "请求过多：请稍后再试，或在 .env 中提高 WORKERS 或 QUEUE",
             (_, "bad_request") => "不是有效的 HTTP 请求：地址请以 http:// 开头，而不是 https://",
-            _ => "已拒绝",
-        }
+            (_, "missing_api_key") => {
+                "没有设置 OpenRouter 密钥：请在 .env 中写入 OPENROUTER_API_KEY（免费申请：https://openrouter.ai/keys），无需重启"
+            }
+            (_, "model_not_free") => {
+                "请求的嵌入模型不是免费的：请在请求中或用 EMBEDDING_MODEL 指定一个免费的嵌入模型"
+            }
+            (_, "rate_limit_exceeded") => "账户的免费额度已用完：请等到恢复，或换用另一个账户的密钥",
+            (_, "upstream_unreachable") => {
+                "无法连接上游：请检查网络和 OPENROUTER_BASE_URL；如需代理，请检查 .env 中的 HTTPS_PROXY"
+            }
+            (_, "upstream_error") => "上游中断了连接，或其回答不可用：请重试",
+            (_, "upstream_timeout") => "上游在 UPSTREAM_TIMEOUT 时间内没有响应",
+            (_, "shutting_down") => "代理正在停止：请重新启动后再试",
+            (_, "internal_error") => "代理处理此请求时出错；其他请求不受影响",
+            _ => return None,
+        })
     }
+}
+
+/// No address is known for the upstream's name.
+pub const UNKNOWN_NAME: &str =
+    "its name can't be looked up: there is no network, or the address has a slip in it";
+/// The upstream ended the connection.
+pub const CLOSED: &str = "it closed the connection";
+/// The proxy towards the upstream doesn't let us through.
+pub const PROXY_REFUSED: &str = "the HTTP proxy refused";
+/// The answer has nothing in it.
+pub const EMPTY: &str = "an empty answer";
+/// A stream that ended without the word that is its last.
+pub const CUT: &str = "the stream ended before the answer was whole";
+/// A stream that ended before its first word.
+pub const SAID_NOTHING: &str = "the stream ended without having said anything";
+
+/// Why a try failed, for the console: in Chinese where that is its language and the words are our own. What the upstream
+/// says stays as it says it.
+pub fn reason_in_words(reason: &str) -> &str {
+    let chinese = match reason {
+        UNKNOWN_NAME => "无法解析域名：没有网络，或地址有误",
+        CLOSED => "上游关闭了连接",
+        PROXY_REFUSED => "HTTP 代理拒绝了连接",
+        EMPTY => "回答是空的",
+        CUT => "流在回答结束前中断",
+        SAID_NOTHING => "流没有任何内容就结束了",
+        // Those of `std::io::ErrorKind`.
+        "connection refused" => "连接被拒绝",
+        "connection reset" => "连接被重置",
+        "host unreachable" => "主机不可达",
+        "network unreachable" => "网络不可达",
+        "timed out" => "超时",
+        reason => reason,
+    };
+    either(reason, chinese)
 }
 
 /// The cases, in the order of the contract's table.

@@ -13,7 +13,7 @@ use super::patience::{self, Verdict};
 use super::reuse::{Flight, Repeat, Ride, Source};
 use crate::client::exchange::Reply;
 use crate::dialect::errors;
-use crate::error::ApiError;
+use crate::error::{ApiError, EMPTY};
 use crate::record::answers::{AnswerHead, Kept};
 use crate::upstream::{Call, CallError, Dialling, Failure, Trouble};
 
@@ -302,5 +302,5 @@ pub(super) fn unreadable(reason: &str) -> Box<FailedAttempt> {
 
 pub(super) fn empty_answer() -> Box<FailedAttempt> {
     let answer = FailedAnswer::Own(ApiError::empty_answer());
-    FailedAttempt::new("an empty answer", Verdict::TryAgain(None), answer)
+    FailedAttempt::new(EMPTY, Verdict::TryAgain(None), answer)
 }

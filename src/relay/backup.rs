@@ -9,7 +9,7 @@ use super::patience::Verdict;
 use super::shared::Waiter;
 use super::{After, Relay};
 use crate::console::say;
-use crate::error::ApiError;
+use crate::error::{ApiError, reason_in_words};
 use crate::language::either;
 use crate::record::figures::FailedTry;
 use crate::settings::backups::Backup;
@@ -35,7 +35,7 @@ impl Relay {
                 said.push(format!("{} rests until {}", backup.name, local_time(until)));
                 continue;
             }
-            let (reason, name) = (&failed.reason, &backup.name);
+            let (reason, name) = (reason_in_words(&failed.reason), &backup.name);
             say(either(
                 format_args!("{reason}: the backup {name} is asked"),
                 format_args!("{reason}：改为询问备用服务 {name}"),

@@ -195,6 +195,11 @@ impl Relay {
                 }
                 self.figures.status = status;
                 self.figures.error_code = errors::code(&error);
+                // The upstream's codes are numbers; a backup's may be the same words as ours.
+                let code = self.figures.error_code.as_deref().filter(|_| self.backup.is_none());
+                if let Some(words) = code.and_then(|code| ApiError::case_in_chinese(status, code)) {
+                    reason = either(reason, words.to_owned());
+                }
                 error_data(&error, status, partial)
             }
             Served::ClientLeft(partial) => {

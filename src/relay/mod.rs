@@ -37,7 +37,7 @@ use crate::dialect::errors::ModelTrouble;
 use crate::dialect::free_models;
 use crate::dialect::request::Request;
 use crate::dialect::{Dialect, Face, Teller};
-use crate::error::ApiError;
+use crate::error::{ApiError, reason_in_words};
 use crate::language::either;
 use crate::live::Snapshot;
 use crate::record::calls::Recording;
@@ -199,7 +199,8 @@ impl Relay {
                 self.figures.failed_tries.pop(); // there is no other model that could
                 return self.give_way(failed);
             }
-            let (reason, next, seconds) = (&failed.reason, &self.model, pause.as_secs_f64());
+            let (reason, next) = (reason_in_words(&failed.reason), &self.model);
+            let seconds = pause.as_secs_f64();
             say(match failed.verdict {
                 Verdict::NextModel(_) => either(
                     format!("{model}: {reason}; asking {next}"),

@@ -10,7 +10,7 @@ use super::life::Cut;
 use super::{Client, Relay};
 use crate::dialect::sse::{Events, Prelude};
 use crate::dialect::{Reader, Teller, errors};
-use crate::error::ApiError;
+use crate::error::{ApiError, CUT, SAID_NOTHING};
 use crate::record::calls::MAX_EVENTS_BYTES;
 use crate::upstream::{Failure, Trouble};
 
@@ -95,7 +95,7 @@ impl Relay {
             (None, Some(failure)) => Some(broke_off(&failure)),
             (None, None) if facts.finished => None,
             (None, None) => {
-                let reason = "the stream ended before the answer was whole".into();
+                let reason = CUT.into();
                 Some(broke_off(&Failure::Broken(Trouble::BrokeOff, reason)))
             }
         };
@@ -169,7 +169,7 @@ impl Relay {
             return Some(Err(empty_answer()));
         }
         if ended && !facts.are_an_answer() {
-            let reason = "the stream ended without having said anything".into();
+            let reason = SAID_NOTHING.into();
             return Some(Err(no_answer(&Failure::Broken(Trouble::BrokeOff, reason))));
         }
         events.feed(&rest, |data| {

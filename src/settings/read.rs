@@ -8,7 +8,7 @@ use super::values::{
     in_range, is_placeholder, list, parse_base_url, parse_bool, parse_host, parse_key, parse_origins,
     read_certificates, seconds,
 };
-use super::{Listen, MB_BYTES, ProxyUrl, Settings, Shown, backups};
+use super::{Listen, MB_BYTES, ProxyUrl, Settings, Shown, backups, in_words};
 use crate::dialect::free_models;
 use crate::language::either;
 
@@ -240,7 +240,7 @@ impl Settings {
         reader.complain_of_names(&shown, settings.key.is_none());
         let told = reader.complaints.into_iter().map(|complaint| {
             let counts = shown.iter().find(|shown| shown.name == complaint.name);
-            let counts = counts.map(|shown| shown.value.as_str()).filter(|_| complaint.keeps_value);
+            let counts = counts.map(|shown| in_words(&shown.value)).filter(|_| complaint.keeps_value);
             match (counts, is_first) {
                 (None, _) => complaint.text,
                 (Some(value), true) => {
@@ -304,7 +304,7 @@ impl Reader<'_> {
         for model in bad {
             let text = either(
                 format!("{name}: {model} is left out, as it must be {range}"),
-                format!("{name}：已忽略 {model}，它必须是{range}"),
+                format!("{name}：已忽略 {model}，应为：{range}"),
             );
             self.complaints.push(Complaint { name: name.to_owned(), text, keeps_value: false });
         }
@@ -365,7 +365,7 @@ impl Reader<'_> {
 
     /// The value isn't repeated: it may be a secret in the wrong place.
     pub(super) fn complain(&mut self, name: &str, range: &str) {
-        let text = either(format!("{name} must be {range}"), format!("{name} 必须是{range}"));
+        let text = either(format!("{name} must be {range}"), format!("{name} 应为：{range}"));
         self.complaints.push(Complaint { name: name.to_owned(), text, keeps_value: true });
     }
 }

@@ -25,6 +25,7 @@ use ureq::{Agent, BodyReader, Timeout};
 
 use crate::body;
 use crate::dialect;
+use crate::error::{CLOSED, PROXY_REFUSED, UNKNOWN_NAME};
 use crate::settings::{Secret, Settings};
 
 /// Opening a connection (name, TCP, TLS, proxy) may take this long.
@@ -38,8 +39,6 @@ const MAX_IDLE: usize = 512;
 /// A response head of more than this is an error.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// The system doesn't tell the two apart.
-const UNKNOWN_NAME: &str =
-    "its name can't be looked up: there is no network, or the address has a slip in it";
 /// <https://openrouter.ai/docs/app-attribution>
 const TITLE: &str = "LocalAPIProxy";
 /// Names the page that a request comes from.
@@ -297,17 +296,13 @@ impl Upstream {
                 broken(Trouble::Unreachable, format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()))
             }
             ureq::Error::HostNotFound => broken(Trouble::Unreachable, UNKNOWN_NAME.into()),
-            ureq::Error::ConnectProxyFailed(_) => {
-                broken(Trouble::Unreachable, "the HTTP proxy refused".into())
-            }
+            ureq::Error::ConnectProxyFailed(_) => broken(Trouble::Unreachable, PROXY_REFUSED.into()),
             ureq::Error::Io(e) => {
                 let tls = e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
                 let inner = e.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>());
                 match (tls, inner.unwrap_or(&e).kind()) {
                     (Some(tls), _) => broken(Trouble::Unreachable, format!("TLS: {tls}")),
-                    (None, io::ErrorKind::UnexpectedEof) => {
-                        broken(Trouble::BrokeOff, "it closed the connection".into())
-                    }
+                    (None, io::ErrorKind::UnexpectedEof) => broken(Trouble::BrokeOff, CLOSED.into()),
                     (None, kind @ (io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)) => {
                         broken(Trouble::BrokeOff, kind.to_string())
                     }

@@ -362,6 +362,12 @@ fn the_console_is_chinese_where_the_system_is() {
     fs::write(proxy.dir.join("DEBUG_MODE.txt"), "").unwrap();
     proxy.write_env(&env(&upstream, "RETRIES=x\nWORKERS=3\nMODEL=a/b:free"));
     proxy.chat(HELLO);
+    proxy.write_env("OPENROUTER_BASE_URL=http://127.0.0.1:1/v1\nOPENROUTER_API_KEY=sk-or-v1-...\nRETRIES=1");
+    proxy.chat(HELLO);
+    proxy.write_env(
+        "OPENROUTER_BASE_URL=http://127.0.0.1:1/v1\nOPENROUTER_API_KEY=sk-or-v1-0a1b2c\nRETRIES=1",
+    );
+    proxy.chat(HELLO);
     fs::remove_file(proxy.dir.join("DEBUG_MODE.txt")).unwrap();
     proxy.wait_for_console("调试模式已关闭");
     proxy.signal("TERM");
@@ -371,6 +377,11 @@ fn the_console_is_chinese_where_the_system_is() {
     let lines = console.lines().filter(|line| !line.starts_with("local-api-proxy "));
     let english = lines.filter(|line| !chinese(line)).collect::<Vec<_>>();
     assert!(console.lines().count() > 12 && english.is_empty(), "{english:#?} in\n{console}");
+    let is_english =
+        |word: &str| word.len() > 1 && word.bytes().all(|b| b.is_ascii_lowercase() || b"',.;:".contains(&b));
+    let words = console.split_whitespace().collect::<Vec<_>>();
+    let sentence = words.windows(2).find(|words| words.iter().all(|word| is_english(word)));
+    assert_eq!(sentence, None, "in\n{console}");
     let said = Start::new().environment("LANG", "zh_CN.UTF-8").arg("--prot=1").refused();
     assert!(said.contains("没有选项"), "{said}");
 }
