@@ -175,7 +175,18 @@ impl Relay {
         pass: &mut Option<Pass>,
     ) -> Result<Served, Box<FailedAttempt>> {
         self.teller = self.face.as_ref().map(|(face, written)| face.teller(written));
-        let from = match self.source.take() {
+        let from = match self.source.is_some() || self.snapshot.settings.test_mode {
+            true => self.take_local(),
+            false => From::Upstream(self.call(model)?),
+        };
+        self.judge(from, model, pass)
+    }
+
+    /// An answer that is there already, or the built-in model's.
+    // Apart, like what follows: a call needs no stack for it.
+    #[inline(never)]
+    fn take_local(&mut self) -> From {
+        match self.source.take() {
             Some(Source::Kept(kept)) => {
                 if let (Some(teller), Some(told)) = (self.teller.take(), &kept.told) {
                     self.teller = Some(Box::new(Repeat::new(told.clone(), teller)));
@@ -183,12 +194,20 @@ impl Relay {
                 From::Kept(kept, 0)
             }
             Some(Source::Ride(ride)) => From::Ride(ride),
-            None if self.snapshot.settings.test_mode => {
+            None => {
                 let cutter = Arc::clone(self.under_way.cutter());
                 From::BuiltIn(offline::answer(self.dialect, &self.request, cutter))
             }
-            None => From::Upstream(self.call(model)?),
-        };
+        }
+    }
+
+    #[inline(never)]
+    fn judge(
+        &mut self,
+        from: From,
+        model: &str,
+        pass: &mut Option<Pass>,
+    ) -> Result<Served, Box<FailedAttempt>> {
         let flight = self.lead.as_ref().map(|lead| Arc::clone(lead.flight()));
         if let Some(flight) = &flight {
             flight.restart();
@@ -214,6 +233,7 @@ impl Relay {
     }
 
     /// Sends the request. A pooled connection that turns out to be closed is replaced at once.
+    #[inline(never)]
     fn call(&mut self, model: &str) -> Result<Box<Call>, Box<FailedAttempt>> {
         let cutter: &Cutter = self.under_way.cutter();
         let attach = |hang_up| cutter.attach(hang_up);

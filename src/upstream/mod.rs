@@ -252,30 +252,13 @@ impl Upstream {
             call_number: line.call_number,
         });
         let opened_before = line.opened.load(Ordering::Relaxed);
-        let mut request = Request::new(());
-        *request.method_mut() = method;
-        *request.uri_mut() = uri.clone();
-        *request.headers_mut() = headers;
+        let request = request(method, uri, headers, body);
         let sent = match body.is_empty() {
             true => run_get(&line.agent, request),
-            false => line.agent.run(request.map(|()| body)),
+            false => line.agent.run(request),
         };
         match sent {
-            Ok(response) => {
-                let (mut head, body) = response.into_parts();
-                let body = body.into_reader();
-                let body = match is_gzip(&head.headers) {
-                    true => decoded(&mut head.headers, body),
-                    false => Body::Plain(body),
-                };
-                // Boxed: it would be passed on by value, each time on the stack of hundreds of threads that then wait.
-                Ok(Box::new(Call {
-                    head: Response::from_parts(head, ()),
-                    body: Some(body),
-                    line: Some(line),
-                    upstream: Arc::clone(self),
-                }))
-            }
+            Ok(response) => Ok(self.answered(response, line)),
             Err(error) => {
                 let connected = opened_before > 0 || line.opened.load(Ordering::Relaxed) > 0;
                 let was_stale = match &error {
@@ -285,6 +268,24 @@ impl Upstream {
                 Err(fail(self.failure(error, connected), was_stale))
             }
         }
+    }
+
+    /// The head of an answer is there.
+    #[inline(never)]
+    fn answered(self: &Arc<Self>, response: Response<ureq::Body>, line: Line) -> Box<Call> {
+        let (mut head, body) = response.into_parts();
+        let body = body.into_reader();
+        let body = match is_gzip(&head.headers) {
+            true => decoded(&mut head.headers, body),
+            false => Body::Plain(body),
+        };
+        // Boxed: it would be passed on by value, each time on the stack of hundreds of threads that then wait.
+        Box::new(Call {
+            head: Response::from_parts(head, ()),
+            body: Some(body),
+            line: Some(line),
+            upstream: Arc::clone(self),
+        })
     }
 
     /// Says what happened without the words of ureq, which could hold an address with a password in it.
@@ -357,9 +358,20 @@ impl Upstream {
     }
 }
 
-/// Apart, so that a completion needs no stack for it.
+/// Apart, like what follows: what a call needs before and after it takes no room on the stack while it waits, of which
+/// there are hundreds.
 #[inline(never)]
-fn run_get(agent: &Agent, request: Request<()>) -> Result<Response<ureq::Body>, ureq::Error> {
+fn request<'a>(method: Method, uri: &Uri, headers: HeaderMap, body: &'a [u8]) -> Request<&'a [u8]> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = uri.clone();
+    *request.headers_mut() = headers;
+    request
+}
+
+#[inline(never)]
+fn run_get(agent: &Agent, request: Request<&[u8]>) -> Result<Response<ureq::Body>, ureq::Error> {
+    let request = request.map(|_| ());
     agent.run(agent.configure_request(request).timeout_global(Some(GET_TIMEOUT)).build())
 }
 
