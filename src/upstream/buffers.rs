@@ -3,8 +3,8 @@
 
 use ureq::unversioned::transport::Buffers;
 
-/// Holds a head, or some events of a stream.
-const SMALL_BYTES: usize = 2 * 1024;
+/// Holds some events of a stream, and most heads.
+const SMALL_BYTES: usize = 1024;
 /// Beyond this, larger pieces save nothing any more.
 const LARGE_BYTES: usize = 256 * 1024;
 
