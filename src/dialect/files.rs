@@ -3,7 +3,7 @@
 //! Files can stand at any depth: in a message, in what a tool has brought, in a document within that, in a prompt's
 //! variables. A name that stands twice in an object counts each time: parsers differ in which of them they take.
 
-use super::may_mention;
+use super::{hides_words, mentions};
 use crate::json::{self, Field};
 
 /// Fields of a request that hold what is said to the model.
@@ -19,7 +19,12 @@ pub(super) fn carried(fields: &[Field<'_>]) -> bool {
 
 /// Most requests hold none, and this finds it out at the speed of memory: words can hide only behind an escape.
 fn may_hold(text: &str) -> bool {
-    ["\"file", "_file\"", "\"document\"", "\"media_type\""].iter().any(|word| may_mention(text, word))
+    ["\"document\"", "\"media_type\""].iter().any(|word| mentions(text, word))
+        || memchr::memmem::find_iter(text.as_bytes(), "file").any(|at| {
+            let (before, behind) = (&text.as_bytes()[..at], &text.as_bytes()[at + 4..]);
+            before.ends_with(b"\"") || before.ends_with(b"_") && behind.starts_with(b"\"")
+        })
+        || hides_words(text)
         || mentions_other_data(text)
 }
 

@@ -23,6 +23,8 @@ const MAX_GOOD: usize = 8;
 const MAX_MODELS: usize = 1000;
 /// Clients make names up.
 const MAX_NAME_BYTES: usize = 200;
+/// Of the beginning and of the end of a turn.
+const HASHED_BYTES: usize = 4096;
 /// Times to the first token of which a model's median is taken.
 const MAX_TIMES: usize = 31;
 /// Conversations that are remembered.
@@ -243,18 +245,29 @@ pub fn marks(dialect: &'static str, turns: &[&str]) -> Vec<u64> {
     let mut hasher = DefaultHasher::new();
     dialect.hash(&mut hasher);
     let mark = |turn: &&str| {
-        match turn.contains("cache_control") {
+        match memchr::memmem::find(turn.as_bytes(), b"cache_control") {
             // Claude Code marks the last turn only, so that the same turn looks different in the next request.
-            true => {
+            Some(_) => {
                 let mut turn = serde_json::from_str::<Value>(turn).unwrap_or_default();
                 forget_cache_control(&mut turn);
-                turn.to_string().hash(&mut hasher);
+                hash_turn(&turn.to_string(), &mut hasher);
             }
-            false => turn.hash(&mut hasher),
+            None => hash_turn(turn, &mut hasher),
         }
         hasher.finish()
     };
     turns.iter().map(mark).collect()
+}
+
+/// A long turn is known by its length, its beginning and its end: hashing megabytes of images would cost as much as
+/// sending them, and all that depends on it is which model is asked first.
+fn hash_turn(turn: &str, hasher: &mut DefaultHasher) {
+    let turn = turn.as_bytes();
+    turn.len().hash(hasher);
+    match turn.len() > 2 * HASHED_BYTES {
+        true => (&turn[..HASHED_BYTES], &turn[turn.len() - HASHED_BYTES..]).hash(hasher),
+        false => turn.hash(hasher),
+    }
 }
 
 fn forget_cache_control(value: &mut Value) {
