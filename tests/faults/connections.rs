@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::assert_serves;
 use crate::fixture::*;
+use crate::{ALLOCATORS_MOOD_KIB, assert_serves};
 
 /// After this a client that neither sends nor reads is let go.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -66,7 +66,7 @@ fn five_thousand_idle_connections_cost_a_descriptor_each() {
     drop(idle);
     let after = settle(before.threads);
     println!("{before:?}\n{during:?}\n{after:?}");
-    assert!(after.resident_kib <= before.resident_kib + 1024, "{before:?} {after:?}");
+    assert!(after.resident_kib <= before.resident_kib + ALLOCATORS_MOOD_KIB, "{before:?} {after:?}");
     assert_serves(&proxy);
 }
 
@@ -144,7 +144,7 @@ fn six_thousand_clients_of_http_2_leave_nothing_behind() {
         (now.threads <= before.threads && now.descriptors <= before.descriptors).then_some(now)
     });
     println!("{before:?}\n{after:?}");
-    assert!(after.resident_kib <= before.resident_kib + 1024, "{before:?} {after:?}");
+    assert!(after.resident_kib <= before.resident_kib + ALLOCATORS_MOOD_KIB, "{before:?} {after:?}");
     assert_serves(&proxy);
 }
 

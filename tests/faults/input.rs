@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use crate::assert_serves;
 use crate::fixture::*;
+use crate::{ALLOCATORS_MOOD_KIB, assert_serves};
 
 /// What the proxy may need while it refuses them all.
 const MAX_MEMORY_KIB: usize = 64 * 1024;
@@ -120,7 +120,7 @@ fn ten_thousand_malformed_requests() {
     let usage = proxy.usage();
     println!("{before:?}\n{usage:?}");
     assert!(usage.peak_kib <= MAX_MEMORY_KIB, "{usage:?}");
-    assert!(usage.resident_kib <= before.resident_kib + 1024, "{before:?} {usage:?}");
+    assert!(usage.resident_kib <= before.resident_kib + ALLOCATORS_MOOD_KIB, "{before:?} {usage:?}");
     assert!(usage.descriptors <= before.descriptors + 1, "{before:?} {usage:?}");
     assert!(!proxy.console().contains("internal error"));
 }
