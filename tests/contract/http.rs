@@ -1407,25 +1407,6 @@ fn what_answers_carry() {
     assert_eq!(options.header("transfer-encoding"), None);
 }
 
-/// Each opens a connection and means to stay on it.
-#[cfg(target_os = "linux")]
-#[test]
-fn five_hundred_clients_of_http_2_leave_nothing_behind() {
-    let proxy = offline();
-    let knock = || {
-        assert_refused(&mut ask(&proxy, PREFACE), NOT_OURS);
-    };
-    (0..20).for_each(|_| knock());
-    assert_eq!(proxy.chat(HELLO).status, 200);
-    let before = proxy.usage();
-    (0..500).for_each(|_| knock());
-    eventually("threads and descriptors to be as before", || {
-        let now = proxy.usage();
-        (now.threads <= before.threads && now.descriptors <= before.descriptors).then_some(())
-    });
-    assert_eq!(proxy.chat(HELLO).status, 200);
-}
-
 /// xorshift64*: the same numbers each time.
 struct Random(u64);
 

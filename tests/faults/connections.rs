@@ -126,7 +126,6 @@ fn heads_that_take_too_long_are_refused() {
 
 /// `PRI` is how HTTP/2 begins without being asked for (RFC 9113, section 3.4).
 #[test]
-#[ignore = "takes a while"]
 fn six_thousand_clients_of_http_2_leave_nothing_behind() {
     let upstream = Upstream::saying("hi");
     let proxy = Proxy::before(&upstream, "");
