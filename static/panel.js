@@ -13,6 +13,8 @@ const REFRESH_MS = 5000;
 const root = document.documentElement;
 
 let calls = [];
+/** Those that were calls, and no answers of before. */
+let made = [];
 let hours = [];
 
 async function refresh() {
@@ -20,6 +22,7 @@ async function refresh() {
     const [stats, list, now] = await Promise.all([ask("/debug/stats"), ask("/debug/calls"), ask("/debug/state")]);
     setClock(stats.now_ms, stats.utc_offset_minutes);
     calls = list.calls;
+    made = calls.filter((call) => call.reused == null);
     hours = stats.hours;
     showState(now);
     showFigures(stats, now);
@@ -55,7 +58,7 @@ function showFigures(stats, now) {
   const below = [stats.reused && word("savedToday", count(stats.reused)), stats.last_updated && word("lastUpdate", clock(stats.last_updated))];
   setText("updated", below.filter(Boolean).join(" · "));
   setText("errors", count(stats.errors));
-  const firsts = calls.map((call) => call.first_token_ms).filter((ms) => ms !== null).sort((a, b) => a - b);
+  const firsts = made.map((call) => call.first_token_ms).filter((ms) => ms !== null).sort((a, b) => a - b);
   setText("first", firsts.length ? `${seconds(firsts[Math.floor(firsts.length / 2)])} s` : "–");
   setText("quota", now.quota ? `${count(now.quota.remaining)} / ${count(now.quota.limit)}` : "–");
   setText("quota-reset", now.quota ? word("quotaUsed", count(now.quota.used), nextDayOfQuota()) : "");
@@ -73,8 +76,8 @@ function showPlots() {
   if (now === drawn) return;
   drawn = now;
   $("plot-hours").replaceChildren(plots.hours(hours, width));
-  $("plot-latency").replaceChildren(plots.latency(calls, width));
-  $("plot-tokens").replaceChildren(plots.tokens(calls, width));
+  $("plot-latency").replaceChildren(plots.latency(made, width));
+  $("plot-tokens").replaceChildren(plots.tokens(made, width));
 }
 
 function showSettings({ settings }) {

@@ -506,6 +506,8 @@ def test_an_answer_that_came_again(browser, proxy):
     open_panel(browser, proxy, 2)
     assert statuses(browser) == ["200 ↺", "200"]
     assert text(browser, "updated").startswith("1 saved · last update")
+    bands = browser.find_elements(By.CSS_SELECTOR, "#plot-latency g")
+    assert len(bands) == 1, "how fast the models are is not what it shows"
     open_call(browser, rows(browser)[0], "You said: hello")
     assert re.search(r"an earlier answer, \d s old: no call was made", text(browser, "call"))
     open_call(browser, rows(browser)[1], "You said: hello")
