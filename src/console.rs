@@ -12,6 +12,7 @@ use chrono::{DateTime, Local};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::language::either;
+use crate::secrets;
 
 /// Lines that may wait for a paused console; later ones are counted and left out.
 const QUEUED_LINES: usize = 4096;
@@ -48,7 +49,7 @@ fn print(lines: Receiver<Message>) {
                     if let Some(time) = time {
                         let _ = write!(text, "{}  ", DateTime::<Local>::from(time).format("%H:%M:%S"));
                     }
-                    text.push_str(&line);
+                    text.push_str(&secrets::hidden(&line));
                     text.push('\n');
                 }
                 Message::Flush(done) => flushed.push(done),

@@ -116,8 +116,8 @@ pub const CLOSED: &str = "it closed the connection";
 pub const PROXY_REFUSED: &str = "the HTTP proxy refused";
 /// The answer has nothing in it.
 pub const EMPTY: &str = "an empty answer";
-/// A stream that ended without the word that is its last.
-pub const CUT: &str = "the stream ended before the answer was whole";
+/// A stream that ended without the word that is its last, a body that ended in the middle of it.
+pub const CUT: &str = "it ended before the answer was whole";
 /// A stream that ended before its first word.
 pub const SAID_NOTHING: &str = "the stream ended without having said anything";
 
@@ -129,7 +129,7 @@ pub fn reason_in_words(reason: &str) -> &str {
         CLOSED => "上游关闭了连接",
         PROXY_REFUSED => "HTTP 代理拒绝了连接",
         EMPTY => "回答是空的",
-        CUT => "流在回答结束前中断",
+        CUT => "回答还没结束就中断了",
         SAID_NOTHING => "流没有任何内容就结束了",
         // Those of `std::io::ErrorKind`.
         "connection refused" => "连接被拒绝",
@@ -334,9 +334,13 @@ impl ApiError {
 
     /// There is no connection to the upstream.
     pub fn unreachable(reason: &str) -> Self {
-        let message = format!(
-            "The upstream can't be reached: {reason}. Check the network, OPENROUTER_BASE_URL and, behind a proxy, HTTPS_PROXY in .env."
-        );
+        let advice = match reason.starts_with("TLS") {
+            true => {
+                "Where a company's proxy inspects connections, put its root certificate into a file and name that in SSL_CERT_FILE in .env"
+            }
+            false => "Check the network, OPENROUTER_BASE_URL and, behind a proxy, HTTPS_PROXY in .env",
+        };
+        let message = format!("The upstream can't be reached: {reason}. {advice}.");
         Self::new(502, "upstream_unreachable", message)
     }
 

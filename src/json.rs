@@ -161,6 +161,60 @@ pub fn indent(text: &str, level: usize, out: &mut String) {
     }
 }
 
+/// Reads pieces of text between two of which a character may be torn in half: some servers escape what is outside of the
+/// basic plane as two surrogates (RFC 8259, section 7), and send one without the other.
+#[derive(Debug, Default)]
+pub struct Halves {
+    /// The four hex digits of a first half.
+    carried: Option<String>,
+}
+
+impl Halves {
+    /// The value; a half goes to where the other one is, or becomes U+FFFD.
+    pub fn parse(&mut self, text: &str) -> Option<serde_json::Value> {
+        let value = serde_json::from_str(text).ok();
+        value.or_else(|| serde_json::from_str(&self.joined(text)?).ok())
+    }
+
+    /// `None` where there are no halves.
+    fn joined(&mut self, text: &str) -> Option<String> {
+        let escape = |at: usize| {
+            let hex = text.get(at..)?.strip_prefix("\\u")?.get(..4)?;
+            Some((hex, u16::from_str_radix(hex, 16).ok()?))
+        };
+        let mut out = String::with_capacity(text.len() + 6);
+        let (mut rest, mut changed) = (0, false);
+        while let Some(found) = memchr::memchr(b'\\', &text.as_bytes()[rest..]) {
+            let at = rest + found;
+            out.push_str(&text[rest..at]);
+            let next = |length| at + length;
+            rest = match (escape(at), escape(next(6))) {
+                (Some((_, 0xD800..=0xDBFF)), Some((_, 0xDC00..=0xDFFF))) => next(12),
+                (Some((first, 0xD800..=0xDBFF)), _) => {
+                    self.carried = Some(first.to_owned());
+                    changed = true;
+                    rest = next(6);
+                    continue;
+                }
+                (Some((second, 0xDC00..=0xDFFF)), _) => {
+                    match self.carried.take() {
+                        Some(first) => out.push_str(&format!("\\u{first}\\u{second}")),
+                        None => out.push('\u{FFFD}'),
+                    }
+                    changed = true;
+                    rest = next(6);
+                    continue;
+                }
+                // What is behind a backslash is part of its escape; it may be a character of several bytes.
+                _ => next(1 + text[next(1)..].chars().next().map_or(0, char::len_utf8)),
+            };
+            out.push_str(&text[at..rest]);
+        }
+        out.push_str(&text[rest..]);
+        changed.then_some(out)
+    }
+}
+
 /// One past the quote that closes the string which begins at `start`.
 fn string_end(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
@@ -194,6 +248,18 @@ mod tests {
         }
         let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
         assert_eq!(fields(&deep).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn halves_of_a_character_come_together() {
+        let mut halves = Halves::default();
+        let mut read = |text: &str| halves.parse(text).map(|value| value["a"].as_str().unwrap().to_owned());
+        assert_eq!(read(r#"{"a":"x\ud83d"}"#).as_deref(), Some("x"));
+        assert_eq!(read(r#"{"a":"\ude00y"}"#).as_deref(), Some("\u{1F600}y"));
+        assert_eq!(read(r#"{"a":"\ude00\\ud83d\ud83d\ude00"}"#).as_deref(), Some("\u{FFFD}\\ud83d\u{1F600}"));
+        assert_eq!(read(r#"{"a":"\uzzzz"}"#), None);
+        assert_eq!(read("\\"), None);
+        assert_eq!(read("\\é\\u12"), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! - [`settings`]: every setting, checked; `.env` and the command line.
 //! - [`dialect`]: what a request and an answer mean in the API that the client speaks; the free-model rule.
 //! - leaves: [`error`] (each error of our own, with its words), [`json`], [`encoding`], [`body`], [`arrived`], [`console`],
-//!   [`language`], [`memory`].
+//!   [`language`], [`memory`], [`secrets`].
 //!
 //! A request goes through them in this order: the poller of [`server`] reads its head and hands it to a thread,
 //! [`client::access`] lets it in, [`dialect::free_models`] makes it free, [`relay::gate`] lets it go ahead, [`relay`] sends
@@ -36,6 +36,7 @@ pub mod live;
 pub mod memory;
 pub mod record;
 pub mod relay;
+pub mod secrets;
 pub mod server;
 pub mod settings;
 pub mod start;

@@ -13,7 +13,7 @@ use super::request::Edits;
 use super::{Choice, Dialect, Facts, Format, Needs, Question, Reader, Said, Usage, data_event, given};
 use super::{is_nothing, may_mention};
 use crate::error::ApiError;
-use crate::json::{self, Field};
+use crate::json::{self, Field, Halves};
 
 /// The API.
 #[derive(Debug)]
@@ -67,12 +67,11 @@ impl Dialect for Chat {
     }
 
     fn read_answer(&self, body: &str) -> Facts {
-        // A body that is no completion is whatever the client has asked for.
-        let Some(part) = Part::parse(body) else {
-            return Facts { said: true, ..Facts::default() };
+        let Some(part) = Part::parse(body).filter(|part| part.choices.is_some() || part.error.is_some())
+        else {
+            return Facts::unknown();
         };
-        let said = part.choices.is_none() && part.error.is_none();
-        let mut facts = Facts { said, ..Facts::default() };
+        let mut facts = Facts::default();
         part.tell(&mut facts);
         facts
     }
@@ -203,7 +202,12 @@ struct PartChoice<'a> {
     /// Of a legacy completion.
     #[serde(borrow, default)]
     text: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
 }
+
+/// What stands for the error of a choice that names none.
+const CHOICE_ERROR: &str = r#"{"code":502,"message":"The model ended with an error."}"#;
 
 impl<'a> Part<'a> {
     fn parse(text: &'a str) -> Option<Self> {
@@ -224,6 +228,9 @@ impl<'a> Part<'a> {
             if let Some(reason) = choice.finish_reason {
                 facts.finished = true;
                 facts.cut_short |= matches!(reason.get(), "\"length\"" | "\"content_filter\"");
+                if reason.get() == "\"error\"" && facts.error.is_none() {
+                    facts.error = Some(choice.error.map_or(CHOICE_ERROR, RawValue::get).to_owned());
+                }
             }
             facts.said |= facts.said
                 || choice.text.is_some_and(|text| !is_nothing(text.get()))
@@ -323,12 +330,13 @@ fn is_just_a_token(chunk: &str) -> bool {
 struct Assembly {
     answer: Map<String, Value>,
     choices: Vec<Map<String, Value>>,
+    halves: Halves,
 }
 
 impl Assembly {
     /// Adds a chunk; what isn't one is left out.
     fn add(&mut self, chunk: &str) {
-        let Ok(Value::Object(chunk)) = serde_json::from_str(chunk) else {
+        let Some(Value::Object(chunk)) = self.halves.parse(chunk) else {
             return;
         };
         for (name, value) in chunk {
@@ -417,6 +425,7 @@ mod tests {
             finished: true,
             done: true,
             error: None,
+            doubtful: false,
         };
         assert_eq!(read(&events, false).facts, expected);
         assert_eq!(read(&events, true).facts, expected);

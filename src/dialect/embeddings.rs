@@ -55,7 +55,7 @@ impl Dialect for Embeddings {
             embedding: Option<&'a RawValue>,
         }
         let Ok(body) = serde_json::from_str::<Body<'_>>(body) else {
-            return Facts { said: true, ..Facts::default() }; // whatever it is, it isn't ours to judge
+            return Facts::unknown();
         };
         let holds_numbers = |vector: &Vector<'_>| vector.embedding.is_some_and(|v| !is_nothing(v.get()));
         Facts {

@@ -15,7 +15,7 @@ use super::{Choice, Dialect, Facts, Format, Needs, Question, Reader, Said, Usage
 use super::{may_mention, named_event};
 use super::{text, tokens};
 use crate::error::ApiError;
-use crate::json::{self, Field};
+use crate::json::{self, Field, Halves};
 
 /// The API.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl Dialect for Messages {
         let mut facts = Facts::default();
         match serde_json::from_str::<Message<'_>>(body) {
             Ok(message) if message.content.is_some() || message.error.is_some() => message.tell(&mut facts),
-            _ => facts.said = true, // whatever it is, it isn't ours to judge
+            _ => return Facts::unknown(),
         }
         facts
     }
@@ -366,11 +366,12 @@ struct Assembly {
     blocks: Vec<Value>,
     /// The JSON of tools' input, which comes in pieces that are none.
     inputs: Vec<String>,
+    halves: Halves,
 }
 
 impl Assembly {
     fn add(&mut self, data: &str) {
-        let Ok(mut event) = serde_json::from_str::<Value>(data) else {
+        let Some(mut event) = self.halves.parse(data) else {
             return;
         };
         match event["type"].as_str().unwrap_or_default() {

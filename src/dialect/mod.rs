@@ -188,12 +188,19 @@ pub struct Facts {
     pub done: bool,
     /// An error has come, as its own text.
     pub error: Option<String>,
+    /// It is in no shape that is known, or isn't done as it says itself: not ours to judge, and not to be given again.
+    pub doubtful: bool,
 }
 
 impl Facts {
     /// Whether the client should have what there is: no other try would do better.
     pub fn are_an_answer(&self) -> bool {
         self.said || self.cut_short
+    }
+
+    /// What a plain answer in no known shape says: nothing that could be understood.
+    fn unknown() -> Self {
+        Self { said: true, doubtful: true, ..Self::default() }
     }
 }
 

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant, SystemTime};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 
-use super::chat::Chat;
+use super::chat::{Chat, text_of};
 use super::embeddings::Embeddings;
 use super::merge::merge;
 use super::{Dialect, Face, Needs, Teller, errors};
 use crate::error::ApiError;
-use crate::json;
+use crate::json::{self, Halves};
 
 /// What it says its version is: clients ask for one of at least 0.6.4.
 pub const VERSION: &str = r#"{"version":"0.12.6"}"#;
@@ -145,6 +145,7 @@ impl Face for Ollama {
             calls: Map::new(),
             finish: None,
             usage: Value::Null,
+            halves: Halves::default(),
         })
     }
 
@@ -259,6 +260,7 @@ struct OllamaTeller {
     calls: Map<String, Value>,
     finish: Option<String>,
     usage: Value,
+    halves: Halves,
 }
 
 impl Teller for OllamaTeller {
@@ -267,17 +269,19 @@ impl Teller for OllamaTeller {
     }
 
     fn tell(&mut self, data: &str) -> String {
-        let Ok(chunk) = serde_json::from_str::<Value>(data) else {
+        let Some(chunk) = self.halves.parse(data) else {
             return String::new(); // `[DONE]`
         };
-        if !chunk["error"].is_null() {
-            let message = errors::message(&chunk["error"].to_string());
+        let choice = &chunk["choices"][0];
+        let error = [&chunk["error"], &choice["error"]].into_iter().find(|error| !error.is_null());
+        if error.is_some() || choice["finish_reason"] == "error" {
+            let message = error.map(|error| errors::message(&error.to_string())).unwrap_or_default();
+            let message = if message.is_empty() { "The model ended with an error." } else { &message };
             return format!("{}\n", json!({"error": message}));
         }
         if !chunk["usage"].is_null() {
             self.usage = chunk["usage"].clone();
         }
-        let choice = &chunk["choices"][0];
         if let Some(reason) = choice["finish_reason"].as_str() {
             self.finish = Some(reason.to_owned());
         }
@@ -285,8 +289,7 @@ impl Teller for OllamaTeller {
         if calls.is_array() {
             merge(&mut self.calls, "tool_calls".into(), calls.clone());
         }
-        let text = |name: &str| choice["delta"][name].as_str().unwrap_or_default().to_owned();
-        let (said, thought) = (text("content"), text("reasoning"));
+        let (said, thought) = (text_of(&choice["delta"]["content"]), thought_in(&choice["delta"]));
         if said.is_empty() && thought.is_empty() {
             return String::new();
         }
@@ -306,12 +309,13 @@ impl Teller for OllamaTeller {
     }
 
     fn answer(&mut self, body: &str) -> String {
-        let Ok(answer) = serde_json::from_str::<Value>(body) else {
-            return body.to_owned();
+        let Some(answer) = self.halves.parse(body) else {
+            return self.error_body(body);
         };
         self.usage = answer["usage"].clone();
         if matches!(self.kind, Kind::Embed | Kind::Embeddings) {
-            let data = answer["data"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let mut data = answer["data"].as_array().cloned().unwrap_or_default();
+            data.sort_by_key(|one| one["index"].as_u64());
             let mut vectors = data.iter().map(|one| &one["embedding"]);
             return match self.kind {
                 Kind::Embeddings => json!({"embedding": vectors.next()}),
@@ -326,9 +330,8 @@ impl Teller for OllamaTeller {
         let choice = &answer["choices"][0];
         self.finish = choice["finish_reason"].as_str().map(str::to_owned);
         let message = &choice["message"];
-        let text = |name: &str| message[name].as_str().unwrap_or_default();
         let calls = tool_calls(&message["tool_calls"]);
-        let mut told = self.frame(text("content"), text("reasoning"), &calls);
+        let mut told = self.frame(&text_of(&message["content"]), &thought_in(message), &calls);
         self.finish_up(&mut told);
         told.to_string()
     }
@@ -386,6 +389,12 @@ impl OllamaTeller {
             last["context"] = json!([]);
         }
     }
+}
+
+/// What a message or a delta thinks, by the name that OpenRouter has for it or by that of llama.cpp.
+fn thought_in(message: &Value) -> String {
+    let texts = [&message["reasoning"], &message["reasoning_content"]].map(text_of);
+    texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
 }
 
 /// Calls whose arguments are an object; `null` where there are none.

@@ -15,7 +15,7 @@ use super::request::{Edits, Keep, Removed, kept_elements};
 use super::{Choice, Dialect, Facts, Format, Needs, Question, Reader, Said, Usage, given, is_nothing};
 use super::{may_mention, named_event};
 use crate::error::ApiError;
-use crate::json::{self, Field};
+use crate::json::{self, Field, Halves};
 
 /// The API.
 #[derive(Debug)]
@@ -70,8 +70,9 @@ impl Dialect for Responses {
                 if response.status.is_some() || response.output.is_some() || response.error.is_some() =>
             {
                 response.tell(&mut facts);
+                facts.doubtful = matches!(response.status.as_deref(), Some("in_progress" | "queued"));
             }
-            _ => facts.said = true, // whatever it is, it isn't ours to judge
+            _ => return Facts::unknown(),
         }
         facts
     }
@@ -384,11 +385,12 @@ fn number_of(data: &str) -> Option<u64> {
 struct Assembly {
     response: Option<Value>,
     items: BTreeMap<u64, Value>,
+    halves: Halves,
 }
 
 impl Assembly {
     fn add(&mut self, kind: &str, data: &str) {
-        let Ok(mut event) = serde_json::from_str::<Value>(data) else {
+        let Some(mut event) = self.halves.parse(data) else {
             return;
         };
         let number = |name: &str| event[name].as_u64().unwrap_or(0);

@@ -8,7 +8,9 @@
 
 pub mod watcher;
 
+use std::collections::HashSet;
 use std::fs::{self, Metadata};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,10 +20,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::console::say;
 use crate::language::either;
+use crate::secrets;
 use crate::settings::args::Args;
 use crate::settings::backups::Backup;
 use crate::settings::env_file;
-use crate::settings::{Settings, Sources};
+use crate::settings::{Secret, Settings, Sources, Told};
 use crate::upstream::Upstream;
 
 /// Debug mode is on while this file lies in the home folder.
@@ -123,6 +126,8 @@ pub struct Live {
 struct Reload {
     /// What `.env` said last, settings that need a restart among them.
     wanted: Settings,
+    /// The complaints about it, by what they are about.
+    said: HashSet<u64>,
     /// Since when the file has been missing or empty after having had something in it.
     gone_since: Option<Instant>,
     hinted: [bool; 3],
@@ -132,7 +137,8 @@ impl Live {
     /// Reads the settings for the first time. The sentences are complaints about them.
     pub fn start(home: PathBuf, args: Args) -> Self {
         let (bytes, stamp) = read_file(&home.join(env_file::NAME));
-        let settings = read_settings(&home, &args, &bytes, None);
+        let mut said = HashSet::new();
+        let settings = read_settings(&home, &args, &bytes, None, &mut said);
         let live = Self {
             current: RwLock::new(Arc::new(Snapshot {
                 upstream: Arc::new(Upstream::new(&settings)),
@@ -141,7 +147,7 @@ impl Live {
                 debug: home.join(DEBUG_FILE).exists(),
                 seen: Seen::now(stamp, bytes),
             })),
-            reload: Mutex::new(Reload { wanted: settings, gone_since: None, hinted: [false; 3] }),
+            reload: Mutex::new(Reload { wanted: settings, said, gone_since: None, hinted: [false; 3] }),
             home,
             args,
         };
@@ -229,7 +235,7 @@ impl Live {
     }
 
     fn read_again(&self, reload: &mut Reload, in_force: &Settings, bytes: &[u8]) -> Settings {
-        let mut settings = read_settings(&self.home, &self.args, bytes, Some(in_force));
+        let mut settings = read_settings(&self.home, &self.args, bytes, Some(in_force), &mut reload.said);
         // The socket is open to others: taking the key away now would let everybody in.
         if settings.proxy_api_key.is_none()
             && in_force.proxy_api_key.is_some()
@@ -367,18 +373,36 @@ fn read_file(path: &Path) -> (Vec<u8>, Option<Stamp>) {
     (bytes, stamp)
 }
 
-fn read_settings(home: &Path, args: &Args, bytes: &[u8], last_good: Option<&Settings>) -> Settings {
+/// Reads them, and says what can't be used, but for what was said of the file before.
+fn read_settings(
+    home: &Path,
+    args: &Args,
+    bytes: &[u8],
+    last_good: Option<&Settings>,
+    said: &mut HashSet<u64>,
+) -> Settings {
     let (file, bad) = env_file::parse(&env_file::decode(bytes));
+    let before = std::mem::take(said);
     for line in bad {
-        say(line);
+        let text = line.to_string();
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        if said.insert(hasher.finish()) && !before.contains(&hasher.finish()) {
+            say(text);
+        }
     }
     let environment = |name: &str| std::env::var(name).ok();
     let sources = Sources { file: &file, environment: &environment, args, home };
     let (settings, complaints) = Settings::read(&sources, last_good);
-    for complaint in complaints {
+    for Told { text, about } in complaints {
         let file = env_file::NAME;
-        say(either(format_args!("{file}: {complaint}"), format_args!("{file}：{complaint}")));
+        if said.insert(about) && !before.contains(&about) {
+            say(either(format_args!("{file}: {text}"), format_args!("{file}：{text}")));
+        }
     }
+    let keys = [&settings.key, &settings.proxy_api_key].into_iter().flatten();
+    let keys = keys.chain(settings.backups.iter().filter_map(|backup| backup.key.as_ref()));
+    secrets::know(keys.map(Secret::expose));
     settings
 }
 

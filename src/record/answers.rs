@@ -1,7 +1,7 @@
 //! Answers that may be given again (`REUSE_ANSWERS`): in memory, and with `CACHE_DIR` in files that outlive a restart.
 //!
-//! A file is one line of JSON with what is said of the answer, and behind it the answer's bytes as they came. It holds
-//! nothing of the request, which its name stands for: a digest of all that makes two requests the same.
+//! A file is a digest of what stands behind it, one line of JSON with what is said of the answer, and the answer's bytes as
+//! they came. It holds nothing of the request, which its name stands for: a digest of all that makes two requests the same.
 
 use std::fmt;
 use std::fs;
@@ -24,6 +24,8 @@ pub const MAX_ANSWER_BYTES: usize = 1 << 20;
 const MAX_BYTES: usize = 64 << 20;
 /// What an answer takes up beside its bytes.
 const OVERHEAD_BYTES: usize = 1024;
+/// An answer as it came and as it was told, and what is said of it.
+const MAX_FILE_BYTES: u64 = 3 * MAX_ANSWER_BYTES as u64;
 /// What was not used for so long is no better than what is gone.
 const TIDY_INTERVAL: Duration = Duration::from_secs(10);
 const EXTENSION: &str = ".answer";
@@ -101,6 +103,11 @@ impl Kept {
         self.time.elapsed().unwrap_or_default()
     }
 
+    /// Whether it is no older than this, and not of a time that is still to come: somebody has set the clock.
+    fn is_fresh(&self, max_age: Duration) -> bool {
+        self.time.elapsed().is_ok_and(|age| age <= max_age)
+    }
+
     fn to_file(&self) -> Vec<u8> {
         let told = self.told.as_deref().unwrap_or_default();
         let bytes = [&self.body[..], told.as_bytes()].concat();
@@ -112,18 +119,22 @@ impl Kept {
             "headers": self.head.headers,
             "body_bytes": self.body.len(),
             "told_bytes": self.told.as_ref().map(String::len),
-            "sha256": digest_of(&bytes),
         });
-        [format!("{line}\n").as_bytes(), &bytes].concat()
+        let rest = [format!("{line}\n").as_bytes(), &bytes].concat();
+        [format!("{}\n", digest_of(&rest)).as_bytes(), &rest].concat()
     }
 
     fn from_file(file: &[u8]) -> Option<Self> {
-        let end = memchr::memchr(b'\n', file)?;
-        let line = serde_json::from_slice::<Value>(&file[..end]).ok()?;
-        let bytes = &file[end + 1..];
+        let line_of = |text: &[u8]| memchr::memchr(b'\n', text);
+        let (digest, rest) = file.split_at_checked(line_of(file)? + 1)?;
+        if digest.trim_ascii_end() != digest_of(rest).as_bytes() {
+            return None;
+        }
+        let (line, bytes) = rest.split_at_checked(line_of(rest)? + 1)?;
+        let line = serde_json::from_slice::<Value>(line).ok()?;
         let length = |name: &str| line[name].as_u64().map(|length| length as usize);
         let (body, told) = bytes.split_at_checked(length("body_bytes")?)?;
-        if line["sha256"] != digest_of(bytes) || told.len() != length("told_bytes").unwrap_or(0) {
+        if told.len() != length("told_bytes").unwrap_or(0) {
             return None;
         }
         Some(Self {
@@ -201,7 +212,10 @@ impl Answers {
         }
         let cache_dir = cache_dir?;
         let path = path_of(cache_dir, key);
-        let file = fs::read(&path).ok()?;
+        let file = fs::metadata(&path).ok()?;
+        // What is longer than any of ours, or no file at all, isn't read.
+        let readable = file.is_file() && file.len() <= MAX_FILE_BYTES;
+        let file = if readable { fs::read(&path).ok()? } else { Vec::new() };
         let Some(kept) = Kept::from_file(&file).map(Arc::new) else {
             if !std::mem::replace(&mut self.lock().damage_was_said, true) {
                 let path = path.display();
@@ -213,7 +227,7 @@ impl Answers {
             files.remove(path);
             return None;
         };
-        if kept.age() > max_age {
+        if !kept.is_fresh(max_age) {
             return None;
         }
         let file_in = Some(Arc::clone(cache_dir));
@@ -224,7 +238,7 @@ impl Answers {
     /// The same, of what needs no disk.
     pub fn get_in_memory(&self, key: &Key, max_age: Duration) -> Option<Arc<Kept>> {
         let kept = self.lock().entries.get(key)?.kept.clone()?;
-        (kept.age() <= max_age).then_some(kept)
+        kept.is_fresh(max_age).then_some(kept)
     }
 
     /// Keeps an answer, in place of the one that there may be.
@@ -254,7 +268,8 @@ impl Answers {
             return;
         }
         state.tidied = SystemTime::now();
-        let old = |(_, entry): &(&Key, &Entry)| entry.kept.as_ref().is_some_and(|kept| kept.age() > max_age);
+        let old =
+            |(_, entry): &(&Key, &Entry)| entry.kept.as_ref().is_some_and(|kept| !kept.is_fresh(max_age));
         let old = state.entries.iter().filter(old).map(|(key, _)| *key).collect::<Vec<_>>();
         for key in old {
             if let Some(entry) = state.entries.pop(&key) {
@@ -354,9 +369,11 @@ mod tests {
             for cut in 0..file.len() {
                 assert_eq!(Kept::from_file(&file[..cut]), None, "its first {cut} bytes");
             }
-            let mut damaged = file.clone();
-            *damaged.last_mut().unwrap() ^= 1;
-            assert_eq!(Kept::from_file(&damaged), None);
+            for at in 0..file.len() {
+                let mut damaged = file.clone();
+                damaged[at] ^= 1;
+                assert_eq!(Kept::from_file(&damaged), None, "byte {at}");
+            }
         }
     }
 

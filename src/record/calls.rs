@@ -420,6 +420,10 @@ impl Memory {
         let known = self.recent.iter().map(|call| call.message_id.0).collect::<HashSet<_>>();
         let unknown = past.calls.into_iter().filter(|call| !known.contains(&call.message_id.0));
         for call in unknown {
+            if call.ended.0.date_naive() == self.today.date {
+                self.reused_today += u64::from(call.figures.reused.is_some());
+                self.failed_tries_today += call.figures.failed_tries.len() as u64;
+            }
             self.recent.push_back(Call {
                 message_id: call.message_id,
                 time: call.begun,

@@ -18,6 +18,7 @@ use crate::language::either;
 use crate::live::Live;
 use crate::record::day::{Earlier, Tally, count_on_disk};
 use crate::record::names::{Kind, MessageId, Name, count_name, date_in_name, timestamp};
+use crate::secrets;
 
 /// Bytes of memory that may wait to be written; what comes beyond them is left out and counted.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
@@ -218,7 +219,7 @@ impl Writer {
 
     fn save(&mut self, file: &DebugFile) {
         let name = Name { time: file.time, kind: file.kind, message_id: file.message_id };
-        let written = write_whole(&file.dir, &name.to_string(), text(file).as_bytes());
+        let written = write_whole(&file.dir, &name.to_string(), secrets::hidden(&text(file)).as_bytes());
         self.report(&file.dir, &written);
         if let Some(count) = &file.calls {
             let other_day = |(dir, saved): &(Arc<Path>, Tally)| saved.date != count.date || *dir != file.dir;

@@ -9,6 +9,8 @@ use super::patience::Verdict;
 use super::shared::Waiter;
 use super::{After, Relay};
 use crate::console::say;
+use crate::dialect::errors::ModelTrouble;
+use crate::dialect::free_models::ROUTER;
 use crate::error::{ApiError, reason_in_words};
 use crate::language::either;
 use crate::record::figures::FailedTry;
@@ -19,7 +21,10 @@ impl Relay {
     pub(super) fn give_way(mut self: Box<Self>, mut failed: Box<FailedAttempt>) -> After {
         let backups = self.snapshot.settings.backups.clone();
         let stopping = self.shared.life.is_stopping();
-        let makes_sense = self.dialect.any_model_will_do() && !stopping && another_could(&failed);
+        // The router's own word is that of the account's settings; a backup doesn't know them.
+        let of_router = matches!(failed.verdict, Verdict::NextModel(trouble) if self.model == ROUTER && trouble != ModelTrouble::TooLong);
+        let makes_sense =
+            self.dialect.any_model_will_do() && !stopping && !of_router && another_could(&failed);
         if backups.is_empty() || !makes_sense {
             return self.fail(failed);
         }
@@ -35,7 +40,7 @@ impl Relay {
                 said.push(format!("{} rests until {}", backup.name, local_time(until)));
                 continue;
             }
-            let (reason, name) = (reason_in_words(&failed.reason), &backup.name);
+            let (reason, name) = (reason_in_words(&failed.reason).trim_end_matches('.'), &backup.name);
             say(either(
                 format_args!("{reason}: the backup {name} is asked"),
                 format_args!("{reason}：改为询问备用服务 {name}"),
@@ -103,7 +108,8 @@ fn another_could(failed: &FailedAttempt) -> bool {
         }
         _ => false,
     };
-    own || matches!(failed.verdict, Verdict::TryAgain(_)) || matches!(failed.status, Some(402 | 429))
+    let healable = matches!(failed.verdict, Verdict::TryAgain(_) | Verdict::NextModel(_));
+    own || healable || matches!(failed.status, Some(402 | 408 | 429 | 500 | 502..=599))
 }
 
 /// The 429 for when nobody is left to ask: worth another try when the first of them may be asked again.

@@ -90,6 +90,7 @@ impl Relay {
             lead: None,
             events: Vec::new(),
             said: Vec::new(),
+            end_is_told: false,
         });
         relay.look_up_conversation();
         relay.model = relay.choose_model();

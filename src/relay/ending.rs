@@ -81,10 +81,12 @@ impl Relay {
                     let error = error_object(&data, status);
                     // An event that holds its error elsewhere than a body does becomes one.
                     let is_body = json::field(&json::fields(&data).unwrap_or_default(), "error").is_some();
-                    (
-                        Reply::json(status, if is_body { data } else { format!(r#"{{"error":{error}}}"#) }),
-                        error,
-                    )
+                    let body = match (&self.face, is_body) {
+                        (Some((face, written)), _) => face.teller(written).error_body(&data),
+                        (None, true) => data,
+                        (None, false) => format!(r#"{{"error":{error}}}"#),
+                    };
+                    (Reply::json(status, body), error)
                 }
                 FailedAnswer::Own(error) => (Reply::error(self.path(), &error), error.object()),
             };
@@ -130,7 +132,8 @@ impl Relay {
         mut headers: Vec<(Cow<'static, str>, String)>,
         sent: &str,
     ) -> Vec<(Cow<'static, str>, String)> {
-        if self.request.model_replaced() || sent != self.request.model {
+        // No model is sent where an embedding is refused.
+        if !sent.is_empty() && (self.request.model_replaced() || sent != self.request.model) {
             let asked = self.request.asked.as_deref().unwrap_or("(none)");
             headers.push(("x-proxy-model".into(), model_header(asked, sent)));
         }
@@ -173,6 +176,9 @@ impl Relay {
             (served, _) => served,
         };
         let left_early = matches!(served, Served::ClientLeft(_));
+        if !matches!(served, Served::Whole(_)) {
+            self.lead = None; // before the client knows: its next request must not join this one
+        }
         self.figures.total = self.began.elapsed();
         let left = r#"{"message":"The client closed the connection.","type":"client_error","param":null,"code":"client_closed"}"#;
         let error_data = |error: &str, status: u16, partial: Option<String>| {

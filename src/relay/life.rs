@@ -48,6 +48,8 @@ pub struct Cutter {
     call: Mutex<Option<HangUp>>,
     /// Others may want its answer, too.
     flight: OnceLock<Weak<Flight>>,
+    /// It waits for the answer of another.
+    waits_for: OnceLock<Weak<Flight>>,
 }
 
 /// Whether the poller is told when the client leaves.
@@ -109,6 +111,7 @@ impl Life {
             watched: Mutex::new(Watched::No),
             call: Mutex::default(),
             flight: OnceLock::new(),
+            waits_for: OnceLock::new(),
         });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(number, Arc::clone(&cutter));
@@ -247,6 +250,14 @@ impl Cutter {
         let _ = self.flight.set(Arc::downgrade(flight));
     }
 
+    /// It waits for another's answer, whose call nobody may want any more once this client has left.
+    pub(super) fn wait_for(&self, flight: &Arc<Flight>) {
+        let _ = self.waits_for.set(Arc::downgrade(flight));
+        if self.reason() == Some(Cut::ClientLeft) {
+            flight.one_has_left();
+        }
+    }
+
     /// Whatever the request waits for at the upstream ends now, unless its client has left and others go on waiting.
     pub(super) fn cut(&self, reason: Cut) {
         let flight = self.flight.get().and_then(Weak::upgrade);
@@ -259,6 +270,9 @@ impl Cutter {
         };
         let _ = self.cut.compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst);
         self.hang_up();
+        if let (Cut::ClientLeft, Some(flight)) = (reason, self.waits_for.get().and_then(Weak::upgrade)) {
+            flight.one_has_left();
+        }
     }
 
     /// Why it was cut off, if it was.

@@ -98,6 +98,8 @@ pub struct Relay {
     events: Vec<u8>,
     /// What has been told of the beginning of a stream in the API that the client speaks.
     said: Vec<u8>,
+    /// The end of it, too.
+    end_is_told: bool,
 }
 
 enum Client {

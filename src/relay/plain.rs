@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::attempt::{
@@ -11,7 +12,9 @@ use super::attempt::{
 use super::ending::{LastWords, Served};
 use super::{Client, Relay};
 use crate::client::exchange::Reply;
+use crate::error::CUT;
 use crate::json;
+use crate::upstream::{Failure, Trouble};
 
 /// What is read of a long answer at a time.
 const READ_BYTES: usize = 16 * 1024;
@@ -33,16 +36,25 @@ impl Relay {
         }
         let text = std::str::from_utf8(&body).unwrap_or_default();
         let facts = self.dialect.read_answer(text);
+        if facts.doubtful && !is_whole(&body) {
+            return Err(no_answer(&Failure::Broken(Trouble::BrokeOff, CUT.into())));
+        }
         if let Some(error) = facts.error.as_ref().filter(|_| !facts.said) {
             let text = text.to_owned();
             let failed = |status| FailedAnswer::Upstream(Reply { status, headers, body });
             return Err(error_in_a_200(answer, error, &text, failed));
         }
-        if !facts.are_an_answer() {
+        if !facts.are_an_answer() || body.trim_ascii().is_empty() {
             return Err(empty_answer());
         }
         if let Client::Streaming(_) = self.client {
             return Err(unreadable("it is no event stream"));
+        }
+        if facts.doubtful && self.face.is_some() {
+            return Err(unreadable("it is no answer of a chat"));
+        }
+        if facts.doubtful || facts.error.is_some() || answer.status() != 200 {
+            self.lead = None; // the client has it, and nobody else
         }
         let recorded = self.recording.is_some().then(|| json_or_string(&body));
         if let Some(lead) = &self.lead {
@@ -110,6 +122,13 @@ impl Relay {
         self.client = Client::Streaming(stream);
         Ok(Served::Whole(record))
     }
+}
+
+/// Whether nothing is missing of a body that begins like JSON. (Where the end of the connection is the end of a body, no
+/// other end can be told from it.)
+fn is_whole(body: &[u8]) -> bool {
+    let is_json = matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
+    !is_json || !serde_json::from_slice::<IgnoredAny>(body).is_err_and(|error| error.is_eof())
 }
 
 fn json_or_string(body: &[u8]) -> String {

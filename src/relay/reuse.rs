@@ -160,13 +160,28 @@ impl Flight {
     /// The client of the one that makes the call has left. Whether others want the answer, so that the call goes on.
     pub(super) fn is_wanted_without_its_lead(&self) -> bool {
         let mut state = self.lock();
-        let wanted = state.readers > 0 || !state.parked.is_empty();
+        let wanted = state.is_wanted();
         state.lead_left |= wanted;
         wanted
+    }
+
+    /// The client of one that waits for it, or reads it, has left. Nobody may be left for whom the call is made.
+    pub(super) fn one_has_left(&self) {
+        let state = self.lock();
+        let unwanted = state.lead_left && !state.is_wanted();
+        drop(state);
+        if unwanted {
+            self.cutter.cut(Cut::ClientLeft);
+        }
     }
 }
 
 impl FlightState {
+    /// Whether anybody beside the one that makes the call is still there for the answer.
+    fn is_wanted(&self) -> bool {
+        self.readers > 0 || self.parked.iter().any(|relay| relay.under_way.cutter().reason().is_none())
+    }
+
     /// A place for one more reader, if there is something to read.
     fn ride(&mut self, flight: &Arc<Flight>, cutter: &Arc<Cutter>) -> Option<Source> {
         let head = self.head.clone().filter(|_| self.phase != Phase::Failed)?;
@@ -238,8 +253,13 @@ impl Lead {
         drop(state);
         let secrets = [&settings.key, &settings.proxy_api_key].into_iter().flatten();
         let tells = |kept: &Kept| {
-            let mut secrets = secrets.clone();
-            secrets.any(|secret| memchr::memmem::find(&kept.body, secret.expose().as_bytes()).is_some())
+            let headers = kept.head.headers.iter().map(|(_, value)| value.as_bytes());
+            let texts = headers.chain([&kept.body[..], kept.told.as_deref().unwrap_or_default().as_bytes()]);
+            let tell = |text| {
+                let mut secrets = secrets.clone();
+                secrets.any(|secret| memchr::memmem::find(text, secret.expose().as_bytes()).is_some())
+            };
+            texts.into_iter().any(tell)
         };
         if let Some(kept) = kept.filter(|kept| !tells(kept)) {
             let (answers, files) = (&self.shared.reuse.answers, self.shared.calls.files());
@@ -311,13 +331,8 @@ impl Ride {
 
 impl Drop for Ride {
     fn drop(&mut self) {
-        let mut state = self.flight.lock();
-        state.readers -= 1;
-        let unwanted = state.readers == 0 && state.parked.is_empty() && state.lead_left;
-        drop(state);
-        if unwanted {
-            self.flight.cutter.cut(Cut::ClientLeft);
-        }
+        self.flight.lock().readers -= 1;
+        self.flight.one_has_left();
     }
 }
 
@@ -441,7 +456,10 @@ impl Relay {
     fn join_flight(mut self: Box<Self>, flight: &Arc<Flight>) -> Reused {
         let mut state = flight.lock();
         if state.phase == Phase::Waiting && state.parked.len() < MAX_PARKED {
+            let cutter = Arc::clone(self.under_way.cutter());
             state.parked.push(self);
+            drop(state);
+            cutter.wait_for(flight);
             return Reused::Done(After::Gone);
         }
         self.source = state.ride(flight, self.under_way.cutter());

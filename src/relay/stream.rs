@@ -9,7 +9,7 @@ use super::ending::{LastWords, Served};
 use super::life::Cut;
 use super::{Client, Relay};
 use crate::dialect::sse::{Events, Prelude};
-use crate::dialect::{Reader, Teller, errors};
+use crate::dialect::{Facts, Reader, Teller, errors};
 use crate::error::{ApiError, CUT, SAID_NOTHING};
 use crate::record::calls::MAX_EVENTS_BYTES;
 use crate::upstream::{Failure, Trouble};
@@ -40,14 +40,18 @@ impl Relay {
             Some(begun) => begun?,
             None => return Ok(Served::ClientLeft(None)),
         };
+        let Begun { held, mut events, mut reader, ended } = begun;
         // From here on this answer is the client's, and of those who want the same.
+        if reader.facts().error.is_some() || answer.status() != 200 {
+            self.lead = None;
+        }
         if let Some(lead) = &self.lead {
             lead.begin(answer.head(model, self.figures.backup.as_ref()));
         }
-        let Begun { held, mut events, mut reader, ended } = begun;
         let told = |reader: Box<dyn Reader>| reader.answer().map(|answer| answer.to_string());
         self.events.clear();
         let mut said = std::mem::take(&mut self.said);
+        self.tell_end(reader.facts(), &mut said);
         let first = if self.teller.is_some() { &said } else { &held };
         if self.send(first, &answer, model).is_err() {
             return Ok(Served::ClientLeft(told(reader)));
@@ -64,7 +68,9 @@ impl Relay {
                 Ok(read) => &buffer[..read],
                 Err(failure) => break Some(failure),
             };
-            if self.teller.is_none() && self.send(piece, &answer, model).is_err() {
+            // What others may want is looked at first: nobody joins an answer that has gone wrong.
+            let at_once = self.lead.is_none() && self.teller.is_none();
+            if at_once && self.send(piece, &answer, model).is_err() {
                 return Ok(Served::ClientLeft(told(reader)));
             }
             self.keep_events(piece);
@@ -73,7 +79,12 @@ impl Relay {
                 reader.read(data);
                 tell(&mut self.teller, data, &mut said);
             });
-            if !said.is_empty() && self.send(&said, &answer, model).is_err() {
+            if reader.facts().error.is_some() {
+                self.lead = None;
+            }
+            self.tell_end(reader.facts(), &mut said);
+            let rest = if self.teller.is_some() { &said[..] } else { piece };
+            if !at_once && !rest.is_empty() && self.send(rest, &answer, model).is_err() {
                 return Ok(Served::ClientLeft(told(reader)));
             }
             if piece.len() == buffer.len() && buffer.len() < FAST_READ_BYTES {
@@ -100,7 +111,7 @@ impl Relay {
             }
         };
         let Some(error) = error else {
-            if let Some(teller) = &mut self.teller {
+            if let (Some(teller), false) = (&mut self.teller, self.end_is_told) {
                 self.last_words = LastWords::Event(teller.end().into());
             }
             return Ok(Served::Whole(told(reader)));
@@ -179,6 +190,17 @@ impl Relay {
         held.extend_from_slice(&rest);
         (self.teller, self.said) = (teller, said);
         Some(Ok(Begun { held, events, reader, ended }))
+    }
+
+    /// Tells a client of another API that the answer is over as soon as it is: the upstream may take its time to end.
+    fn tell_end(&mut self, facts: &Facts, said: &mut Vec<u8>) {
+        if let Some(teller) = &mut self.teller
+            && facts.done
+            && facts.error.is_none()
+            && !std::mem::replace(&mut self.end_is_told, true)
+        {
+            said.extend_from_slice(teller.end().as_bytes());
+        }
     }
 
     /// Keeps what the panel shows of a stream.

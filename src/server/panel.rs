@@ -11,6 +11,7 @@ use crate::json::quoted;
 use crate::live::Snapshot;
 use crate::relay::models::Model;
 use crate::relay::shared::Shared;
+use crate::secrets;
 
 /// The name by which a second start recognizes the first.
 pub const NAME: &str = "local-api-proxy";
@@ -79,13 +80,13 @@ pub fn answer(shared: &Shared, exchange: &Exchange, snapshot: &Arc<Snapshot>) ->
     let reply = match path {
         "" => Reply::new(200, "text/html; charset=utf-8", PAGE),
         "stats" => Reply::json(200, shared.calls.stats_json(snapshot)),
-        "calls" => Reply::json(200, shared.calls.list_json(snapshot)),
+        "calls" => shown(shared.calls.list_json(snapshot)),
         "settings" => Reply::json(200, settings_json(snapshot)),
         "models" => Reply::json(200, models_json(shared, snapshot)),
         "state" => Reply::json(200, state_json(shared, snapshot)),
         _ => match (path.strip_prefix("calls/"), FILES.iter().find(|(name, ..)| *name == path)) {
             (Some(id), _) => match shared.calls.call_json(id) {
-                Some(call) => Reply::json(200, call),
+                Some(call) => shown(call),
                 None => not_found("No such call among the recent ones."),
             },
             (None, Some((_, content_type, text))) => Reply::new(200, content_type, *text),
@@ -101,6 +102,11 @@ pub fn answer(shared: &Shared, exchange: &Exchange, snapshot: &Arc<Snapshot>) ->
 
 fn not_found(message: &str) -> Reply {
     Reply::error("", &ApiError::no_such(message))
+}
+
+/// What clients and upstreams have written.
+fn shown(json: String) -> Reply {
+    Reply::json(200, secrets::hidden(&json).into_owned())
 }
 
 fn settings_json(snapshot: &Snapshot) -> String {

@@ -2,7 +2,7 @@
 
 use super::Secret;
 use super::read::Reader;
-use super::values::{list, parse_base_url, parse_key};
+use super::values::{parse_base_url, parse_key};
 use crate::language::either;
 
 /// Addresses of well-known names, and whether they want a key.
@@ -34,20 +34,14 @@ pub struct Backup {
 
 /// Reads them, in their order. One that lacks something is left out, and said.
 pub(super) fn read(reader: &mut Reader<'_>, last_good: &[Backup]) -> Vec<Backup> {
-    let names = reader.sources.get("BACKUPS").unwrap_or_default();
+    let is_name = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    let names = reader.read_list(
+        "BACKUPS",
+        either("a name such as ollama or my-server", "名称，例如 ollama 或 my-server"),
+        |name| Some(name.to_ascii_lowercase()).filter(|name| is_name(name)),
+    );
     let mut backups = Vec::<Backup>::new();
-    for name in list(&names) {
-        let name = name.to_ascii_lowercase();
-        if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
-            reader.complain(
-                "BACKUPS",
-                either(
-                    "names such as ollama or my-server, with commas between them",
-                    "名称，例如 ollama 或 my-server，用逗号分隔",
-                ),
-            );
-            continue;
-        }
+    for name in names {
         if backups.iter().any(|backup| backup.name == name) {
             continue;
         }

@@ -1,11 +1,12 @@
 //! How the settings are read: what can't be used as it stands keeps its last good value, and is said.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::time::Duration;
 
 use super::args::Args;
 use super::values::{
-    in_range, is_placeholder, list, parse_base_url, parse_bool, parse_host, parse_key, parse_origins,
+    in_range, is_placeholder, list, parse_base_url, parse_bool, parse_host, parse_key, parse_origin,
     read_certificates, seconds,
 };
 use super::{Listen, MB_BYTES, ProxyUrl, Settings, Shown, backups, in_words};
@@ -48,7 +49,7 @@ impl Sources<'_> {
 impl Settings {
     /// Reads every setting. One that can't be used as it stands keeps the value of `last_good`, or its default where this
     /// is the first time, and adds a sentence to the list.
-    pub fn read(sources: &Sources<'_>, last_good: Option<&Settings>) -> (Settings, Vec<String>) {
+    pub fn read(sources: &Sources<'_>, last_good: Option<&Settings>) -> (Settings, Vec<Told>) {
         let default = Settings::default();
         let is_first = last_good.is_none();
         let last_good = last_good.unwrap_or(&default);
@@ -142,7 +143,7 @@ impl Settings {
                 default.model.clone(),
                 last_model.clone(),
             ),
-            fallback_models: r.read_models("FALLBACK_MODELS", model_range, good),
+            fallback_models: r.read_list("FALLBACK_MODELS", model_range, |id| Some(id.to_owned()).filter(good)),
             embedding_model: r.read(
                 "EMBEDDING_MODEL",
                 either("a model that makes embeddings and whose id ends in :free (ALLOW_PAID_MODELS=true lifts this)", "生成嵌入向量且 id 以 :free 结尾的模型（ALLOW_PAID_MODELS=true 可解除限制）"),
@@ -176,12 +177,10 @@ impl Settings {
                 None,
                 last_good.proxy_api_key.clone(),
             ),
-            allowed_origins: r.read(
+            allowed_origins: r.read_list(
                 "ALLOWED_ORIGINS",
-                either("origins such as https://app.example.com, with commas between them, or *", "来源，例如 https://app.example.com，用逗号分隔，或 *"),
-                parse_origins,
-                Vec::new(),
-                last_good.allowed_origins.clone(),
+                either("an origin such as https://app.example.com, or *", "来源，例如 https://app.example.com，或 *"),
+                parse_origin,
             ),
             test_mode: sources.args.offline
                 || r.read("TEST_MODE", bool, parse_bool, false, last_good.test_mode),
@@ -241,7 +240,8 @@ impl Settings {
         let told = reader.complaints.into_iter().map(|complaint| {
             let counts = shown.iter().find(|shown| shown.name == complaint.name);
             let counts = counts.map(|shown| in_words(&shown.value)).filter(|_| complaint.keeps_value);
-            match (counts, is_first) {
+            let about = complaint.about(sources);
+            let text = match (counts, is_first) {
                 (None, _) => complaint.text,
                 (Some(value), true) => {
                     let text = complaint.text;
@@ -257,7 +257,8 @@ impl Settings {
                         format!("{text}；保持不变：{value}"),
                     )
                 }
-            }
+            };
+            Told { text, about }
         });
         let told = told.collect();
         (settings, told)
@@ -269,6 +270,15 @@ pub(super) struct Reader<'a> {
     complaints: Vec<Complaint>,
 }
 
+/// What is said of a setting that can't be used as it stands.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The sentence.
+    pub text: String,
+    /// The same as long as it is about the same: nobody wants to read it at every save of the file.
+    pub about: u64,
+}
+
 /// A setting that can't be used as it stands.
 struct Complaint {
     name: String,
@@ -276,6 +286,14 @@ struct Complaint {
     text: String,
     /// What counts instead is to be told.
     keeps_value: bool,
+}
+
+impl Complaint {
+    fn about(&self, sources: &Sources<'_>) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&self.name, &self.text, sources.get_proxy(&self.name)).hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 impl Reader<'_> {
@@ -297,16 +315,26 @@ impl Reader<'_> {
         })
     }
 
-    /// A list of models, of which those that can't be used are named and left out.
-    fn read_models(&mut self, name: &str, range: &str, good: impl Fn(&String) -> bool) -> Vec<String> {
+    /// A list, of which what can't be used is named and left out.
+    pub(super) fn read_list(
+        &mut self,
+        name: &str,
+        range: &str,
+        parse: impl Fn(&str) -> Option<String>,
+    ) -> Vec<String> {
         let text = self.sources.get(name).unwrap_or_default();
-        let (good, bad) = list(&text).map(str::to_owned).partition::<Vec<_>, _>(good);
-        for model in bad {
-            let text = either(
-                format!("{name}: {model} is left out, as it must be {range}"),
-                format!("{name}：已忽略 {model}，应为：{range}"),
-            );
-            self.complaints.push(Complaint { name: name.to_owned(), text, keeps_value: false });
+        let mut good = Vec::new();
+        for entry in list(&text) {
+            match parse(entry) {
+                Some(entry) => good.push(entry),
+                None => {
+                    let text = either(
+                        format!("{name}: {entry} is left out, as it must be {range}"),
+                        format!("{name}：已忽略 {entry}，应为：{range}"),
+                    );
+                    self.complaints.push(Complaint { name: name.to_owned(), text, keeps_value: false });
+                }
+            }
         }
         good
     }
@@ -396,7 +424,8 @@ pub(super) mod tests {
             args: &Args::default(),
             home: Path::new("/home/me"),
         };
-        Settings::read(&sources, last_good)
+        let (settings, told) = Settings::read(&sources, last_good);
+        (settings, told.into_iter().map(|told| told.text).collect())
     }
 
     pub(in super::super) fn read(text: &str) -> Settings {

@@ -10,6 +10,8 @@ use rustls::pki_types::pem::PemObject;
 use subtle::ConstantTimeEq;
 use ureq::http::Uri;
 
+use crate::secrets;
+
 /// A key or password: its text can be sent and compared, never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -31,12 +33,9 @@ impl Secret {
         self.0.as_bytes().ct_eq(given).into()
     }
 
-    /// `…abcd`: the last 4 characters, none of a short one.
+    /// `...abcd`: the last 4 characters, none of a short one.
     pub fn masked(&self) -> String {
-        match self.0.char_indices().rev().nth(3) {
-            Some((at, _)) if self.0.len() >= 12 => format!("...{}", &self.0[at..]),
-            _ => "...".to_owned(),
-        }
+        secrets::masked(&self.0)
     }
 }
 
@@ -157,18 +156,14 @@ pub(super) fn parse_base_url(value: &str) -> Option<String> {
     (http && plain).then(|| url.to_owned())
 }
 
-pub(super) fn parse_origins(value: &str) -> Option<Vec<String>> {
-    list(value)
-        .map(|origin| {
-            let origin = origin.trim_end_matches('/').to_ascii_lowercase();
-            let good = origin == "*"
-                || origin.split_once("://").is_some_and(|(scheme, authority)| {
-                    let app = !matches!(scheme, "http" | "https"); // extensions have ids, apps nothing
-                    !scheme.is_empty() && (app || is_authority(authority))
-                });
-            good.then_some(origin)
-        })
-        .collect()
+pub(super) fn parse_origin(value: &str) -> Option<String> {
+    let origin = value.trim_end_matches('/').to_ascii_lowercase();
+    let good = origin == "*"
+        || origin.split_once("://").is_some_and(|(scheme, authority)| {
+            let app = !matches!(scheme, "http" | "https"); // extensions have ids, apps nothing
+            !scheme.is_empty() && (app || is_authority(authority))
+        });
+    good.then_some(origin)
 }
 
 pub(super) fn read_certificates(path: &Path) -> Option<(PathBuf, Vec<CertificateDer<'static>>)> {
