@@ -431,6 +431,8 @@ mod tests {
         assert_eq!(read(&events, true).facts, expected);
         let cut = r#"{"choices":[{"delta":{},"finish_reason":"length"}]}"#;
         assert!(read(&[cut], false).facts.are_an_answer());
+        let failed = r#"{"choices":[{"delta":{"content":"x"},"finish_reason":"error"}]}"#;
+        assert_eq!(read(&[failed], false).facts.error.as_deref(), Some(CHOICE_ERROR));
     }
 
     #[test]

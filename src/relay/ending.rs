@@ -194,11 +194,7 @@ impl Relay {
                 Ending::Response(answer.unwrap_or_else(|| "null".into()).into())
             }
             Served::BrokenOff { error, status, partial } => {
-                // An upstream that repeats the key in what it says is not quoted.
-                let key = self.snapshot.settings.key.as_ref();
-                if key.is_none_or(|key| !error.contains(key.expose())) {
-                    reason = errors::message(&error);
-                }
+                reason = errors::message(&error);
                 self.figures.status = status;
                 self.figures.error_code = errors::code(&error);
                 // The upstream's codes are numbers; a backup's may be the same words as ours.

@@ -168,11 +168,50 @@ fn failures_are_never_kept() {
         }
         "large" => answer.say(Box::leak("x".repeat(1 << 20).into_boxed_str())),
         "tells the key" => answer.say(KEY),
+        "tells the key in its head" => {
+            answer.respond(
+                200,
+                &format!("content-type: application/json\r\nx-request-id: {KEY}\r\n"),
+                &completion("hi"),
+            );
+        }
+        "no byte" => answer.json(200, ""),
+        "cut JSON" => answer.json(200, &completion("hi")[..20]),
+        "HTML" => answer.respond(200, "content-type: text/html\r\n", "<html>hi</html>"),
+        "206" => answer.json(206, &completion("hi")),
+        "no content" => answer.raw("HTTP/1.1 204 No Content\r\n\r\n"),
+        "a choice that failed" => {
+            answer.json(200, r#"{"choices":[{"message":{"content":"begun"},"finish_reason":"error"}]}"#)
+        }
+        "a streamed choice that failed" => {
+            answer.stream_head();
+            answer.piece(&delta("begun"));
+            answer.piece(
+                "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"error\"}]}\n\ndata: [DONE]\n\n",
+            );
+            answer.end();
+        }
         other => panic!("{other}"),
     });
     let proxy = Proxy::before(&upstream, "REUSE_ANSWERS=10\nRETRIES=0\nCACHE_DIR=cache");
-    for case in ["refused", "empty", "error in a 200", "cut", "error event", "large", "tells the key"] {
-        let streams = matches!(case, "cut" | "error event");
+    for case in [
+        "refused",
+        "empty",
+        "error in a 200",
+        "cut",
+        "error event",
+        "large",
+        "tells the key",
+        "tells the key in its head",
+        "no byte",
+        "cut JSON",
+        "HTML",
+        "206",
+        "no content",
+        "a choice that failed",
+        "a streamed choice that failed",
+    ] {
+        let streams = matches!(case, "cut" | "error event" | "a streamed choice that failed");
         let body = format!(r#"{{"model":"{MODEL}","stream":{streams},"case":"{case}"}}"#);
         let before = upstream.calls();
         for _ in 0..2 {
@@ -269,6 +308,52 @@ fn when_all_have_left_the_call_ends_and_nothing_is_kept() {
     });
 }
 
+/// Nothing has come yet for which anybody could wait.
+#[test]
+fn when_all_leave_before_it_begins_the_call_ends_and_is_not_made_again() {
+    let upstream = Upstream::start(|request, answer| match request.body.contains("number 1") {
+        true => {
+            assert!(answer.sees_close());
+            answer.close();
+        }
+        false => answer.fitting(request, "hi"),
+    });
+    let proxy = Proxy::recording(&upstream, "REUSE_ANSWERS=10\nWORKERS=1");
+    for (calls, stream) in [(1, false), (2, true)] {
+        let before = proxy.get("/debug/calls").json()["calls"].as_array().unwrap().len();
+        let mut clients = (0..3).map(|_| proxy.connect()).collect::<Vec<_>>();
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.send_chat(&ask(1, stream));
+            upstream.wait_for(calls * 2 - 1);
+            let known = || proxy.get("/debug/calls").json()["calls"].as_array().unwrap().len();
+            eventually("it to be there", || (known() == before + number + 1).then_some(()));
+        }
+        drop(clients);
+        upstream.wait_for_closed(calls);
+        assert_eq!(upstream.calls(), calls * 2 - 1);
+        assert_eq!(proxy.chat(&ask(2, stream)).status, 200, "the only worker is free");
+    }
+}
+
+/// Also at the very moment at which its client has heard of the failure.
+#[test]
+fn nobody_joins_a_stream_that_has_failed() {
+    let upstream = Upstream::start(|request, answer| {
+        answer.stream_head();
+        answer.piece(&delta("begun"));
+        if request.number % 2 == 0 {
+            answer.piece("data: {\"error\":{\"code\":500,\"message\":\"no\"},\"choices\":[]}\n\n");
+        }
+        answer.end();
+    });
+    let proxy = Proxy::before(&upstream, "REUSE_ANSWERS=10\nRETRIES=0");
+    let mut client = proxy.connect();
+    for number in 1..=200 {
+        client.chat(&ask(1, true));
+        assert_eq!(upstream.calls(), number);
+    }
+}
+
 #[test]
 fn when_the_shared_call_fails_each_goes_its_own_way() {
     let fail = Signal::default();
@@ -285,6 +370,7 @@ fn when_the_shared_call_fails_each_goes_its_own_way() {
     let mut clients = (0..4).map(|_| proxy.connect()).collect::<Vec<_>>();
     for (number, client) in clients.iter_mut().enumerate() {
         client.send_chat(&body);
+        upstream.wait_for(1);
         // They wait without a worker.
         let under_way = || proxy.get("/debug/calls").json()["calls"].as_array().unwrap().len();
         eventually("it to be there", || (under_way() == number + 1).then_some(()));
@@ -332,9 +418,14 @@ fn a_damaged_file_is_a_fresh_call_said_once() {
     let folder = proxy.dir.join("cache/answers");
     eventually("the files", || (names_in(&folder).len() == 3).then_some(()));
     for (number, name) in names_in(&folder).iter().enumerate() {
-        let bytes = fs::read(folder.join(name)).unwrap();
-        let half = &bytes[..bytes.len() / 2];
-        fs::write(folder.join(name), if number == 0 { half } else { b"rubbish" }).unwrap();
+        let text = fs::read_to_string(folder.join(name)).unwrap();
+        let damaged = match number {
+            0 => text[..text.len() / 2].to_owned(),
+            1 => text.replace("application/json", "application/jsox"),
+            _ => "rubbish".into(),
+        };
+        assert_ne!(damaged, text);
+        fs::write(folder.join(name), damaged).unwrap();
     }
     proxy = Start::from(proxy.kill()).start();
     for number in 0..3 {

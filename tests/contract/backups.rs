@@ -94,9 +94,14 @@ fn what_reaches_a_backup() {
 #[test]
 fn when_they_are_asked() {
     type Fault = (&'static str, fn(&Received, &mut Answer<'_>));
-    let faults: [Fault; 6] = [
+    let faults: [Fault; 8] = [
         ("the tries are used up", |_, answer| answer.respond(502, "retry-after: 0\r\n", "{}")),
         ("402", |_, answer| answer.json(402, "{}")),
+        ("every model is gone", |request, answer| match request.body.contains("openrouter/free") {
+            true => answer.respond(502, "retry-after: 0\r\n", "{}"), // its own 404 would be final
+            false => answer.json(404, r#"{"error":{"code":404,"message":"No endpoints found for it."}}"#),
+        }),
+        ("busy for a minute", |_, answer| answer.respond(503, "retry-after: 60\r\n", "{}")),
         ("silence", |_, answer| {
             answer.sees_close();
         }),
@@ -113,7 +118,10 @@ fn when_they_are_asked() {
             scope.spawn(move || {
                 let upstream = Upstream::start(fault);
                 let backup = Upstream::saying("from the backup");
-                let proxy = Proxy::before(&upstream, &settings(&backup, "RETRIES=1\nUPSTREAM_TIMEOUT=1"));
+                let proxy = Proxy::before(
+                    &upstream,
+                    &settings(&backup, "RETRIES=1\nUPSTREAM_TIMEOUT=1\nFALLBACK_MODELS=other/one:free"),
+                );
                 for body in [HELLO, HELLO_STREAM] {
                     let response = proxy.chat(body);
                     assert_eq!(

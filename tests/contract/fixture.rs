@@ -270,7 +270,7 @@ impl Proxy {
         eventually(&format!("{text:?} on the console"), || self.console().contains(text).then_some(()));
     }
 
-    /// Files of `cache`, in the order of their names, once there are so many.
+    /// Files of `cache`, in the order of their times, once there are so many.
     pub fn files(&self, count: usize) -> Vec<(String, Value)> {
         let cache = self.dir.join("cache");
         let names = eventually(&format!("{count} files in {cache:?}"), || {
@@ -279,10 +279,13 @@ impl Proxy {
         });
         let read = |name: String| {
             let text = std::fs::read_to_string(cache.join(&name)).unwrap();
-            let json = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}\n{text}"));
+            let json: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}\n{text}"));
             (name, json)
         };
-        names.into_iter().map(read).collect()
+        let mut files = names.into_iter().map(read).collect::<Vec<_>>();
+        // Names tell milliseconds, of which a call takes less; the day's count has no time.
+        files.sort_by_key(|(_, json)| json["timestamp"].as_str().unwrap_or("~").to_owned());
+        files
     }
 
     #[cfg(unix)]

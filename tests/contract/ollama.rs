@@ -729,6 +729,58 @@ fn a_whole_stream_has_a_last_line_however_it_ends() {
     assert_eq!(upstream.calls(), ENDS.len());
 }
 
+/// Clients wait for the line that says so, and the upstream may take its time to end.
+#[test]
+fn the_last_line_is_there_as_soon_as_the_answer_is_over() {
+    let upstream = Upstream::start(|_, answer| {
+        answer.stream_head();
+        answer.piece(&(delta("all of it") + &last_delta() + DONE));
+        assert!(answer.sees_close());
+    });
+    let proxy = Proxy::before(&upstream, "");
+    let mut client = proxy.connect();
+    client.send_post("/api/chat", SAY);
+    client.read_head_and_until("\"done\":true");
+}
+
+/// As OpenAI-compatible servers write it.
+#[test]
+fn text_arrives_however_it_is_written() {
+    let upstream = Upstream::start(|request, answer| {
+        match request.streams() {
+        true => {
+            answer.stream_head();
+            answer.piece(&chunk(r#"{"reasoning_content":"hm"}"#, "null"));
+            answer.piece(&chunk(r#"{"content":"smile \ud83d"}"#, "null"));
+            answer.piece(&chunk(r#"{"content":"\ude00"}"#, "null"));
+            answer.piece(&(chunk(r#"{"content":[{"type":"text","text":"!"}]}"#, "\"stop\"") + DONE));
+            answer.end();
+        }
+        false => answer.json(200, r#"{"choices":[{"message":{"content":[{"type":"text","text":"half \ud83d"}],"reasoning_content":"hm"},"finish_reason":"stop"}]}"#),
+    }
+    });
+    let proxy = Proxy::before(&upstream, "");
+    let all = lines(&proxy.post("/api/chat", SAY));
+    assert_eq!(all.iter().map(said).collect::<String>(), "smile \u{1F600}!");
+    assert_eq!(all[0]["message"]["thinking"], "hm");
+    let plain = proxy.post("/api/chat", SAY_PLAIN).json();
+    assert_eq!((said(&plain), &plain["message"]["thinking"]), ("half ", &json!("hm")));
+}
+
+#[test]
+fn an_error_of_the_first_event_is_one_text() {
+    let upstream = Upstream::start(|_, answer| {
+        answer.stream_head();
+        answer.piece("data: {\"error\":{\"code\":503,\"message\":\"busy\"},\"choices\":[]}\n\n");
+        answer.end();
+    });
+    let proxy = Proxy::before(&upstream, "RETRIES=0");
+    for path in ["/api/chat", "/api/generate"] {
+        let body = if path == "/api/chat" { SAY } else { GENERATE };
+        assert_eq!(assert_error(&proxy.post(path, body), 503), "busy");
+    }
+}
+
 #[test]
 fn what_another_try_heals() {
     type Fault = (&'static str, fn(&Received, &mut Answer<'_>));

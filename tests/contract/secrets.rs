@@ -57,18 +57,35 @@ fn the_key_is_nowhere() {
 }
 
 #[test]
-fn an_error_is_said_on_the_console_but_not_where_it_repeats_the_key() {
+fn a_key_that_others_repeat_is_hidden() {
     let upstream = Upstream::start(|request, answer| {
         let repeated = if request.body.contains("repeat") { KEY } else { "" };
         answer.json(401, &format!(r#"{{"error":{{"code":401,"message":"No auth for you {repeated}"}}}}"#));
     });
-    let proxy = Proxy::before(&upstream, "");
+    let proxy = Proxy::recording(&upstream, "");
     proxy.chat(HELLO).assert_status(401);
-    proxy.wait_for_console("No auth for you");
     proxy.chat(&HELLO.replace("hello", "repeat")).assert_status(401);
+    // Pasted where a model's name belongs, and into a base URL.
+    proxy.chat(&HELLO.replace(MODEL, KEY)).assert_status(401);
+    proxy.get(&format!("/{KEY}")).assert_status(404);
+    let mut seen = String::new();
+    for (name, _) in proxy.files(6) {
+        seen.push_str(&fs::read_to_string(proxy.dir.join("cache").join(name)).unwrap());
+    }
+    let calls = proxy.get("/debug/calls");
+    seen.push_str(calls.text());
+    for call in calls.json()["calls"].as_array().unwrap() {
+        let id = call["message_id"].as_str().unwrap();
+        seen.push_str(proxy.get(&format!("/debug/calls/{id}")).text());
+    }
     proxy.signal("INT");
     proxy.wait_for_console("stopped");
-    assert_eq!(proxy.console().matches("401 some/model:free").count(), 2);
-    assert_eq!(proxy.console().matches("No auth for you").count(), 1);
-    assert!(!proxy.console().contains(KEY));
+    let console = proxy.console();
+    assert_eq!(console.matches("No auth for you").count(), 3);
+    assert!(
+        console.contains("No auth for you ...wxyz") && console.contains("...wxyz is not free"),
+        "{console}"
+    );
+    assert!(seen.contains("No auth for you ...wxyz") && seen.contains("GET /...wxyz"), "{seen}");
+    assert!(!console.contains(KEY) && !seen.contains(KEY));
 }

@@ -9,7 +9,7 @@ const PATH: &str = "/v1/embeddings";
 
 type Fault = (&'static str, fn(&mut Answer<'_>), u16);
 
-const FAULTS: [Fault; 10] = [
+const FAULTS: [Fault; 12] = [
     ("408", |answer| answer.respond(408, "retry-after: 0\r\n", &openai_error(408, "x")), 408),
     ("500", |answer| answer.respond(500, "retry-after: 0\r\n", &openai_error(500, "x")), 500),
     ("503", |answer| answer.respond(503, "retry-after: 0\r\n", "busy"), 503),
@@ -32,6 +32,8 @@ const FAULTS: [Fault; 10] = [
         502,
     ),
     ("an error in a 200", |answer| answer.json(200, &openai_error(503, "x")), 503),
+    ("no byte", |answer| answer.json(200, ""), 502),
+    ("cut JSON", |answer| answer.json(200, r#"{"object":"list","data":[{"embedding":[0.1,"#), 502),
     ("nothing", |answer| answer.json(200, r#"{"object":"list","data":[],"model":"embed/one:free"}"#), 502),
     (
         "an empty vector",

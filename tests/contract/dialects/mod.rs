@@ -107,6 +107,7 @@ pub const CHAT: Dialect = Dialect {
         (data!(r#"{"id":"gen-1","object":"chat.completion.chunk","error":{"code":503,"message":"no luck"},"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error"}]}"#), &[503]),
         (data!(r#"{"error":{"code":500,"message":"no luck"}}"#), &[500]),
         (data!(r#"{"error":{"message":"no luck"}}"#), &[502]),
+        (data!(r#"{"id":"gen-1","choices":[{"index":0,"delta":{},"finish_reason":"error","error":{"code":503,"message":"no luck"}}]}"#), &[503]),
     ],
     failed_bodies: &[
         (r#"{"error":{"code":503,"message":"no luck"}}"#, &[503]),
@@ -116,6 +117,8 @@ pub const CHAT: Dialect = Dialect {
         r#"{"choices":[{"index":0,"message":{"role":"assistant","content":""},"finish_reason":"stop"}]}"#,
         r#"{"choices":[{"index":0,"message":{"role":"assistant","content":null,"tool_calls":[]},"finish_reason":null}]}"#,
         r#"{"choices":[]}"#,
+        "",
+        "\n \n",
     ],
     empty_streams: &[
         &[data!(r#"{"choices":[{"index":0,"delta":{"content":""},"finish_reason":"stop"}]}"#), DONE],
@@ -163,7 +166,7 @@ pub const COMPLETIONS: Dialect = Dialect {
         (data!(r#"{"error":{"code":500,"message":"no luck"}}"#), &[500]),
     ],
     failed_bodies: &[(r#"{"error":{"code":503,"message":"no luck"}}"#, &[503])],
-    empty: &[r#"{"choices":[{"text":"","index":0,"finish_reason":"stop"}]}"#, r#"{"choices":[]}"#],
+    empty: &[r#"{"choices":[{"text":"","index":0,"finish_reason":"stop"}]}"#, r#"{"choices":[]}"#, "", "\n \n"],
     empty_streams: &[&[data!(r#"{"choices":[{"text":"","index":0,"finish_reason":"stop"}]}"#), DONE], &[DONE]],
     cut_short: r#"{"choices":[{"text":"","index":0,"finish_reason":"length"}]}"#,
     cut_short_stream: &[data!(r#"{"choices":[{"text":"","index":0,"finish_reason":"content_filter"}]}"#), DONE],
@@ -219,6 +222,8 @@ pub const RESPONSES: Dialect = Dialect {
     empty: &[
         r#"{"id":"resp_1","object":"response","status":"completed","output":[],"error":null}"#,
         r#"{"id":"resp_1","object":"response","status":"completed","output":[{"type":"message","id":"m","role":"assistant","status":"completed","content":[]}]}"#,
+        "",
+        "\n \n",
     ],
     empty_streams: &[
         &[

@@ -534,6 +534,28 @@ fn an_error_behind_a_long_opening_is_healed() {
     }
 }
 
+/// Where nothing says how long a body is, its end may come too early without anybody noticing but who reads it.
+#[test]
+fn a_plain_answer_that_ends_within_its_json_is_tried_again_in_every_dialect() {
+    in_every_dialect(|dialect| {
+        let upstream = Upstream::start(move |request, answer| match request.number {
+            1 => {
+                answer.raw("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n");
+                answer.raw(&dialect.plain[..dialect.plain.len() - 5]);
+                answer.close();
+            }
+            2 => answer.json(200, &dialect.plain[..dialect.plain.len() / 2]),
+            _ => answer.json(200, dialect.plain),
+        });
+        let proxy = Proxy::before(&upstream, "");
+        for streamed in [false, true] {
+            let response = proxy.post(dialect.path, &dialect.request("hello", streamed));
+            assert_eq!((response.status, response.text()), (200, dialect.plain), "{}", dialect.name);
+        }
+        assert_eq!(upstream.calls(), 4, "{}", dialect.name);
+    });
+}
+
 /// Blank lines keep a plain answer's connection alive until the model has spoken.
 #[test]
 fn blank_lines_before_a_plain_answer_change_nothing() {
