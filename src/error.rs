@@ -1,10 +1,11 @@
 //! Errors of the proxy's own: each case of the contract with its status, its code and its words, in the shape that every
 //! OpenAI SDK understands (<https://platform.openai.com/docs/guides/error-codes>).
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use crate::json;
-use crate::language::either;
+use crate::language::{either, is_chinese};
 
 /// An error response: what is wrong, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,12 +20,25 @@ pub struct ApiError {
     pub headers: Vec<(&'static str, String)>,
     /// Of a limit: when it ends, in seconds since 1970.
     pub resets_at: Option<u64>,
+    /// The same in Chinese, where that says more than the case.
+    chinese: Option<String>,
 }
 
 impl ApiError {
     /// An error of this status and code.
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), headers: Vec::new(), resets_at: None }
+        Self { status, code, message: message.into(), headers: Vec::new(), resets_at: None, chinese: None }
+    }
+
+    /// The same with the words for a console that speaks Chinese. (Clients get English: tools know it.)
+    pub fn chinese(mut self, words: impl Into<String>) -> Self {
+        self.chinese = Some(words.into());
+        self
+    }
+
+    /// What it says on the console.
+    pub fn in_words(&self) -> &str {
+        either(&self.message, self.chinese.as_deref().unwrap_or_else(|| self.case_in_chinese()))
     }
 
     /// The same with `Retry-After: seconds`.
@@ -65,14 +79,8 @@ impl ApiError {
 }
 
 impl ApiError {
-    /// The case in Chinese, for the console of one who speaks it. (Clients get English: tools know it.)
-    pub fn in_chinese(&self) -> &'static str {
-        Self::case_in_chinese(self.status, self.code).unwrap_or("已拒绝")
-    }
-
-    /// The same, where only its status and code are known; `None` for a code that is none of ours.
-    pub fn case_in_chinese(status: u16, code: &str) -> Option<&'static str> {
-        Some(match (status, code) {
+    fn case_in_chinese(&self) -> &'static str {
+        match (self.status, self.code) {
             (_, "invalid_json") => "请求正文不是可用的 JSON（详见返回给客户端的错误信息）",
             (_, "invalid_proxy_key") => "客户端没有发送正确的 PROXY_API_KEY",
             (_, "forbidden_host") => {
@@ -91,9 +99,7 @@ impl ApiError {
             (_, "missing_api_key") => {
                 "没有设置 OpenRouter 密钥：请在 .env 中写入 OPENROUTER_API_KEY（免费申请：https://openrouter.ai/keys），无需重启"
             }
-            (_, "model_not_free") => {
-                "请求的嵌入模型不是免费的：请在请求中或用 EMBEDDING_MODEL 指定一个免费的嵌入模型"
-            }
+            (_, "model_not_free") => "嵌入请求需要免费的嵌入模型：请在请求中或用 EMBEDDING_MODEL 指定一个",
             (_, "rate_limit_exceeded") => "账户的免费额度已用完：请等到恢复，或换用另一个账户的密钥",
             (_, "upstream_unreachable") => {
                 "无法连接上游：请检查网络和 OPENROUTER_BASE_URL；如需代理，请检查 .env 中的 HTTPS_PROXY"
@@ -102,8 +108,8 @@ impl ApiError {
             (_, "upstream_timeout") => "上游在 UPSTREAM_TIMEOUT 时间内没有响应",
             (_, "shutting_down") => "代理正在停止：请重新启动后再试",
             (_, "internal_error") => "代理处理此请求时出错；其他请求不受影响",
-            _ => return None,
-        })
+            _ => "已拒绝",
+        }
     }
 }
 
@@ -114,6 +120,8 @@ pub const UNKNOWN_NAME: &str =
 pub const CLOSED: &str = "it closed the connection";
 /// The proxy towards the upstream doesn't let us through.
 pub const PROXY_REFUSED: &str = "the HTTP proxy refused";
+/// What stands before the proxy's address and the reason, where the way there ended at the proxy.
+pub const VIA_PROXY: &str = "the proxy ";
 /// The answer has nothing in it.
 pub const EMPTY: &str = "an empty answer";
 /// A stream that ended without the word that is its last, a body that ended in the middle of it.
@@ -123,14 +131,24 @@ pub const SAID_NOTHING: &str = "the stream ended without having said anything";
 
 /// Why a try failed, for the console: in Chinese where that is its language and the words are our own. What the upstream
 /// says stays as it says it.
-pub fn reason_in_words(reason: &str) -> &str {
-    let chinese = match reason {
+pub fn reason_in_words(reason: &str) -> Cow<'_, str> {
+    if is_chinese() { in_chinese(reason) } else { reason.into() }
+}
+
+fn in_chinese(reason: &str) -> Cow<'_, str> {
+    if let Some((proxy, reason)) = reason.strip_prefix(VIA_PROXY).and_then(|rest| rest.split_once(": ")) {
+        return format!("代理 {proxy}：{}", in_chinese(reason)).into();
+    }
+    let words = match reason {
         UNKNOWN_NAME => "无法解析域名：没有网络，或地址有误",
-        CLOSED => "上游关闭了连接",
+        CLOSED => "对方关闭了连接",
         PROXY_REFUSED => "HTTP 代理拒绝了连接",
         EMPTY => "回答是空的",
         CUT => "回答还没结束就中断了",
         SAID_NOTHING => "流没有任何内容就结束了",
+        "TLS: nobody who is known has signed its certificate" => "TLS：证书的签发者不受信任",
+        "TLS: its certificate has expired, or the clock here is wrong" => "TLS：证书已过期，或本机时钟不准",
+        "TLS: its certificate is one for another name" => "TLS：证书与域名不符",
         // Those of `std::io::ErrorKind`.
         "connection refused" => "连接被拒绝",
         "connection reset" => "连接被重置",
@@ -139,7 +157,7 @@ pub fn reason_in_words(reason: &str) -> &str {
         "timed out" => "超时",
         reason => reason,
     };
-    either(reason, chinese)
+    words.into()
 }
 
 /// The cases, in the order of the contract's table.
@@ -341,12 +359,20 @@ impl ApiError {
             false => "Check the network, OPENROUTER_BASE_URL and, behind a proxy, HTTPS_PROXY in .env",
         };
         let message = format!("The upstream can't be reached: {reason}. {advice}.");
-        Self::new(502, "upstream_unreachable", message)
+        let words = in_chinese(reason);
+        let advice = match reason.starts_with("TLS") {
+            true => {
+                "如果公司的代理会解密 HTTPS，请把它的根证书存成文件，并在 .env 的 SSL_CERT_FILE 中写入该文件"
+            }
+            false => "请检查网络和 OPENROUTER_BASE_URL；如果需要代理，请检查 .env 中的 HTTPS_PROXY",
+        };
+        Self::new(502, "upstream_unreachable", message).chinese(format!("无法连接上游：{words}。{advice}"))
     }
 
     /// The upstream's connection ended, or carried something else than HTTP.
     pub fn broke_off(reason: &str) -> Self {
         Self::new(502, "upstream_error", format!("The upstream broke off: {reason}. Try again."))
+            .chinese(format!("上游中断：{}。请重试", in_chinese(reason)))
     }
 
     /// The upstream answered something that nobody could read.
@@ -359,6 +385,7 @@ impl ApiError {
         let message =
             "The model gave an empty answer. Try again, or name another model in MODEL or FALLBACK_MODELS.";
         Self::new(502, "upstream_error", message)
+            .chinese("模型的回答是空的：请重试，或在 MODEL 或 FALLBACK_MODELS 中换一个模型")
     }
 
     /// The account's limit lasts longer than a request may wait: until `reset`, which is `time` (HH:MM) here.
@@ -369,7 +396,11 @@ impl ApiError {
         );
         let seconds = remaining.as_secs_f64().ceil().max(1.0) as u64;
         let resets_at = reset.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs());
-        Self { resets_at, ..Self::new(429, "rate_limit_exceeded", message).retry_after(seconds) }
+        let words = format!("账户的免费额度已用完，{time} 恢复：请等到那时，或换用另一个账户的密钥");
+        Self {
+            resets_at,
+            ..Self::new(429, "rate_limit_exceeded", message).retry_after(seconds).chinese(words)
+        }
     }
 
     /// The upstream failed, and every backup rests, the first of them for this long.

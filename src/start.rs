@@ -56,7 +56,7 @@ pub fn start(args: Args) -> Result<Running, String> {
                  .env to a key that they must send, or leave HOST out."
             ),
             format!(
-                "HOST={host} 会让其他机器也能访问，它们都能使用您的密钥。请在 .env 中设置 PROXY_API_KEY，让它们必须发送这个密钥；或者不要设置 HOST。"
+                "HOST={host} 会让其他机器也能访问，它们都能使用你的密钥。请在 .env 中设置 PROXY_API_KEY，让它们必须发送这个密钥；或者不要设置 HOST。"
             ),
         ));
     }
@@ -220,6 +220,10 @@ fn greet(live: &Live, snapshot: &Snapshot, listeners: &[TcpListener]) {
             }
         },
     );
+    if let Some(proxy) = settings.proxy(&settings.base_url).filter(|_| !settings.test_mode) {
+        let address = proxy.address();
+        line("via", "经由", either(format!("the proxy {address}"), format!("代理 {address}")));
+    }
     line(
         "debug",
         "调试",

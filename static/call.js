@@ -34,7 +34,10 @@ export const tokens = (call) => [call.prompt_tokens, call.completion_tokens].fil
 /** Both bodies as they are, and the stream as it came. */
 function whole(call) {
   const answer = call.response ?? (call.error ? { error: call.error, ...(call.partial && { partial: call.partial }) } : null);
-  const quoted = () => `curl ${location.origin}${call.path} -d '${JSON.stringify(call.request).replaceAll("'", "'\\''")}'`;
+  const body = JSON.stringify(call.request);
+  const isWindows = navigator.platform.startsWith("Win"); // cmd has quotes of its own
+  const argument = () => (isWindows ? `"${body.replace(/(\\*)"/g, '$1$1\\"')}"` : `'${body.replaceAll("'", "'\\''")}'`);
+  const quoted = () => `curl ${location.origin}${call.path} -d ${argument()}`;
   return [
     call.request ? section(word("request"), call.request, call.path ? copyButton(word("copyCurl"), quoted) : null) : null,
     answer ? section(word(call.response ? "response" : "error"), answer) : null,

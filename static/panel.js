@@ -49,6 +49,7 @@ function showState(now) {
   if (now.test_mode) state("warn", word("testMode"));
   else if (!now.key) state("bad", word("noKey"));
   else if (now.limit_until) state("warn", word("limitUntil", now.limit_until));
+  else if (last?.status === 401) state("bad", word("keyRefused"));
   else if (last?.error_code === "upstream_unreachable") state("bad", word("unreachable"));
   else state("good", word("ok"));
 }

@@ -1,7 +1,7 @@
 // Three small plots, drawn as SVG.
 
 import { count, failed, seconds, svg } from "./dom.js";
-import { HOUR_MS, hour, lastHours } from "./time.js";
+import { HOUR_MS, hour, lastHours, minute } from "./time.js";
 import { word } from "./words.js";
 
 const HEIGHT = 96;
@@ -35,7 +35,7 @@ export function hours(counted, width) {
       svg("rect", { class: "hover", x: i * step, y: 0, width: step, height: FLOOR }),
       bar("bar-good", good, FLOOR - good), bar("bar-bad", bad, FLOOR - good - bad));
   });
-  marks.push(label(hour(slots[0].begin), 0, HEIGHT, "start"), label(hour(slots[23].begin), width, HEIGHT, "end"));
+  marks.push(label(minute(slots[0].begin), 0, HEIGHT, "start"), label(hour(slots[23].begin), width, HEIGHT, "end"));
   if (counted.length) marks.push(label(count(most), 0, 12, "start"));
   return frame(width, ...marks);
 }

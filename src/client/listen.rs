@@ -33,7 +33,7 @@ impl fmt::Display for ListenError {
                 if port == OLLAMAS_PORT {
                     return f.write_str(either(
                         "port 11434 is taken, probably by Ollama itself. Stop Ollama (also in the tray), or choose another port with PORT in .env or --port and enter it in your tool.",
-                        "端口 11434 已被占用，很可能是 Ollama 自己在运行。请停止 Ollama（包括托盘里的），或在 .env 中用 PORT 或用 --port 选择另一个端口，并填入您的工具。",
+                        "端口 11434 已被占用，很可能是 Ollama 自己在运行。请停止 Ollama（包括托盘里的），或在 .env 中用 PORT 或用 --port 选择另一个端口，并填入你的工具。",
                     ));
                 }
                 f.write_str(&either(

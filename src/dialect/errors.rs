@@ -68,7 +68,12 @@ pub fn message(error: &str) -> String {
     let fields = json::fields(error).unwrap_or_default();
     let message = json::field(&fields, "message").and_then(|field| json::string(field.value));
     let message = message.or_else(|| json::string(error)).unwrap_or_default();
-    message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE_CHARS).collect()
+    let mut printable = message.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut said = printable.by_ref().take(MAX_MESSAGE_CHARS).collect::<String>();
+    if printable.next().is_some() {
+        said.push('…');
+    }
+    said
 }
 
 /// An error object's `code`, a word or a number; its `type` where it has none.

@@ -16,6 +16,7 @@ pub fn decode(body: Vec<u8>, address: &dyn Fn() -> String) -> Result<String, Api
             false => Err(spoilt(
                 "half of a file in UTF-16, as PowerShell's > writes it: curl -d @file leaves its NULs out",
                 "Save the file as UTF-8, or send it with --data-binary @file in place of -d @file.",
+                "只有 UTF-16 文件的一半：请把文件存为 UTF-8，或用 --data-binary @文件 代替 -d @文件".into(),
             )),
         };
     }
@@ -29,6 +30,7 @@ pub fn decode(body: Vec<u8>, address: &dyn Fn() -> String) -> Result<String, Api
                 "Save it in a file as UTF-8, say body.json, and send that: curl {} -d @body.json",
                 address()
             ),
+            format!("是 GBK 编码，不是 UTF-8：请把它存为 UTF-8 文件（如 body.json），再发送：curl {} -d @body.json", address()),
         ),
         false => ApiError::invalid_json("not UTF-8"),
     })?;
@@ -50,11 +52,16 @@ pub fn not_an_object(text: &str, error: &serde_json::Error, address: &str) -> Ap
         (Some('\''), _) => spoilt(
             "in single quotes, which Windows' cmd keeps, while it takes the double ones away",
             &format!("There this works: {}", in_cmd()),
+            format!("在单引号中：cmd 会保留单引号、去掉双引号。cmd 中请这样写：{}", in_cmd()),
         ),
         (Some('{'), Some(c)) if c.is_alphabetic() || c == '_' => spoilt(
             "without the double quotes around its names: PowerShell and cmd take them away",
             &format!(
                 "In PowerShell this works: Invoke-RestMethod {address} -Method Post -Body '{example}' and in cmd: {}",
+                in_cmd()
+            ),
+            format!(
+                "的名称没有双引号：被 PowerShell 或 cmd 去掉了。PowerShell 中请这样写：Invoke-RestMethod {address} -Method Post -Body '{example}'；cmd 中：{}",
                 in_cmd()
             ),
         ),
@@ -64,20 +71,25 @@ pub fn not_an_object(text: &str, error: &serde_json::Error, address: &str) -> Ap
                 "In Windows' cmd this works: {} and in other shells: curl {address} -d '{example}'",
                 in_cmd()
             ),
+            format!("用了单引号，而 JSON 要用双引号。cmd 中请这样写：{}", in_cmd()),
         ),
         (Some('{'), Some('\\')) => spoilt(
             "full of backslashes before its quotes: only Windows' cmd wants them",
             &format!("In other shells this works: curl {address} -d '{example}'"),
+            format!("的引号前有反斜杠：只有 cmd 才需要。其他终端请这样写：curl {address} -d '{example}'"),
         ),
-        (Some('{'), Some('“' | '”' | '‘' | '’')) => {
-            spoilt("written with typographic quotes", "JSON wants straight ones: \"")
-        }
+        (Some('{'), Some('“' | '”' | '‘' | '’')) => spoilt(
+            "written with typographic quotes",
+            "JSON wants straight ones: \"",
+            "用了中文引号，而 JSON 要用英文引号 \"".into(),
+        ),
         (Some('@'), _) => spoilt(
             "the name of a file, not what is in it",
             &format!(
                 "To send a file: curl {address} -d {}",
                 text.trim().chars().take(100).collect::<String>()
             ),
+            format!("是文件名，而不是文件内容。发送文件请用：curl {address} -d @文件"),
         ),
         (Some(first), _) if first != '{' && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() => {
             ApiError::invalid_json("not a JSON object")
@@ -86,8 +98,10 @@ pub fn not_an_object(text: &str, error: &serde_json::Error, address: &str) -> Ap
     }
 }
 
-fn spoilt(how: &str, way_out: &str) -> ApiError {
+/// `chinese` says the same as `how`, the way out needs no words there.
+fn spoilt(how: &str, way_out: &str, chinese: String) -> ApiError {
     ApiError::new(400, "invalid_json", format!("The request body is {how}. {way_out}"))
+        .chinese(format!("请求正文{chinese}"))
 }
 
 /// The shortest body that an endpoint takes.

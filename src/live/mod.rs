@@ -213,9 +213,13 @@ impl Live {
             reload.gone_since = None;
         }
         if debug != current.debug {
+            let port = current.settings.listen.port;
             say(match debug {
-                true => either("debug mode is on", "调试模式已打开"),
-                false => either("debug mode is off", "调试模式已关闭"),
+                true => either(
+                    format!("debug mode is on: http://localhost:{port}/debug"),
+                    format!("调试模式已打开：http://localhost:{port}/debug"),
+                ),
+                false => either("debug mode is off".to_owned(), "调试模式已关闭".to_owned()),
             });
         } else if seen.is_none() {
             return current;
@@ -289,7 +293,9 @@ impl Live {
         }
         *unreadable = trouble.is_some();
         for ((right, wrong), hinted) in names.into_iter().zip(hinted) {
-            let mistaken = self.home.join(wrong).exists() && !self.home.join(right).exists();
+            // A key may have been saved in it, though there is a `.env`: Notepad has its own opinion of names.
+            let lacks = right == env_file::NAME && reload.wanted.key.is_none() && !reload.wanted.test_mode;
+            let mistaken = self.home.join(wrong).exists() && (lacks || !self.home.join(right).exists());
             if mistaken && !*hinted {
                 say(either(
                     format_args!(

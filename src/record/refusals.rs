@@ -60,7 +60,7 @@ impl Refusals {
             }
         }
         drop(kinds);
-        say(format_args!("{} {asked}  {}", error.status, either(&*error.message, error.in_chinese())));
+        say(format_args!("{} {asked}  {}", error.status, error.in_words()));
         true
     }
 

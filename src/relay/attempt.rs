@@ -13,7 +13,7 @@ use super::patience::{self, Verdict};
 use super::reuse::{Flight, Repeat, Ride, Source};
 use crate::client::exchange::Reply;
 use crate::dialect::errors;
-use crate::error::{ApiError, EMPTY};
+use crate::error::{ApiError, EMPTY, reason_in_words};
 use crate::record::answers::{AnswerHead, Kept};
 use crate::upstream::{Call, CallError, Dialling, Failure, Trouble};
 
@@ -26,8 +26,10 @@ const RETURNED_PREFIX: &str = "x-ratelimit-";
 
 /// A try that failed before any part of an answer went to the client.
 pub(super) struct FailedAttempt {
-    /// In words, for console, panel and files.
+    /// In words, for panel, files and clients.
     pub(super) reason: String,
+    /// For the console.
+    pub(super) said: String,
     pub(super) verdict: Verdict,
     pub(super) answer: FailedAnswer,
     /// The status that the upstream gave or named; `None` where it gave no answer.
@@ -42,6 +44,7 @@ impl FailedAttempt {
     pub(super) fn new(reason: &str, verdict: Verdict, answer: FailedAnswer) -> Box<Self> {
         Box::new(Self {
             reason: reason.trim_end().to_owned(),
+            said: reason_in_words(reason.trim_end()).into_owned(),
             verdict,
             answer,
             status: None,

@@ -11,7 +11,7 @@ use super::{After, Relay};
 use crate::console::say;
 use crate::dialect::errors::ModelTrouble;
 use crate::dialect::free_models::ROUTER;
-use crate::error::{ApiError, reason_in_words};
+use crate::error::ApiError;
 use crate::language::either;
 use crate::record::figures::FailedTry;
 use crate::settings::backups::Backup;
@@ -34,13 +34,16 @@ impl Relay {
             let at = self.began.elapsed();
             self.figures.failed_tries.push(FailedTry { model: model.clone(), reason, at });
         }
-        let mut said = Vec::new();
+        // For clients, and for the console.
+        let (mut reasons, mut said) = (Vec::new(), Vec::new());
         for (number, backup) in backups.iter().enumerate() {
             if let Some(until) = self.shared.known.backup_rests_until(&backup.name) {
-                said.push(format!("{} rests until {}", backup.name, local_time(until)));
+                let (name, until) = (&backup.name, local_time(until));
+                reasons.push(format!("{name} rests until {until}"));
+                said.push(either(format!("{name} rests until {until}"), format!("{name} 暂停至 {until}")));
                 continue;
             }
-            let (reason, name) = (reason_in_words(&failed.reason).trim_end_matches('.'), &backup.name);
+            let (reason, name) = (failed.said.trim_end_matches('.'), &backup.name);
             say(either(
                 format_args!("{reason}: the backup {name} is asked"),
                 format_args!("{reason}：改为询问备用服务 {name}"),
@@ -55,7 +58,8 @@ impl Relay {
                         return self.abandon();
                     }
                     self.learn_of_backup(backup, &at_backup);
-                    said.push(format!("{}: {}", backup.name, at_backup.reason));
+                    reasons.push(format!("{}: {}", backup.name, at_backup.reason));
+                    said.push(format!("{}{}{}", backup.name, either(": ", "："), at_backup.said));
                     self.figures.failed_tries.push(FailedTry {
                         model: format!("{} ({})", backup.model, backup.name),
                         reason: at_backup.reason,
@@ -67,7 +71,7 @@ impl Relay {
         self.backup = None;
         self.figures.backup = None;
         self.figures.model = model;
-        let said = said.join("; ");
+        let (reasons, said) = (reasons.join("; "), said.join(either("; ", "；")));
         say(either(
             format_args!("no backup could answer: {said}"),
             format_args!("没有备用服务能够回答：{said}"),
@@ -79,9 +83,9 @@ impl Relay {
             failed.answer = FailedAnswer::Own(all_rest(&failed, soonest));
         }
         if let FailedAnswer::Own(error) = &mut failed.answer {
-            error.message.push_str(&format!(" Backups: {said}."));
+            error.message.push_str(&format!(" Backups: {reasons}."));
         }
-        self.backups_said = Some(said);
+        self.backups_said = Some(reasons);
         self.fail(failed)
     }
 

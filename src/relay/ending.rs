@@ -35,7 +35,7 @@ pub(super) enum Served {
     /// In full. The answer's JSON, where it was recorded.
     Whole(Option<String>),
     /// With an error in the middle of it, and what had come before.
-    BrokenOff { error: String, status: u16, partial: Option<String> },
+    BrokenOff { error: String, status: u16, said: String, partial: Option<String> },
     /// The client left; what had come so far.
     ClientLeft(Option<String>),
 }
@@ -46,6 +46,10 @@ impl Relay {
     #[allow(clippy::boxed_local, reason = "see FailedAttempt::new")]
     pub(super) fn fail(mut self: Box<Self>, failed: Box<FailedAttempt>) -> After {
         let (error, status);
+        let own = match &failed.answer {
+            FailedAnswer::Own(error) => Some(error.in_words().to_owned()),
+            _ => None,
+        };
         if let Client::Streaming(_) = self.client {
             let event;
             (event, error, status) = match failed.answer {
@@ -98,7 +102,8 @@ impl Relay {
             }
             self.last_words = LastWords::Reply(reply);
         }
-        self.finish(Served::BrokenOff { error, status, partial: None })
+        let said = own.unwrap_or_else(|| errors::message(&error));
+        self.finish(Served::BrokenOff { error, status, said, partial: None })
     }
 
     /// The event that ends a stream of which only comments have been sent.
@@ -193,15 +198,13 @@ impl Relay {
                 self.figures.status = 200;
                 Ending::Response(answer.unwrap_or_else(|| "null".into()).into())
             }
-            Served::BrokenOff { error, status, partial } => {
-                reason = errors::message(&error);
+            Served::BrokenOff { error, status, said, partial } => {
+                reason = said;
+                if status == 401 && self.backup.is_none() && self.figures.reused.is_none() {
+                    reason.push_str(&self.refused_key());
+                }
                 self.figures.status = status;
                 self.figures.error_code = errors::code(&error);
-                // The upstream's codes are numbers; a backup's may be the same words as ours.
-                let code = self.figures.error_code.as_deref().filter(|_| self.backup.is_none());
-                if let Some(words) = code.and_then(|code| ApiError::case_in_chinese(status, code)) {
-                    reason = either(reason, words.to_owned());
-                }
                 error_data(&error, status, partial)
             }
             Served::ClientLeft(partial) => {
@@ -235,6 +238,20 @@ impl Relay {
 }
 
 impl Relay {
+    /// What to do about a 401 that isn't ours.
+    fn refused_key(&self) -> String {
+        let Some(key) = &self.snapshot.settings.key else {
+            return String::new();
+        };
+        let key = key.masked();
+        either(
+            format!(
+                " (the key {key} isn't taken: make a new one at https://openrouter.ai/keys and put it into .env)"
+            ),
+            format!("（密钥 {key} 无效：请在 https://openrouter.ai/keys 新建一个，写入 .env）"),
+        )
+    }
+
     /// The answer is whole: it is there for others.
     fn end_lead(&mut self) {
         if let Some(mut lead) = self.lead.take() {
@@ -271,7 +288,8 @@ fn model_header(asked: &str, sent: &str) -> String {
 
 fn call_line(figures: &Figures, reason: &str) -> String {
     let seconds = |d: Duration| format!("{:.2} s", d.as_secs_f64());
-    let mut line = format!("{} {}", figures.status, model_header_part(&figures.model));
+    let model = if figures.model.is_empty() { "-" } else { &figures.model };
+    let mut line = format!("{} {}", figures.status, model_header_part(model));
     if let Some(first) = figures.first_token {
         line.push_str(&format!("  {} {}", either("first token", "首个词元"), seconds(first)));
     }

@@ -37,7 +37,7 @@ use crate::dialect::errors::ModelTrouble;
 use crate::dialect::free_models;
 use crate::dialect::request::Request;
 use crate::dialect::{Dialect, Face, Teller};
-use crate::error::{ApiError, reason_in_words};
+use crate::error::ApiError;
 use crate::language::either;
 use crate::live::Snapshot;
 use crate::record::calls::Recording;
@@ -201,7 +201,7 @@ impl Relay {
                 self.figures.failed_tries.pop(); // there is no other model that could
                 return self.give_way(failed);
             }
-            let (reason, next) = (reason_in_words(&failed.reason), &self.model);
+            let (reason, next) = (&failed.said, &self.model);
             let seconds = pause.as_secs_f64();
             say(match failed.verdict {
                 Verdict::NextModel(_) => either(
@@ -267,8 +267,10 @@ impl Waiter for Relay {
     }
 
     fn refuse(self: Box<Self>, error: ApiError) -> After {
-        let reason = error.message.clone();
-        self.give_way(FailedAttempt::new(&reason, Verdict::PassOn, FailedAnswer::Own(error)))
+        let (reason, said) = (error.message.clone(), error.in_words().to_owned());
+        let mut failed = FailedAttempt::new(&reason, Verdict::PassOn, FailedAnswer::Own(error));
+        failed.said = said;
+        self.give_way(failed)
     }
 
     fn join(mut self: Box<Self>) -> After {

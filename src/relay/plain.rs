@@ -114,6 +114,7 @@ impl Relay {
                     return Ok(Served::BrokenOff {
                         error: error.object(),
                         status: error.status,
+                        said: error.in_words().to_owned(),
                         partial: record,
                     });
                 }

@@ -96,7 +96,8 @@ impl Relay {
         self.note(reader.facts());
         if let Some(error) = reader.facts().error.clone() {
             let status = errors::status(&error).unwrap_or(502);
-            return Ok(Served::BrokenOff { error, status, partial: told(reader) });
+            let said = errors::message(&error);
+            return Ok(Served::BrokenOff { error, status, said, partial: told(reader) });
         }
         let facts = reader.facts();
         let error = match (self.under_way.cutter().reason(), ending) {
@@ -121,7 +122,8 @@ impl Relay {
             None => format!("{separator}{}", reader.broken_off(&error)),
         };
         self.last_words = LastWords::Event(last.into());
-        Ok(Served::BrokenOff { error: error.object(), status: error.status, partial: told(reader) })
+        let (status, said) = (error.status, error.in_words().to_owned());
+        Ok(Served::BrokenOff { error: error.object(), status, said, partial: told(reader) })
     }
 
     /// Reads up to the first event that says something. `None` when the client has left meanwhile.

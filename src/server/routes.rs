@@ -58,38 +58,71 @@ pub fn check(exchange: &Exchange, port: u16) -> Result<(), ApiError> {
         "/api/version" | "/api/tags" | "/api/ps" => &get,
         "/" | "/health" | "/models" | "/debug" | "/debug/stats" | "/debug/calls" => &get,
         _ if path.starts_with("/models/") || path.starts_with("/debug/") => &get,
-        _ => return Err(ApiError::not_found(&shared::asked(&exchange.head), &slip(path, port))),
+        _ => return Err(not_found(&shared::asked(&exchange.head), path, port)),
     };
     let method = exchange.head.method.as_str();
     match allowed.contains(&method) {
         true => Ok(()),
+        // Some tools want the whole address, and append nothing to it.
+        false if path == "/" && method == "POST" => {
+            Err(not_found(&shared::asked(&exchange.head), path, port))
+        }
         false => Err(ApiError::method_not_allowed(&shared::asked(&exchange.head), allowed)),
     }
 }
 
-/// What is wrong with a path that isn't there, where it is plain.
-fn slip(path: &str, port: u16) -> String {
+fn not_found(asked: &str, path: &str, port: u16) -> ApiError {
+    let [english, chinese] = slip(path, port);
+    let error = ApiError::not_found(asked, &english);
+    match chinese.is_empty() {
+        true => error,
+        false => error.chinese(format!("没有这个地址。{chinese}")),
+    }
+}
+
+/// What is wrong with a path that isn't there, where it is plain: in English, with a blank behind it, and in Chinese.
+fn slip(path: &str, port: u16) -> [String; 2] {
     let base = format!("http://localhost:{port}");
+    let base_url = |added: &str, base: &str| {
+        [
+            format!("The tool adds {added} by itself: set its base URL to {base}. "),
+            format!("工具会自己加上 {added}：请把它的基础地址（Base URL）设为 {base}"),
+        ]
+    };
+    let plain = |english: &str, chinese: &str| [format!("{english} "), chinese.to_owned()];
+    if path == "/" {
+        return [
+            format!(
+                "Set the tool's base URL to {base}/v1; one that wants the whole address, to {base}/v1/chat/completions. "
+            ),
+            format!(
+                "请把工具的基础地址（Base URL）设为 {base}/v1；如果它要完整地址，则为 {base}/v1/chat/completions"
+            ),
+        ];
+    }
     let appended = ENDPOINTS.iter().find_map(|endpoint| Some((path.strip_suffix(endpoint)?, endpoint)));
     if let Some((more, endpoint)) = appended {
-        return match more {
-            "/v1" => format!("The tool adds /v1 by itself: set its base URL to {base}. "),
-            _ => format!("The tool adds {endpoint} by itself: set its base URL to {base}/v1. "),
+        return match more.ends_with("/v1") {
+            true => base_url("/v1", &base),
+            false => base_url(endpoint, &format!("{base}/v1")),
         };
     }
     if path.starts_with("/responses/") || path.starts_with("/chat/completions/") {
-        return "No answers are kept here: send the whole conversation with each request. ".into();
+        return plain(
+            "No answers are kept here: send the whole conversation with each request.",
+            "这里不保存回答：请在每个请求中发送整个对话",
+        );
     }
     if NOT_SERVED.iter().any(|part| path == *part || path.starts_with(&format!("{part}/"))) {
-        return "There are no free models for it. ".into();
+        return plain("There are no free models for it.", "没有提供这项功能的免费模型");
     }
     let alike = |endpoint: &&str| strsim::jaro_winkler(endpoint, path);
     match ENDPOINTS.iter().max_by(|a, b| alike(a).total_cmp(&alike(b))) {
-        Some(endpoint) if alike(endpoint) >= ALIKE => match endpoint.starts_with("/api") {
-            true => format!("Did you mean {endpoint}? "),
-            false => format!("Did you mean /v1{endpoint}? "),
-        },
-        _ => String::new(),
+        Some(endpoint) if alike(endpoint) >= ALIKE => {
+            let version = if endpoint.starts_with("/api") { "" } else { "/v1" };
+            [format!("Did you mean {version}{endpoint}? "), format!("是否指 {version}{endpoint}？")]
+        }
+        _ => [String::new(), String::new()],
     }
 }
 
@@ -99,6 +132,7 @@ mod tests {
 
     #[test]
     fn slips_are_named() {
+        let slip = |path, port| slip(path, port)[0].clone();
         assert!(
             slip("/v1/chat/completions", 5001)
                 .contains("adds /v1 by itself: set its base URL to http://localhost:5001. ")
@@ -112,6 +146,11 @@ mod tests {
         assert!(slip("/chat/completion", 1).contains("Did you mean /v1/chat/completions?"));
         assert!(slip("/message", 1).contains("/v1/messages?"));
         assert!(slip("/images/generations", 1).contains("no free models"));
+        assert!(
+            slip("/messages/v1/messages", 1)
+                .contains("adds /v1 by itself: set its base URL to http://localhost:1. ")
+        );
+        assert!(slip("/", 1).contains("http://localhost:1/v1/chat/completions"));
         assert_eq!(slip("/nothing/like/it", 1), "");
     }
 }

@@ -15,7 +15,7 @@ local-api-proxy: OpenRouter's free models for every OpenAI-compatible tool on th
 Usage: local-api-proxy [OPTIONS]
 
   --dir DIR      home folder: where .env, DEBUG_MODE.txt and a relative CACHE_DIR are
-                 (default: the current folder if it holds a .env, else the executable's)
+                 (default: the current folder, unless only the executable's holds a .env)
   --host HOST    address to listen on (default: localhost, that is 127.0.0.1 and ::1)
   --port PORT    port to listen on (default: 5000; 0: any free one)
   --offline      answer from a built-in model, without network or key, to try things out
@@ -38,7 +38,7 @@ local-api-proxy：让本机的所有 AI 工具使用 OpenRouter 的免费模型
 用法：local-api-proxy [选项]
 
   --dir DIR      主文件夹：.env、DEBUG_MODE.txt 和相对路径的 CACHE_DIR 所在之处
-                 （默认：当前文件夹，如果其中有 .env；否则为程序所在的文件夹）
+                 （默认：当前文件夹；如果只有程序所在的文件夹中有 .env，则为后者）
   --host HOST    监听的地址（默认：localhost，即 127.0.0.1 和 ::1）
   --port PORT    监听的端口（默认：5000；0 表示任意空闲端口）
   --offline      由内置模型回答，不需要网络和密钥，用于试用

@@ -2,7 +2,7 @@
 
 use super::Secret;
 use super::read::Reader;
-use super::values::{parse_base_url, parse_key};
+use super::values::{is_placeholder, parse_base_url, parse_key};
 use crate::language::either;
 
 /// Addresses of well-known names, and whether they want a key.
@@ -64,7 +64,7 @@ fn read_one(reader: &mut Reader<'_>, name: String, last: Option<&Backup>) -> Opt
     let key = reader.read(
         &setting("API_KEY"),
         either("the key as the server's owner shows it, without blanks", "服务商显示的密钥，不含空格"),
-        |v| parse_key(v).map(Some),
+        |v| parse_key(v).filter(|_| !is_placeholder(v)).map(Some),
         None,
         last.and_then(|backup| backup.key.clone()),
     );

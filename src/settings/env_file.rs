@@ -82,8 +82,11 @@ fn parse_line(line: &str) -> Result<Option<(String, String)>, ()> {
     if line.is_empty() || line.starts_with('#') {
         return Ok(None);
     }
-    let (name, value) = line.split_once('=').ok_or(())?;
-    let line = format!("{}={}", name.trim(), literal(value.trim()));
+    // Where Chinese is typed, `=` and quotes may come in their wide forms.
+    let (name, value) = line.split_once(['=', '＝']).ok_or(())?;
+    let value = value.trim();
+    let value = value.strip_prefix(['“', '”']).and_then(|v| v.strip_suffix(['“', '”'])).unwrap_or(value);
+    let line = format!("{}={}", name.trim(), literal(value));
     match dotenv::Iter::new(line.as_bytes()).next() {
         Some(Ok(setting)) => Ok(Some(setting)),
         _ => Err(()),

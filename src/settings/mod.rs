@@ -23,6 +23,7 @@ pub use values::{ProxyUrl, Secret};
 const MB_BYTES: u64 = 1 << 20;
 
 const NOT_SET: &str = "not set";
+const KEEP_ALL: &str = "all";
 
 /// What needs a restart to change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,7 +195,7 @@ impl Settings {
                         .filter(|v| !v.is_empty()),
                 ),
             ),
-            entry("CACHE_KEEP_DAYS", self.cache_keep_days.map_or("all".into(), |d| d.to_string())),
+            entry("CACHE_KEEP_DAYS", self.cache_keep_days.map_or(KEEP_ALL.into(), |d| d.to_string())),
         ]
     }
 
@@ -232,6 +233,7 @@ impl Settings {
 fn in_words(value: &str) -> &str {
     match value {
         NOT_SET => either(NOT_SET, "未设置"),
+        KEEP_ALL => either(KEEP_ALL, "全部保留"),
         value => value,
     }
 }

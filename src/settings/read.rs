@@ -13,6 +13,8 @@ use super::{Listen, MB_BYTES, ProxyUrl, Settings, Shown, backups, in_words};
 use crate::dialect::free_models;
 use crate::language::either;
 
+const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
+
 /// Where the values come from.
 pub struct Sources<'a> {
     /// `.env`, in the order of the file; the last of a name counts.
@@ -36,12 +38,14 @@ impl Sources<'_> {
         value.map(|v| v.trim().to_owned()).filter(|v| !v.is_empty())
     }
 
-    /// Proxies are commonly set in lower case, but only in the environment.
+    /// Proxies are commonly set in lower case.
     fn get_proxy(&self, name: &str) -> Option<String> {
-        let lower = || (self.environment)(&name.to_ascii_lowercase()).filter(|v| !v.is_empty());
-        match self.file.iter().any(|(n, _)| n == name) {
-            true => self.get(name),
-            false => self.get(name).or_else(lower),
+        let lower = name.to_ascii_lowercase();
+        let stands = |name: &str| self.file.iter().any(|(n, _)| n == name);
+        match (stands(name), stands(&lower)) {
+            (true, _) => self.get(name),
+            (false, true) => self.get(&lower),
+            (false, false) => self.get(name).or_else(|| self.get(&lower)),
         }
     }
 }
@@ -77,11 +81,12 @@ impl Settings {
         let key_range = match is_example {
             true => either(
                 "your own key (free: https://openrouter.ai/keys), not the example",
-                "您自己的密钥（免费申请：https://openrouter.ai/keys），而不是示例",
+                "你自己的密钥（免费申请：https://openrouter.ai/keys），而不是示例",
             ),
-            false => {
-                either("the key as OpenRouter shows it, without blanks", "OpenRouter 显示的密钥，不含空格")
-            }
+            false => either(
+                "the key as OpenRouter shows it: letters, digits and signs of ASCII, no blanks",
+                "OpenRouter 显示的密钥：只有英文字母、数字和符号，不含空格",
+            ),
         };
 
         let settings = Settings {
@@ -368,6 +373,7 @@ impl Reader<'_> {
     fn complain_of_names(&mut self, shown: &[Shown], lacks_key: bool) {
         let names =
             self.sources.file.iter().filter(|(name, _)| !shown.iter().any(|known| known.name == name));
+        let is_proxy = |name: &str| PROXIES.iter().any(|proxy| name == proxy.to_ascii_lowercase());
         let own = |name: &str| {
             ["_BASE_URL", "_API_KEY", "_MODEL"].iter().any(|what| name.ends_with(what))
                 && !name.starts_with("OPENROUTER_")
@@ -377,8 +383,12 @@ impl Reader<'_> {
             let holds_key = lacks_key && value.starts_with("sk-or-") && !is_placeholder(value);
             let meant = match holds_key {
                 true => Some("OPENROUTER_API_KEY"),
-                false if own(name) => None, // a backup's, listed or not
-                false => shown.iter().map(|known| known.name).find(|known| is_meant(name, known)),
+                false if own(name) || is_proxy(name) => None, // a backup's, listed or not
+                false => {
+                    let meant = shown.iter().map(|known| known.name).filter(|known| is_meant(name, known));
+                    let upper = name.to_ascii_uppercase();
+                    meant.min_by_key(|known| strsim::damerau_levenshtein(&upper, known))
+                }
             };
             if let Some(meant) = meant {
                 let text = either(
@@ -386,6 +396,19 @@ impl Reader<'_> {
                     format!("没有 {name} 这个设置，已忽略：应为 {meant}"),
                 );
                 complaints.push(Complaint { name: name.clone(), text, keeps_value: false });
+            }
+        }
+        for known in shown {
+            let mut values =
+                self.sources.file.iter().filter(|(name, _)| name == known.name).map(|(_, value)| value);
+            let first = values.next();
+            if values.any(|value| Some(value) != first) {
+                let name = known.name;
+                let text = either(
+                    format!("{name} stands there more than once: the last one counts"),
+                    format!("{name} 出现了不止一次：以最后一个为准"),
+                );
+                complaints.push(Complaint { name: name.to_owned(), text, keeps_value: false });
             }
         }
         self.complaints.append(&mut complaints);

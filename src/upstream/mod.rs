@@ -25,7 +25,7 @@ use ureq::{Agent, BodyReader, Timeout};
 
 use crate::body;
 use crate::dialect;
-use crate::error::{CLOSED, PROXY_REFUSED, UNKNOWN_NAME};
+use crate::error::{CLOSED, PROXY_REFUSED, UNKNOWN_NAME, VIA_PROXY};
 use crate::settings::{Secret, Settings};
 
 /// Opening a connection (name, TCP, TLS, proxy) may take this long.
@@ -290,7 +290,15 @@ impl Upstream {
 
     /// Says what happened without the words of ureq, which could hold an address with a password in it.
     fn failure(&self, error: ureq::Error, connected: bool) -> Failure {
-        let broken = |trouble, reason: String| Failure::Broken(trouble, reason);
+        // Without a connection it was the proxy that couldn't be reached, where there is one.
+        let proxy = self.config.proxy().filter(|_| !connected);
+        let broken = |trouble, reason: String| match proxy {
+            Some(proxy) if trouble == Trouble::Unreachable => {
+                let (host, port) = (proxy.host(), proxy.port());
+                Failure::Broken(trouble, format!("{VIA_PROXY}{host}:{port}: {reason}"))
+            }
+            _ => Failure::Broken(trouble, reason),
+        };
         match error {
             ureq::Error::Timeout(Timeout::PerRead | Timeout::PerWrite) => Failure::Silent(self.timeout),
             ureq::Error::Timeout(_) => {
@@ -302,7 +310,9 @@ impl Upstream {
                 let tls = e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
                 let inner = e.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>());
                 match (tls, inner.unwrap_or(&e).kind()) {
-                    (Some(tls), _) => broken(Trouble::Unreachable, format!("TLS: {tls}")),
+                    (Some(tls), _) => {
+                        Failure::Broken(Trouble::Unreachable, format!("TLS: {}", in_words(tls)))
+                    }
                     (None, io::ErrorKind::UnexpectedEof) => broken(Trouble::BrokeOff, CLOSED.into()),
                     (None, kind @ (io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)) => {
                         broken(Trouble::BrokeOff, kind.to_string())
@@ -355,6 +365,24 @@ impl Upstream {
         let oldest = if too_many || too_old { idle.pop_front() } else { None };
         drop(idle); // closing a connection needs no lock
         drop(oldest);
+    }
+}
+
+/// What people can do something about, without the words of rustls.
+fn in_words(error: &rustls::Error) -> String {
+    use rustls::{CertificateError, Error};
+    match error {
+        Error::InvalidCertificate(error) => match error {
+            CertificateError::UnknownIssuer => "nobody who is known has signed its certificate".into(),
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "its certificate has expired, or the clock here is wrong".into()
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "its certificate is one for another name".into()
+            }
+            other => format!("its certificate can't be used: {other}"),
+        },
+        other => other.to_string(),
     }
 }
 

@@ -278,6 +278,9 @@ def test_unreachable_and_without_a_key(browser, proxy):
     until(browser, lambda: text(browser, "state") == "upstream unreachable", "the notice")
     proxy.configure(key="")
     until(browser, lambda: "put OPENROUTER_API_KEY into .env" in text(browser, "state"), "what to write where")
+    proxy.configure(key="OPENROUTER_API_KEY=sk-or-v1-refused-0bad")
+    proxy.chat("error 401")
+    until(browser, lambda: (refresh(browser), text(browser, "state").startswith("key refused"))[1], "the refused key")
 
 
 def test_the_keyboard_is_enough(browser, proxy):
@@ -326,7 +329,9 @@ def test_times_are_the_proxys(browser, proxy):
     hour = proxy.get("stats")["last_updated"][11:13]
     assert titles[-1] == f"{hour}:00  ok: 1, errors: 0" and len(titles) == 24
     labels = browser.execute_script("return [...document.querySelectorAll('#plot-hours text')].map(e => e.textContent)")
-    assert labels[:2] == [f"{(int(hour) + 1) % 24:02}:00", f"{hour}:00"]
+    yesterday = labels[0].split()[0] if hour != "23" else ""
+    assert labels[:2] == [f"{yesterday} {(int(hour) + 1) % 24:02}:00".strip(), f"{hour}:00"]
+    assert hour == "23" or re.fullmatch(r"\d\d-\d\d", yesterday)
     until_shown(browser, "quota-reset", "resets 05:30")
 
 
