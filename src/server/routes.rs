@@ -63,11 +63,16 @@ pub fn check(exchange: &Exchange, port: u16) -> Result<(), ApiError> {
     let method = exchange.head.method.as_str();
     match allowed.contains(&method) {
         true => Ok(()),
-        // Some tools want the whole address, and append nothing to it.
-        false if path == "/" && method == "POST" => {
-            Err(not_found(&shared::asked(&exchange.head), path, port))
+        false => {
+            let mut error = ApiError::method_not_allowed(&shared::asked(&exchange.head), allowed);
+            if path == "/" && method == "POST" {
+                // Some tools want the whole address, and append nothing to it.
+                let [english, chinese] = slip(path, port);
+                error.message = format!("{} {}", error.message, english.trim_end());
+                error = error.chinese(chinese);
+            }
+            Err(error)
         }
-        false => Err(ApiError::method_not_allowed(&shared::asked(&exchange.head), allowed)),
     }
 }
 
