@@ -198,6 +198,7 @@ mod tests {
         assert_eq!(value("KEY=\"a b\" # comment"), "a b");
         assert_eq!(value("KEY='a $b \\n'"), "a $b \\n");
         assert_eq!(value("KEY=a # comment"), "a");
+        assert_eq!(value("KEY＝“a b”"), "a b");
         assert_eq!(value("KEY=a#b"), "a#b");
         assert_eq!(value("KEY=pa$$word$HOME"), "pa$$word$HOME");
         assert_eq!(value("KEY=it's"), "it's");

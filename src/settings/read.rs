@@ -508,6 +508,24 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_name_that_stands_twice_is_said() {
+        let (settings, complaints) =
+            read_over("OPENROUTER_API_KEY=sk-or-v1-0a1b2c\nOPENROUTER_API_KEY=", None);
+        assert!(settings.key.is_none());
+        assert_eq!(complaints, ["OPENROUTER_API_KEY stands there more than once: the last one counts"]);
+        assert_eq!(read_over("RETRIES=1\nRETRIES=1", None).1, Vec::<String>::new());
+    }
+
+    #[test]
+    fn proxies_may_be_written_as_in_the_environment() {
+        let settings = read("https_proxy=http://h:1\nno_proxy=x");
+        assert_eq!((settings.https_proxy.unwrap().address(), settings.no_proxy), ("h:1".into(), "x".into()));
+        assert_eq!(read("https_proxy=http://h:1\nHTTPS_PROXY=").https_proxy, None);
+        let told = read_over("Https_Proxy=x", None).1;
+        assert!(told[0].ends_with(": HTTPS_PROXY is one"), "{told:?}");
+    }
+
+    #[test]
     fn a_placeholder_is_no_key() {
         for key in ["sk-or-v1-...", "sk-or-v1-xxxxxxxx", "your_key_here", "<your key>", "sk-or-v1-YOUR-KEY"] {
             let (settings, complaints) = read_over(&format!("OPENROUTER_API_KEY={key}"), None);

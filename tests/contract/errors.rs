@@ -92,6 +92,29 @@ fn an_upstream_that_cannot_be_reached() {
 }
 
 /// What Windows' shells make of a README's first line: whoever gets that far is told the line that works there.
+/// Where a proxy is on the way, it may be the one that can't be reached.
+#[test]
+fn a_proxy_that_cannot_be_reached_is_named() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "RETRIES=0\nHTTP_PROXY=http://me:pass-word@127.0.0.1:1");
+    let response = proxy.chat(HELLO);
+    response.assert_error(502, "upstream_unreachable");
+    assert!(response.text().contains("the proxy 127.0.0.1:1: connection refused"), "{}", response.text());
+    assert!(proxy.console().contains("via      the proxy 127.0.0.1:1"), "{}", proxy.console());
+    assert!(!response.text().contains("pass-word") && !proxy.console().contains("pass-word"));
+}
+
+#[test]
+fn a_key_that_is_refused_is_told_with_the_way_out() {
+    let upstream = Upstream::start(|_, answer| {
+        answer.json(401, r#"{"error":{"code":401,"message":"User not found."}}"#);
+    });
+    let proxy = Proxy::before(&upstream, "");
+    let response = proxy.chat(HELLO);
+    assert_eq!((response.status, &response.json()["error"]["message"]), (401, &"User not found.".into()));
+    proxy.wait_for_console("User not found. (the key ...wxyz isn't taken: make a new one");
+}
+
 #[test]
 fn spoilt_bodies_are_recognized() {
     let upstream = Upstream::saying("hi");

@@ -230,6 +230,9 @@ fn misnamed_files_get_a_hint() {
     let proxy = Start::new().file(".env.txt", "A=1").file("DEBUG_MODE.txt.txt", "").start();
     proxy.wait_for_console("found .env.txt");
     proxy.wait_for_console("found DEBUG_MODE.txt.txt");
+    // Also where there is another one, without a key.
+    let proxy = Start::new().env_file("OPENROUTER_API_KEY=").file(".env.txt", "OPENROUTER_API_KEY=x").start();
+    proxy.wait_for_console("found .env.txt");
 }
 
 #[test]
