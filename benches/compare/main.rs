@@ -4,7 +4,7 @@
 //! --rounds 1` is a short look. Upstream and load generator are processes of their own; the "direct" line shows what they
 //! can do without anybody between them.
 //!
-//! Where a chunk's CPU goes while 500 streams run (`perf record -g`: 20 to 22 µs, nginx 12): one receive and one send for
+//! Where a chunk's CPU goes while 500 streams run (`perf record -g`: 18 to 22 µs, nginx 10 to 12): one receive and one send for
 //! each chunk. 27 % is the switch to the stream's own thread and away from it, which an event loop shares among all that have
 //! become ready; 27 % sends, 22 % receives (of both, half is the kernel's acknowledgements); 17 % is user code, of which
 //! less than 10 % is ours and ureq's. Sending, receiving and the switch alone are 16 µs: with a blocking thread for each
