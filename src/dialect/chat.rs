@@ -177,7 +177,6 @@ pub(super) fn words(value: &Value) -> usize {
     value.to_string().split_whitespace().count().max(1)
 }
 
-/// Whether a content part of any message is a file, or could be a PDF by another name.
 /// The same fields stand in an answer and in each chunk of a stream; all else is skipped, not built.
 #[derive(Deserialize)]
 struct Part<'a> {
@@ -225,7 +224,8 @@ impl<'a> Part<'a> {
             facts.error = self.error.map(|error| error.get().to_owned());
         }
         for choice in self.choices.unwrap_or_default() {
-            if let Some(reason) = choice.finish_reason {
+            // Some servers have an empty one in each chunk.
+            if let Some(reason) = choice.finish_reason.filter(|reason| !is_nothing(reason.get())) {
                 facts.finished = true;
                 facts.cut_short |= matches!(reason.get(), "\"length\"" | "\"content_filter\"");
                 if reason.get() == "\"error\"" && facts.error.is_none() {
@@ -431,6 +431,9 @@ mod tests {
         assert_eq!(read(&events, true).facts, expected);
         let cut = r#"{"choices":[{"delta":{},"finish_reason":"length"}]}"#;
         assert!(read(&[cut], false).facts.are_an_answer());
+        assert!(
+            !read(&[r#"{"choices":[{"delta":{"content":"x"},"finish_reason":""}]}"#], false).facts.finished
+        );
         let failed = r#"{"choices":[{"delta":{"content":"x"},"finish_reason":"error"}]}"#;
         assert_eq!(read(&[failed], false).facts.error.as_deref(), Some(CHOICE_ERROR));
     }

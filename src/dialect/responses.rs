@@ -13,7 +13,7 @@ use super::free_models::{Kept, ToolRule, with};
 use super::merge::append;
 use super::request::{Edits, Keep, Removed, kept_elements};
 use super::{Choice, Dialect, Facts, Format, Needs, Question, Reader, Said, Usage, given, is_nothing};
-use super::{may_mention, named_event};
+use super::{may_mention, mentions, named_event};
 use crate::error::ApiError;
 use crate::json::{self, Field, Halves};
 
@@ -42,9 +42,11 @@ impl Dialect for Responses {
         let input = json::field(fields, "input").map(|input| input.value);
         let mut more = Kept::default();
         // A conversation can bring tools along on its way.
-        if let Some(input) =
-            input.filter(|input| input.starts_with('[') && may_mention(input, "additional_tools"))
-        {
+        let brings = |input: &&str| {
+            input.starts_with('[')
+                && (may_mention(input, "additional_tools") || mentions(input, "tool_search_output"))
+        };
+        if let Some(input) = input.filter(brings) {
             edits.keep_elements("input", input, |item| keep_item(item, &mut more));
         }
         TOOLS.apply(fields, edits, more);
@@ -199,16 +201,22 @@ fn keep_item(item: &str, kept: &mut Kept) -> Keep {
     let Ok(mut fields) = json::fields(item) else {
         return Keep::AsWritten; // the upstream says what is wrong with it
     };
-    let is_kind = |field: &Field<'_>| {
-        field.name == "type" && json::string(field.value).is_some_and(|kind| kind == "additional_tools")
+    let is = |wanted: &str| {
+        let kind = |field: &&Field<'_>| {
+            field.name == "type" && json::string(field.value).is_some_and(|kind| kind == wanted)
+        };
+        fields.iter().any(|field| kind(&field))
     };
-    if !fields.iter().any(is_kind) {
+    let is_result = is("tool_search_output");
+    if !is_result && !is("additional_tools") {
         return Keep::AsWritten;
     }
     let rewritten = json::drop_duplicates(&mut fields);
     let tools = json::field(&fields, "tools").map_or("null", |tools| tools.value);
     match kept_elements(tools, |tool| TOOLS.keep(tool, kept)) {
         None if tools == "null" && !rewritten => Keep::AsWritten,
+        // What a tool has found stays an answer to its call.
+        None | Some((_, Removed::All)) if is_result => Keep::Rewritten(with(&fields, "tools", "[]")),
         None | Some((_, Removed::All)) => Keep::Not,
         Some((_, Removed::None)) if rewritten => Keep::Rewritten(json::object(&fields)),
         Some((_, Removed::None)) => Keep::AsWritten,
@@ -216,7 +224,6 @@ fn keep_item(item: &str, kept: &mut Kept) -> Keep {
     }
 }
 
-/// Whether a part of any item, or of what a tool has put out, is a file.
 /// What of a response tells how it went.
 #[derive(Deserialize)]
 struct Response<'a> {
@@ -281,6 +288,8 @@ struct Event<'a> {
     response: Option<&'a RawValue>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    item: Option<&'a RawValue>,
 }
 
 #[derive(Default)]
@@ -290,8 +299,13 @@ struct ResponsesReader {
     id: Option<String>,
     created_at: u64,
     next_number: u64,
+    /// Items that are done, for whoever gets no more than them.
+    done: Vec<String>,
     assembly: Option<Assembly>,
 }
+
+/// Of the items that are done, so much is told again where the response breaks off.
+const MAX_DONE_BYTES: usize = 256 << 10;
 
 impl Reader for ResponsesReader {
     fn read(&mut self, data: Option<&str>) {
@@ -335,7 +349,14 @@ impl Reader for ResponsesReader {
             }
             Some("response.failed" | "response.error" | "error") => fails(&mut self.facts, error),
             None if error.is_some() => fails(&mut self.facts, error),
-            Some(kind) if kind.starts_with("response.") => self.facts.said = true,
+            Some(kind) if kind.starts_with("response.") => {
+                self.facts.said = true;
+                let kept = self.done.iter().map(String::len).sum::<usize>();
+                let item = event.item.filter(|_| kind == "response.output_item.done");
+                self.done.extend(
+                    item.map(|item| item.get().to_owned()).filter(|i| kept + i.len() <= MAX_DONE_BYTES),
+                );
+            }
             _ => {}
         }
         if let (Some(assembly), Some(kind)) = (&mut self.assembly, event.kind.as_deref()) {
@@ -348,13 +369,15 @@ impl Reader for ResponsesReader {
     }
 
     fn broken_off(&self, error: &ApiError) -> String {
+        let done = self.done.iter().filter_map(|item| serde_json::from_str::<Value>(item).ok());
         named_event(&json!({
             "type": "response.failed",
             "sequence_number": self.next_number,
             "response": {
                 "id": self.id, "object": "response", "created_at": self.created_at, "model": self.facts.model,
                 "status": "failed", "error": {"code": "server_error", "message": error.message},
-                "incomplete_details": null, "instructions": null, "metadata": {}, "output": [],
+                "incomplete_details": null, "instructions": null, "metadata": {},
+                "output": done.collect::<Vec<_>>(),
                 "parallel_tool_calls": true, "temperature": null, "tool_choice": "auto", "tools": [], "top_p": null,
                 "usage": null,
             },

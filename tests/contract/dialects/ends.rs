@@ -146,6 +146,24 @@ fn an_error_of_the_upstreams_in_the_middle_arrives_as_it_is() {
     });
 }
 
+/// What was done by then is told again, for those who read only the end.
+#[test]
+fn a_broken_off_response_holds_what_was_done() {
+    let upstream = Upstream::start(|_, answer| {
+        answer.events(&[RESPONSES.opening.concat(), RESPONSES.saying.concat()]);
+        answer.close();
+    });
+    let proxy = Proxy::before(&upstream, "");
+    let response = proxy.post(RESPONSES.path, &RESPONSES.request("hello", true));
+    let last = serde_json::from_str::<Value>(events_in(response.text()).last().unwrap().1).unwrap();
+    let plain = serde_json::from_str::<Value>(RESPONSES.plain).unwrap();
+    assert_eq!(
+        (&last["type"], &last["response"]["output"]),
+        (&"response.failed".into(), &plain["output"]),
+        "{last}"
+    );
+}
+
 /// The next number, whatever the last one was.
 #[test]
 fn a_broken_off_response_goes_on_counting() {
