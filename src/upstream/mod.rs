@@ -5,6 +5,7 @@
 //! call be cut off from outside ([`HangUp`]) without touching any other.
 
 pub mod buffers;
+mod failure;
 pub mod transport;
 
 use std::collections::VecDeque;
@@ -21,12 +22,13 @@ use ureq::http::header::{
     HeaderName, HeaderValue,
 };
 use ureq::http::{Method, Request, Response, Uri};
-use ureq::{Agent, BodyReader, Timeout};
+use ureq::{Agent, BodyReader};
 
 use crate::body;
 use crate::dialect;
-use crate::error::{CLOSED, PROXY_REFUSED, UNKNOWN_NAME, VIA_PROXY};
 use crate::settings::{Secret, Settings};
+use failure::failure;
+pub use failure::{Failure, Trouble};
 
 /// Opening a connection (name, TCP, TLS, proxy) may take this long.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,7 +40,6 @@ const MAX_IDLE_AGE: Duration = Duration::from_secs(55);
 const MAX_IDLE: usize = 512;
 /// A response head of more than this is an error.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// The system doesn't tell the two apart.
 /// <https://openrouter.ai/docs/app-attribution>
 const TITLE: &str = "LocalAPIProxy";
 /// Names the page that a request comes from.
@@ -90,33 +91,6 @@ const HUNG_UP: u64 = u64::MAX;
 /// Ends a call, unless it was over already: a call that is cut off just when it ends must not take the next one with it.
 fn end_call(state: &AtomicU64, call_number: u64, next: u64) -> bool {
     state.compare_exchange(call_number, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-}
-
-/// Why no answer, or only a part of one, came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failure {
-    /// No connection, or it ended early: the reason in words.
-    Broken(Trouble, String),
-    /// [`Settings::upstream_timeout`] went by without a byte.
-    Silent(Duration),
-}
-
-/// Where a connection failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
-    /// There was none.
-    Unreachable,
-    /// It ended, or carried something else than HTTP.
-    BrokeOff,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Broken(_, reason) => f.write_str(reason),
-            Self::Silent(limit) => write!(f, "no byte for {} s", limit.as_secs_f64()),
-        }
-    }
 }
 
 impl fmt::Debug for Upstream {
@@ -265,7 +239,7 @@ impl Upstream {
                     ureq::Error::Io(e) => e.get_ref().is_some_and(|inner| inner.is::<transport::Stale>()),
                     _ => false,
                 };
-                Err(fail(self.failure(error, connected), was_stale))
+                Err(fail(failure(error, &self.config, self.timeout, connected), was_stale))
             }
         }
     }
@@ -286,53 +260,6 @@ impl Upstream {
             line: Some(line),
             upstream: Arc::clone(self),
         })
-    }
-
-    /// Says what happened without the words of ureq, which could hold an address with a password in it.
-    fn failure(&self, error: ureq::Error, connected: bool) -> Failure {
-        // Without a connection it was the proxy that couldn't be reached, where there is one.
-        let proxy = self.config.proxy().filter(|_| !connected);
-        let broken = |trouble, reason: String| match proxy {
-            Some(proxy) if trouble == Trouble::Unreachable => {
-                let (host, port) = (proxy.host(), proxy.port());
-                Failure::Broken(trouble, format!("{VIA_PROXY}{host}:{port}: {reason}"))
-            }
-            _ => Failure::Broken(trouble, reason),
-        };
-        match error {
-            ureq::Error::Timeout(Timeout::PerRead | Timeout::PerWrite) => Failure::Silent(self.timeout),
-            ureq::Error::Timeout(_) => {
-                broken(Trouble::Unreachable, format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()))
-            }
-            ureq::Error::HostNotFound => broken(Trouble::Unreachable, UNKNOWN_NAME.into()),
-            ureq::Error::ConnectProxyFailed(_) => broken(Trouble::Unreachable, PROXY_REFUSED.into()),
-            ureq::Error::Io(e) => {
-                let tls = e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-                let inner = e.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>());
-                match (tls, inner.unwrap_or(&e).kind()) {
-                    (Some(tls), _) => {
-                        Failure::Broken(Trouble::Unreachable, format!("TLS: {}", in_words(tls)))
-                    }
-                    (None, io::ErrorKind::UnexpectedEof) => broken(Trouble::BrokeOff, CLOSED.into()),
-                    (None, kind @ (io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)) => {
-                        broken(Trouble::BrokeOff, kind.to_string())
-                    }
-                    (None, _) if !connected && is_about_a_name(&e) => {
-                        broken(Trouble::Unreachable, UNKNOWN_NAME.into())
-                    }
-                    (None, kind) => broken(Trouble::Unreachable, kind.to_string()),
-                }
-            }
-            ureq::Error::Tls(reason) => broken(Trouble::Unreachable, format!("TLS: {reason}")),
-            ureq::Error::TlsRequired => broken(Trouble::Unreachable, "TLS can't be set up".into()),
-            ureq::Error::LargeResponseHeader(..) => {
-                broken(Trouble::BrokeOff, "its response head is too large".into())
-            }
-            ureq::Error::Protocol(_) | ureq::Error::Http(_) => {
-                broken(Trouble::BrokeOff, "what it answered is not HTTP".into())
-            }
-            _ => broken(Trouble::BrokeOff, "the connection failed".into()),
-        }
     }
 
     fn new_line(&self) -> Line {
@@ -365,24 +292,6 @@ impl Upstream {
         let oldest = if too_many || too_old { idle.pop_front() } else { None };
         drop(idle); // closing a connection needs no lock
         drop(oldest);
-    }
-}
-
-/// What people can do something about, without the words of rustls.
-fn in_words(error: &rustls::Error) -> String {
-    use rustls::{CertificateError, Error};
-    match error {
-        Error::InvalidCertificate(error) => match error {
-            CertificateError::UnknownIssuer => "nobody who is known has signed its certificate".into(),
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                "its certificate has expired, or the clock here is wrong".into()
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                "its certificate is one for another name".into()
-            }
-            other => format!("its certificate can't be used: {other}"),
-        },
-        other => other.to_string(),
     }
 }
 
@@ -456,15 +365,6 @@ enum Body {
     Gzip(Box<GzDecoder<BodyReader<'static>>>),
 }
 
-/// Whether a name could not be looked up. The kind of such errors has no name of its own: std's words on Unix, and on
-/// Windows [WinSock's](https://learn.microsoft.com/windows/win32/winsock/windows-sockets-error-codes-2) 11001 to 11004.
-fn is_about_a_name(error: &io::Error) -> bool {
-    let winsock = error.raw_os_error().is_some_and(|code| (11001..=11004).contains(&code));
-    winsock
-        || error.kind() == io::ErrorKind::Other
-        || error.to_string().starts_with("failed to lookup address")
-}
-
 fn is_gzip(headers: &HeaderMap) -> bool {
     let gzip = |value: &HeaderValue| {
         [b"gzip".as_slice(), b"x-gzip"].iter().any(|name| value.as_bytes().eq_ignore_ascii_case(name))
@@ -519,7 +419,8 @@ impl Call {
                 read => read,
             },
         };
-        read.map_err(|e| match self.upstream.failure(ureq::Error::from(e), true) {
+        let Upstream { config, timeout, .. } = &*self.upstream;
+        read.map_err(|e| match failure(ureq::Error::from(e), config, *timeout, true) {
             Failure::Broken(_, reason) => broke_off(&reason),
             silent => silent,
         })
