@@ -150,7 +150,12 @@ fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
     let mut others = shared.known.models().into_keys().collect::<Vec<_>>();
     others.retain(|id| !listed.iter().any(|model| *model.id == **id));
     others.sort_unstable();
-    rows.extend(others.iter().map(|id| row(id, None)));
+    // It is no list of those that make embeddings, which has one of its own.
+    let embedding = match others.is_empty() {
+        true => Arc::default(),
+        false => shared.embedding_models.current(snapshot),
+    };
+    rows.extend(others.iter().map(|id| row(id, embedding.iter().find(|model| *model.id == **id))));
     let backups = snapshot.settings.backups.iter().map(|backup| {
         let rests = or_null(shared.known.backup_rests_until(&backup.name).map(at));
         let [name, model, address] = [&backup.name, &backup.model, &backup.base_url].map(|text| quoted(text));

@@ -248,6 +248,12 @@ fn refused_calls_are_among_them() {
 #[test]
 fn the_models_and_what_was_seen_of_them() {
     let upstream = Upstream::start(|request, answer| {
+        if request.path.ends_with("/embeddings/models") {
+            return answer.json(200, r#"{"data":[{"id":"embed/one:free","context_length":512}]}"#);
+        }
+        if request.path.ends_with("/embeddings") {
+            return answer.json(200, r#"{"data":[{"embedding":[1.5]}],"model":"embed/one:free"}"#);
+        }
         if request.body.is_empty() {
             return answer.json(
                 200,
@@ -265,6 +271,7 @@ fn the_models_and_what_was_seen_of_them() {
     std::fs::write(proxy.dir.join("DEBUG_MODE.txt"), "").unwrap();
     assert_eq!((proxy.chat(HELLO).status, proxy.chat(HELLO_STREAM).status), (200, 200));
     proxy.chat(r#"{"model":"busy/one:free","messages":[]}"#);
+    proxy.post("/v1/embeddings", r#"{"model":"embed/one:free","input":"x"}"#).assert_status(200);
     let page = proxy.get("/debug/models").json();
     let of = |id: &str| {
         let models = page["models"].as_array().unwrap();
@@ -281,6 +288,8 @@ fn the_models_and_what_was_seen_of_them() {
     assert_eq!((&busy["listed"], &busy["answered"]), (&false.into(), &0.into()));
     assert!(busy["rests_until_ms"].as_u64() > proxy.get("/debug/stats").json()["now_ms"].as_u64());
     assert!(!page.to_string().contains("paid/one"));
+    let embedding = of("embed/one:free");
+    assert_eq!((&embedding["listed"], &embedding["context_length"]), (&true.into(), &512.into()));
     assert_eq!(page["backups"][0]["name"], "ollama");
     assert_eq!(page["backups"][0]["model"], "llama3.2");
 }
