@@ -91,7 +91,7 @@ function compare(a, b) {
 function fill(row, model) {
   const cells = COLUMNS.map(([name, value, shown]) => el("td", { class: kind(name), title: name === "model" ? model.name : null }, shown(value(model))));
   cells.at(-1).classList.toggle("warn", Boolean(model.rests_until_ms));
-  const use = model.listed && !model.retired ? copyButton(word("useThis"), () => `MODEL=${model.id}`, word("useHint", model.id)) : null;
+  const use = model.listed && !model.retired ? copyButton(word("useThis"), () => `${model.setting}=${model.id}`, word("useHint", model.setting, model.id)) : null;
   row.replaceChildren(...cells, el("td", {}, model.id === used ? el("span", { class: "good" }, word("inUse")) : use));
 }
 

@@ -1,4 +1,4 @@
-// What the page says, in English and Chinese. `{}` stands for what is filled in.
+// What the page says. `{}` stands for what is filled in.
 
 const LANGUAGES = ["en", "zh"];
 const WORDS = {
@@ -104,7 +104,7 @@ const WORDS = {
   retired: ["gone; next try {}", "已下线，{} 再试"],
   unlisted: ["not in the list", "不在列表中"],
   useThis: ["use this", "用这个"],
-  useHint: ["Copies MODEL={}, the line for .env", "复制 MODEL={}，粘贴到 .env 中"],
+  useHint: ["Copies {}={}, the line for .env", "复制 {}={}，粘贴到 .env 中"],
   inUse: ["in use", "使用中"],
   backups: ["Backups, in the order in which they are asked", "备用服务（按请求顺序）"],
   noBackups: ["None. BACKUPS in .env names servers that are asked when OpenRouter can't answer.", "没有。在 .env 的 BACKUPS 中写入备用服务，OpenRouter 无法回答时会请求它们。"],

@@ -126,11 +126,11 @@ fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
     };
     let listed = shared.models.current(snapshot);
     let mut seen = shared.known.models();
-    let mut row = |id: &str, listed: Option<&Model>| {
+    let mut row = |id: &str, listed: Option<&Model>, setting: &str| {
         let seen = seen.remove(id).unwrap_or_default();
         let can = listed.map(|model| model.can).unwrap_or_default();
         format!(
-            r#"{{"id":{},"name":{},"listed":{},"context_length":{},"tools":{},"images":{},"structured":{},"calls":{},"answered":{},"first_token_ms":{},"rests_until_ms":{},"retired":{}}}"#,
+            r#"{{"id":{},"name":{},"setting":"{setting}","listed":{},"context_length":{},"tools":{},"images":{},"structured":{},"calls":{},"answered":{},"first_token_ms":{},"rests_until_ms":{},"retired":{}}}"#,
             quoted(id),
             quoted(listed.map_or(id, |model| &model.name)),
             listed.is_some(),
@@ -145,7 +145,7 @@ fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
             seen.retired && seen.rests(),
         )
     };
-    let mut rows = listed.iter().map(|model| row(&model.id, Some(model))).collect::<Vec<_>>();
+    let mut rows = listed.iter().map(|model| row(&model.id, Some(model), "MODEL")).collect::<Vec<_>>();
     // Those that were asked for, and that the list doesn't have.
     let mut others = shared.known.models().into_keys().collect::<Vec<_>>();
     others.retain(|id| !listed.iter().any(|model| *model.id == **id));
@@ -155,7 +155,10 @@ fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
         true => Arc::default(),
         false => shared.embedding_models.current(snapshot),
     };
-    rows.extend(others.iter().map(|id| row(id, embedding.iter().find(|model| *model.id == **id))));
+    rows.extend(others.iter().map(|id| match embedding.iter().find(|model| *model.id == **id) {
+        Some(model) => row(id, Some(model), "EMBEDDING_MODEL"),
+        None => row(id, None, "MODEL"),
+    }));
     let backups = snapshot.settings.backups.iter().map(|backup| {
         let rests = or_null(shared.known.backup_rests_until(&backup.name).map(at));
         let [name, model, address] = [&backup.name, &backup.model, &backup.base_url].map(|text| quoted(text));

@@ -290,6 +290,7 @@ fn the_models_and_what_was_seen_of_them() {
     assert!(!page.to_string().contains("paid/one"));
     let embedding = of("embed/one:free");
     assert_eq!((&embedding["listed"], &embedding["context_length"]), (&true.into(), &512.into()));
+    assert_eq!((&embedding["setting"], &some["setting"]), (&"EMBEDDING_MODEL".into(), &"MODEL".into()));
     assert_eq!(page["backups"][0]["name"], "ollama");
     assert_eq!(page["backups"][0]["model"], "llama3.2");
 }
