@@ -35,7 +35,7 @@ use crate::error::ApiError;
 use crate::live::{Live, Snapshot};
 use crate::record::calls::Calls;
 use crate::record::refusals;
-use crate::relay::gate::{Next, Pass};
+use crate::relay::gate::{Limit, Next, Pass};
 use crate::relay::life::UnderWay;
 use crate::relay::reuse::{Reused, Wish};
 use crate::relay::shared::{Shared, Waiter};
@@ -73,6 +73,8 @@ enum Call {
     Begun(Box<dyn Waiter>),
     /// One that has waited for the account's limit.
     Resumed(Box<dyn Waiter>, Pass, Duration),
+    /// One for which that lasts too long: a backup may answer it.
+    TooLate(Box<dyn Waiter>, Limit, Duration),
 }
 
 /// What has become of a request that a thread looked at.
@@ -282,7 +284,7 @@ impl Server {
                 Step::Done(exchange.reply(reply))
             }
             Entry::Full(Call::Begun(relay)) => Step::Done(relay.refuse(ApiError::queue_is_full())),
-            Entry::Full(Call::Resumed(..)) => Step::Done(After::Gone),
+            Entry::Full(Call::Resumed(..) | Call::TooLate(..)) => Step::Done(After::Gone),
         }
     }
 
@@ -303,6 +305,7 @@ impl Server {
             }
             Call::Begun(relay) => relay.join(),
             Call::Resumed(relay, pass, waited) => relay.resume(pass, waited),
+            Call::TooLate(relay, limit, waited) => relay.give_up(limit, waited),
         };
         match seated.leave() {
             // Whoever waits for the place has waited for longer than this connection's next request.
@@ -372,7 +375,12 @@ impl Server {
                     }
                 }
                 Some(Next::TooLate(relay, limit, waited)) => {
-                    self.pool.give(Job::Tell(Box::new(move || relay.give_up(limit, waited))));
+                    let tells_only = shared.live.snapshot().settings.backups.is_empty();
+                    if tells_only {
+                        self.pool.give(Job::Tell(Box::new(move || relay.give_up(limit, waited))));
+                    } else if let Some(call) = self.seats.come_back(Call::TooLate(relay, limit, waited)) {
+                        self.pool.give(Job::Seated(call));
+                    }
                 }
                 Some(Next::Unwanted(relay)) => self.pool.give(Job::Tell(Box::new(move || relay.abandon()))),
                 None => {}

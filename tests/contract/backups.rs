@@ -1,5 +1,6 @@
 //! Section 3: backups.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use crate::fixture::*;
@@ -48,6 +49,37 @@ fn the_days_limit_in_the_middle_of_a_batch() {
     proxy.write_env(&text);
     client.chat(HELLO);
     assert_eq!(upstream.calls(), 52);
+}
+
+/// Those who waited for the minute's limit when the day's came are no more at once than any others.
+#[test]
+fn a_slow_backup_takes_no_more_than_the_workers() {
+    static AT_ONCE: AtomicUsize = AtomicUsize::new(0);
+    static MOST: AtomicUsize = AtomicUsize::new(0);
+    static GO_ON: AtomicBool = AtomicBool::new(false);
+    let minute = now_ms() + 1000;
+    let upstream = Upstream::start(move |_, answer| match now_ms() < minute {
+        true => answer.json(429, &used_up(minute)),
+        false => answer.json(429, &used_up(minute + 3_600_000)),
+    });
+    let backup = Upstream::start(|request, answer| {
+        MOST.fetch_max(AT_ONCE.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        while !GO_ON.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        AT_ONCE.fetch_sub(1, Ordering::SeqCst);
+        answer.fitting(request, "from the backup");
+    });
+    let proxy = Proxy::before(&upstream, &settings(&backup, "WORKERS=2"));
+    let mut clients = (0..12).map(|_| proxy.connect()).collect::<Vec<_>>();
+    clients.iter_mut().for_each(|client| client.send_chat(HELLO));
+    backup.wait_for(2);
+    assert_eq!(proxy.get("/health").status, 200);
+    GO_ON.store(true, Ordering::SeqCst);
+    for client in &mut clients {
+        assert_eq!(client.response().header("x-proxy-backup"), Some("ollama"));
+    }
+    assert!(MOST.load(Ordering::SeqCst) <= 2, "{MOST:?} at once");
 }
 
 #[test]
