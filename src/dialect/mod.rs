@@ -1,4 +1,5 @@
 //! What a request and an answer mean in the API that the client speaks: one file an API, named in [`ALL`] and nowhere else.
+//! However long it gets: all that is particular to an API stands together, with its tests.
 //!
 //! Beside them what they share: the body of a request and the free-model rule ([`request`], [`free_models`]), events
 //! ([`sse`]), errors ([`errors`]) and the pieces of structured answers ([`merge`]).

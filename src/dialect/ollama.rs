@@ -1,4 +1,5 @@
-//! Ollama's API, for tools that know nothing else: translated to chat completions and back, line by line.
+//! Ollama's API, for tools that know nothing else: translated to chat completions and back, line by line. Both directions are
+//! in this one file, as each mirrors the other.
 //! <https://github.com/ollama/ollama/blob/main/docs/api.md>
 
 use std::collections::VecDeque;
