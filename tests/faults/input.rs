@@ -121,7 +121,9 @@ fn ten_thousand_malformed_requests() {
     println!("{before:?}\n{usage:?}");
     assert!(usage.peak_kib <= MAX_MEMORY_KIB, "{usage:?}");
     assert!(usage.resident_kib <= before.resident_kib + ALLOCATORS_MOOD_KIB, "{before:?} {usage:?}");
-    assert!(usage.descriptors <= before.descriptors + 1, "{before:?} {usage:?}");
+    eventually("descriptors to be closed", || {
+        (proxy.usage().descriptors <= before.descriptors + 4).then_some(())
+    });
     assert!(!proxy.console().contains("internal error"));
 }
 
