@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::chat::{text_of, words};
 use super::files;
-use super::free_models::{Kept, ToolRule, with};
+use super::free_models::{Kept, ROUTER, ToolRule, with};
 use super::merge::append;
 use super::request::{Edits, Keep, Removed, kept_elements};
 use super::{Choice, Dialect, Facts, Format, Needs, Question, Reader, Said, Usage, given, is_nothing};
@@ -368,20 +369,36 @@ impl Reader for ResponsesReader {
         &self.facts
     }
 
+    /// Where no response has begun yet, one begins and fails: SDKs take no other event first.
     fn broken_off(&self, error: &ApiError) -> String {
         let done = self.done.iter().filter_map(|item| serde_json::from_str::<Value>(item).ok());
-        named_event(&json!({
+        let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let (begun, id, created_at) = match &self.id {
+            Some(id) => (true, id.clone(), self.created_at),
+            None => (false, format!("resp_proxy_{}", now().as_micros()), now().as_secs()),
+        };
+        let model = self.facts.model.as_deref().unwrap_or(ROUTER);
+        let mut event = json!({
             "type": "response.failed",
             "sequence_number": self.next_number,
             "response": {
-                "id": self.id, "object": "response", "created_at": self.created_at, "model": self.facts.model,
+                "id": id, "object": "response", "created_at": created_at, "model": model,
                 "status": "failed", "error": {"code": "server_error", "message": error.message},
                 "incomplete_details": null, "instructions": null, "metadata": {},
                 "output": done.collect::<Vec<_>>(),
                 "parallel_tool_calls": true, "temperature": null, "tool_choice": "auto", "tools": [], "top_p": null,
                 "usage": null,
             },
-        }))
+        });
+        if begun {
+            return named_event(&event);
+        }
+        let mut first = event.clone();
+        first["type"] = json!("response.created");
+        first["response"]["status"] = json!("in_progress");
+        first["response"]["error"] = Value::Null;
+        event["sequence_number"] = json!(self.next_number + 1);
+        named_event(&first) + &named_event(&event)
     }
 
     fn answer(self: Box<Self>) -> Option<Value> {

@@ -900,6 +900,17 @@ fn a_backup_answers_where_openrouter_cannot() {
 }
 
 #[test]
+fn numbers_of_an_embedding_stay_what_they_are() {
+    const NUMBERS: &str = "[0.9618072509765625,-0.00023412704467773438,1e-7,0.30000000000000004]";
+    let upstream = Upstream::start(|_, answer| {
+        answer.json(200, &format!(r#"{{"data":[{{"index":0,"embedding":{NUMBERS}}}],"model":"e:free"}}"#));
+    });
+    let proxy = Proxy::before(&upstream, "EMBEDDING_MODEL=e:free");
+    let response = proxy.post("/api/embed", r#"{"model":"m","input":"x"}"#);
+    assert!(response.text().contains(NUMBERS), "{}", response.text());
+}
+
+#[test]
 fn embeddings_are_lists_of_vectors() {
     let upstream = Upstream::start(|request, answer| {
         let input = request.json()["input"].clone();

@@ -146,6 +146,25 @@ fn an_error_of_the_upstreams_in_the_middle_arrives_as_it_is() {
     });
 }
 
+/// SDKs take no other event first.
+#[test]
+fn a_response_that_fails_before_it_has_begun_begins_first() {
+    let upstream = Upstream::start(|_, answer| {
+        answer.events(&[COMMENT]);
+        answer.close();
+    });
+    let proxy = Proxy::before(&upstream, "RETRIES=0");
+    let response = proxy.post(RESPONSES.path, &RESPONSES.request("hello", true));
+    let events = events_in(response.text());
+    let [created, failed] = &*events else { panic!("{}", response.text()) };
+    assert_eq!((created.0, failed.0), (Some("response.created"), Some("response.failed")));
+    let [created, failed] = [created, failed].map(|(_, data)| serde_json::from_str::<Value>(data).unwrap());
+    assert_eq!((&created["sequence_number"], &failed["sequence_number"]), (&0.into(), &1.into()));
+    assert_eq!(created["response"]["status"], "in_progress");
+    let (begun, ended) = (&created["response"], &failed["response"]);
+    assert!(begun["id"].is_string() && begun["id"] == ended["id"] && ended["model"].is_string(), "{failed}");
+}
+
 /// What was done by then is told again, for those who read only the end.
 #[test]
 fn a_broken_off_response_holds_what_was_done() {
