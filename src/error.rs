@@ -122,6 +122,18 @@ pub const CLOSED: &str = "it closed the connection";
 pub const PROXY_REFUSED: &str = "the HTTP proxy refused";
 /// What stands before the proxy's address and the reason, where the way there ended at the proxy.
 pub const VIA_PROXY: &str = "the proxy ";
+/// What stands before what TLS has against the other side.
+pub const TLS: &str = "TLS: ";
+/// Its certificate's issuer is none of the known.
+pub const UNTRUSTED: &str = "nobody who is known has signed its certificate";
+/// Its certificate isn't valid now.
+pub const EXPIRED: &str = "its certificate has expired, or the clock here is wrong";
+/// Its certificate is for another host.
+pub const OTHER_NAME: &str = "its certificate is one for another name";
+/// Before the seconds in which no connection came about.
+pub const NO_CONNECTION: &str = "no connection within ";
+/// Before the seconds in which nothing came.
+pub const NO_BYTE: &str = "no byte for ";
 /// The answer has nothing in it.
 pub const EMPTY: &str = "an empty answer";
 /// A stream that ended without the word that is its last, a body that ended in the middle of it.
@@ -139,6 +151,16 @@ fn in_chinese(reason: &str) -> Cow<'_, str> {
     if let Some((proxy, reason)) = reason.strip_prefix(VIA_PROXY).and_then(|rest| rest.split_once(": ")) {
         return format!("代理 {proxy}：{}", in_chinese(reason)).into();
     }
+    if let Some(reason) = reason.strip_prefix(TLS) {
+        return format!("TLS：{}", in_chinese(reason)).into();
+    }
+    let seconds = |before: &str| reason.strip_prefix(before)?.strip_suffix(" s");
+    if let Some(seconds) = seconds(NO_CONNECTION) {
+        return format!("{seconds} 秒内未能建立连接").into();
+    }
+    if let Some(seconds) = seconds(NO_BYTE) {
+        return format!("{seconds} 秒内没有收到任何数据").into();
+    }
     let words = match reason {
         UNKNOWN_NAME => "无法解析域名：没有网络，或地址有误",
         CLOSED => "对方关闭了连接",
@@ -146,9 +168,9 @@ fn in_chinese(reason: &str) -> Cow<'_, str> {
         EMPTY => "回答是空的",
         CUT => "回答还没结束就中断了",
         SAID_NOTHING => "流没有任何内容就结束了",
-        "TLS: nobody who is known has signed its certificate" => "TLS：证书的签发者不受信任",
-        "TLS: its certificate has expired, or the clock here is wrong" => "TLS：证书已过期，或本机时钟不准",
-        "TLS: its certificate is one for another name" => "TLS：证书与域名不符",
+        UNTRUSTED => "证书的签发者不受信任",
+        EXPIRED => "证书已过期，或本机时钟不准",
+        OTHER_NAME => "证书与域名不符",
         // Those of `std::io::ErrorKind`.
         "connection refused" => "连接被拒绝",
         "connection reset" => "连接被重置",
@@ -352,7 +374,7 @@ impl ApiError {
 
     /// There is no connection to the upstream.
     pub fn unreachable(reason: &str) -> Self {
-        let advice = match reason.starts_with("TLS") {
+        let advice = match reason.starts_with(TLS) {
             true => {
                 "Where a company's proxy inspects connections, put its root certificate into a file and name that in SSL_CERT_FILE in .env"
             }
@@ -360,7 +382,7 @@ impl ApiError {
         };
         let message = format!("The upstream can't be reached: {reason}. {advice}.");
         let words = in_chinese(reason);
-        let advice = match reason.starts_with("TLS") {
+        let advice = match reason.starts_with(TLS) {
             true => {
                 "如果公司的代理会解密 HTTPS，请把它的根证书存成文件，并在 .env 的 SSL_CERT_FILE 中写入该文件"
             }
@@ -437,6 +459,19 @@ impl ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reasons_in_chinese() {
+        for (english, chinese) in [
+            ("the proxy h:1: connection refused", "代理 h:1：连接被拒绝"),
+            ("TLS: its certificate is one for another name", "TLS：证书与域名不符"),
+            ("no byte for 0.5 s", "0.5 秒内没有收到任何数据"),
+            ("no connection within 10 s", "10 秒内未能建立连接"),
+            ("503 busy", "503 busy"),
+        ] {
+            assert_eq!(in_chinese(english), chinese);
+        }
+    }
 
     #[test]
     fn the_body_is_json() {

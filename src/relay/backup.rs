@@ -5,12 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use super::attempt::{FailedAnswer, FailedAttempt};
 use super::gate::local_time;
-use super::patience::Verdict;
+use super::patience::{self, Verdict};
 use super::shared::Waiter;
 use super::{After, Relay};
 use crate::console::say;
-use crate::dialect::errors::ModelTrouble;
-use crate::dialect::free_models::ROUTER;
 use crate::error::ApiError;
 use crate::language::either;
 use crate::record::figures::FailedTry;
@@ -21,10 +19,8 @@ impl Relay {
     pub(super) fn give_way(mut self: Box<Self>, mut failed: Box<FailedAttempt>) -> After {
         let backups = self.snapshot.settings.backups.clone();
         let stopping = self.shared.life.is_stopping();
-        // The router's own word is that of the account's settings; a backup doesn't know them.
-        let of_router = matches!(failed.verdict, Verdict::NextModel(trouble) if self.model == ROUTER && trouble != ModelTrouble::TooLong);
-        let makes_sense =
-            self.dialect.any_model_will_do() && !stopping && !of_router && another_could(&failed);
+        let is_final = stopping || failed.verdict.is_the_routers(&self.model);
+        let makes_sense = self.dialect.any_model_will_do() && !is_final && another_could(&failed);
         if backups.is_empty() || !makes_sense {
             return self.fail(failed);
         }
@@ -113,7 +109,7 @@ fn another_could(failed: &FailedAttempt) -> bool {
         _ => false,
     };
     let healable = matches!(failed.verdict, Verdict::TryAgain(_) | Verdict::NextModel(_));
-    own || healable || matches!(failed.status, Some(402 | 408 | 429 | 500 | 502..=599))
+    own || healable || failed.status.is_some_and(|status| status == 402 || patience::may_pass(status))
 }
 
 /// The 429 for when nobody is left to ask: worth another try when the first of them may be asked again.

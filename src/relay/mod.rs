@@ -33,7 +33,6 @@ use ureq::http::HeaderValue;
 
 use crate::client::exchange::{After, Exchange, Stream};
 use crate::console::say;
-use crate::dialect::errors::ModelTrouble;
 use crate::dialect::free_models;
 use crate::dialect::request::Request;
 use crate::dialect::{Dialect, Face, Teller};
@@ -171,10 +170,7 @@ impl Relay {
                 Verdict::AccountLimit(limit) if free_models::is_free(&model) => {
                     return self.meet_limit(limit, pass);
                 }
-                // The router's own word is final: no other try can heal it.
-                Verdict::NextModel(trouble)
-                    if model != free_models::ROUTER || trouble == ModelTrouble::TooLong =>
-                {
+                Verdict::NextModel(trouble) if !failed.verdict.is_the_routers(&model) => {
                     self.learn_from_trouble(&model, trouble);
                     Duration::ZERO
                 }

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::gate::Limit;
 use crate::dialect::errors::{self, Headers, ModelTrouble};
+use crate::dialect::free_models::ROUTER;
 
 /// The first pause; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -31,8 +32,20 @@ pub fn judge(status: u16, header: Headers<'_>, body: &str) -> Verdict {
         return Verdict::AccountLimit(Limit { reset: notice.reset, per_window: notice.per_window });
     }
     match status {
-        408 | 429 | 500 | 502..=599 => try_again(retry_after),
+        status if may_pass(status) => try_again(retry_after),
         _ => errors::model_trouble(status, body).map_or(Verdict::PassOn, Verdict::NextModel),
+    }
+}
+
+/// Whether an error of this status is one of the moment.
+pub fn may_pass(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500 | 502..=599)
+}
+
+impl Verdict {
+    /// Whether the router itself says that it can't: that is about the account's settings, which no other try changes.
+    pub fn is_the_routers(self, model: &str) -> bool {
+        model == ROUTER && matches!(self, Self::NextModel(trouble) if trouble != ModelTrouble::TooLong)
     }
 }
 

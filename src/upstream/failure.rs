@@ -8,7 +8,10 @@ use ureq::Timeout;
 use ureq::config::Config;
 
 use super::CONNECT_TIMEOUT;
-use crate::error::{CLOSED, PROXY_REFUSED, UNKNOWN_NAME, VIA_PROXY};
+use crate::error::{
+    CLOSED, EXPIRED, NO_BYTE, NO_CONNECTION, OTHER_NAME, PROXY_REFUSED, TLS, UNKNOWN_NAME, UNTRUSTED,
+    VIA_PROXY,
+};
 
 /// Why no answer, or only a part of one, came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +35,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Broken(_, reason) => f.write_str(reason),
-            Self::Silent(limit) => write!(f, "no byte for {} s", limit.as_secs_f64()),
+            Self::Silent(limit) => write!(f, "{NO_BYTE}{} s", limit.as_secs_f64()),
         }
     }
 }
@@ -53,7 +56,7 @@ pub(super) fn failure(error: ureq::Error, config: &Config, timeout: Duration, co
     match error {
         ureq::Error::Timeout(Timeout::PerRead | Timeout::PerWrite) => Failure::Silent(timeout),
         ureq::Error::Timeout(_) => {
-            broken(Trouble::Unreachable, format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()))
+            broken(Trouble::Unreachable, format!("{NO_CONNECTION}{} s", CONNECT_TIMEOUT.as_secs()))
         }
         ureq::Error::HostNotFound => broken(Trouble::Unreachable, UNKNOWN_NAME.into()),
         ureq::Error::ConnectProxyFailed(_) => broken(Trouble::Unreachable, PROXY_REFUSED.into()),
@@ -61,7 +64,7 @@ pub(super) fn failure(error: ureq::Error, config: &Config, timeout: Duration, co
             let tls = e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
             let inner = e.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>());
             match (tls, inner.unwrap_or(&e).kind()) {
-                (Some(tls), _) => Failure::Broken(Trouble::Unreachable, format!("TLS: {}", in_words(tls))),
+                (Some(tls), _) => Failure::Broken(Trouble::Unreachable, format!("{TLS}{}", in_words(tls))),
                 (None, io::ErrorKind::UnexpectedEof) => broken(Trouble::BrokeOff, CLOSED.into()),
                 (None, kind @ (io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)) => {
                     broken(Trouble::BrokeOff, kind.to_string())
@@ -72,7 +75,7 @@ pub(super) fn failure(error: ureq::Error, config: &Config, timeout: Duration, co
                 (None, kind) => broken(Trouble::Unreachable, kind.to_string()),
             }
         }
-        ureq::Error::Tls(reason) => broken(Trouble::Unreachable, format!("TLS: {reason}")),
+        ureq::Error::Tls(reason) => broken(Trouble::Unreachable, format!("{TLS}{reason}")),
         ureq::Error::TlsRequired => broken(Trouble::Unreachable, "TLS can't be set up".into()),
         ureq::Error::LargeResponseHeader(..) => {
             broken(Trouble::BrokeOff, "its response head is too large".into())
@@ -89,12 +92,10 @@ fn in_words(error: &rustls::Error) -> String {
     use rustls::{CertificateError, Error};
     match error {
         Error::InvalidCertificate(error) => match error {
-            CertificateError::UnknownIssuer => "nobody who is known has signed its certificate".into(),
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                "its certificate has expired, or the clock here is wrong".into()
-            }
+            CertificateError::UnknownIssuer => UNTRUSTED.into(),
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => EXPIRED.into(),
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                "its certificate is one for another name".into()
+                OTHER_NAME.into()
             }
             other => format!("its certificate can't be used: {other}"),
         },

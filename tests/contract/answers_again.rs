@@ -438,6 +438,39 @@ fn a_damaged_file_is_a_fresh_call_said_once() {
     assert!(proxy.chat(&ask(0, false)).header("x-proxy-reused").is_some());
 }
 
+/// A kept answer's file, as if it had come at another time.
+fn move_in_time(file: &std::path::Path, ms: i64) {
+    let text = fs::read_to_string(file).unwrap();
+    let (_, rest) = text.split_once('\n').unwrap();
+    let (line, body) = rest.split_once('\n').unwrap();
+    let mut line = serde_json::from_str::<serde_json::Value>(line).unwrap();
+    line["time_ms"] = (line["time_ms"].as_i64().unwrap() + ms).into();
+    let rest = format!("{line}\n{body}");
+    let digest = ring::digest::digest(&ring::digest::SHA256, rest.as_bytes());
+    let hex = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    fs::write(file, format!("{hex}\n{rest}")).unwrap();
+}
+
+#[test]
+fn an_answer_is_given_again_for_as_long_as_the_setting_says() {
+    const HOUR_MS: i64 = 3_600_000;
+    let upstream = counting();
+    let mut proxy = Proxy::before(&upstream, "REUSE_ANSWERS=10\nCACHE_DIR=cache");
+    for (shift, minutes, reused) in
+        [(-HOUR_MS, 59, false), (0, 10, true), (-HOUR_MS, 61, true), (2 * HOUR_MS, 61, false)]
+    {
+        // There is one file, of the latest call.
+        proxy.chat(&ask(1, false));
+        let folder = proxy.dir.join("cache/answers");
+        let name = eventually("the file", || names_in(&folder).pop());
+        let start = Start::from(proxy.kill());
+        move_in_time(&folder.join(name), shift);
+        proxy = start.env_file(env(&upstream, &format!("REUSE_ANSWERS={minutes}\nCACHE_DIR=cache"))).start();
+        let response = proxy.chat(&ask(1, false));
+        assert_eq!(response.header("x-proxy-reused").is_some(), reused, "{shift} {minutes}: {response:?}");
+    }
+}
+
 #[test]
 fn every_api_has_it_but_lists_and_counts() {
     let upstream = Upstream::start(|request, answer| match (request.path.as_str(), request.streams()) {
