@@ -225,6 +225,24 @@ fn the_environment_fills_in_what_the_file_leaves_out() {
     assert_eq!(sent.header("authorization"), Some("Bearer sk-or-from-environment"));
 }
 
+/// Nobody wants to read it at every save of another setting; a new slip is told.
+#[test]
+fn a_slip_is_said_once() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "RETRYS=3\nHTTP_PROXY=h:\nnonsense");
+    for retries in 1..=3 {
+        proxy.write_env(&env(
+            &upstream,
+            &format!("RETRYS=3\nHTTP_PROXY=h:\nnonsense\nRETRIES={retries}\nQUEUE=x{retries}"),
+        ));
+        proxy.chat(HELLO).assert_status(200);
+    }
+    proxy.wait_for_console("RETRIES = 3");
+    let console = proxy.console();
+    let said = ["RETRYS is no setting", "HTTP_PROXY must be", "can't be understood", "QUEUE must be"];
+    assert_eq!(said.map(|text| console.matches(text).count()), [1, 1, 1, 3], "{console}");
+}
+
 #[test]
 fn misnamed_files_get_a_hint() {
     let proxy = Start::new().file(".env.txt", "A=1").file("DEBUG_MODE.txt.txt", "").start();
