@@ -9,34 +9,20 @@ const MAX_LINE_BYTES: usize = 16 * 1024;
 /// Takes the body out of its chunks.
 #[derive(Debug, Default)]
 pub struct Chunks {
-    state: State,
-    /// Digits and extensions of the present line, or all trailers, so far.
-    line_bytes: usize,
+    next: Part,
 }
 
+/// What comes next.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Digits of a size.
-    Size(u64),
-    /// Blanks before an extension.
-    Blank(u64),
-    /// An extension, up to the end of its line.
-    Extension(u64),
-    /// The line feed behind a size.
-    SizeEnd(u64),
-    /// Data, of which so much is still to come.
-    Data(u64),
-    DataCr,
-    DataLf,
-    /// At the beginning of a size line.
+enum Part {
+    /// The size of a chunk.
     #[default]
-    Start,
-    TrailerStart,
-    /// A trailer's name.
-    TrailerName,
-    Trailer,
-    TrailerLf,
-    LastLf,
+    Size,
+    /// So many bytes of the chunk, and the end of its line.
+    Data(u64),
+    /// A trailer or the blank line, after so many bytes of them.
+    Trailer(usize),
+    /// Somebody else's.
     End,
 }
 
@@ -45,81 +31,82 @@ enum State {
 pub struct Broken;
 
 impl Chunks {
-    /// Takes what has arrived, appends what of it is the body's, and says how much was taken; all, unless the body's end
-    /// is in it.
+    /// Takes what it can of what has arrived, appends what of it is the body's, and says how much was taken. The rest is
+    /// the beginning of a line, to be given again with more of it, or comes after the body.
     pub fn feed(&mut self, bytes: &[u8], body: &mut Vec<u8>) -> Result<usize, Broken> {
-        let mut at = 0;
-        while at < bytes.len() && self.state != State::End {
-            if let State::Data(left) = self.state {
-                let piece =
-                    bytes.len().min(at + usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len()));
-                body.extend_from_slice(&bytes[at..piece]);
-                let left = left - (piece - at) as u64;
-                self.state = if left == 0 { State::DataCr } else { State::Data(left) };
-                at = piece;
+        let mut rest = bytes;
+        while let (Some(first), false) = (rest.first(), self.is_whole()) {
+            if let Part::Data(left @ 1..) = &mut self.next {
+                let piece = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+                body.extend_from_slice(&rest[..piece]);
+                rest = &rest[piece..];
+                *left -= piece as u64;
                 continue;
             }
-            self.state = self.step(bytes[at])?;
-            at += 1;
+            // Who sends no chunks isn't kept waiting until the line ends.
+            let can_begin = match self.next {
+                Part::Size => first.is_ascii_hexdigit(),
+                Part::Trailer(_) => *first == b'\r' || is_token(*first),
+                Part::Data(_) | Part::End => *first == b'\r',
+            };
+            let line = if can_begin { line(rest)? } else { return Err(Broken) };
+            let Some(line) = line else { break };
+            rest = &rest[line.len() + 2..];
+            self.next = match self.next {
+                Part::Size => match size(line)? {
+                    0 => Part::Trailer(0),
+                    size => Part::Data(size),
+                },
+                Part::Trailer(_) if line.is_empty() => Part::End,
+                Part::Trailer(before) if before + line.len() <= MAX_LINE_BYTES && is_field(line) => {
+                    Part::Trailer(before + line.len())
+                }
+                Part::Data(_) if line.is_empty() => Part::Size,
+                _ => return Err(Broken),
+            };
         }
-        Ok(at)
+        Ok(bytes.len() - rest.len())
     }
 
     /// What is still to come of the present chunk, in bytes.
     pub fn announced(&self) -> u64 {
-        match self.state {
-            State::Data(left) => left,
+        match self.next {
+            Part::Data(left) => left,
             _ => 0,
         }
     }
 
     /// Whether the last chunk and the trailers are through.
     pub fn is_whole(&self) -> bool {
-        self.state == State::End
-    }
-
-    fn step(&mut self, byte: u8) -> Result<State, Broken> {
-        use State::*;
-        let in_a_line = |b: u8| b == b'\t' || !b.is_ascii_control();
-        self.line_bytes += 1;
-        if self.line_bytes > MAX_LINE_BYTES {
-            return Err(Broken);
-        }
-        let after_size = |size: u64| match size {
-            0 => TrailerStart,
-            size => Data(size),
-        };
-        Ok(match (self.state, byte) {
-            (Start, _) => {
-                self.line_bytes = 1;
-                digit(0, byte)?
-            }
-            (Size(size) | Blank(size), b';') => Extension(size),
-            (Size(size) | Blank(size), b' ' | b'\t') => Blank(size),
-            (Size(size) | Extension(size), b'\r') => SizeEnd(size),
-            (Size(size), byte) => digit(size, byte)?,
-            (Extension(size), byte) if in_a_line(byte) => Extension(size),
-            (SizeEnd(size), b'\n') => {
-                self.line_bytes = 0;
-                after_size(size)
-            }
-            (DataCr, b'\r') => DataLf,
-            (DataLf, b'\n') => Start,
-            (TrailerStart, b'\r') => LastLf,
-            (TrailerStart | TrailerName, byte) if is_token(byte) => TrailerName,
-            (TrailerName, b':') => Trailer,
-            (Trailer, byte) if in_a_line(byte) => Trailer,
-            (Trailer, b'\r') => TrailerLf,
-            (TrailerLf, b'\n') => TrailerStart,
-            (LastLf, b'\n') => End,
-            _ => return Err(Broken),
-        })
+        self.next == Part::End
     }
 }
 
-fn digit(so_far: u64, byte: u8) -> Result<State, Broken> {
-    let digit = (byte as char).to_digit(16).ok_or(Broken)?;
-    Ok(State::Size(so_far.checked_mul(16).ok_or(Broken)? + u64::from(digit)))
+/// The line that begins here, without its CR and LF; `None` as long as it isn't whole.
+fn line(bytes: &[u8]) -> Result<Option<&[u8]>, Broken> {
+    let end = bytes.iter().position(|b| *b != b'\t' && b.is_ascii_control()).unwrap_or(bytes.len());
+    match &bytes[end..] {
+        _ if end > MAX_LINE_BYTES => Err(Broken),
+        [b'\r', b'\n', ..] => Ok(Some(&bytes[..end])),
+        [] | [b'\r'] => Ok(None),
+        _ => Err(Broken),
+    }
+}
+
+/// `chunk-size [ chunk-ext ]`; blanks may stand before an extension.
+fn size(line: &[u8]) -> Result<u64, Broken> {
+    let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
+    let (digits, extension) = line.split_at(digits);
+    if !extension.is_empty() && !extension.trim_ascii_start().starts_with(b";") {
+        return Err(Broken);
+    }
+    let digits = str::from_utf8(digits).map_err(|_| Broken)?;
+    u64::from_str_radix(digits, 16).map_err(|_| Broken)
+}
+
+fn is_field(line: &[u8]) -> bool {
+    let name = line.split(|b| *b == b':').next().filter(|name| name.len() < line.len());
+    name.is_some_and(|name| !name.is_empty() && name.iter().copied().all(is_token))
 }
 
 #[cfg(test)]
@@ -127,12 +114,10 @@ mod tests {
     use super::*;
 
     fn decode(bytes: &[u8], size: usize) -> Result<(Vec<u8>, usize, bool), Broken> {
-        let (mut chunks, mut body, mut taken) = (Chunks::default(), Vec::new(), 0);
-        for piece in bytes.chunks(size) {
-            taken += chunks.feed(piece, &mut body)?;
-            if chunks.is_whole() {
-                break;
-            }
+        let (mut chunks, mut body, mut taken, mut arrived) = (Chunks::default(), Vec::new(), 0, 0);
+        while !chunks.is_whole() && arrived < bytes.len() {
+            arrived = bytes.len().min(arrived + size);
+            taken += chunks.feed(&bytes[taken..arrived], &mut body)?;
         }
         Ok((body, taken, chunks.is_whole()))
     }

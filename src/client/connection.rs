@@ -112,16 +112,25 @@ impl Connection {
     }
 
     fn read_head_with(&mut self, read: fn(&Socket, &mut [u8]) -> io::Result<usize>) -> Arrival {
-        let filled = self.buffer.len();
-        self.buffer.resize(filled + filled.clamp(FIRST_READ_BYTES, MAX_READ_BYTES), 0);
-        let read = read(&self.socket, &mut self.buffer[filled..]);
-        self.buffer.truncate(filled + read.as_ref().map_or(0, |read| *read));
-        match read {
+        match self.read_more(self.buffer.len().clamp(FIRST_READ_BYTES, MAX_READ_BYTES), read) {
             Ok(0) => Arrival::End,
             Ok(_) => self.next_head(),
             Err(e) if e.kind() == io::ErrorKind::TimedOut => Arrival::Unfinished,
             Err(_) => Arrival::End,
         }
+    }
+
+    /// Reads once, up to so many bytes, behind what hasn't been used yet. How many it were.
+    pub(super) fn read_more(
+        &mut self,
+        most: usize,
+        read: fn(&Socket, &mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let filled = self.buffer.len();
+        self.buffer.resize(filled + most, 0);
+        let read = read(&self.socket, &mut self.buffer[filled..]);
+        self.buffer.truncate(filled + read.as_ref().map_or(0, |read| *read));
+        read
     }
 
     /// Whether there is something to read already.

@@ -182,20 +182,10 @@ impl Exchange {
     fn send(&mut self, connection: Connection, mut reply: Reply) -> After {
         let extra = std::mem::take(&mut self.extra_headers);
         reply.headers.extend(extra.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)));
-        let ends = !self.body_was_read || reply.headers.iter().any(|(name, _)| name == "connection");
-        let way_back = self.way_back(!ends);
-        let mut head = head(reply.status, reply.headers.iter().map(|(n, v)| (n.as_ref(), v.as_str())));
-        if reply.status != 204 {
-            let _ = write!(head, "content-length: {}\r\n", reply.body.len());
-        }
-        if !reply.headers.iter().any(|(name, _)| name == "connection") {
-            head.push_str(way_back.connection_header());
-        }
-        head.push_str("\r\n");
-        let mut message = head.into_bytes();
-        if !way_back.no_body {
-            message.extend_from_slice(&reply.body);
-        }
+        let says_how = reply.headers.iter().any(|(name, _)| name == "connection");
+        let way_back = self.way_back(self.body_was_read && !says_how);
+        let connection_header = if says_how { "" } else { way_back.connection_header() };
+        let message = message(&reply, connection_header, way_back.no_body);
         let sent = connection.socket.write_all(&message);
         way_back.after(connection, sent, self.body_was_read)
     }
@@ -276,14 +266,19 @@ impl Stream {
         if bytes.is_empty() || self.way_back.no_body {
             return Ok(());
         }
-        if !self.way_back.is_1_1 {
-            return self.connection.socket.write_all(bytes);
-        }
-        // Size line, data and CRLF in one buffer, one write, one packet.
-        push_hex(&mut self.pending, bytes.len());
-        self.pending.extend_from_slice(bytes);
-        self.pending.extend_from_slice(b"\r\n");
+        self.push(bytes);
         self.flush()
+    }
+
+    /// Size line, data and CRLF in one buffer, one write, one packet.
+    fn push(&mut self, bytes: &[u8]) {
+        if self.way_back.is_1_1 {
+            push_hex(&mut self.pending, bytes.len());
+        }
+        self.pending.extend_from_slice(bytes);
+        if self.way_back.is_1_1 {
+            self.pending.extend_from_slice(b"\r\n");
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -294,15 +289,10 @@ impl Stream {
 
     /// Sends the last of it, and ends the body.
     pub fn finish(mut self, last: &[u8]) -> After {
-        let whole = self.way_back.is_1_1 && !self.way_back.no_body;
-        if whole && !last.is_empty() {
-            push_hex(&mut self.pending, last.len());
-            self.pending.extend_from_slice(last);
-            self.pending.extend_from_slice(b"\r\n");
-        } else if !self.way_back.no_body {
-            self.pending.extend_from_slice(last);
+        if !self.way_back.no_body && !last.is_empty() {
+            self.push(last);
         }
-        if whole {
+        if !self.way_back.no_body && self.way_back.is_1_1 {
             self.pending.extend_from_slice(b"0\r\n\r\n");
         }
         let sent = self.flush();
@@ -365,10 +355,7 @@ fn read_chunks(connection: &mut Connection, limit: usize) -> Result<Vec<u8>, Bod
         if chunks.is_whole() {
             return Ok(body);
         }
-        connection.buffer.resize(READ_BYTES, 0);
-        let read = connection.socket.read(&mut connection.buffer);
-        connection.buffer.truncate(*read.as_ref().unwrap_or(&0));
-        match read {
+        match connection.read_more(READ_BYTES, Socket::read) {
             Ok(0) => return Err(BodyError::Broken),
             Ok(_) => {}
             Err(error) => return Err(broken(&error)),
@@ -427,16 +414,25 @@ fn head<'a>(status: u16, headers: impl Iterator<Item = (&'a str, &'a str)>) -> S
     head
 }
 
-/// A refusal of what never became a request: the whole response, or its head where `HEAD` was asked.
+/// The whole response, or its head.
+fn message(reply: &Reply, connection_header: &str, head_only: bool) -> Vec<u8> {
+    let mut head = head(reply.status, reply.headers.iter().map(|(n, v)| (n.as_ref(), v.as_str())));
+    if reply.status != 204 {
+        let _ = write!(head, "content-length: {}\r\n", reply.body.len());
+    }
+    head.push_str(connection_header);
+    head.push_str("\r\n");
+    let mut message = head.into_bytes();
+    if !head_only {
+        message.extend_from_slice(&reply.body);
+    }
+    message
+}
+
+/// A refusal of what never became a request.
 pub fn refusal(refused: &Refused) -> Vec<u8> {
     let reply = Reply::error(&path_in(&refused.begin), &refused.error);
-    let mut text = head(reply.status, reply.headers.iter().map(|(n, v)| (n.as_ref(), v.as_str())));
-    let _ = write!(text, "content-length: {}\r\nconnection: close\r\n\r\n", reply.body.len());
-    let mut response = text.into_bytes();
-    if !refused.head_only {
-        response.extend_from_slice(&reply.body);
-    }
-    response
+    message(&reply, "connection: close\r\n", refused.head_only)
 }
 
 #[cfg(test)]

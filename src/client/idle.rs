@@ -29,12 +29,17 @@ const OTHER_DESCRIPTORS: usize = 32;
 /// What a parked connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waits {
-    /// The next request, for as long as it likes.
+    /// The next request, for as long as it likes; but the rest of a head for [`CLIENT_TIMEOUT`] only.
     ForRequest,
-    /// The rest of a head.
-    ForHead,
-    /// That its client stops sending what nobody reads.
-    ForEnd,
+    /// That its client stops sending what nobody reads, for so long.
+    ForEnd(Instant),
+}
+
+impl Waits {
+    /// Its request was refused.
+    pub fn for_end() -> Self {
+        Self::ForEnd(Instant::now() + DRAIN_LIMIT)
+    }
 }
 
 /// The table.
@@ -58,7 +63,15 @@ struct Table {
 struct Parked {
     connection: Connection,
     waits: Waits,
-    until: Option<Instant>,
+}
+
+impl Parked {
+    fn until(&self) -> Option<Instant> {
+        match self.waits {
+            Waits::ForRequest => self.connection.head_since().map(|since| since + CLIENT_TIMEOUT),
+            Waits::ForEnd(until) => Some(until),
+        }
+    }
 }
 
 /// What a token stands for.
@@ -100,23 +113,14 @@ impl Idle {
     /// Leaves a connection to the poller.
     pub fn park(&self, mut connection: Connection, waits: Waits) {
         connection.rest();
-        let now = Instant::now();
-        let until = match waits {
-            Waits::ForRequest => None,
-            Waits::ForHead => Some(connection.head_since().unwrap_or(now) + CLIENT_TIMEOUT),
-            Waits::ForEnd => Some(now + DRAIN_LIMIT),
-        };
         let mut table = self.lock();
         let number = table.next;
         table.next += 1;
-        // Closed where the system can't watch it.
-        if connection.socket.watch(&self.registry, Token(number)).is_ok() {
-            table.insert(number, Parked { connection, waits, until });
-        }
-        let first = until.is_some_and(|until| table.deadlines.first() == Some(&(until, number)));
+        self.put_into(&mut table, Token(number), Parked { connection, waits });
+        let is_first = table.deadlines.first().is_some_and(|(_, first)| *first == number);
         drop(table);
-        if first {
-            let _ = self.waker.wake(); // the poller may mean to sleep for longer
+        if is_first {
+            self.wake_poller(); // it may mean to sleep for longer
         }
     }
 
@@ -126,17 +130,21 @@ impl Idle {
     }
 
     /// Puts a connection back that was taken out and isn't done with what it waits for.
-    pub fn put_back(&self, token: Token, connection: Connection, waits: Waits, until: Option<Instant>) {
-        let mut table = self.lock();
-        if connection.socket.watch(&self.registry, token).is_ok() {
-            table.insert(token.0, Parked { connection, waits, until });
+    pub fn put_back(&self, token: Token, connection: Connection, waits: Waits) {
+        self.put_into(&mut self.lock(), token, Parked { connection, waits });
+    }
+
+    fn put_into(&self, table: &mut Table, token: Token, parked: Parked) {
+        // Closed where the system can't watch it.
+        if parked.connection.socket.watch(&self.registry, token).is_ok() {
+            table.insert(token.0, parked);
         }
     }
 
     /// Takes a connection out on which something has arrived.
-    pub fn take(&self, token: Token) -> Option<(Connection, Waits, Option<Instant>)> {
+    pub fn take(&self, token: Token) -> Option<(Connection, Waits)> {
         let parked = self.lock().remove(token.0)?;
-        Some((parked.connection, parked.waits, parked.until))
+        Some((parked.connection, parked.waits))
     }
 
     /// Nothing that arrives on this connection is told any more: a thread has it.
@@ -193,7 +201,7 @@ impl Idle {
 
 impl Table {
     fn insert(&mut self, number: usize, parked: Parked) {
-        if let Some(until) = parked.until {
+        if let Some(until) = parked.until() {
             self.deadlines.insert((until, number));
         }
         self.parked.insert(number, parked);
@@ -201,7 +209,7 @@ impl Table {
 
     fn remove(&mut self, number: usize) -> Option<Parked> {
         let parked = self.parked.remove(&number)?;
-        if let Some(until) = parked.until {
+        if let Some(until) = parked.until() {
             self.deadlines.remove(&(until, number));
         }
         Some(parked)

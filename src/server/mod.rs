@@ -163,52 +163,46 @@ impl Server {
     }
 
     /// Stays with a connection for its next request, or gives it back.
-    #[inline(never)]
     fn stay(&self, after: After) -> Option<Job> {
-        let After::Open(mut connection) = after else {
-            self.give_back(after);
-            return None;
+        self.next_request(after, Connection::linger)
+    }
+
+    /// Gives a connection back, unless its next request has come already.
+    fn give_back(&self, after: After) {
+        if let Some(job) = self.next_request(after, |_| Arrival::Unfinished) {
+            self.pool.give(job);
+        }
+    }
+
+    #[inline(never)]
+    fn next_request(&self, after: After, linger: fn(&mut Connection) -> Arrival) -> Option<Job> {
+        let mut connection = match after {
+            After::Open(connection) => connection,
+            After::Drain(connection) => {
+                self.drain(connection);
+                return None;
+            }
+            After::Gone => return None,
         };
         let mut arrival = connection.next_head();
         if let Arrival::Unfinished = arrival {
             if self.lingering.fetch_add(1, Ordering::Relaxed) < MAX_LINGERING {
-                arrival = connection.linger();
+                arrival = linger(&mut connection);
             }
             self.lingering.fetch_sub(1, Ordering::Relaxed);
         }
         match arrival {
             Arrival::Head(head) => return Some(Job::Serve(connection, head)),
-            Arrival::Unfinished => self.give_back(After::Open(connection)),
+            Arrival::Unfinished => self.idle.park(connection, Waits::ForRequest),
             Arrival::Refused(refused) => self.refuse(connection, &refused),
             Arrival::End => {}
         }
         None
     }
 
-    #[inline(never)]
-    fn give_back(&self, after: After) {
-        match after {
-            After::Open(connection) => {
-                // Requests may have been sent in a row.
-                let mut connection = connection;
-                match connection.next_head() {
-                    Arrival::Head(head) => self.serve_next(connection, head),
-                    Arrival::Unfinished if connection.head_since().is_some() => {
-                        self.idle.park(connection, Waits::ForHead);
-                    }
-                    Arrival::Unfinished => self.idle.park(connection, Waits::ForRequest),
-                    Arrival::Refused(refused) => self.refuse(connection, &refused),
-                    Arrival::End => {}
-                }
-            }
-            After::Drain(connection) => self.drain(connection),
-            After::Gone => {}
-        }
-    }
-
     fn drain(&self, connection: Connection) {
         connection.socket.end();
-        self.idle.park(connection, Waits::ForEnd);
+        self.idle.park(connection, Waits::for_end());
     }
 
     /// Refuses what isn't a request.

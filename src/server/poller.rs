@@ -140,14 +140,11 @@ impl Poller {
                     self.server.shared.gate.look_again();
                 }
             }
-            Meant::Parked(token) => {
-                if let Some((connection, waits, until)) = self.idle.take(token) {
-                    match waits {
-                        Waits::ForEnd => self.drain(token, connection, until),
-                        Waits::ForRequest | Waits::ForHead => self.read(Some(token), connection),
-                    }
-                }
-            }
+            Meant::Parked(token) => match self.idle.take(token) {
+                Some((connection, Waits::ForRequest)) => self.read(Some(token), connection),
+                Some((connection, waits)) => self.drain(token, connection, waits),
+                None => {}
+            },
         }
     }
 
@@ -193,17 +190,10 @@ impl Poller {
                 self.look_after_clients();
                 self.server.serve_next(connection, head);
             }
-            Arrival::Unfinished => {
-                let waits =
-                    if connection.head_since().is_some() { Waits::ForHead } else { Waits::ForRequest };
-                match token {
-                    Some(token) => {
-                        let until = connection.head_since().map(|since| since + CLIENT_TIMEOUT);
-                        self.idle.put_back(token, connection, waits, until);
-                    }
-                    None => self.idle.park(connection, waits),
-                }
-            }
+            Arrival::Unfinished => match token {
+                Some(token) => self.idle.put_back(token, connection, Waits::ForRequest),
+                None => self.idle.park(connection, Waits::ForRequest),
+            },
             Arrival::Refused(refused) => {
                 if token.is_some() {
                     self.idle.hand_out(&connection);
@@ -214,9 +204,9 @@ impl Poller {
         }
     }
 
-    fn drain(&mut self, token: Token, mut connection: Connection, until: Option<Instant>) {
+    fn drain(&mut self, token: Token, mut connection: Connection, waits: Waits) {
         if connection.discard(&mut self.scratch) {
-            self.idle.put_back(token, connection, Waits::ForEnd, until);
+            self.idle.put_back(token, connection, waits);
         }
     }
 
@@ -224,7 +214,7 @@ impl Poller {
     fn end_late(&self) {
         let now = Instant::now();
         while let Some((connection, waits)) = self.idle.take_late(now) {
-            if waits == Waits::ForHead {
+            if waits == Waits::ForRequest {
                 self.idle.hand_out(&connection);
                 let refused = connection.refused(ApiError::slow_head(CLIENT_TIMEOUT));
                 self.server.refuse(connection, &refused);

@@ -5,9 +5,9 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 /// An idle thread ends after this.
 const IDLE: Duration = Duration::from_secs(10);
@@ -38,8 +38,8 @@ struct State<T> {
 
 /// Where an idle thread gets its next job.
 struct Place<T> {
-    thread: Thread,
     given: Mutex<Option<T>>,
+    came: Condvar,
 }
 
 impl<T: Send + 'static> Pool<T> {
@@ -75,7 +75,7 @@ impl<T: Send + 'static> Pool<T> {
 
 impl<T> Shared<T> {
     fn run(&self) {
-        let place = Arc::new(Place { thread: thread::current(), given: Mutex::new(None) });
+        let place = Arc::new(Place { given: Mutex::new(None), came: Condvar::new() });
         while let Some(job) = self.next(&place) {
             // A panic is that job's; its request answers by itself when it is dropped.
             let _ = catch_unwind(AssertUnwindSafe(|| (self.work)(job)));
@@ -90,23 +90,17 @@ impl<T> Shared<T> {
         }
         state.idle.push(Arc::clone(place));
         drop(state);
-        let deadline = Instant::now() + IDLE;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                let mut state = self.lock();
-                if let Some(at) = state.idle.iter().position(|idle| Arc::ptr_eq(idle, place)) {
-                    state.idle.swap_remove(at);
-                    state.threads -= 1;
-                    return None;
-                }
-                drop(state);
-                thread::park(); // a job is on its way
-            } else {
-                thread::park_timeout(left);
-            }
-            if let Some(job) = lock(&place.given).take() {
+            let given = place.came.wait_timeout_while(lock(&place.given), IDLE, |given| given.is_none());
+            if let Some(job) = given.unwrap_or_else(PoisonError::into_inner).0.take() {
                 return Some(job);
+            }
+            let mut state = self.lock();
+            // Where it isn't among the idle any more, a job is on its way.
+            if let Some(at) = state.idle.iter().position(|idle| Arc::ptr_eq(idle, place)) {
+                state.idle.swap_remove(at);
+                state.threads -= 1;
+                return None;
             }
         }
     }
@@ -119,7 +113,7 @@ impl<T> Shared<T> {
 impl<T> Place<T> {
     fn give(&self, job: T) {
         *lock(&self.given) = Some(job);
-        self.thread.unpark();
+        self.came.notify_one();
     }
 }
 
