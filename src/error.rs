@@ -113,6 +113,8 @@ impl ApiError {
     }
 }
 
+/// The code by which Anthropic's SDKs know that they have to send the whole conversation.
+pub const NO_THREADS: &str = "thread_unsupported_request";
 /// No address is known for the upstream's name.
 pub const UNKNOWN_NAME: &str =
     "its name can't be looked up: there is no network, or the address has a slip in it";
@@ -260,6 +262,14 @@ impl ApiError {
             "Embeddings are only made by free models, and none stands in for another. Name one in the request, or set EMBEDDING_MODEL in .env. Free ones: {free}."
         );
         Self::new(400, "model_not_free", message)
+    }
+
+    /// A conversation of which the server is to have kept the beginning.
+    pub fn no_kept_conversations() -> Self {
+        let message =
+            "No conversations are kept here: send the whole conversation with each request, without thread.";
+        Self::new(400, NO_THREADS, message)
+            .chinese("这里不保存对话：请在每个请求中发送整个对话，不要使用 thread")
     }
 
     /// `GET /v1/models/{id}` of a model that isn't listed.

@@ -14,7 +14,7 @@ use super::request::{Edits, keep_object};
 use super::{Choice, Dialect, Facts, Format, Needs, Question, Reader, Said, Usage, given, is_nothing};
 use super::{may_mention, named_event};
 use super::{text, tokens};
-use crate::error::ApiError;
+use crate::error::{ApiError, NO_THREADS};
 use crate::json::{self, Field, Halves};
 
 /// The API.
@@ -78,6 +78,13 @@ impl Dialect for Messages {
 
     fn turns(&self) -> Option<&'static str> {
         Some("messages")
+    }
+
+    /// `{"type":"continue","previous_message_id":…}`: Anthropic's SDKs send only what is new then, and everything once they
+    /// are told that there are no threads ([`NO_THREADS`]). Who only begins one (`"create"`) sends everything anyway.
+    fn wants_a_kept_conversation(&self, fields: &[Field<'_>]) -> bool {
+        let thread = given(fields, "thread").and_then(|thread| serde_json::from_str::<Value>(thread).ok());
+        thread.is_some_and(|thread| thread["type"] == "continue")
     }
 
     /// `?beta=true`
@@ -232,7 +239,11 @@ fn error_object(error: &ApiError) -> Value {
         (500.., _) => "api_error",
         _ => "invalid_request_error",
     };
-    json!({"type": "error", "error": {"type": kind, "message": error.message}})
+    let mut object = json!({"type": "error", "error": {"type": kind, "message": error.message}});
+    if error.code == NO_THREADS {
+        object["error"]["details"] = json!({"error_code": NO_THREADS, "unsupported": []});
+    }
+    object
 }
 
 /// What of a message tells how it went.

@@ -84,6 +84,11 @@ pub trait Dialect: Sync {
         None
     }
 
+    /// Whether it goes on with a conversation that the server is to have kept: none does.
+    fn wants_a_kept_conversation(&self, _: &[Field<'_>]) -> bool {
+        false
+    }
+
     /// Whether the query of the request's target means something to the upstream.
     fn forwards_query(&self) -> bool {
         false

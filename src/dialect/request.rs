@@ -24,6 +24,8 @@ pub struct Request {
     pub stream: bool,
     /// What a model must be able to do to serve it.
     pub needs: Needs,
+    /// It goes on with a conversation that the server is to have kept.
+    pub wants_a_kept_conversation: bool,
     /// Where the conversation so far stands in the text, an array.
     turns: Option<Range<usize>>,
 }
@@ -58,6 +60,7 @@ impl Request {
         };
         let stream = json::field(&fields, "stream").is_some_and(|field| field.value == "true");
         let needs = dialect.needs(&fields);
+        let wants_a_kept_conversation = dialect.wants_a_kept_conversation(&fields);
 
         let place = |part: &str| {
             let start = part.as_ptr() as usize - text.as_ptr() as usize;
@@ -108,7 +111,7 @@ impl Request {
             }
         };
         let as_written = only_the_model && keeps_model;
-        Ok(Self { text, pieces, as_written, asked, model, stream, needs, turns })
+        Ok(Self { text, pieces, as_written, asked, model, stream, needs, wants_a_kept_conversation, turns })
     }
 
     /// The body as the client wrote it.

@@ -164,5 +164,8 @@ fn understand(
     let rule = Rule { default_model, allow_paid: settings.allow_paid_models };
     let request = Request::parse(dialect, text, rule);
     let request = request.map_err(|(text, error)| not_an_object(&text, error))?;
-    Ok((request, face))
+    match request.wants_a_kept_conversation {
+        true => Err(ApiError::no_kept_conversations()),
+        false => Ok((request, face)),
+    }
 }

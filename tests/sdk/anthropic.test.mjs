@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import Anthropic from "@anthropic-ai/sdk";
+import { betaTool } from "@anthropic-ai/sdk/helpers/beta/json-schema";
 import { start, stop } from "./proxy.mjs";
 
 let client, received;
@@ -50,6 +51,25 @@ for (const stream of [false, true]) {
     const result = { type: "tool_result", tool_use_id: id, content: "sunny" };
     const answer = await ask([question, { role: "assistant", content: [{ type, id, name, input }] }, { role: "user", content: [result] }]);
     assert.equal(answer.content[0].text, "The tool said: sunny");
+  });
+}
+
+for (const stream of [false, true]) {
+  test(`the tool runner calls a function and goes on, streamed: ${stream}`, async () => {
+    const before = (await received()).length;
+    const cities = [];
+    const weather = betaTool({
+      name: "weather",
+      description: "The weather in a city.",
+      inputSchema: tools[0].input_schema,
+      run: ({ city }) => (cities.push(city), "sunny"),
+    });
+    const asked = said(`weather by the runner, streamed: ${stream}?`, { tools: [weather], stream });
+    const answer = await client.beta.messages.toolRunner(asked).runUntilDone();
+    assert.deepEqual([cities, answer.content[0].text], [["北京"], "The tool said: sunny"]);
+    // The SDK sends only what is new, until it is told that nobody keeps the rest.
+    const calls = (await received()).slice(before);
+    assert.deepEqual(calls.map((call) => call.body.messages.length), [1, 3]);
   });
 }
 

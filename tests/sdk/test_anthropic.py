@@ -76,7 +76,8 @@ def test_a_tool_call_goes_there_and_back(client, received, streamed):
     assert (first.body["model"], second.body["model"]) == ("openrouter/free", "a/b:free"), "the model that began it"
 
 
-def test_the_tool_runner_calls_a_function_and_goes_on(client, received):
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_tool_runner_calls_a_function_and_goes_on(client, received, stream):
     cities = []
 
     @beta_tool
@@ -85,11 +86,23 @@ def test_the_tool_runner_calls_a_function_and_goes_on(client, received):
         cities.append(city)
         return "sunny"
 
-    # By default the SDK lets Anthropic's server keep the conversation and sends only what is new; OpenRouter keeps nothing.
-    asked = said("weather by the runner?", tools=[weather], thread=False)
+    asked = said(f"weather by the runner, streamed: {stream}?", tools=[weather], stream=stream)
     answer = client.beta.messages.tool_runner(**asked).until_done()
     assert (cities, answer.content[0].text) == (["北京"], "The tool said: sunny")
-    assert len(received()) == 2
+    # By default the SDK lets Anthropic's server keep the conversation and sends only what is new, until it is told that
+    # nobody does.
+    first, second = received()
+    assert first.body["thread"] == {"type": "create"} and "thread" not in second.body
+    assert [message["role"] for message in second.body["messages"]] == ["user", "assistant", "user"]
+    assert second.body["tools"] == first.body["tools"]
+
+
+def test_a_thread_of_its_own_is_refused_where_it_would_lose_the_conversation(client, received):
+    thread = client.beta.messages.thread(**said("my name is Ann"))
+    thread.send()
+    with pytest.raises(anthropic.BadRequestError, match="send the whole conversation"):
+        thread.send({"role": "user", "content": "what is my name?"})
+    assert len(received()) == 1
 
 
 def test_beta_headers_and_the_query_reach_the_upstream(client, received):

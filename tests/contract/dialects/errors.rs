@@ -173,3 +173,31 @@ fn counting_tokens_speaks_the_dialect_of_messages() {
     }
     assert_eq!(upstream.calls(), 0);
 }
+
+/// Anthropic's SDKs send only what is new of a conversation that the server keeps, and everything once they are told that
+/// none does; the model would know nothing of what came before.
+#[test]
+fn conversations_that_somebody_else_is_to_have_kept() {
+    let upstream = Upstream::start(|_, answer| answer.json(200, MESSAGES.plain));
+    let proxy = Proxy::before(&upstream, "");
+    let with =
+        |thread: &str| MESSAGES.request("hello", false).replacen('{', &format!("{{\"thread\":{thread},"), 1);
+    for streamed in [false, true] {
+        let body = MESSAGES.request("hello", streamed);
+        let goes_on = r#"{"thread":{"type":"continue","previous_message_id":"gen-1"},"#;
+        let refused = proxy.post(MESSAGES.path, &body.replacen('{', goes_on, 1));
+        assert_own(&MESSAGES, &refused, 400, "thread_unsupported_request");
+        let details = &refused.json()["error"]["details"];
+        assert_eq!(
+            details,
+            &serde_json::json!({"error_code": "thread_unsupported_request", "unsupported": []})
+        );
+    }
+    assert_eq!(upstream.calls(), 0);
+    for whole in [r#"{"type":"create"}"#, "null", "{}", "3"] {
+        let body = with(whole);
+        assert_eq!(proxy.post(MESSAGES.path, &body).status, 200, "{whole}");
+        let sent = upstream.received().pop().unwrap().json();
+        assert_eq!(sent["thread"], serde_json::from_str::<Value>(whole).unwrap());
+    }
+}
