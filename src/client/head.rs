@@ -392,11 +392,16 @@ fn bare_path(path: &str) -> String {
         plain.push('/');
         plain.push_str(part);
     }
-    let within = |path: &str, prefix: &str| {
-        path.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/')).map(str::to_owned)
+    let is_prefix = |prefix: &&str| {
+        plain.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    let bare = within(&plain, "/api/v1").or_else(|| within(&plain, "/v1")).unwrap_or(plain);
-    if bare.is_empty() { "/".to_owned() } else { bare }
+    if let Some(prefix) = ["/api/v1", "/v1"].iter().find(|prefix| is_prefix(prefix)) {
+        plain.drain(..prefix.len());
+    }
+    if plain.is_empty() {
+        plain.push('/');
+    }
+    plain
 }
 
 #[cfg(test)]

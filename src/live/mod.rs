@@ -115,6 +115,9 @@ impl Stamp {
 #[derive(Debug)]
 pub struct Live {
     home: PathBuf,
+    /// `.env` and `DEBUG_MODE.txt` in it.
+    env_file: PathBuf,
+    debug_file: PathBuf,
     args: Args,
     current: RwLock<Arc<Snapshot>>,
     /// Held while `.env` is read again, so that it is read once however many requests notice.
@@ -136,7 +139,8 @@ struct Reload {
 impl Live {
     /// Reads the settings for the first time. The sentences are complaints about them.
     pub fn start(home: PathBuf, args: Args) -> Self {
-        let (bytes, stamp) = read_file(&home.join(env_file::NAME));
+        let (env_file, debug_file) = (home.join(env_file::NAME), home.join(DEBUG_FILE));
+        let (bytes, stamp) = read_file(&env_file);
         let mut said = HashSet::new();
         let settings = read_settings(&home, &args, &bytes, None, &mut said);
         let live = Self {
@@ -144,11 +148,13 @@ impl Live {
                 upstream: Arc::new(Upstream::new(&settings)),
                 backups: to_backups(&settings),
                 settings: settings.clone(),
-                debug: home.join(DEBUG_FILE).exists(),
+                debug: debug_file.exists(),
                 seen: Seen::now(stamp, bytes),
             })),
             reload: Mutex::new(Reload { wanted: settings, said, gone_since: None, hinted: [false; 3] }),
             home,
+            env_file,
+            debug_file,
             args,
         };
         live.hint_at_misnamed_files(&mut live.lock_reload());
@@ -177,8 +183,8 @@ impl Live {
     /// The settings as the file has them now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         let current = self.current();
-        let debug = self.home.join(DEBUG_FILE).exists();
-        let same = current.debug == debug && current.seen.still_is(&self.home.join(env_file::NAME));
+        let debug = self.debug_file.exists();
+        let same = current.debug == debug && current.seen.still_is(&self.env_file);
         if same {
             return current;
         }
@@ -190,14 +196,13 @@ impl Live {
         let mut reload = self.lock_reload();
         self.hint_at_misnamed_files(&mut reload);
         let current = self.current();
-        let env_path = self.home.join(env_file::NAME);
-        let debug = self.home.join(DEBUG_FILE).exists();
+        let debug = self.debug_file.exists();
         let mut settings = None;
         let mut seen = None;
-        if !current.seen.still_is(&env_path) {
-            let (mut bytes, mut stamp) = read_file(&env_path);
+        if !current.seen.still_is(&self.env_file) {
+            let (mut bytes, mut stamp) = read_file(&self.env_file);
             if looks_half_written(&current.seen.bytes.0, &bytes) {
-                (bytes, stamp) = wait_until_settled(&env_path, bytes);
+                (bytes, stamp) = wait_until_settled(&self.env_file, bytes);
             }
             if reload.is_in_the_middle_of_saving(&current.seen.bytes.0, &bytes) {
                 if debug == current.debug {
@@ -275,8 +280,8 @@ impl Live {
     fn hint_at_misnamed_files(&self, reload: &mut Reload) {
         let names = [(env_file::NAME, ".env.txt"), (DEBUG_FILE, "DEBUG_MODE.txt.txt")];
         let [hinted @ .., unreadable] = &mut reload.hinted;
-        let file = self.home.join(env_file::NAME);
-        let trouble = match (file.is_dir(), fs::File::open(&file)) {
+        let file = &self.env_file;
+        let trouble = match (file.is_dir(), fs::File::open(file)) {
             (true, _) => Some(either(
                 "it is a folder. Rename it, and make a file of this name".to_owned(),
                 "它是一个文件夹。请给它改名，再创建同名的文件".to_owned(),

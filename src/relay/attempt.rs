@@ -140,12 +140,13 @@ impl Answer {
             From::Kept(answer, _) => return kept(&answer.head),
             From::Ride(ride) => return kept(&ride.head),
         };
-        let returned = |name: &str| RETURNED.contains(&name) || name.starts_with(RETURNED_PREFIX);
-        let headers = call.headers().iter().filter(|(name, _)| returned(name.as_str()));
+        let returned = |name: &str| match RETURNED.iter().find(|returned| **returned == name) {
+            Some(name) => Some(Cow::Borrowed(*name)),
+            None => name.starts_with(RETURNED_PREFIX).then(|| Cow::Owned(name.to_owned())),
+        };
+        let headers = call.headers().iter();
         headers
-            .filter_map(|(name, value)| {
-                Some((Cow::Owned(name.as_str().to_owned()), value.to_str().ok()?.to_owned()))
-            })
+            .filter_map(|(name, value)| Some((returned(name.as_str())?, value.to_str().ok()?.to_owned())))
             .collect()
     }
 
@@ -252,7 +253,7 @@ impl Relay {
                 body = Cow::Owned(self.request.body_elsewhere(model));
                 upstream = backup;
                 // Others are told nothing of who asks.
-                let theirs = self.headers.iter().filter(|(name, _)| name.starts_with("anthropic-"));
+                let theirs = self.headers.iter().filter(|(name, _)| name.as_str().starts_with("anthropic-"));
                 headers = Cow::Owned(theirs.cloned().collect());
             }
         }

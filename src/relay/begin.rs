@@ -43,10 +43,10 @@ impl Relay {
                 return Err(exchange.reply(reply));
             }
         };
-        let forwarded = FORWARDED.iter().filter_map(|name| {
-            let value = exchange.head.values(name).next()?;
+        let forwarded = FORWARDED.into_iter().filter_map(|name| {
+            let value = exchange.head.values(name.as_str()).next()?;
             let value = Some(value).filter(|value| value.len() <= MAX_FORWARDED_BYTES)?;
-            Some((*name, HeaderValue::from_bytes(value).ok()?))
+            Some((name, HeaderValue::from_bytes(value).ok()?))
         });
         let mut headers = forwarded.collect::<Vec<_>>();
         if headers.first().is_none_or(|(name, _)| *name != REFERER) {

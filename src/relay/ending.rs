@@ -1,7 +1,7 @@
 //! How a request ends: what is said on the console, recorded, and sent last.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::fmt::{self, Write as _};
 
 use super::attempt::{FailedAnswer, FailedAttempt};
 use super::{Client, Relay};
@@ -14,6 +14,8 @@ use crate::language::either;
 use crate::record::calls::Ending;
 use crate::record::figures::Figures;
 
+/// Most lines about a call are shorter.
+const USUAL_LINE_BYTES: usize = 128;
 /// `x-proxy-model` is cut to this length.
 const MAX_HEADER_CHARS: usize = 200;
 /// Clients that left.
@@ -196,7 +198,7 @@ impl Relay {
                 self.end_lead();
                 self.learn_from_answer();
                 self.figures.status = 200;
-                Ending::Response(answer.unwrap_or_else(|| "null".into()).into())
+                Ending::Response(answer.map_or_else(|| "null".into(), Into::into))
             }
             Served::BrokenOff { error, status, said, partial } => {
                 reason = said;
@@ -287,22 +289,25 @@ fn model_header(asked: &str, sent: &str) -> String {
 }
 
 fn call_line(figures: &Figures, reason: &str) -> String {
-    let seconds = |d: Duration| format!("{:.2} s", d.as_secs_f64());
+    let mut line = String::with_capacity(USUAL_LINE_BYTES);
+    let mut put = |words: fmt::Arguments<'_>| {
+        let _ = line.write_fmt(words); // a string takes everything
+    };
     let model = if figures.model.is_empty() { "-" } else { &figures.model };
-    let mut line = format!("{} {}", figures.status, model_header_part(model));
+    put(format_args!("{} {}", figures.status, model_header_part(model)));
     if let Some(first) = figures.first_token {
-        line.push_str(&format!("  {} {}", either("first token", "首个词元"), seconds(first)));
+        put(format_args!("  {} {:.2} s", either("first token", "首个词元"), first.as_secs_f64()));
     }
-    line.push_str(&format!("  {} {}", either("total", "总计"), seconds(figures.total)));
+    put(format_args!("  {} {:.2} s", either("total", "总计"), figures.total.as_secs_f64()));
     if let (Some(prompt), Some(completion)) = (figures.prompt_tokens, figures.completion_tokens) {
-        line.push_str(&format!("  {prompt} + {completion} {}", either("tokens", "词元")));
+        put(format_args!("  {prompt} + {completion} {}", either("tokens", "词元")));
     }
     if let Some(age) = figures.reused {
         let age = age.as_secs();
-        line.push_str(&either(format!("  reused, {age} s old"), format!("  重用 {age} 秒前的回答")));
+        put(either(format_args!("  reused, {age} s old"), format_args!("  重用 {age} 秒前的回答")));
     }
     if !reason.is_empty() {
-        line.push_str(&format!("  {reason}"));
+        put(format_args!("  {reason}"));
     }
     line
 }

@@ -29,7 +29,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ureq::http::HeaderValue;
+use ureq::http::{HeaderName, HeaderValue};
 
 use crate::client::exchange::{After, Exchange, Stream};
 use crate::console::say;
@@ -66,7 +66,7 @@ pub struct Relay {
     /// Of the client's request target; for the dialects whose upstream wants it.
     query: Option<String>,
     /// Headers that go along with each call.
-    headers: Vec<(&'static str, HeaderValue)>,
+    headers: Vec<(HeaderName, HeaderValue)>,
     snapshot: Arc<Snapshot>,
     recording: Option<Recording>,
     figures: Figures,

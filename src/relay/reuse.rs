@@ -495,8 +495,8 @@ impl Relay {
             written.as_bytes(),
             &body,
         ];
-        for (name, value) in self.headers.iter().filter(|(name, _)| name.starts_with("anthropic-")) {
-            parts.extend([name.as_bytes(), value.as_bytes()]);
+        for (name, value) in self.headers.iter().filter(|(name, _)| name.as_str().starts_with("anthropic-")) {
+            parts.extend([name.as_str().as_bytes(), value.as_bytes()]);
         }
         Key::of(parts)
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::RootCertStore;
@@ -14,13 +15,13 @@ use crate::secrets;
 
 /// A key or password: its text can be sent and compared, never printed.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Arc<str>);
 
 impl Secret {
     /// For tests elsewhere.
     #[cfg(test)]
     pub(super) fn new(text: &str) -> Self {
-        Self(text.to_owned())
+        Self(text.into())
     }
 
     /// The text itself, for the one header that carries it.
@@ -61,7 +62,7 @@ impl ProxyUrl {
             return None; // ureq takes what it can't read for the default port
         }
         let proxy = ureq::Proxy::new(url).ok()?;
-        Some(Self { url: Secret(url.to_owned()), proxy })
+        Some(Self { url: Secret(url.into()), proxy })
     }
 
     /// For ureq's configuration.
@@ -108,7 +109,7 @@ pub(super) fn list(value: &str) -> impl Iterator<Item = &str> {
 pub(super) fn parse_key(value: &str) -> Option<Secret> {
     let key = value.strip_prefix("Bearer ").unwrap_or(value).trim();
     let visible = !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic());
-    visible.then(|| Secret(key.to_owned()))
+    visible.then(|| Secret(key.into()))
 }
 
 /// Shorter ones are left to the upstream to judge: a script's `x` may be a key that somebody's own server takes.

@@ -43,11 +43,19 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// <https://openrouter.ai/docs/app-attribution>
 const TITLE: &str = "LocalAPIProxy";
 /// Names the page that a request comes from.
-pub const REFERER: &str = "http-referer";
+pub const REFERER: HeaderName = HeaderName::from_static("http-referer");
 
 /// Headers of the client that go upstream, the first three in place of ours.
-pub const FORWARDED: [&str; 5] =
-    [REFERER, "x-title", "x-openrouter-title", "anthropic-version", "anthropic-beta"];
+pub const FORWARDED: [HeaderName; 5] = [
+    REFERER,
+    HeaderName::from_static("x-title"),
+    HeaderName::from_static("x-openrouter-title"),
+    HeaderName::from_static("anthropic-version"),
+    HeaderName::from_static("anthropic-beta"),
+];
+
+/// Header fields of a request, at most: room for them is made once.
+const MAX_HEADERS: usize = 12;
 
 /// Everything that calls to one upstream share.
 pub struct Upstream {
@@ -115,7 +123,7 @@ impl Upstream {
     pub fn at(settings: &Settings, base_url: &str, key: Option<&Secret>) -> Self {
         let paths = dialect::ALL.iter().map(|dialect| dialect.path());
         let endpoints = paths.map(|path| (path, format!("{base_url}{path}").parse().ok()));
-        let mut headers = HeaderMap::new();
+        let mut headers = HeaderMap::with_capacity(MAX_HEADERS);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -176,12 +184,12 @@ impl Upstream {
         path: &'static str,
         query: Option<&str>,
         body: &[u8],
-        headers: &[(&'static str, HeaderValue)],
+        headers: &[(HeaderName, HeaderValue)],
         line: Dialling<'_>,
     ) -> Result<Box<Call>, CallError> {
         let mut all = self.headers.clone();
         for (name, value) in headers {
-            all.insert(*name, value.clone());
+            all.insert(name, value.clone());
         }
         let known = self.endpoints.iter().find(|(known, _)| *known == path).and_then(|(_, uri)| uri.as_ref());
         let with_query = query.and_then(|query| format!("{}{path}?{query}", self.base_url).parse().ok());
