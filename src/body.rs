@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// What is asked for at first of a body whose length nobody has announced.
 const FIRST_BYTES: usize = 8 * 1024;
 /// What is believed of an announcement before anything has come.
-const MAX_FIRST_BYTES: usize = 1 << 20;
+const MAX_FIRST_BYTES: usize = 64 * 1024;
 
 /// Puts into `body` what `read` gives, to its end or until there is more than `limit` bytes of it. Whether the end came.
 ///
@@ -16,11 +16,21 @@ pub fn read_whole<E>(
     body: &mut Vec<u8>,
     announced: Option<usize>,
     limit: usize,
+    read: impl FnMut(&mut [u8]) -> Result<usize, E>,
+) -> Result<bool, E> {
+    read_on(body, 0, announced, limit, read)
+}
+
+/// The same behind what has come already: the first `filled` bytes of `body`.
+pub fn read_on<E>(
+    body: &mut Vec<u8>,
+    mut filled: usize,
+    announced: Option<usize>,
+    limit: usize,
     mut read: impl FnMut(&mut [u8]) -> Result<usize, E>,
 ) -> Result<bool, E> {
     // One more than there should be, so that the end is seen without growing once more.
     let most = announced.map_or(limit, |announced| announced.min(limit)).saturating_add(1);
-    let mut filled = 0;
     let ended = loop {
         if filled > limit {
             break Ok(false);
@@ -113,9 +123,10 @@ mod tests {
         let announced = Some(usize::MAX);
         assert_eq!(read_whole(&mut body, announced, usize::MAX, |_| Ok::<_, ()>(0)), Ok(true));
         assert!(body.capacity() <= MAX_FIRST_BYTES);
-        let mut sizes = [MAX_FIRST_BYTES, 500_000].into_iter();
+        const REST: usize = MAX_FIRST_BYTES - 10;
+        let mut sizes = [MAX_FIRST_BYTES, REST].into_iter();
         let read = |buffer: &mut [u8]| Ok::<_, ()>(sizes.next().unwrap_or(0).min(buffer.len()));
-        let announced = MAX_FIRST_BYTES + 500_000;
+        let announced = MAX_FIRST_BYTES + REST;
         assert_eq!(read_whole(&mut body, Some(announced), usize::MAX, read), Ok(true));
         assert!(body.len() == announced && body.capacity() == announced + 1);
     }

@@ -370,10 +370,12 @@ impl ApiError {
             .with("connection", "close, upgrade")
     }
 
-    /// Too many clients are sending at once.
-    pub fn too_many_uploads() -> Self {
-        let message = "Too many requests are being sent at once: try again in a moment.";
-        Self::new(503, "overloaded", message).retry_after(1)
+    /// The system gives the program no more connections.
+    pub fn no_descriptors() -> Self {
+        let message = "Too many connections are open: try again in a moment, or raise the limit of open files (ulimit -n).";
+        Self::new(503, "overloaded", message)
+            .retry_after(1)
+            .chinese("打开的连接过多：请稍后再试，或提高可打开文件数的上限（ulimit -n）")
     }
 
     /// A panic.

@@ -113,7 +113,10 @@ impl Connection {
 
     fn read_head_with(&mut self, read: fn(&Socket, &mut [u8]) -> io::Result<usize>) -> Arrival {
         match self.read_more(self.buffer.len().clamp(FIRST_READ_BYTES, MAX_READ_BYTES), read) {
-            Ok(0) => Arrival::End,
+            Ok(0) if self.buffer.trim_ascii_start().is_empty() => Arrival::End,
+            Ok(0) => {
+                Arrival::Refused(self.refused(ApiError::bad_request("The head of the request ended early.")))
+            }
             Ok(_) => self.next_head(),
             Err(e) if e.kind() == io::ErrorKind::TimedOut => Arrival::Unfinished,
             Err(_) => Arrival::End,
@@ -124,7 +127,7 @@ impl Connection {
     pub(super) fn read_more(
         &mut self,
         most: usize,
-        read: fn(&Socket, &mut [u8]) -> io::Result<usize>,
+        read: impl FnOnce(&Socket, &mut [u8]) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let filled = self.buffer.len();
         self.buffer.resize(filled + most, 0);

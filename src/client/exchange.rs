@@ -15,12 +15,15 @@ use super::chunks::Chunks;
 use super::connection::{Connection, Refused};
 use super::head::{BodyLength, Coding, Head, path_in};
 use super::socket::Socket;
+use crate::arrived::Arrived;
 use crate::body::{self, Spare};
 use crate::dialect;
 use crate::error::ApiError;
 
 /// What is read of a chunked body at a time.
 const READ_BYTES: usize = 64 * 1024;
+/// Who sends less at a time isn't waited for.
+const BUSY_BYTES: usize = 1024;
 
 /// A whole response.
 #[derive(Debug, Clone, Default)]
@@ -67,8 +70,12 @@ pub struct Exchange {
     pub body: Vec<u8>,
     /// Header fields that go with any answer (CORS).
     pub extra_headers: Vec<(&'static str, String)>,
+    /// Counts it as begun, for as long as it is there.
+    pub begun: Option<Arc<()>>,
     /// Nothing of the body is left on the connection.
     body_was_read: bool,
+    /// Of a chunked body: how far it has come.
+    chunks: Chunks,
     /// Until it is answered.
     connection: Option<Connection>,
 }
@@ -95,8 +102,6 @@ pub enum BodyError {
     Broken,
     /// It isn't encoded as it says.
     Undecodable,
-    /// Nothing more of it came for [`super::socket::CLIENT_TIMEOUT`].
-    Stalled,
 }
 
 impl Exchange {
@@ -107,6 +112,8 @@ impl Exchange {
             head,
             body: Vec::new(),
             extra_headers: Vec::new(),
+            begun: None,
+            chunks: Chunks::default(),
             connection: Some(connection),
         }
     }
@@ -121,49 +128,42 @@ impl Exchange {
         self.connection.as_ref().map(|connection| &connection.socket)
     }
 
-    /// Whether reading the body may have to wait for the client.
-    pub fn body_is_on_its_way(&self) -> bool {
-        let arrived = self.connection.as_ref().map_or(0, |connection| connection.buffer.len());
-        match self.head.body {
-            BodyLength::Bytes(length) => !self.body_was_read && length > arrived as u64,
-            BodyLength::Chunked => !self.body_was_read,
-        }
-    }
-
-    /// Reads the body, of which at most `limit` bytes are taken, decoded; a large one into `spare`'s buffer.
-    pub fn read_body(&mut self, limit: u64, spare: &Spare) -> Result<(), BodyError> {
+    /// Reads what there is of the body, of which at most `limit` bytes are taken, decoded; a large one into `spare`'s
+    /// buffer. Whether it is whole; more of it is waited for for a moment, if at all.
+    pub fn read_body(&mut self, limit: u64, spare: &Spare, waits: bool) -> Result<bool, BodyError> {
         let Some(connection) = &mut self.connection else {
-            return Ok(());
+            return Ok(true);
         };
         if self.body_was_read {
-            return Ok(());
+            return Ok(true);
         }
-        let announced = match self.head.body {
+        let bytes = usize::try_from(limit).unwrap_or(usize::MAX);
+        let is_whole = match self.head.body {
             BodyLength::Bytes(length) if length > limit => return Err(BodyError::TooLarge),
-            BodyLength::Bytes(length) => Some(length as usize),
-            BodyLength::Chunked => None,
-        };
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let arrived = announced.is_some_and(|length| length <= connection.buffer.len());
-        if !arrived {
-            connection.socket.be_patient(true);
-            if self.head.expects_continue && connection.buffer.is_empty() {
-                let _ = connection.socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+            BodyLength::Bytes(length) if length <= connection.buffer.len() as u64 => {
+                let rest = connection.buffer.split_off(length as usize);
+                self.body = std::mem::replace(&mut connection.buffer, rest);
+                true
             }
-        }
-        let read = match announced {
-            Some(length) => read_announced(connection, length, spare),
-            None => read_chunks(connection, limit),
+            body_length => {
+                if std::mem::take(&mut self.head.expects_continue) && connection.buffer.is_empty() {
+                    let _ = connection.socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+                }
+                match body_length {
+                    BodyLength::Bytes(length) => {
+                        read_announced(connection, &mut self.body, length as usize, spare, waits)?
+                    }
+                    BodyLength::Chunked => {
+                        read_chunks(connection, &mut self.chunks, &mut self.body, bytes, waits)?
+                    }
+                }
+            }
         };
-        if !arrived {
-            connection.socket.be_patient(false);
+        self.body_was_read = is_whole;
+        if is_whole && self.head.coding != Coding::Identity {
+            self.body = decode(&self.body, self.head.coding, bytes)?;
         }
-        self.body = read?;
-        self.body_was_read = true;
-        if self.head.coding != Coding::Identity {
-            self.body = decode(&self.body, self.head.coding, limit)?;
-        }
-        Ok(())
+        Ok(is_whole)
     }
 
     /// Answers.
@@ -177,6 +177,21 @@ impl Exchange {
     /// Closes the connection without a word: the client has left.
     pub fn forget(mut self) {
         self.connection = None;
+    }
+
+    /// Refuses, as far as that is possible without waiting, and closes the connection.
+    pub fn turn_away(mut self, error: &ApiError) {
+        if let Some(connection) = self.connection.take() {
+            let reply = Reply::error(&self.head.path, error);
+            connection.socket.write_now(&message(&reply, "connection: close\r\n", self.head.no_body));
+        }
+    }
+
+    /// Takes no more memory than it must while more of its body is waited for.
+    pub(super) fn rest(&mut self) {
+        if let Some(connection) = &mut self.connection {
+            connection.rest();
+        }
     }
 
     fn send(&mut self, connection: Connection, mut reply: Reply) -> After {
@@ -316,57 +331,90 @@ fn push_hex(out: &mut Vec<u8>, number: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn read_announced(connection: &mut Connection, length: usize, spare: &Spare) -> Result<Vec<u8>, BodyError> {
-    let buffer = &mut connection.buffer;
-    if buffer.len() >= length {
-        let rest = buffer.split_off(length);
-        return Ok(std::mem::replace(buffer, rest));
+/// Reads on in a body of this length. Whether it is whole.
+fn read_announced(
+    connection: &mut Connection,
+    body: &mut Vec<u8>,
+    length: usize,
+    spare: &Spare,
+    waits: bool,
+) -> Result<bool, BodyError> {
+    let (filled, begun) = (body.len(), std::mem::take(&mut connection.buffer));
+    let (mut begun, mut left) = (&begun[..], length - filled);
+    if filled == 0 {
+        *body = spare.take();
     }
-    let begun = std::mem::take(buffer);
-    let (mut begun, mut left) = (&begun[..], length);
-    let mut body = spare.take();
-    let ended = body::read_whole(&mut body, Some(length), length, |buffer| {
+    let mut reads = Reads::new(&connection.socket, waits);
+    let ended: io::Result<bool> = body::read_on(body, filled, Some(length), length, |buffer| {
         let room = buffer.len().min(left);
-        if room == 0 {
-            return Ok(0);
-        }
-        let read = match begun.is_empty() {
-            true => connection.socket.read(&mut buffer[..room])?,
-            false => begun.read(&mut buffer[..room])?,
+        let read = match (room, begun.is_empty()) {
+            (0, _) => 0,
+            (_, true) => reads.read(&mut buffer[..room])?,
+            (_, false) => begun.read(&mut buffer[..room])?,
         };
         left -= read;
         Ok(read)
     });
     match ended {
-        Ok(_) if left == 0 => Ok(body),
-        Ok(_) => Err(BodyError::Broken),
-        Err(error) => Err(broken(&error)),
+        Ok(_) if left == 0 => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            match body.is_empty() {
+                true => spare.keep(std::mem::take(body)),
+                false => body.shrink_to_fit(), // who stops sending takes what was sent
+            }
+            Ok(false)
+        }
+        Ok(_) | Err(_) => Err(BodyError::Broken),
     }
 }
 
-fn read_chunks(connection: &mut Connection, limit: usize) -> Result<Vec<u8>, BodyError> {
-    let (mut chunks, mut body) = (Chunks::default(), Vec::new());
+/// Reads on in a chunked body. Whether it is whole.
+fn read_chunks(
+    connection: &mut Connection,
+    chunks: &mut Chunks,
+    body: &mut Vec<u8>,
+    limit: usize,
+    waits: bool,
+) -> Result<bool, BodyError> {
+    let socket = Arc::clone(&connection.socket);
+    let mut reads = Reads::new(&socket, waits);
     loop {
-        let taken = chunks.feed(&connection.buffer, &mut body).map_err(|_| BodyError::Broken)?;
+        let taken = chunks.feed(&connection.buffer, body).map_err(|_| BodyError::Broken)?;
         connection.buffer.drain(..taken);
         if (body.len() as u64).saturating_add(chunks.announced()) > limit as u64 {
             return Err(BodyError::TooLarge);
         }
         if chunks.is_whole() {
-            return Ok(body);
+            return Ok(true);
         }
-        match connection.read_more(READ_BYTES, Socket::read) {
+        match connection.read_more(READ_BYTES, |_, buffer| reads.read(buffer)) {
             Ok(0) => return Err(BodyError::Broken),
             Ok(_) => {}
-            Err(error) => return Err(broken(&error)),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(false),
+            Err(_) => return Err(BodyError::Broken),
         }
     }
 }
 
-fn broken(error: &io::Error) -> BodyError {
-    match error.kind() {
-        io::ErrorKind::TimedOut => BodyError::Stalled,
-        _ => BodyError::Broken,
+/// Reads of a body, for as long as its client keeps this thread busy.
+struct Reads<'a> {
+    socket: &'a Socket,
+    waits: bool,
+}
+
+impl<'a> Reads<'a> {
+    fn new(socket: &'a Socket, waits: bool) -> Self {
+        Self { socket, waits }
+    }
+
+    /// [`io::ErrorKind::TimedOut`] where more of it is the poller's to wait for.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if !self.waits && self.socket.arrived() == Arrived::Nothing {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let read = self.socket.linger(buffer)?;
+        self.waits &= read >= BUSY_BYTES;
+        Ok(read)
     }
 }
 

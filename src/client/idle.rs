@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 use mio::{Registry, Token, Waker};
 
 use super::connection::Connection;
+use super::exchange::Exchange;
 use super::socket::{CLIENT_TIMEOUT, Socket, open_sockets};
+use crate::arrived::Arrived;
+use crate::error::ApiError;
 
 /// Tokens with this bit are those of requests under way, by their number.
 const UNDER_WAY: usize = 1 << (usize::BITS - 1);
@@ -26,19 +29,47 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 /// Descriptors for everything but clients and the upstream: files, pipes, the poller's own.
 const OTHER_DESCRIPTORS: usize = 32;
 
-/// What a parked connection waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Waits {
-    /// The next request, for as long as it likes; but the rest of a head for [`CLIENT_TIMEOUT`] only.
-    ForRequest,
-    /// That its client stops sending what nobody reads, for so long.
-    ForEnd(Instant),
+/// A connection that waits for its client.
+#[derive(Debug)]
+pub enum Parked {
+    /// For the next request, for as long as it likes; but for the rest of a head for [`CLIENT_TIMEOUT`] only.
+    ForRequest(Connection),
+    /// For more of a body, until then.
+    ForBody(Box<Exchange>, Instant),
+    /// That it stops sending what nobody reads, until then.
+    ForEnd(Connection, Instant),
 }
 
-impl Waits {
+impl Parked {
+    /// More of its body is to come.
+    pub fn for_body(exchange: Box<Exchange>) -> Self {
+        Self::ForBody(exchange, Instant::now() + CLIENT_TIMEOUT)
+    }
+
     /// Its request was refused.
-    pub fn for_end() -> Self {
-        Self::ForEnd(Instant::now() + DRAIN_LIMIT)
+    pub fn for_end(connection: Connection) -> Self {
+        Self::ForEnd(connection, Instant::now() + DRAIN_LIMIT)
+    }
+
+    fn socket(&self) -> Option<&Socket> {
+        match self {
+            Self::ForRequest(connection) | Self::ForEnd(connection, _) => Some(&connection.socket),
+            Self::ForBody(exchange, _) => exchange.socket().map(|socket| &**socket),
+        }
+    }
+
+    fn until(&self) -> Option<Instant> {
+        match self {
+            Self::ForRequest(connection) => connection.head_since().map(|since| since + CLIENT_TIMEOUT),
+            Self::ForBody(_, until) | Self::ForEnd(_, until) => Some(*until),
+        }
+    }
+
+    fn rest(&mut self) {
+        match self {
+            Self::ForRequest(connection) | Self::ForEnd(connection, _) => connection.rest(),
+            Self::ForBody(exchange, _) => exchange.rest(),
+        }
     }
 }
 
@@ -57,21 +88,6 @@ struct Table {
     next: usize,
     parked: BTreeMap<usize, Parked>,
     deadlines: BTreeSet<(Instant, usize)>,
-}
-
-#[derive(Debug)]
-struct Parked {
-    connection: Connection,
-    waits: Waits,
-}
-
-impl Parked {
-    fn until(&self) -> Option<Instant> {
-        match self.waits {
-            Waits::ForRequest => self.connection.head_since().map(|since| since + CLIENT_TIMEOUT),
-            Waits::ForEnd(until) => Some(until),
-        }
-    }
 }
 
 /// What a token stands for.
@@ -111,12 +127,12 @@ impl Idle {
     }
 
     /// Leaves a connection to the poller.
-    pub fn park(&self, mut connection: Connection, waits: Waits) {
-        connection.rest();
+    pub fn park(&self, mut parked: Parked) {
+        parked.rest();
         let mut table = self.lock();
         let number = table.next;
         table.next += 1;
-        self.put_into(&mut table, Token(number), Parked { connection, waits });
+        self.put_into(&mut table, Token(number), parked);
         let is_first = table.deadlines.first().is_some_and(|(_, first)| *first == number);
         drop(table);
         if is_first {
@@ -130,34 +146,42 @@ impl Idle {
     }
 
     /// Puts a connection back that was taken out and isn't done with what it waits for.
-    pub fn put_back(&self, token: Token, connection: Connection, waits: Waits) {
-        self.put_into(&mut self.lock(), token, Parked { connection, waits });
+    pub fn put_back(&self, token: Token, parked: Parked) {
+        self.put_into(&mut self.lock(), token, parked);
     }
 
     fn put_into(&self, table: &mut Table, token: Token, parked: Parked) {
         // Closed where the system can't watch it.
-        if parked.connection.socket.watch(&self.registry, token).is_ok() {
+        if parked.socket().is_some_and(|socket| socket.watch(&self.registry, token).is_ok()) {
             table.insert(token.0, parked);
         }
     }
 
     /// Takes a connection out on which something has arrived.
-    pub fn take(&self, token: Token) -> Option<(Connection, Waits)> {
-        let parked = self.lock().remove(token.0)?;
-        Some((parked.connection, parked.waits))
-    }
-
-    /// Nothing that arrives on this connection is told any more: a thread has it.
-    pub fn hand_out(&self, connection: &Connection) {
-        connection.socket.unwatch(&self.registry);
+    pub fn take(&self, token: Token) -> Option<Parked> {
+        self.lock().remove(token.0)
     }
 
     /// Takes out one that has waited long enough.
-    pub fn take_late(&self, now: Instant) -> Option<(Connection, Waits)> {
+    pub fn take_late(&self, now: Instant) -> Option<Parked> {
         let mut table = self.lock();
         let (_, number) = *table.deadlines.first().filter(|(until, _)| *until <= now)?;
-        let parked = table.remove(number)?;
-        Some((parked.connection, parked.waits))
+        table.remove(number)
+    }
+
+    /// Nobody waits for more of a body any longer: the program stops.
+    pub fn end_bodies(&self) {
+        let mut table = self.lock();
+        let table = &mut *table;
+        let now = Instant::now();
+        for (number, parked) in &mut table.parked {
+            if let Parked::ForBody(_, until) = parked {
+                table.deadlines.remove(&(*until, *number));
+                *until = now;
+                table.deadlines.insert((now, *number));
+            }
+        }
+        self.wake_poller();
     }
 
     /// When the next one has waited long enough.
@@ -188,10 +212,19 @@ impl Idle {
     /// Closes so many connections, those idle for longest first. Whether there was one.
     pub fn close_oldest(&self, count: usize) -> bool {
         let mut table = self.lock();
-        let oldest = table.parked.keys().copied().take(count).collect::<Vec<_>>();
+        // What has come just now is looked at first.
+        let is_idle = |parked: &Parked| parked.socket().is_some_and(|s| s.arrived() != Arrived::Bytes);
+        let oldest = table.parked.iter().filter(|(_, parked)| is_idle(parked)).map(|(number, _)| *number);
+        let oldest = oldest.take(count).collect::<Vec<_>>();
         let closed = oldest.iter().filter_map(|number| table.remove(*number)).collect::<Vec<_>>();
         drop(table); // closing takes a while
-        !closed.is_empty()
+        let is_there = !closed.is_empty();
+        for parked in closed {
+            if let Parked::ForBody(exchange, _) = parked {
+                exchange.turn_away(&ApiError::no_descriptors());
+            }
+        }
+        is_there
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {

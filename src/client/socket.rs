@@ -76,7 +76,7 @@ impl Socket {
         arrived(&self.stream)
     }
 
-    /// Reads what has arrived, waiting as long as [`Socket::be_patient`] says; [`io::ErrorKind::TimedOut`] after that.
+    /// Reads what has arrived, waiting a moment for it; [`io::ErrorKind::TimedOut`] after that.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match (&self.stream).read(buffer) {
@@ -87,14 +87,7 @@ impl Socket {
         }
     }
 
-    /// Whether reading may wait for [`CLIENT_TIMEOUT`], or only for a moment.
-    pub fn be_patient(&self, patient: bool) {
-        if LINGERS {
-            let _ = self.stream.set_read_timeout(Some(if patient { CLIENT_TIMEOUT } else { LINGER }));
-        }
-    }
-
-    /// Waits a moment for the next request. Whether there is something to read.
+    /// The same, and [`io::ErrorKind::TimedOut`] at once where waiting for a moment isn't possible.
     pub fn linger(&self, buffer: &mut [u8]) -> io::Result<usize> {
         if LINGERS || self.arrived() != Arrived::Nothing {
             return self.read(buffer);

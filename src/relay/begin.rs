@@ -29,7 +29,7 @@ impl Relay {
     pub fn begin(
         shared: &Arc<Shared>,
         api: Api,
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
         snapshot: Arc<Snapshot>,
         under_way: UnderWay,
     ) -> Result<Box<Self>, After> {
@@ -71,7 +71,7 @@ impl Relay {
             query: exchange.head.query.take().filter(|_| dialect.forwards_query()),
             headers,
             under_way,
-            client: Client::Waiting(Box::new(exchange)),
+            client: Client::Waiting(exchange),
             request,
             snapshot,
             recording,

@@ -17,6 +17,9 @@ pub const GRACE: Duration = Duration::from_secs(10);
 /// What those that were cut off then may take to say so to their clients.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// How often is looked for those who tell nobody that they have finished, when the program stops.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// Why a call to the upstream was cut off from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
@@ -31,6 +34,8 @@ pub struct Life {
     idle: Arc<Idle>,
     stopping: AtomicBool,
     under_way: Mutex<HashMap<u64, Arc<Cutter>>>,
+    /// Shared by each request from its head on, until it is under way or answered.
+    begun: Arc<()>,
     changed: Condvar,
     next: AtomicU64,
     ended: AtomicU64,
@@ -83,6 +88,7 @@ impl Life {
             idle,
             stopping: AtomicBool::new(false),
             under_way: Mutex::default(),
+            begun: Arc::default(),
             changed: Condvar::new(),
             next: AtomicU64::new(0),
             ended: AtomicU64::new(0),
@@ -100,6 +106,11 @@ impl Life {
         self.stopping.store(true, Ordering::Relaxed);
         drop(self.lock());
         self.changed.notify_all();
+    }
+
+    /// Counts a request as begun, for as long as this is kept.
+    pub fn count(&self) -> Arc<()> {
+        Arc::clone(&self.begun)
     }
 
     /// Counts a request of this client as under way.
@@ -162,14 +173,14 @@ impl Life {
 
     /// Waits until all have finished, cutting off those that haven't within [`GRACE`].
     pub fn wait_for_all(&self) {
-        let deadline = Instant::now() + GRACE;
-        let left = self.wait_until(deadline);
-        if left.is_empty() {
+        if self.wait_until(Instant::now() + GRACE) {
             return;
         }
+        let left = self.lock().values().cloned().collect::<Vec<_>>();
         for cutter in left {
             self.cut(&cutter, Cut::Stopping);
         }
+        self.idle.end_bodies();
         self.wait_until(Instant::now() + LAST_WORDS);
     }
 
@@ -180,17 +191,19 @@ impl Life {
         self.changed.notify_all();
     }
 
-    fn wait_until(&self, deadline: Instant) -> Vec<Arc<Cutter>> {
+    /// Whether everybody has finished by then.
+    fn wait_until(&self, deadline: Instant) -> bool {
         let mut under_way = self.lock();
-        while !under_way.is_empty() {
+        while !under_way.is_empty() || Arc::strong_count(&self.begun) > 1 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return under_way.values().cloned().collect();
+                return false;
             }
-            let waited = self.changed.wait_timeout(under_way, left);
+            // Who has only begun tells nobody of its end.
+            let waited = self.changed.wait_timeout(under_way, left.min(LOOK_AGAIN));
             under_way = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        Vec::new()
+        true
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Cutter>>> {

@@ -26,7 +26,7 @@ use crate::client::access;
 use crate::client::connection::{Arrival, Connection, Refused};
 use crate::client::exchange::{After, BodyError, Exchange, Reply, refusal};
 use crate::client::head::Head;
-use crate::client::idle::{Idle, Waits};
+use crate::client::idle::{Idle, Parked};
 use crate::client::listen;
 use crate::client::seat;
 use crate::client::socket::CLIENT_TIMEOUT;
@@ -45,11 +45,9 @@ use poller::Poller;
 use pool::Pool;
 use seats::{Entry, Seats};
 
-/// Uploads that may be read at once; each takes a thread, none a place among the `WORKERS`.
-const MAX_UPLOADS: usize = 1024;
 /// Threads that may wait for clients that have stopped reading, beside the `WORKERS`.
 const MAX_STUCK: usize = 512;
-/// Threads for what takes no time: health, refusals.
+/// Threads for what takes no time: health, refusals, bodies that come without a pause.
 const SPARE_THREADS: usize = 32;
 /// Threads that may stay with their connections for a moment; with more connections than that, it is no use.
 const MAX_LINGERING: usize = 32;
@@ -59,7 +57,7 @@ const GATE_INTERVAL: Duration = Duration::from_millis(250);
 /// What a thread of the pool does next.
 enum Job {
     /// Answer this request, and those that follow it.
-    Serve(Connection, Box<Head>),
+    Serve(Box<Exchange>),
     /// Forward one that has its place now.
     Seated(Call),
     /// Tell one that its wait was for nothing.
@@ -77,6 +75,33 @@ enum Call {
     TooLate(Box<dyn Waiter>, Limit, Duration),
 }
 
+impl Call {
+    /// Its client has left, or the program stops.
+    fn is_cut_off(&self) -> bool {
+        match self {
+            Self::New(_, under_way) => under_way.cutter().reason().is_some(),
+            Self::Begun(relay) | Self::Resumed(relay, ..) | Self::TooLate(relay, ..) => relay.is_cut_off(),
+        }
+    }
+
+    /// Ends one that is cut off.
+    fn abandon(self, shared: &Arc<Shared>) -> After {
+        match self {
+            Self::New(exchange, under_way) => match Api::of(&exchange.head.path) {
+                Some(api) => match Relay::begin(shared, api, exchange, shared.live.snapshot(), under_way) {
+                    Ok(relay) => relay.abandon(),
+                    Err(after) => after,
+                },
+                None => {
+                    exchange.forget();
+                    After::Gone
+                }
+            },
+            Self::Begun(relay) | Self::Resumed(relay, ..) | Self::TooLate(relay, ..) => relay.abandon(),
+        }
+    }
+}
+
 /// What has become of a request that a thread looked at.
 enum Step {
     /// It has a place, and goes to the upstream.
@@ -91,7 +116,6 @@ struct Server {
     idle: Arc<Idle>,
     pool: Pool<Job>,
     seats: Seats<Call>,
-    uploads: AtomicUsize,
     stuck: AtomicUsize,
     lingering: AtomicUsize,
     /// For the threads of the pool, which outlive nobody.
@@ -115,9 +139,8 @@ pub fn start(live: Arc<Live>, calls: Calls, listeners: Vec<TcpListener>) -> io::
         Server {
             shared: Arc::clone(&shared),
             idle: Arc::clone(&idle),
-            pool: Pool::new(workers + MAX_UPLOADS + MAX_STUCK + SPARE_THREADS, work),
+            pool: Pool::new(workers + MAX_STUCK + SPARE_THREADS, work),
             seats: Seats::new(workers, queue),
-            uploads: AtomicUsize::new(0),
             stuck: AtomicUsize::new(0),
             lingering: AtomicUsize::new(0),
             this: Weak::clone(this),
@@ -138,8 +161,29 @@ pub fn start(live: Arc<Live>, calls: Calls, listeners: Vec<TcpListener>) -> io::
 
 impl Server {
     /// Has a thread answer the request that begins with this head.
-    fn serve_next(&self, connection: Connection, head: Box<Head>) {
-        self.pool.give(Job::Serve(connection, head));
+    fn serve(&self, connection: Connection, head: Box<Head>) {
+        self.pool.give(Job::Serve(Box::new(Exchange::new(connection, head))));
+    }
+
+    /// More of a request's body has come.
+    fn go_on(&self, exchange: Box<Exchange>) {
+        if let Some(socket) = exchange.socket() {
+            self.idle.unwatch(socket);
+        }
+        self.pool.give(Job::Serve(exchange));
+    }
+
+    /// Nothing more of a request's body has come for too long.
+    fn give_up_waiting(&self, exchange: Box<Exchange>) {
+        if let Some(socket) = exchange.socket() {
+            self.idle.unwatch(socket);
+        }
+        let error = match self.shared.life.is_stopping() {
+            true => ApiError::stopping(),
+            false => ApiError::stalled_body(CLIENT_TIMEOUT),
+        };
+        let reply = self.shared.refusal(&exchange.head, &error.with("connection", "close"));
+        self.pool.give(Job::Tell(Box::new(move || exchange.reply(reply))));
     }
 
     /// Closes idle connections where descriptors are short of so many.
@@ -151,7 +195,7 @@ impl Server {
         let mut next = Some(job);
         while let Some(job) = next.take() {
             next = match job {
-                Job::Serve(connection, head) => match self.answer(Exchange::new(connection, head)) {
+                Job::Serve(exchange) => match self.answer(exchange) {
                     Step::Forward(call, snapshot) => self.forward(call, Some(snapshot)),
                     Step::Done(after) => self.stay(after),
                 },
@@ -192,8 +236,8 @@ impl Server {
             self.lingering.fetch_sub(1, Ordering::Relaxed);
         }
         match arrival {
-            Arrival::Head(head) => return Some(Job::Serve(connection, head)),
-            Arrival::Unfinished => self.idle.park(connection, Waits::ForRequest),
+            Arrival::Head(head) => return Some(Job::Serve(Box::new(Exchange::new(connection, head)))),
+            Arrival::Unfinished => self.idle.park(Parked::ForRequest(connection)),
             Arrival::Refused(refused) => self.refuse(connection, &refused),
             Arrival::End => {}
         }
@@ -202,7 +246,7 @@ impl Server {
 
     fn drain(&self, connection: Connection) {
         connection.socket.end();
-        self.idle.park(connection, Waits::for_end());
+        self.idle.park(Parked::for_end(connection));
     }
 
     /// Refuses what isn't a request.
@@ -215,25 +259,48 @@ impl Server {
     /// Answers a request, unless it is to be forwarded.
     // Apart, so that its stack isn't kept for as long as an answer streams; so are others here.
     #[inline(never)]
-    fn answer(&self, mut exchange: Exchange) -> Step {
+    fn answer(&self, mut exchange: Box<Exchange>) -> Step {
         let snapshot = self.shared.live.snapshot();
+        match self.receive(&mut exchange, &snapshot.settings) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.idle.park(Parked::for_body(exchange));
+                return Step::Done(After::Gone);
+            }
+            Err(error) => {
+                let reply = self.shared.refusal(&exchange.head, &error);
+                return Step::Done(exchange.reply(reply));
+            }
+        }
         match self.reply_here(&mut exchange, &snapshot) {
             Some(reply) => Step::Done(exchange.reply(reply)),
             None => self.enter(exchange, snapshot),
         }
     }
 
-    /// What needs no upstream, refusals among it. `None` once the request is ready to be forwarded.
-    fn reply_here(&self, exchange: &mut Exchange, snapshot: &Arc<Snapshot>) -> Option<Reply> {
-        let checked = match self.shared.life.is_stopping() {
-            true => Err(ApiError::stopping().with("connection", "close")),
-            false => check(exchange, &snapshot.settings),
-        };
-        let port = snapshot.settings.listen.port;
-        let checked = checked.and_then(|()| routes::check(exchange, port));
-        if let Err(error) = checked.and_then(|()| self.read_body(exchange, &snapshot.settings)) {
-            return Some(self.shared.refusal(&exchange.head, &error));
+    /// Checks a request and reads what has come of its body. Whether it is whole.
+    fn receive(&self, exchange: &mut Exchange, settings: &Settings) -> Result<bool, ApiError> {
+        let life = &self.shared.life;
+        if exchange.begun.is_none() {
+            if life.is_stopping() {
+                return Err(ApiError::stopping().with("connection", "close"));
+            }
+            exchange.begun = Some(life.count());
         }
+        check(exchange, settings)?;
+        routes::check(exchange, settings.listen.port)?;
+        let waits = self.lingering.fetch_add(1, Ordering::Relaxed) < MAX_LINGERING;
+        let read = exchange.read_body(settings.max_body_bytes, &self.shared.spare, waits);
+        self.lingering.fetch_sub(1, Ordering::Relaxed);
+        read.map_err(|error| match error {
+            BodyError::TooLarge => ApiError::body_too_large(settings.max_body_bytes >> 20),
+            BodyError::Broken => ApiError::broken_body(),
+            BodyError::Undecodable => ApiError::undecodable_body(),
+        })
+    }
+
+    /// What needs no upstream. `None` once the request is ready to be forwarded.
+    fn reply_here(&self, exchange: &mut Exchange, snapshot: &Arc<Snapshot>) -> Option<Reply> {
         if access::is_preflight(exchange) {
             return Some(access::preflight(exchange));
         }
@@ -257,7 +324,7 @@ impl Server {
     }
 
     /// Takes a place for a request, or has it wait for one.
-    fn enter(&self, exchange: Exchange, snapshot: Arc<Snapshot>) -> Step {
+    fn enter(&self, exchange: Box<Exchange>, snapshot: Arc<Snapshot>) -> Step {
         let Some(socket) = exchange.socket() else {
             return Step::Done(After::Gone);
         };
@@ -267,7 +334,7 @@ impl Server {
                 Ok(relay) => Call::Begun(relay),
                 Err(after) => return Step::Done(after),
             },
-            _ => Call::New(Box::new(exchange), under_way),
+            _ => Call::New(exchange, under_way),
         };
         match self.seats.enter(call) {
             Entry::Seated(call) => Step::Forward(call, snapshot),
@@ -295,7 +362,7 @@ impl Server {
         let after = match call {
             Call::New(exchange, under_way) => {
                 let snapshot = snapshot.unwrap_or_else(|| self.shared.live.snapshot());
-                forward_new(&self.shared, *exchange, snapshot, under_way)
+                forward_new(&self.shared, exchange, snapshot, under_way)
             }
             Call::Begun(relay) => relay.join(),
             Call::Resumed(relay, pass, waited) => relay.resume(pass, waited),
@@ -336,22 +403,12 @@ impl Server {
         }
     }
 
-    fn read_body(&self, exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiError> {
-        let waits = exchange.body_is_on_its_way();
-        if waits && self.uploads.fetch_add(1, Ordering::SeqCst) >= MAX_UPLOADS {
-            self.uploads.fetch_sub(1, Ordering::SeqCst);
-            return Err(ApiError::too_many_uploads());
+    /// Those whose clients have left while they waited for a place needn't wait for it.
+    fn tell_those_who_left(&self) {
+        for call in self.seats.take_out(Call::is_cut_off) {
+            let shared = Arc::clone(&self.shared);
+            self.pool.give(Job::Tell(Box::new(move || call.abandon(&shared))));
         }
-        let read = exchange.read_body(settings.max_body_bytes, &self.shared.spare);
-        if waits {
-            self.uploads.fetch_sub(1, Ordering::SeqCst);
-        }
-        read.map_err(|error| match error {
-            BodyError::TooLarge => ApiError::body_too_large(settings.max_body_bytes >> 20),
-            BodyError::Stalled => ApiError::stalled_body(CLIENT_TIMEOUT),
-            BodyError::Broken => ApiError::broken_body(),
-            BodyError::Undecodable => ApiError::undecodable_body(),
-        })
     }
 
     /// Gives those who wait for the account's limit back to the workers.
@@ -420,7 +477,7 @@ fn check(exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiError> {
 #[inline(never)]
 fn forward_new(
     shared: &Arc<Shared>,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     snapshot: Arc<Snapshot>,
     under_way: UnderWay,
 ) -> After {
@@ -428,7 +485,7 @@ fn forward_new(
     #[cfg(debug_assertions)]
     assert!(exchange.head.header("x-test-panic").is_none(), "asked for by a test");
     let Some(api) = Api::of(&exchange.head.path) else {
-        return list_models(shared, exchange, &snapshot);
+        return list_models(shared, *exchange, &snapshot);
     };
     match Relay::begin(shared, api, exchange, snapshot, under_way) {
         Ok(relay) => relay.run(),
@@ -441,7 +498,7 @@ fn forward_new(
 fn begin_reusing(
     shared: &Arc<Shared>,
     api: Api,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     snapshot: &Arc<Snapshot>,
     under_way: UnderWay,
 ) -> Result<Box<Relay>, After> {

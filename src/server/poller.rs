@@ -13,7 +13,7 @@ use mio::{Events, Poll, Token};
 
 use super::Server;
 use crate::client::connection::{Arrival, Connection};
-use crate::client::idle::{FIRST_TOKEN, Idle, Meant, WAKER, Waits, meant};
+use crate::client::idle::{FIRST_TOKEN, Idle, Meant, Parked, WAKER, meant};
 use crate::client::socket::{CLIENT_TIMEOUT, Listener};
 use crate::error::ApiError;
 
@@ -138,11 +138,13 @@ impl Poller {
                 let gone = event.is_error() || event.is_read_closed();
                 if self.server.shared.life.look_at_client(number, gone) {
                     self.server.shared.gate.look_again();
+                    self.server.tell_those_who_left();
                 }
             }
             Meant::Parked(token) => match self.idle.take(token) {
-                Some((connection, Waits::ForRequest)) => self.read(Some(token), connection),
-                Some((connection, waits)) => self.drain(token, connection, waits),
+                Some(Parked::ForRequest(connection)) => self.read(Some(token), connection),
+                Some(Parked::ForBody(exchange, _)) => self.server.go_on(exchange),
+                Some(Parked::ForEnd(connection, until)) => self.drain(token, connection, until),
                 None => {}
             },
         }
@@ -165,7 +167,7 @@ impl Poller {
                         let mut connection = Connection::new(socket);
                         match connection.has_arrived() {
                             true => self.read(None, connection),
-                            false => self.idle.park(connection, Waits::ForRequest),
+                            false => self.idle.park(Parked::ForRequest(connection)),
                         }
                     }
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.pending[number] = false,
@@ -185,18 +187,18 @@ impl Poller {
         match connection.read_head() {
             Arrival::Head(head) => {
                 if token.is_some() {
-                    self.idle.hand_out(&connection);
+                    self.idle.unwatch(&connection.socket);
                 }
                 self.look_after_clients();
-                self.server.serve_next(connection, head);
+                self.server.serve(connection, head);
             }
             Arrival::Unfinished => match token {
-                Some(token) => self.idle.put_back(token, connection, Waits::ForRequest),
-                None => self.idle.park(connection, Waits::ForRequest),
+                Some(token) => self.idle.put_back(token, Parked::ForRequest(connection)),
+                None => self.idle.park(Parked::ForRequest(connection)),
             },
             Arrival::Refused(refused) => {
                 if token.is_some() {
-                    self.idle.hand_out(&connection);
+                    self.idle.unwatch(&connection.socket);
                 }
                 self.server.refuse(connection, &refused);
             }
@@ -204,20 +206,24 @@ impl Poller {
         }
     }
 
-    fn drain(&mut self, token: Token, mut connection: Connection, waits: Waits) {
+    fn drain(&mut self, token: Token, mut connection: Connection, until: Instant) {
         if connection.discard(&mut self.scratch) {
-            self.idle.put_back(token, connection, waits);
+            self.idle.put_back(token, Parked::ForEnd(connection, until));
         }
     }
 
     /// Lets those go that have kept us waiting for too long.
     fn end_late(&self) {
         let now = Instant::now();
-        while let Some((connection, waits)) = self.idle.take_late(now) {
-            if waits == Waits::ForRequest {
-                self.idle.hand_out(&connection);
-                let refused = connection.refused(ApiError::slow_head(CLIENT_TIMEOUT));
-                self.server.refuse(connection, &refused);
+        while let Some(parked) = self.idle.take_late(now) {
+            match parked {
+                Parked::ForRequest(connection) => {
+                    self.idle.unwatch(&connection.socket);
+                    let refused = connection.refused(ApiError::slow_head(CLIENT_TIMEOUT));
+                    self.server.refuse(connection, &refused);
+                }
+                Parked::ForBody(exchange, _) => self.server.give_up_waiting(exchange),
+                Parked::ForEnd(..) => {}
             }
         }
     }

@@ -79,6 +79,18 @@ impl<T> Seats<T> {
         next
     }
 
+    /// Takes those out of the queue who needn't wait any longer.
+    pub fn take_out(&self, left: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut state = self.lock();
+        let State { waiting, returned, .. } = &mut *state;
+        let taken = [waiting, returned].map(|queue| {
+            let (out, stay) = std::mem::take(queue).into_iter().partition::<Vec<_>, _>(&left);
+            queue.extend(stay);
+            out
+        });
+        taken.into_iter().flatten().collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -98,5 +110,15 @@ mod tests {
         let next = [(); 4].map(|()| seats.leave());
         assert_eq!(next, [Some(4), Some(5), Some(2), None]);
         assert_eq!(seats.come_back(6), Some(6));
+    }
+
+    #[test]
+    fn who_leaves_the_queue_leaves_its_place_in_it() {
+        let seats = Seats::new(1, 2);
+        assert_eq!([1, 2, 3].map(|who| seats.enter(who)), [Entry::Seated(1), Entry::Waits, Entry::Waits]);
+        assert_eq!((seats.enter(4), seats.come_back(5)), (Entry::Full(4), None));
+        assert_eq!(seats.take_out(|who| *who == 2 || *who == 5), [2, 5]);
+        assert_eq!((seats.enter(6), seats.enter(7)), (Entry::Waits, Entry::Full(7)));
+        assert_eq!([(); 3].map(|()| seats.leave()), [Some(3), Some(6), None]);
     }
 }
