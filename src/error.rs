@@ -2,6 +2,7 @@
 //! OpenAI SDK understands (<https://platform.openai.com/docs/guides/error-codes>).
 
 use std::borrow::Cow;
+use std::io;
 use std::time::{Duration, SystemTime};
 
 use crate::json;
@@ -111,6 +112,13 @@ impl ApiError {
             _ => "已拒绝",
         }
     }
+}
+
+/// Whether the process, or the system, has no descriptors left (`EMFILE`, `ENFILE`; on Windows of files and of sockets). Such
+/// errors have no kind.
+pub fn is_about_descriptors(error: &io::Error) -> bool {
+    let codes: &[i32] = if cfg!(windows) { &[4, 10024] } else { &[23, 24] };
+    error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
 /// The code by which Anthropic's SDKs know that they have to send the whole conversation.

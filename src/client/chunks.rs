@@ -3,13 +3,15 @@
 
 use super::head::is_token;
 
-/// A size line, or all trailers, of more than this are nobody's.
+/// More than this in a size line, in all extensions of a body, or in all its trailers is nobody's.
 const MAX_LINE_BYTES: usize = 16 * 1024;
 
 /// Takes the body out of its chunks.
 #[derive(Debug, Default)]
 pub struct Chunks {
     next: Part,
+    /// Of all extensions so far.
+    extension_bytes: usize,
 }
 
 /// What comes next.
@@ -53,10 +55,15 @@ impl Chunks {
             let Some(line) = line else { break };
             rest = &rest[line.len() + 2..];
             self.next = match self.next {
-                Part::Size => match size(line)? {
-                    0 => Part::Trailer(0),
-                    size => Part::Data(size),
-                },
+                Part::Size => {
+                    let (size, extension_bytes) = size(line)?;
+                    self.extension_bytes += extension_bytes;
+                    match size {
+                        _ if self.extension_bytes > MAX_LINE_BYTES => return Err(Broken),
+                        0 => Part::Trailer(0),
+                        size => Part::Data(size),
+                    }
+                }
                 Part::Trailer(_) if line.is_empty() => Part::End,
                 Part::Trailer(before) if before + line.len() <= MAX_LINE_BYTES && is_field(line) => {
                     Part::Trailer(before + line.len())
@@ -93,15 +100,16 @@ fn line(bytes: &[u8]) -> Result<Option<&[u8]>, Broken> {
     }
 }
 
-/// `chunk-size [ chunk-ext ]`; blanks may stand before an extension.
-fn size(line: &[u8]) -> Result<u64, Broken> {
+/// `chunk-size [ chunk-ext ]`: the size, and the length of the extension; blanks may stand before it.
+fn size(line: &[u8]) -> Result<(u64, usize), Broken> {
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
     let (digits, extension) = line.split_at(digits);
     if !extension.is_empty() && !extension.trim_ascii_start().starts_with(b";") {
         return Err(Broken);
     }
     let digits = str::from_utf8(digits).map_err(|_| Broken)?;
-    u64::from_str_radix(digits, 16).map_err(|_| Broken)
+    let size = u64::from_str_radix(digits, 16).map_err(|_| Broken)?;
+    Ok((size, extension.len()))
 }
 
 fn is_field(line: &[u8]) -> bool {
@@ -156,5 +164,9 @@ mod tests {
             assert_eq!(decode(broken.as_bytes(), 1), Err(Broken), "{broken:?}");
         }
         assert_eq!(decode(&[b"1;", &[b'x'; 20_000][..]].concat(), 1000), Err(Broken));
+        let padded =
+            |bytes: usize| decode(&[b"1;", &vec![b'x'; bytes][..], b"\r\na\r\n"].concat().repeat(10), 1000);
+        assert_eq!(padded(1000).map(|(body, ..)| body.len()), Ok(10));
+        assert_eq!(padded(2000), Err(Broken), "all together");
     }
 }

@@ -108,7 +108,7 @@ impl Connection {
 
     /// The same, waiting a moment for a client that is busy with us.
     pub fn linger(&mut self) -> Arrival {
-        self.read_head_with(Socket::linger)
+        self.read_head_with(|socket, buffer| socket.linger(buffer, true))
     }
 
     fn read_head_with(&mut self, read: fn(&Socket, &mut [u8]) -> io::Result<usize>) -> Arrival {

@@ -15,15 +15,12 @@ use super::chunks::Chunks;
 use super::connection::{Connection, Refused};
 use super::head::{BodyLength, Coding, Head, path_in};
 use super::socket::Socket;
-use crate::arrived::Arrived;
 use crate::body::{self, Spare};
 use crate::dialect;
 use crate::error::ApiError;
 
 /// What is read of a chunked body at a time.
 const READ_BYTES: usize = 64 * 1024;
-/// Who sends less at a time isn't waited for.
-const BUSY_BYTES: usize = 1024;
 
 /// A whole response.
 #[derive(Debug, Clone, Default)]
@@ -344,12 +341,11 @@ fn read_announced(
     if filled == 0 {
         *body = spare.take();
     }
-    let mut reads = Reads::new(&connection.socket, waits);
     let ended: io::Result<bool> = body::read_on(body, filled, Some(length), length, |buffer| {
         let room = buffer.len().min(left);
         let read = match (room, begun.is_empty()) {
             (0, _) => 0,
-            (_, true) => reads.read(&mut buffer[..room])?,
+            (_, true) => connection.socket.linger(&mut buffer[..room], waits)?,
             (_, false) => begun.read(&mut buffer[..room])?,
         };
         left -= read;
@@ -376,8 +372,6 @@ fn read_chunks(
     limit: usize,
     waits: bool,
 ) -> Result<bool, BodyError> {
-    let socket = Arc::clone(&connection.socket);
-    let mut reads = Reads::new(&socket, waits);
     loop {
         let taken = chunks.feed(&connection.buffer, body).map_err(|_| BodyError::Broken)?;
         connection.buffer.drain(..taken);
@@ -387,34 +381,12 @@ fn read_chunks(
         if chunks.is_whole() {
             return Ok(true);
         }
-        match connection.read_more(READ_BYTES, |_, buffer| reads.read(buffer)) {
+        match connection.read_more(READ_BYTES, |socket, buffer| socket.linger(buffer, waits)) {
             Ok(0) => return Err(BodyError::Broken),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(false),
             Err(_) => return Err(BodyError::Broken),
         }
-    }
-}
-
-/// Reads of a body, for as long as its client keeps this thread busy.
-struct Reads<'a> {
-    socket: &'a Socket,
-    waits: bool,
-}
-
-impl<'a> Reads<'a> {
-    fn new(socket: &'a Socket, waits: bool) -> Self {
-        Self { socket, waits }
-    }
-
-    /// [`io::ErrorKind::TimedOut`] where more of it is the poller's to wait for.
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if !self.waits && self.socket.arrived() == Arrived::Nothing {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        let read = self.socket.linger(buffer)?;
-        self.waits &= read >= BUSY_BYTES;
-        Ok(read)
     }
 }
 

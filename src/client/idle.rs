@@ -1,5 +1,5 @@
-//! Connections on which nothing is going on, each at the cost of a descriptor and some hundred bytes, and the registry by
-//! which the poller is told when something arrives.
+//! Connections whose clients are to send something: each costs a descriptor, some hundred bytes and what has come of its
+//! request; and the registry by which the poller is told when something arrives.
 //!
 //! Any thread may park a connection here; only the poller takes one out. Tokens count up, so that the first in the table
 //! has been idle for longest.
@@ -26,6 +26,8 @@ pub const WAKER: Token = Token(FIRST_TOKEN - 1);
 /// How long a client whose request was refused may go on sending it. Whoever sends that long doesn't listen.
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 
+/// Who has connected within this is about to say something, and isn't idle.
+const NEW: Duration = Duration::from_millis(100);
 /// Descriptors for everything but clients and the upstream: files, pipes, the poller's own.
 const OTHER_DESCRIPTORS: usize = 32;
 
@@ -212,8 +214,9 @@ impl Idle {
     /// Closes so many connections, those idle for longest first. Whether there was one.
     pub fn close_oldest(&self, count: usize) -> bool {
         let mut table = self.lock();
-        // What has come just now is looked at first.
-        let is_idle = |parked: &Parked| parked.socket().is_some_and(|s| s.arrived() != Arrived::Bytes);
+        let is_idle = |parked: &Parked| {
+            parked.socket().is_some_and(|socket| socket.age() > NEW && socket.arrived() != Arrived::Bytes)
+        };
         let oldest = table.parked.iter().filter(|(_, parked)| is_idle(parked)).map(|(number, _)| *number);
         let oldest = oldest.take(count).collect::<Vec<_>>();
         let closed = oldest.iter().filter_map(|number| table.remove(*number)).collect::<Vec<_>>();

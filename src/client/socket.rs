@@ -5,7 +5,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
@@ -37,6 +37,7 @@ pub fn open_sockets() -> usize {
 pub struct Socket {
     stream: TcpStream,
     peer: SocketAddr,
+    accepted: Instant,
     /// A second handle for the poller, while it watches.
     #[cfg(windows)]
     watched: std::sync::Mutex<Option<mio::net::TcpStream>>,
@@ -61,6 +62,7 @@ impl Socket {
         Ok(Self {
             stream,
             peer,
+            accepted: Instant::now(),
             #[cfg(windows)]
             watched: std::sync::Mutex::default(),
         })
@@ -69,6 +71,11 @@ impl Socket {
     /// The client's address.
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// For how long the client has been connected.
+    pub fn age(&self) -> Duration {
+        self.accepted.elapsed()
     }
 
     /// Whether something has arrived, without waiting for it.
@@ -87,12 +94,12 @@ impl Socket {
         }
     }
 
-    /// The same, and [`io::ErrorKind::TimedOut`] at once where waiting for a moment isn't possible.
-    pub fn linger(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        if LINGERS || self.arrived() != Arrived::Nothing {
-            return self.read(buffer);
+    /// The same, but [`io::ErrorKind::TimedOut`] at once unless it `waits`, and where that isn't possible.
+    pub fn linger(&self, buffer: &mut [u8], waits: bool) -> io::Result<usize> {
+        match (waits && LINGERS) || self.arrived() != Arrived::Nothing {
+            true => self.read(buffer),
+            false => Err(io::ErrorKind::TimedOut.into()),
         }
-        Err(io::ErrorKind::TimedOut.into())
     }
 
     /// Sends all of it. While the client doesn't read, others may have this thread's place among the workers.

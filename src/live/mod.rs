@@ -19,6 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::console::say;
+use crate::error::is_about_descriptors;
 use crate::language::either;
 use crate::secrets;
 use crate::settings::args::Args;
@@ -140,7 +141,7 @@ impl Live {
     /// Reads the settings for the first time. The sentences are complaints about them.
     pub fn start(home: PathBuf, args: Args) -> Self {
         let (env_file, debug_file) = (home.join(env_file::NAME), home.join(DEBUG_FILE));
-        let (bytes, stamp) = read_file(&env_file);
+        let (bytes, stamp) = read_file(&env_file).unwrap_or_default();
         let mut said = HashSet::new();
         let settings = read_settings(&home, &args, &bytes, None, &mut said);
         let live = Self {
@@ -200,10 +201,15 @@ impl Live {
         let mut settings = None;
         let mut seen = None;
         if !current.seen.still_is(&self.env_file) {
-            let (mut bytes, mut stamp) = read_file(&self.env_file);
-            if looks_half_written(&current.seen.bytes.0, &bytes) {
-                (bytes, stamp) = wait_until_settled(&self.env_file, bytes);
-            }
+            let read = read_file(&self.env_file).and_then(|(bytes, stamp)| {
+                match looks_half_written(&current.seen.bytes.0, &bytes) {
+                    true => wait_until_settled(&self.env_file, bytes),
+                    false => Some((bytes, stamp)),
+                }
+            });
+            let Some((bytes, stamp)) = read else {
+                return current;
+            };
             if reload.is_in_the_middle_of_saving(&current.seen.bytes.0, &bytes) {
                 if debug == current.debug {
                     return current;
@@ -286,7 +292,9 @@ impl Live {
                 "it is a folder. Rename it, and make a file of this name".to_owned(),
                 "它是一个文件夹。请给它改名，再创建同名的文件".to_owned(),
             )),
-            (false, Err(error)) if error.kind() != ErrorKind::NotFound => Some(error.to_string()),
+            (false, Err(error)) if error.kind() != ErrorKind::NotFound && !is_about_descriptors(&error) => {
+                Some(error.to_string())
+            }
             _ => None,
         };
         if let (Some(trouble), false) = (&trouble, *unreadable) {
@@ -363,7 +371,9 @@ impl Seen {
             return true;
         }
         let old_enough = self.first_seen.is_some_and(|since| since.elapsed() > granularity);
-        let (bytes, stamp_after) = read_file(path);
+        let Some((bytes, stamp_after)) = read_file(path) else {
+            return true;
+        };
         let same = bytes == self.bytes.0 && stamp_after == self.stamp;
         if same && old_enough {
             self.believed.store(true, Ordering::Relaxed);
@@ -377,11 +387,14 @@ fn to_backups(settings: &Settings) -> Vec<Arc<Upstream>> {
     settings.backups.iter().map(to).collect()
 }
 
-/// The file's bytes (none when it is missing or can't be read) and the stamp it had before they were read.
-fn read_file(path: &Path) -> (Vec<u8>, Option<Stamp>) {
+/// The file's bytes (none when it is missing or can't be read) and the stamp it had before they were read. `None` where
+/// nothing can be said of it, because too many files are open.
+fn read_file(path: &Path) -> Option<(Vec<u8>, Option<Stamp>)> {
     let stamp = fs::metadata(path).ok().map(|file| Stamp::of(&file));
-    let bytes = fs::read(path).unwrap_or_default();
-    (bytes, stamp)
+    match fs::read(path) {
+        Err(error) if is_about_descriptors(&error) => None,
+        bytes => Some((bytes.unwrap_or_default(), stamp)),
+    }
 }
 
 /// Reads them, and says what can't be used, but for what was said of the file before.
@@ -458,18 +471,18 @@ fn looks_half_written(before: &[u8], now: &[u8]) -> bool {
     unended(now) && !unended(before) || names(before).iter().any(|name| !kept.contains(name))
 }
 
-fn wait_until_settled(path: &Path, mut bytes: Vec<u8>) -> (Vec<u8>, Option<Stamp>) {
+fn wait_until_settled(path: &Path, mut bytes: Vec<u8>) -> Option<(Vec<u8>, Option<Stamp>)> {
     let start = Instant::now();
     let mut unchanged_since = start;
     loop {
         thread::sleep(Duration::from_millis(5));
-        let (now, stamp) = read_file(path);
+        let (now, stamp) = read_file(path)?;
         if now != bytes {
             bytes = now;
             unchanged_since = Instant::now();
         }
         if unchanged_since.elapsed() >= SETTLED || start.elapsed() >= SETTLING_LIMIT {
-            return (bytes, stamp);
+            return Some((bytes, stamp));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Relay;
 use super::ending::Served;
@@ -19,6 +19,10 @@ use crate::upstream::{Call, CallError, Dialling, Failure, Trouble};
 
 /// A plain answer up to this size is looked at before anything of it goes to the client; longer ones can't be errors.
 pub(super) const MAX_HELD_BYTES: usize = 8 << 20;
+
+/// How long a call waits for a connection where too many are open, and how often it looks.
+const DESCRIPTORS_WAIT: Duration = Duration::from_secs(10);
+const DESCRIPTORS_PAUSE: Duration = Duration::from_millis(50);
 
 /// Headers of the upstream that the client gets.
 const RETURNED: [&str; 5] = ["content-type", "retry-after", "x-generation-id", "x-request-id", "request-id"];
@@ -259,13 +263,21 @@ impl Relay {
         }
         let (path, query) = (self.dialect.path(), self.query.as_deref());
         let send = |line| upstream.post(path, query, &body, &headers, line);
-        let called = match send(Dialling::Any(&attach)) {
-            Err(CallError { was_stale: true, .. }) if cutter.reason().is_none() => {
-                send(Dialling::New(&attach))
+        let deadline = Instant::now() + DESCRIPTORS_WAIT;
+        loop {
+            let called = match send(Dialling::Any(&attach)) {
+                Err(CallError { was_stale: true, .. }) if cutter.reason().is_none() => {
+                    send(Dialling::New(&attach))
+                }
+                result => result,
+            };
+            match called {
+                // Others end, and leave their connections to the next.
+                Err(CallError { failure: Failure::Broken(Trouble::NoDescriptors, _), .. })
+                    if Instant::now() < deadline && self.under_way.pause(DESCRIPTORS_PAUSE) => {}
+                called => return called.map_err(|error| no_answer(&error.failure)),
             }
-            result => result,
-        };
-        called.map_err(|error| no_answer(&error.failure))
+        }
     }
 }
 
@@ -309,6 +321,7 @@ pub(super) fn no_answer(failure: &Failure) -> Box<FailedAttempt> {
             (ApiError::unreachable(reason), Verdict::TryAgain(None))
         }
         Failure::Broken(Trouble::BrokeOff, _) => (broke_off(failure), Verdict::TryAgain(None)),
+        Failure::Broken(Trouble::NoDescriptors, _) => (ApiError::no_descriptors(), Verdict::PassOn),
     };
     FailedAttempt::new(&failure.to_string(), verdict, FailedAnswer::Own(error))
 }

@@ -2,8 +2,8 @@
 //!
 //! The [`poller`] hands a connection whose next head is complete to a thread of the [`pool`]. The thread checks the head,
 //! reads the body, and answers; what goes to the upstream needs a place among the `WORKERS` first ([`seats`]). Then it
-//! stays for a moment, as a busy client's next request comes at once, and gives the connection back. What people look at
-//! is in [`panel`].
+//! stays for a moment, as a busy client's next request comes at once, and gives the connection back; so it does where the
+//! rest of a body stays away. What people look at is in [`panel`].
 //!
 //! May import everything but `start`.
 
@@ -438,8 +438,10 @@ impl Server {
             }
             shared.spare.forget_old();
             shared.refusals.tell_of_more();
-            let reuse = shared.live.snapshot().settings.reuse;
-            shared.reuse.answers.tidy(reuse, shared.calls.files());
+            let snapshot = shared.live.snapshot();
+            snapshot.upstream.close_old();
+            snapshot.backups.iter().for_each(|backup| backup.close_old());
+            shared.reuse.answers.tidy(snapshot.settings.reuse, shared.calls.files());
         }
     }
 }

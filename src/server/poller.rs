@@ -1,5 +1,5 @@
-//! The thread that accepts clients, owns every connection on which nothing is going on, reads heads without waiting for
-//! any, and tells when a client leaves whose request is under way. It never waits for anything but for all of them.
+//! The thread that accepts clients, owns every connection whose client is to send something, reads heads without waiting
+//! for any, and tells when a client leaves whose request is under way. It never waits for anything but for all of them.
 
 use std::io;
 use std::net::TcpListener;

@@ -10,7 +10,7 @@ use ureq::config::Config;
 use super::CONNECT_TIMEOUT;
 use crate::error::{
     CLOSED, EXPIRED, NO_BYTE, NO_CONNECTION, OTHER_NAME, PROXY_REFUSED, TLS, UNKNOWN_NAME, UNTRUSTED,
-    VIA_PROXY,
+    VIA_PROXY, is_about_descriptors,
 };
 
 /// Why no answer, or only a part of one, came.
@@ -29,6 +29,8 @@ pub enum Trouble {
     Unreachable,
     /// It ended, or carried something else than HTTP.
     BrokeOff,
+    /// The system has none to give: too many are open.
+    NoDescriptors,
 }
 
 impl fmt::Display for Failure {
@@ -60,6 +62,9 @@ pub(super) fn failure(error: ureq::Error, config: &Config, timeout: Duration, co
         }
         ureq::Error::HostNotFound => broken(Trouble::Unreachable, UNKNOWN_NAME.into()),
         ureq::Error::ConnectProxyFailed(_) => broken(Trouble::Unreachable, PROXY_REFUSED.into()),
+        ureq::Error::Io(e) if is_about_descriptors(&e) => {
+            Failure::Broken(Trouble::NoDescriptors, "too many connections are open".into())
+        }
         ureq::Error::Io(e) => {
             let tls = e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
             let inner = e.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>());

@@ -292,14 +292,20 @@ impl Upstream {
         if !end_call(&line.state, ended, line.call_number) {
             return; // hung up
         }
-        let now = Instant::now();
         let mut idle = self.lock_idle();
-        idle.push_back((now, line));
-        let too_many = idle.len() > MAX_IDLE;
-        let too_old = idle.front().is_some_and(|(since, _)| now - *since > MAX_IDLE_AGE);
-        let oldest = if too_many || too_old { idle.pop_front() } else { None };
+        idle.push_back((Instant::now(), line));
+        let oldest = if idle.len() > MAX_IDLE { idle.pop_front() } else { None };
         drop(idle); // closing a connection needs no lock
         drop(oldest);
+    }
+
+    /// Closes what hasn't been used for so long that the other side closes it soon.
+    pub fn close_old(&self) {
+        let mut idle = self.lock_idle();
+        let old = idle.iter().take_while(|(since, _)| since.elapsed() > MAX_IDLE_AGE).count();
+        let old = idle.drain(..old).collect::<Vec<_>>();
+        drop(idle);
+        drop(old);
     }
 }
 

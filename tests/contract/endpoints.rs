@@ -96,6 +96,26 @@ fn an_upstream_that_keeps_silent_holds_no_list_up_for_long() {
 }
 
 #[test]
+fn who_leaves_the_queue_leaves_its_place_in_it() {
+    let upstream = Upstream::start(|_, answer| {
+        answer.sees_close();
+    });
+    let proxy = Proxy::before(&upstream, "WORKERS=1\nQUEUE=1");
+    let mut busy = proxy.connect();
+    busy.send_chat(HELLO);
+    upstream.wait_for(1);
+    let mut queued = proxy.connect();
+    queued.send_chat(HELLO);
+    drop(queued);
+    proxy.wait_for_console("499"); // while the other one is still at work
+    let mut next = proxy.connect();
+    next.send_chat(HELLO);
+    drop(busy);
+    upstream.wait_for(2);
+    assert_eq!(upstream.calls(), 2, "those who left cost no call");
+}
+
+#[test]
 fn health_answers_while_every_worker_is_busy() {
     let upstream = Upstream::start(|_, answer| {
         answer.sees_close();

@@ -283,8 +283,8 @@ fn silence_is_an_error_and_slowness_is_not() {
     let upstream = Upstream::start(|request, answer| {
         if request.body.contains("slowly") {
             answer.stream_head();
-            for _ in 0..8 {
-                thread::sleep(std::time::Duration::from_millis(250)); // this is what is tried here
+            for _ in 0..14 {
+                thread::sleep(std::time::Duration::from_millis(100)); // this is what is tried here
                 answer.piece(": OPENROUTER PROCESSING\n\n");
             }
             answer.piece(&delta("at last"));

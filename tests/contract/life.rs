@@ -90,9 +90,35 @@ fn a_stream_that_outlives_the_grace_is_ended_with_an_error() {
     let mut client = proxy.connect();
     client.send_chat(HELLO_STREAM);
     client.read_head_and_until("begun");
+    let mut uploads = [(); 2].map(|()| upload_half(&proxy));
     proxy.signal("TERM");
     let rest = client.rest_of_chunks();
     assert!(rest.contains(r#""error_type":"shutting_down""#) && !rest.contains("[DONE]"), "{rest}");
+    uploads.iter_mut().for_each(|stalled| stalled.response().assert_error(503, "shutting_down"));
+    assert_eq!(proxy.wait(), Some(0));
+}
+
+/// The head of a request, and half of its body.
+fn upload_half(proxy: &Proxy) -> Connection {
+    let mut client = proxy.connect();
+    let head =
+        format!("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}", HELLO.len());
+    client.send(format!("{head}\r\n\r\n{}", &HELLO[..HELLO.len() / 2]));
+    client
+}
+
+#[test]
+fn an_upload_that_has_begun_is_served_after_the_signal() {
+    let upstream = Upstream::saying("hi");
+    let mut proxy = Proxy::before(&upstream, "");
+    let mut uploads = [(); 5].map(|()| upload_half(&proxy));
+    assert_eq!(proxy.chat(HELLO).status, 200, "the heads have been read by then");
+    proxy.signal("TERM");
+    eventually("the stop", || (proxy.get("/health").status == 503).then_some(()));
+    for client in &mut uploads {
+        client.send(&HELLO[HELLO.len() / 2..]);
+        client.response().assert_status(200);
+    }
     assert_eq!(proxy.wait(), Some(0));
 }
 

@@ -36,6 +36,88 @@ fn connections_beyond_the_limit_of_descriptors() {
     assert_serves(&proxy);
 }
 
+/// A request whose body stays away.
+fn stalled_upload(proxy: &Proxy, framing: &str, begun: &str) -> Connection {
+    let mut client = proxy.connect();
+    let head = format!("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n");
+    client.send(head + begun);
+    client
+}
+
+/// Neither a thread nor memory for what is only announced.
+#[test]
+fn uploads_that_stall_cost_next_to_nothing() {
+    const CLIENTS: usize = 1000;
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "");
+    rlimit::increase_nofile_limit(16_384).unwrap();
+    assert_serves(&proxy);
+    let before = proxy.usage();
+    let ways = [
+        ("Content-Length: 5000000", ""),
+        ("Content-Length: 50000000", "{"),
+        ("Transfer-Encoding: chunked", "5\r\n{\"a\":"),
+        ("Transfer-Encoding: chunked", ""),
+    ];
+    let mut stalled = (0..CLIENTS)
+        .map(|number| ways[number % ways.len()])
+        .map(|(framing, begun)| stalled_upload(&proxy, framing, begun))
+        .collect::<Vec<_>>();
+    // Those that came before are waited for by now.
+    assert_serves(&proxy);
+    let during = eventually("threads to be free again", || {
+        let usage = proxy.usage();
+        (usage.threads < before.threads + 100).then_some(usage)
+    });
+    println!("{before:?}\n{during:?}");
+    assert!(during.resident_kib < before.resident_kib + 50 * CLIENTS, "{before:?} {during:?}");
+    // A body that comes a moment after its head, and a large one.
+    let mut late = stalled_upload(&proxy, &format!("Content-Length: {}", HELLO.len()), "");
+    assert_serves(&proxy);
+    late.send(HELLO);
+    late.response().assert_status(200);
+    let large = HELLO.replace("hello", &"x".repeat(3_000_000));
+    proxy.chat(&large).assert_status(200);
+    // One of them goes on after all.
+    let mut last = stalled.pop().unwrap();
+    last.send(format!("{:x}\r\n{HELLO}\r\n0\r\n\r\n", HELLO.len()));
+    last.response().assert_status(200);
+    drop(stalled);
+    eventually("their descriptors to be closed", || (proxy.usage().descriptors < 100).then_some(()));
+    assert_serves(&proxy);
+}
+
+#[test]
+fn uploads_that_stall_make_room_for_others() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Start::new().env_file(env(&upstream, "")).with_descriptor_limit(256).start();
+    let stall = |_| stalled_upload(&proxy, "Content-Length: 100", "{");
+    let mut stalled = (0..240).map(stall).collect::<Vec<_>>();
+    for _ in 0..10 {
+        stalled.extend((0..20).map(stall));
+        assert_serves(&proxy);
+        proxy.connect().chat(HELLO).assert_status(200);
+    }
+    // The first ones were told so.
+    stalled[0].response().assert_error(503, "overloaded");
+}
+
+/// More calls at once than there are descriptors for: they take turns.
+#[test]
+fn calls_wait_for_descriptors() {
+    let upstream = Upstream::start(|request, answer| {
+        thread::sleep(Duration::from_millis(50));
+        answer.fitting(request, "hi");
+    });
+    let proxy = Start::new().env_file(env(&upstream, "RETRIES=0")).with_descriptor_limit(128).start();
+    for _ in 0..3 {
+        let mut clients = (0..80).map(|_| proxy.connect()).collect::<Vec<_>>();
+        clients.iter_mut().for_each(|client| client.send_chat(HELLO));
+        clients.iter_mut().for_each(|client| client.response().assert_status(200));
+    }
+    assert_serves(&proxy);
+}
+
 #[test]
 fn five_thousand_idle_connections_cost_a_descriptor_each() {
     const CLIENTS: usize = 5000;
