@@ -9,8 +9,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::console::say;
+use crate::language::either;
+
 /// An idle thread ends after this.
 const IDLE: Duration = Duration::from_secs(10);
+/// So many stay: the system may have no more to give when they are needed.
+const KEPT: usize = 2;
 /// TLS handshakes and JSON need a fraction of it, and only what is used takes memory.
 const STACK_BYTES: usize = 512 * 1024;
 
@@ -34,6 +39,8 @@ struct State<T> {
     threads: usize,
     /// Names of threads count up.
     named: usize,
+    /// It has been said that there are no more to be had.
+    is_told: bool,
 }
 
 /// Where an idle thread gets its next job.
@@ -45,7 +52,7 @@ struct Place<T> {
 impl<T: Send + 'static> Pool<T> {
     /// No threads yet, and never more than `max`. What each does with a job is `work`.
     pub fn new(max: usize, work: impl Fn(T) + Send + Sync + 'static) -> Self {
-        let state = State { jobs: VecDeque::new(), idle: Vec::new(), threads: 0, named: 0 };
+        let state = State { jobs: VecDeque::new(), idle: Vec::new(), threads: 0, named: 0, is_told: false };
         Self { shared: Arc::new(Shared { state: Mutex::new(state), work: Box::new(work), max }) }
     }
 
@@ -67,8 +74,17 @@ impl<T: Send + 'static> Pool<T> {
         drop(state);
         let shared = Arc::clone(&self.shared);
         let started = thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || shared.run());
-        if started.is_err() {
-            self.shared.lock().threads -= 1; // the job waits for another one
+        if let Err(error) = started {
+            let mut state = self.shared.lock();
+            state.threads -= 1; // the job waits for another one
+            if !std::mem::replace(&mut state.is_told, true) {
+                say(either(
+                    format_args!(
+                        "the system gives no more threads ({error}): requests wait for those there are"
+                    ),
+                    format_args!("系统无法再创建线程（{error}）：请求需等待现有线程"),
+                ));
+            }
         }
     }
 }
@@ -97,7 +113,9 @@ impl<T> Shared<T> {
             }
             let mut state = self.lock();
             // Where it isn't among the idle any more, a job is on its way.
-            if let Some(at) = state.idle.iter().position(|idle| Arc::ptr_eq(idle, place)) {
+            if state.threads > KEPT
+                && let Some(at) = state.idle.iter().position(|idle| Arc::ptr_eq(idle, place))
+            {
                 state.idle.swap_remove(at);
                 state.threads -= 1;
                 return None;
