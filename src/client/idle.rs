@@ -67,6 +67,13 @@ impl Parked {
         }
     }
 
+    /// There is no room for it. Whoever is in the middle of a request is told so.
+    fn close(self) {
+        if let Self::ForBody(exchange, _) = self {
+            exchange.turn_away(&ApiError::no_descriptors());
+        }
+    }
+
     fn rest(&mut self) {
         match self {
             Self::ForRequest(connection) | Self::ForEnd(connection, _) => connection.rest(),
@@ -134,12 +141,13 @@ impl Idle {
         let mut table = self.lock();
         let number = table.next;
         table.next += 1;
-        self.put_into(&mut table, Token(number), parked);
+        let unwatched = self.put_into(&mut table, Token(number), parked);
         let is_first = table.deadlines.first().is_some_and(|(_, first)| *first == number);
         drop(table);
         if is_first {
             self.wake_poller(); // it may mean to sleep for longer
         }
+        unwatched.into_iter().for_each(Parked::close);
     }
 
     /// Has the poller look around.
@@ -149,14 +157,18 @@ impl Idle {
 
     /// Puts a connection back that was taken out and isn't done with what it waits for.
     pub fn put_back(&self, token: Token, parked: Parked) {
-        self.put_into(&mut self.lock(), token, parked);
+        let unwatched = self.put_into(&mut self.lock(), token, parked);
+        unwatched.into_iter().for_each(Parked::close);
     }
 
-    fn put_into(&self, table: &mut Table, token: Token, parked: Parked) {
-        // Closed where the system can't watch it.
-        if parked.socket().is_some_and(|socket| socket.watch(&self.registry, token).is_ok()) {
-            table.insert(token.0, parked);
+    /// Gives it back where the system can't watch it.
+    fn put_into(&self, table: &mut Table, token: Token, parked: Parked) -> Option<Parked> {
+        let is_watched = parked.socket().is_some_and(|socket| socket.watch(&self.registry, token).is_ok());
+        if !is_watched {
+            return Some(parked);
         }
+        table.insert(token.0, parked);
+        None
     }
 
     /// Takes a connection out on which something has arrived.
@@ -222,11 +234,7 @@ impl Idle {
         let closed = oldest.iter().filter_map(|number| table.remove(*number)).collect::<Vec<_>>();
         drop(table); // closing takes a while
         let is_there = !closed.is_empty();
-        for parked in closed {
-            if let Parked::ForBody(exchange, _) = parked {
-                exchange.turn_away(&ApiError::no_descriptors());
-            }
-        }
+        closed.into_iter().for_each(Parked::close);
         is_there
     }
 

@@ -14,8 +14,6 @@ use crate::language::either;
 
 /// An idle thread ends after this.
 const IDLE: Duration = Duration::from_secs(10);
-/// So many stay: the system may have no more to give when they are needed.
-const KEPT: usize = 2;
 /// TLS handshakes and JSON need a fraction of it, and only what is used takes memory.
 const STACK_BYTES: usize = 512 * 1024;
 
@@ -112,8 +110,9 @@ impl<T> Shared<T> {
                 return Some(job);
             }
             let mut state = self.lock();
-            // Where it isn't among the idle any more, a job is on its way.
-            if state.threads > KEPT
+            // Where it isn't among the idle any more, a job is on its way. The last one stays: the system may have no other
+            // to give when it is needed.
+            if state.threads > 1
                 && let Some(at) = state.idle.iter().position(|idle| Arc::ptr_eq(idle, place))
             {
                 state.idle.swap_remove(at);

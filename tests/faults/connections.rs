@@ -111,8 +111,12 @@ fn calls_wait_for_descriptors() {
     });
     let proxy = Start::new().env_file(env(&upstream, "RETRIES=0")).with_descriptor_limit(128).start();
     for _ in 0..3 {
-        let mut clients = (0..80).map(|_| proxy.connect()).collect::<Vec<_>>();
-        clients.iter_mut().for_each(|client| client.send_chat(HELLO));
+        let ask = |_| {
+            let mut client = proxy.connect();
+            client.send_chat(HELLO);
+            client
+        };
+        let mut clients = (0..80).map(ask).collect::<Vec<_>>();
         clients.iter_mut().for_each(|client| client.response().assert_status(200));
     }
     assert_serves(&proxy);
