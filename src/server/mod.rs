@@ -278,7 +278,7 @@ impl Server {
         }
     }
 
-    /// Checks a request and reads what has come of its body. Whether it is whole.
+    /// Checks a request, once, and reads what has come of its body. Whether it is whole.
     fn receive(&self, exchange: &mut Exchange, settings: &Settings) -> Result<bool, ApiError> {
         let life = &self.shared.life;
         if exchange.begun.is_none() {
@@ -286,9 +286,9 @@ impl Server {
                 return Err(ApiError::stopping().with("connection", "close"));
             }
             exchange.begun = Some(life.count());
+            check(exchange, settings)?;
+            routes::check(exchange, settings.listen.port)?;
         }
-        check(exchange, settings)?;
-        routes::check(exchange, settings.listen.port)?;
         let waits = self.lingering.fetch_add(1, Ordering::Relaxed) < MAX_LINGERING;
         let read = exchange.read_body(settings.max_body_bytes, &self.shared.spare, waits);
         self.lingering.fetch_sub(1, Ordering::Relaxed);

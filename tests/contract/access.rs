@@ -57,6 +57,25 @@ fn only_allowed_pages() {
     assert_eq!(wrong.header("access-control-allow-origin"), Some("http://localhost:3000"));
 }
 
+/// Browsers take no answer that names the page twice.
+#[test]
+fn a_page_is_named_once_however_its_request_arrives() {
+    let proxy = Start::new().arg("--offline").start();
+    let mut client = proxy.connect();
+    let length = HELLO.len();
+    client.send(format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nOrigin: app://x\r\nContent-Length: {length}\r\n\r\n"
+    ));
+    for piece in HELLO.as_bytes().chunks(length.div_ceil(3)) {
+        std::thread::sleep(std::time::Duration::from_millis(50)); // so that each comes alone
+        client.send(piece);
+    }
+    let answer = client.response();
+    answer.assert_status(200);
+    let names = answer.headers.iter().filter(|(name, _)| name == "access-control-allow-origin");
+    assert_eq!(names.count(), 1);
+}
+
 #[test]
 fn preflights_are_answered() {
     let proxy = Start::new().env_file("PROXY_API_KEY=open-sesame-1234\nTEST_MODE=true").start();
