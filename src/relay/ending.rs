@@ -221,7 +221,6 @@ impl Relay {
             self.shared.calls.end(recording, self.figures, ending, &self.events);
         }
         self.shared.spare.keep(self.request.into_buffer());
-        drop(self.under_way); // before the connection can serve another request
         let after = match (self.client, self.last_words) {
             (Client::Waiting(exchange), LastWords::Reply(reply)) => exchange.reply(reply),
             (Client::Streaming(stream), last_words) if !left_early => match last_words {
@@ -234,6 +233,8 @@ impl Relay {
             }
             _ => After::Gone,
         };
+        // Not before the client has all of it, or the program could end meanwhile; and before the next request comes.
+        drop(self.under_way);
         say(line); // wakes another thread, which the client needn't wait for
         after
     }
