@@ -3,19 +3,17 @@
 use std::cell::RefCell;
 
 thread_local! {
-    static SEAT: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+    static SEAT: RefCell<Option<Box<dyn Fn() -> bool>>> = const { RefCell::new(None) };
 }
 
-/// This thread has a place from now on. `free` gives it to somebody else.
-pub fn take(free: impl FnOnce() + 'static) {
+/// This thread has a place from now on. `free` gives it to somebody else, if it may.
+pub fn take(free: impl Fn() -> bool + 'static) {
     SEAT.set(Some(Box::new(free)));
 }
 
-/// Gives the place away now. Threads without one may call this too.
+/// Gives the place away now, if that may be. Threads without one may call this too.
 pub fn give_up() {
-    if let Some(free) = SEAT.take() {
-        free();
-    }
+    SEAT.with_borrow_mut(|seat| drop(seat.take_if(|free| free())));
 }
 
 /// The thread is done. Whether it still has its place: then it is the caller's to give away.

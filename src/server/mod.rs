@@ -352,11 +352,7 @@ impl Server {
     /// Forwards a request that has a place. What this thread does next.
     fn forward(&self, call: Call, snapshot: Option<Arc<Snapshot>>) -> Option<Job> {
         let this = Weak::clone(&self.this);
-        seat::take(move || {
-            if let Some(server) = this.upgrade() {
-                server.give_seat_up();
-            }
-        });
+        seat::take(move || this.upgrade().is_some_and(|server| server.give_seat_up()));
         let seated = Seated(self);
         self.make_room(2);
         let after = match call {
@@ -388,12 +384,17 @@ impl Server {
         }
     }
 
-    /// The thread waits for its client; another one goes on in its place.
-    fn give_seat_up(&self) {
-        self.stuck.fetch_add(1, Ordering::SeqCst);
+    /// The thread waits for its client; another one goes on in its place, unless too many wait so: the rest of the threads
+    /// is for others.
+    fn give_seat_up(&self) -> bool {
+        if self.stuck.fetch_add(1, Ordering::SeqCst) >= MAX_STUCK {
+            self.stuck.fetch_sub(1, Ordering::SeqCst);
+            return false;
+        }
         if let Some(call) = self.seats.leave() {
             self.pool.give(Job::Seated(call));
         }
+        true
     }
 
     /// A request that was parked goes on.
