@@ -12,8 +12,6 @@ use crate::error::ApiError;
 /// What is read at first; a large head has more, in steps that double.
 const FIRST_READ_BYTES: usize = 4 * 1024;
 const MAX_READ_BYTES: usize = 64 * 1024;
-/// Of the first line of what is refused, so much may be shown.
-const MAX_SHOWN_BYTES: usize = 160;
 
 /// A connection between two requests, or with one.
 #[derive(Debug)]
@@ -21,7 +19,7 @@ pub struct Connection {
     /// The socket.
     pub socket: Arc<Socket>,
     /// What has been read and not used.
-    pub(super) buffer: Vec<u8>,
+    pub buffer: Vec<u8>,
     scan: Scan,
     /// Since when a head has been arriving.
     head_since: Option<Instant>,
@@ -36,26 +34,8 @@ pub enum Arrival {
     Unfinished,
     /// No request, but the end.
     End,
-    /// None that can be understood.
-    Refused(Box<Refused>),
-}
-
-/// Something that is no request, or could be two.
-#[derive(Debug)]
-pub struct Refused {
-    /// How it begins, and then zeros.
-    pub begin: [u8; MAX_SHOWN_BYTES],
-    /// What is wrong with it.
-    pub error: ApiError,
-    /// It says `HEAD`, so the answer has no body.
-    pub head_only: bool,
-}
-
-fn begin_of(bytes: &[u8]) -> [u8; MAX_SHOWN_BYTES] {
-    let mut begin = [0; MAX_SHOWN_BYTES];
-    let length = bytes.len().min(MAX_SHOWN_BYTES);
-    begin[..length].copy_from_slice(&bytes[..length]);
-    begin
+    /// None that can be understood, or it could be two. It is still among what has been read.
+    Refused(Box<ApiError>),
 }
 
 impl Connection {
@@ -79,26 +59,18 @@ impl Connection {
                 self.head_since.get_or_insert_with(Instant::now);
                 Arrival::Unfinished
             }
-            Ok(Some(length)) => {
-                let rest = self.buffer.split_off(length);
-                let mut head = std::mem::replace(&mut self.buffer, rest);
-                head.shrink_to_fit(); // it stays for as long as the answer is waited for
-                self.scan = Scan::default();
-                self.head_since = None;
-                let head_only = head.trim_ascii_start().starts_with(b"HEAD ");
-                let begin = begin_of(&head);
-                match Head::parse(head) {
-                    Ok(head) => Arrival::Head(Box::new(head)),
-                    Err(error) => Arrival::Refused(Box::new(Refused { begin, error, head_only })),
+            // A copy, as it stays for as long as the answer is waited for, and the buffer has room for more.
+            Ok(Some(length)) => match Head::parse(self.buffer[..length].to_vec()) {
+                Ok(head) => {
+                    self.buffer = self.buffer.split_off(length);
+                    self.scan = Scan::default();
+                    self.head_since = None;
+                    Arrival::Head(Box::new(head))
                 }
-            }
-            Err(error) => Arrival::Refused(self.refused(error)),
+                Err(error) => Arrival::Refused(Box::new(error)),
+            },
+            Err(error) => Arrival::Refused(Box::new(error)),
         }
-    }
-
-    /// What has arrived of a head is refused.
-    pub fn refused(&self, error: ApiError) -> Box<Refused> {
-        Box::new(Refused { begin: begin_of(&self.buffer), error, head_only: false })
     }
 
     /// Reads once what has arrived, and looks for the next head.
@@ -115,7 +87,8 @@ impl Connection {
         match self.read_more(self.buffer.len().clamp(FIRST_READ_BYTES, MAX_READ_BYTES), read) {
             Ok(0) if self.buffer.trim_ascii_start().is_empty() => Arrival::End,
             Ok(0) => {
-                Arrival::Refused(self.refused(ApiError::bad_request("The head of the request ended early.")))
+                let error = ApiError::bad_request("The head of the request ended early.");
+                Arrival::Refused(Box::new(error))
             }
             Ok(_) => self.next_head(),
             Err(e) if e.kind() == io::ErrorKind::TimedOut => Arrival::Unfinished,

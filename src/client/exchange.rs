@@ -12,7 +12,7 @@ use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use ureq::http::StatusCode;
 
 use super::chunks::Chunks;
-use super::connection::{Connection, Refused};
+use super::connection::Connection;
 use super::head::{BodyLength, Coding, Head, path_in};
 use super::socket::Socket;
 use crate::body::{self, Spare};
@@ -449,10 +449,10 @@ fn message(reply: &Reply, connection_header: &str, head_only: bool) -> Vec<u8> {
     message
 }
 
-/// A refusal of what never became a request.
-pub fn refusal(refused: &Refused) -> Vec<u8> {
-    let reply = Reply::error(&path_in(&refused.begin), &refused.error);
-    message(&reply, "connection: close\r\n", refused.head_only)
+/// A refusal of what never became a request, but begins so.
+pub fn refusal(begin: &[u8], error: &ApiError) -> Vec<u8> {
+    let head_only = begin.trim_ascii_start().starts_with(b"HEAD ");
+    message(&Reply::error(&path_in(begin), error), "connection: close\r\n", head_only)
 }
 
 #[cfg(test)]

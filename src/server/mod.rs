@@ -23,7 +23,7 @@ use std::time::Duration;
 use mio::Poll;
 
 use crate::client::access;
-use crate::client::connection::{Arrival, Connection, Refused};
+use crate::client::connection::{Arrival, Connection};
 use crate::client::exchange::{After, BodyError, Exchange, Reply, refusal};
 use crate::client::head::Head;
 use crate::client::idle::{Idle, Parked};
@@ -238,7 +238,7 @@ impl Server {
         match arrival {
             Arrival::Head(head) => return Some(Job::Serve(Box::new(Exchange::new(connection, head)))),
             Arrival::Unfinished => self.idle.park(Parked::ForRequest(connection)),
-            Arrival::Refused(refused) => self.refuse(connection, &refused),
+            Arrival::Refused(error) => self.refuse(connection, &error),
             Arrival::End => {}
         }
         None
@@ -250,9 +250,9 @@ impl Server {
     }
 
     /// Refuses what isn't a request.
-    fn refuse(&self, connection: Connection, refused: &Refused) {
-        connection.socket.write_now(&refusal(refused));
-        self.shared.refused(&refusals::asked(&refused.begin), "", &refused.error);
+    fn refuse(&self, connection: Connection, error: &ApiError) {
+        connection.socket.write_now(&refusal(&connection.buffer, error));
+        self.shared.refused(&refusals::asked(&connection.buffer), "", error);
         self.drain(connection);
     }
 

@@ -196,11 +196,11 @@ impl Poller {
                 Some(token) => self.idle.put_back(token, Parked::ForRequest(connection)),
                 None => self.idle.park(Parked::ForRequest(connection)),
             },
-            Arrival::Refused(refused) => {
+            Arrival::Refused(error) => {
                 if token.is_some() {
                     self.idle.unwatch(&connection.socket);
                 }
-                self.server.refuse(connection, &refused);
+                self.server.refuse(connection, &error);
             }
             Arrival::End => {}
         }
@@ -219,8 +219,7 @@ impl Poller {
             match parked {
                 Parked::ForRequest(connection) => {
                     self.idle.unwatch(&connection.socket);
-                    let refused = connection.refused(ApiError::slow_head(CLIENT_TIMEOUT));
-                    self.server.refuse(connection, &refused);
+                    self.server.refuse(connection, &ApiError::slow_head(CLIENT_TIMEOUT));
                 }
                 Parked::ForBody(exchange, _) => self.server.give_up_waiting(exchange),
                 Parked::ForEnd(..) => {}
