@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use super::head::{Head, Scan};
 use super::socket::Socket;
-use crate::arrived::Arrived;
 use crate::error::ApiError;
 
 /// What is read at first; a large head has more, in steps that double.
@@ -109,15 +108,10 @@ impl Connection {
         read
     }
 
-    /// Whether there is something to read already.
-    pub fn has_arrived(&mut self) -> bool {
-        self.socket.arrived() != Arrived::Nothing
-    }
-
     /// Reads and forgets what has arrived; `false` at the end.
-    pub fn discard(&mut self, scratch: &mut [u8]) -> bool {
+    pub fn discard(&mut self) -> bool {
         self.buffer = Vec::new();
-        match self.socket.read(scratch) {
+        match self.socket.read(&mut [0; MAX_READ_BYTES]) {
             Ok(read) => read > 0,
             Err(e) => e.kind() == io::ErrorKind::TimedOut,
         }

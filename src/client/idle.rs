@@ -99,21 +99,9 @@ struct Table {
     deadlines: BTreeSet<(Instant, usize)>,
 }
 
-/// What a token stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Meant {
-    /// Something has arrived on a parked connection.
-    Parked(Token),
-    /// Something has arrived from, or become of, the client of a request under way.
-    UnderWay(u64),
-}
-
-/// Tells the kinds of tokens apart.
-pub fn meant(token: Token) -> Meant {
-    match token.0 & UNDER_WAY {
-        0 => Meant::Parked(token),
-        _ => Meant::UnderWay((token.0 & !UNDER_WAY) as u64),
-    }
+/// The number of the request under way for whose client a token stands; `None` where it is a parked connection's.
+pub fn request_of(token: Token) -> Option<u64> {
+    (token.0 & UNDER_WAY != 0).then_some((token.0 & !UNDER_WAY) as u64)
 }
 
 impl Idle {
@@ -171,16 +159,19 @@ impl Idle {
         None
     }
 
-    /// Takes a connection out on which something has arrived.
+    /// Takes a connection out on which something has arrived. Nothing is told of it any more.
     pub fn take(&self, token: Token) -> Option<Parked> {
-        self.lock().remove(token.0)
+        let parked = self.lock().remove(token.0)?;
+        if let Some(socket) = parked.socket() {
+            self.unwatch(socket);
+        }
+        Some(parked)
     }
 
     /// Takes out one that has waited long enough.
     pub fn take_late(&self, now: Instant) -> Option<Parked> {
-        let mut table = self.lock();
-        let (_, number) = *table.deadlines.first().filter(|(until, _)| *until <= now)?;
-        table.remove(number)
+        let (_, number) = *self.lock().deadlines.first().filter(|(until, _)| *until <= now)?;
+        self.take(Token(number))
     }
 
     /// Nobody waits for more of a body any longer: the program stops.

@@ -143,22 +143,16 @@ impl Socket {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// Has the poller told when something arrives, or the client leaves; once for each call of this.
+    /// Has the poller told when something arrives, or the client leaves; once for each call of this. It isn't watched yet.
     pub fn watch(&self, registry: &Registry, token: Token) -> io::Result<()> {
         #[cfg(unix)]
         {
             use std::os::fd::AsRawFd;
             let mut source = mio::unix::SourceFd(&self.stream.as_raw_fd());
-            match registry.register(&mut source, token, Interest::READABLE) {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                    registry.reregister(&mut source, token, Interest::READABLE)
-                }
-                registered => registered,
-            }
+            registry.register(&mut source, token, Interest::READABLE)
         }
         #[cfg(windows)]
         {
-            self.unwatch(registry);
             let mut second = mio::net::TcpStream::from_std(self.stream.try_clone()?);
             registry.register(&mut second, token, Interest::READABLE)?;
             *self.lock_watched() = Some(second);

@@ -25,7 +25,6 @@ use mio::Poll;
 use crate::client::access;
 use crate::client::connection::{Arrival, Connection};
 use crate::client::exchange::{After, BodyError, Exchange, Reply, refusal};
-use crate::client::head::Head;
 use crate::client::idle::{Idle, Parked};
 use crate::client::listen;
 use crate::client::seat;
@@ -160,24 +159,13 @@ pub fn start(live: Arc<Live>, calls: Calls, listeners: Vec<TcpListener>) -> io::
 }
 
 impl Server {
-    /// Has a thread answer the request that begins with this head.
-    fn serve(&self, connection: Connection, head: Box<Head>) {
-        self.pool.give(Job::Serve(Box::new(Exchange::new(connection, head))));
-    }
-
-    /// More of a request's body has come.
-    fn go_on(&self, exchange: Box<Exchange>) {
-        if let Some(socket) = exchange.socket() {
-            self.idle.unwatch(socket);
-        }
+    /// Has a thread answer a request of which all of the head, or more of the body, has come.
+    fn serve(&self, exchange: Box<Exchange>) {
         self.pool.give(Job::Serve(exchange));
     }
 
     /// Nothing more of a request's body has come for too long.
     fn give_up_waiting(&self, exchange: Box<Exchange>) {
-        if let Some(socket) = exchange.socket() {
-            self.idle.unwatch(socket);
-        }
         let error = match self.shared.life.is_stopping() {
             true => ApiError::stopping(),
             false => ApiError::stalled_body(CLIENT_TIMEOUT),

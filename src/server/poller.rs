@@ -12,8 +12,10 @@ use mio::event::Event;
 use mio::{Events, Poll, Token};
 
 use super::Server;
+use crate::arrived::Arrived;
 use crate::client::connection::{Arrival, Connection};
-use crate::client::idle::{FIRST_TOKEN, Idle, Meant, Parked, WAKER, meant};
+use crate::client::exchange::Exchange;
+use crate::client::idle::{FIRST_TOKEN, Idle, Parked, WAKER, request_of};
 use crate::client::socket::{CLIENT_TIMEOUT, Listener};
 use crate::error::ApiError;
 
@@ -25,7 +27,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 const MAX_ACCEPTED: usize = 64;
 /// Connections closed at once when descriptors run out: the next clients come soon.
 const CLOSED_AT_ONCE: usize = 8;
-const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// The poller's own state.
 pub struct Poller {
@@ -41,7 +42,6 @@ pub struct Poller {
     next_tick: Option<Instant>,
     /// [`Life::activity`](crate::relay::life::Life::activity) at the last one.
     activity: u64,
-    scratch: Vec<u8>,
 }
 
 impl Poller {
@@ -56,17 +56,8 @@ impl Poller {
         let listeners = listeners.into_iter().take(FIRST_TOKEN - 1).enumerate().map(watch);
         let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
         let pending = vec![true; listeners.len()];
-        let mut poller = Self {
-            server,
-            idle,
-            poll,
-            listeners,
-            pending,
-            paused: None,
-            next_tick: None,
-            activity: 0,
-            scratch: vec![0; SCRATCH_BYTES],
-        };
+        let mut poller =
+            Self { server, idle, poll, listeners, pending, paused: None, next_tick: None, activity: 0 };
         thread::Builder::new().name("poller".into()).spawn(move || poller.run()).map(drop)
     }
 
@@ -133,20 +124,19 @@ impl Poller {
             self.pending[token.0] = true;
             return;
         }
-        match meant(token) {
-            Meant::UnderWay(number) => {
-                let gone = event.is_error() || event.is_read_closed();
-                if self.server.shared.life.look_at_client(number, gone) {
-                    self.server.shared.gate.look_again();
-                    self.server.tell_those_who_left();
-                }
+        if let Some(number) = request_of(token) {
+            let gone = event.is_error() || event.is_read_closed();
+            if self.server.shared.life.look_at_client(number, gone) {
+                self.server.shared.gate.look_again();
+                self.server.tell_those_who_left();
             }
-            Meant::Parked(token) => match self.idle.take(token) {
-                Some(Parked::ForRequest(connection)) => self.read(Some(token), connection),
-                Some(Parked::ForBody(exchange, _)) => self.server.go_on(exchange),
-                Some(Parked::ForEnd(connection, until)) => self.drain(token, connection, until),
-                None => {}
-            },
+            return;
+        }
+        match self.idle.take(token) {
+            Some(Parked::ForRequest(connection)) => self.read(Some(token), connection),
+            Some(Parked::ForBody(exchange, _)) => self.server.serve(exchange),
+            Some(Parked::ForEnd(connection, until)) => self.drain(token, connection, until),
+            None => {}
         }
     }
 
@@ -164,10 +154,9 @@ impl Poller {
                 match self.listeners[number].accept() {
                     Ok(socket) => {
                         self.server.make_room(0);
-                        let mut connection = Connection::new(socket);
-                        match connection.has_arrived() {
-                            true => self.read(None, connection),
-                            false => self.idle.park(Parked::ForRequest(connection)),
+                        match socket.arrived() {
+                            Arrived::Nothing => self.idle.park(Parked::ForRequest(Connection::new(socket))),
+                            Arrived::Bytes | Arrived::End => self.read(None, Connection::new(socket)),
                         }
                     }
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.pending[number] = false,
@@ -184,30 +173,20 @@ impl Poller {
     }
 
     fn read(&mut self, token: Option<Token>, mut connection: Connection) {
-        match connection.read_head() {
-            Arrival::Head(head) => {
-                if token.is_some() {
-                    self.idle.unwatch(&connection.socket);
-                }
+        match (connection.read_head(), token) {
+            (Arrival::Head(head), _) => {
                 self.look_after_clients();
-                self.server.serve(connection, head);
+                self.server.serve(Box::new(Exchange::new(connection, head)));
             }
-            Arrival::Unfinished => match token {
-                Some(token) => self.idle.put_back(token, Parked::ForRequest(connection)),
-                None => self.idle.park(Parked::ForRequest(connection)),
-            },
-            Arrival::Refused(error) => {
-                if token.is_some() {
-                    self.idle.unwatch(&connection.socket);
-                }
-                self.server.refuse(connection, &error);
-            }
-            Arrival::End => {}
+            (Arrival::Unfinished, Some(token)) => self.idle.put_back(token, Parked::ForRequest(connection)),
+            (Arrival::Unfinished, None) => self.idle.park(Parked::ForRequest(connection)),
+            (Arrival::Refused(error), _) => self.server.refuse(connection, &error),
+            (Arrival::End, _) => {}
         }
     }
 
-    fn drain(&mut self, token: Token, mut connection: Connection, until: Instant) {
-        if connection.discard(&mut self.scratch) {
+    fn drain(&self, token: Token, mut connection: Connection, until: Instant) {
+        if connection.discard() {
             self.idle.put_back(token, Parked::ForEnd(connection, until));
         }
     }
@@ -218,7 +197,6 @@ impl Poller {
         while let Some(parked) = self.idle.take_late(now) {
             match parked {
                 Parked::ForRequest(connection) => {
-                    self.idle.unwatch(&connection.socket);
                     self.server.refuse(connection, &ApiError::slow_head(CLIENT_TIMEOUT));
                 }
                 Parked::ForBody(exchange, _) => self.server.give_up_waiting(exchange),
