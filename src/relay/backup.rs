@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 use super::attempt::{FailedAnswer, FailedAttempt};
 use super::gate::local_time;
 use super::patience::{self, Verdict};
-use super::shared::Waiter;
 use super::{After, Relay};
 use crate::console::say;
 use crate::error::ApiError;

@@ -49,7 +49,7 @@ use gate::{Admission, Limit, Pass, Turn, local_time};
 use life::{Cut, UnderWay};
 use patience::Verdict;
 use reuse::{Lead, Source};
-use shared::{Shared, Waiter};
+use shared::Shared;
 
 /// A request that has been understood, on its way through however many tries it takes. It can be put aside between two
 /// tries, without a thread.
@@ -133,7 +133,7 @@ impl Relay {
         let turn = Turn { order: self.order, waited: self.figures.waited, max_wait: settings.max_wait };
         let key = settings.key.clone();
         match shared.gate.admit(self, turn, key.as_ref()) {
-            Admission::Go(relay, pass) => relay.go(pass),
+            Admission::Go(relay, pass) => relay.go_on(Some(pass)),
             Admission::Waits => After::Gone,
             Admission::TooLate(relay, limit) => relay.give_up(limit, Duration::ZERO),
             Admission::Full(relay) => relay.refuse(ApiError::too_many_wait()),
@@ -235,12 +235,10 @@ impl Relay {
     }
 }
 
-impl Waiter for Relay {
-    fn go(self: Box<Self>, pass: Pass) -> After {
-        self.go_on(Some(pass))
-    }
-
-    fn resume(mut self: Box<Self>, pass: Pass, waited: Duration) -> After {
+/// What becomes of one that was put aside.
+impl Relay {
+    /// Goes on after having waited for the account's limit, with the settings as they are now.
+    pub fn resume(mut self: Box<Self>, pass: Pass, waited: Duration) -> After {
         self.figures.waited += waited;
         self.snapshot = self.shared.live.snapshot();
         if self.snapshot.settings.key.is_none() {
@@ -249,12 +247,14 @@ impl Waiter for Relay {
         self.go_on(Some(pass))
     }
 
-    fn give_up(mut self: Box<Self>, limit: Limit, waited: Duration) -> After {
+    /// The wait is for nothing: the limit lasts longer than this request may wait.
+    pub fn give_up(mut self: Box<Self>, limit: Limit, waited: Duration) -> After {
         self.figures.waited += waited;
         self.refuse(ApiError::limit_reached(&local_time(limit.reset), limit.reset))
     }
 
-    fn abandon(self: Box<Self>) -> After {
+    /// The request was cut off: its client left, or the program stops.
+    pub fn abandon(self: Box<Self>) -> After {
         match self.under_way.cutter().reason() {
             Some(Cut::Stopping) => self.refuse(ApiError::stopping()),
             None if self.shared.life.is_stopping() => self.refuse(ApiError::stopping()),
@@ -262,14 +262,17 @@ impl Waiter for Relay {
         }
     }
 
-    fn refuse(self: Box<Self>, error: ApiError) -> After {
+    /// It can't even wait.
+    pub fn refuse(self: Box<Self>, error: ApiError) -> After {
         let (reason, said) = (error.message.clone(), error.in_words().to_owned());
         let mut failed = FailedAttempt::new(&reason, Verdict::PassOn, FailedAnswer::Own(error));
         failed.said = said;
         self.give_way(failed)
     }
 
-    fn join(mut self: Box<Self>) -> After {
+    /// Goes on with an answer that is there, or that another request's call brings; else as if it had come now.
+    #[inline(never)]
+    pub fn join(mut self: Box<Self>) -> After {
         let source = self.source.take();
         if self.shared.life.is_stopping() || self.is_cut_off() {
             return self.abandon();
@@ -284,7 +287,8 @@ impl Waiter for Relay {
         }
     }
 
-    fn is_cut_off(&self) -> bool {
+    /// Whether the request was cut off from outside.
+    pub fn is_cut_off(&self) -> bool {
         self.under_way.cutter().reason().is_some()
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Relay;
 use super::life::{Cut, Cutter};
-use super::shared::{Shared, Waiter};
+use super::shared::Shared;
 use crate::client::exchange::After;
 use crate::client::head::Head;
 use crate::dialect::Teller;
@@ -40,7 +40,7 @@ pub struct Reuse {
     resume: OnceLock<Resume>,
 }
 
-type Resume = Box<dyn Fn(Box<dyn Waiter>) + Send + Sync>;
+type Resume = Box<dyn Fn(Parked) + Send + Sync>;
 /// Boxed as they come and go.
 type Parked = Box<Relay>;
 
@@ -52,7 +52,7 @@ impl fmt::Debug for Reuse {
 
 impl Reuse {
     /// Says how parked requests get a thread.
-    pub fn resume_by(&self, resume: impl Fn(Box<dyn Waiter>) + Send + Sync + 'static) {
+    pub fn resume_by(&self, resume: impl Fn(Box<Relay>) + Send + Sync + 'static) {
         let _ = self.resume.set(Box::new(resume));
     }
 
@@ -269,7 +269,7 @@ impl Lead {
 
     fn resume(&self, parked: Vec<Parked>) {
         if let Some(resume) = self.shared.reuse.resume.get() {
-            parked.into_iter().for_each(|relay| resume(relay));
+            parked.into_iter().for_each(resume);
         }
     }
 }

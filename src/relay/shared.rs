@@ -4,19 +4,18 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use super::Api;
-use super::gate::{Gate, Limit, Pass};
+use super::gate::Gate;
 use super::known::Known;
 use super::life::Life;
 use super::models::Models;
 use super::quota::QuotaCache;
 use super::reuse::Reuse;
+use super::{Api, Relay};
 use ureq::http::HeaderValue;
 
 use crate::body::Spare;
-use crate::client::exchange::{After, Reply};
+use crate::client::exchange::Reply;
 use crate::client::head::Head;
 use crate::client::idle::Idle;
 use crate::error::ApiError;
@@ -26,30 +25,6 @@ use crate::record::refusals::{self, Refusals};
 
 /// Names of models that are remembered as said; beyond that nobody reads the console any more.
 const MAX_ANNOUNCED: usize = 10_000;
-
-/// A request that can wait for the account's limit, without a thread.
-pub trait Waiter: Send {
-    /// Goes on at once.
-    fn go(self: Box<Self>, pass: Pass) -> After;
-
-    /// Goes on after having waited, with the settings as they are now.
-    fn resume(self: Box<Self>, pass: Pass, waited: Duration) -> After;
-
-    /// The wait was for nothing: the limit lasts longer than this request may wait.
-    fn give_up(self: Box<Self>, limit: Limit, waited: Duration) -> After;
-
-    /// The request was cut off while it waited: its client left, or the program stops.
-    fn abandon(self: Box<Self>) -> After;
-
-    /// Goes on with an answer that is there, or that another request's call brings; else as if it had come now.
-    fn join(self: Box<Self>) -> After;
-
-    /// It can't even wait.
-    fn refuse(self: Box<Self>, error: ApiError) -> After;
-
-    /// Whether the request was cut off from outside.
-    fn is_cut_off(&self) -> bool;
-}
 
 /// Method and path of a request, for people.
 pub fn asked(head: &Head) -> String {
@@ -66,7 +41,7 @@ pub struct Shared {
     /// Who is under way.
     pub life: Arc<Life>,
     /// Who waits for the account's limit.
-    pub gate: Gate<Box<dyn Waiter>>,
+    pub gate: Gate<Box<Relay>>,
     /// What was seen of the models.
     pub known: Known,
     /// The list of models.

@@ -15,8 +15,8 @@ pub mod seats;
 
 use std::io;
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ use crate::record::refusals;
 use crate::relay::gate::{Limit, Next, Pass};
 use crate::relay::life::UnderWay;
 use crate::relay::reuse::{Reused, Wish};
-use crate::relay::shared::{Shared, Waiter};
+use crate::relay::shared::Shared;
 use crate::relay::{Api, Relay};
 use crate::settings::{Listen, Settings};
 use poller::Poller;
@@ -67,11 +67,11 @@ enum Job {
 enum Call {
     New(Box<Exchange>, UnderWay),
     /// One that has been understood, and may have its answer already.
-    Begun(Box<dyn Waiter>),
+    Begun(Box<Relay>),
     /// One that has waited for the account's limit.
-    Resumed(Box<dyn Waiter>, Pass, Duration),
+    Resumed(Box<Relay>, Pass, Duration),
     /// One for which that lasts too long: a backup may answer it.
-    TooLate(Box<dyn Waiter>, Limit, Duration),
+    TooLate(Box<Relay>, Limit, Duration),
 }
 
 impl Call {
@@ -101,24 +101,18 @@ impl Call {
     }
 }
 
-/// What has become of a request that a thread looked at.
-enum Step {
-    /// It has a place, and goes to the upstream.
-    Forward(Call, Arc<Snapshot>),
-    /// It is answered, refused, or waits for a place.
-    Done(After),
-}
+/// A request that has a place, and the settings that it goes by. Else what has become of it: it is answered, refused, or
+/// waits.
+type Step = Result<(Call, Arc<Snapshot>), After>;
 
 /// Serves.
 struct Server {
     shared: Arc<Shared>,
     idle: Arc<Idle>,
-    pool: Pool<Job>,
+    pool: Pool<(Arc<Self>, Job)>,
     seats: Seats<Call>,
     stuck: AtomicUsize,
     lingering: AtomicUsize,
-    /// For the threads of the pool, which outlive nobody.
-    this: Weak<Self>,
 }
 
 /// Starts all threads that serve these sockets. What they share is for whoever stops them.
@@ -128,29 +122,18 @@ pub fn start(live: Arc<Live>, calls: Calls, listeners: Vec<TcpListener>) -> io::
     let Listen { workers, queue, .. } = live.snapshot().settings.listen;
     let port = listen::port(&listeners);
     let shared = Arc::new(Shared::new(live, calls, Arc::clone(&idle), port));
-    let server = Arc::new_cyclic(|this: &Weak<Server>| {
-        let at_work = Weak::clone(this);
-        let work = move |job| {
-            if let Some(server) = at_work.upgrade() {
-                server.work(job);
-            }
-        };
-        Server {
-            shared: Arc::clone(&shared),
-            idle: Arc::clone(&idle),
-            pool: Pool::new(workers + MAX_STUCK + SPARE_THREADS, work),
-            seats: Seats::new(workers, queue),
-            stuck: AtomicUsize::new(0),
-            lingering: AtomicUsize::new(0),
-            this: Weak::clone(this),
-        }
+    let threads = workers + MAX_STUCK + SPARE_THREADS;
+    let server = Arc::new(Server {
+        shared: Arc::clone(&shared),
+        idle: Arc::clone(&idle),
+        pool: Pool::new(threads, |(server, job)| Server::work(&server, job)),
+        seats: Seats::new(workers, queue),
+        stuck: AtomicUsize::new(0),
+        lingering: AtomicUsize::new(0),
     });
-    let resumes = Arc::downgrade(&server);
-    shared.reuse.resume_by(move |relay| {
-        if let Some(server) = resumes.upgrade() {
-            server.resume(relay);
-        }
-    });
+    // It lives as long as the program.
+    let resumes = Arc::clone(&server);
+    shared.reuse.resume_by(move |relay| resumes.come_back(Call::Begun(relay)));
     shared.calls.look_back(&shared.live.snapshot());
     let gatekeeper = Arc::clone(&server);
     thread::Builder::new().name("gate".into()).spawn(move || gatekeeper.keep_gate())?;
@@ -160,18 +143,34 @@ pub fn start(live: Arc<Live>, calls: Calls, listeners: Vec<TcpListener>) -> io::
 
 impl Server {
     /// Has a thread answer a request of which all of the head, or more of the body, has come.
-    fn serve(&self, exchange: Box<Exchange>) {
-        self.pool.give(Job::Serve(exchange));
+    fn serve(self: &Arc<Self>, exchange: Box<Exchange>) {
+        self.give(Job::Serve(exchange));
+    }
+
+    fn give(self: &Arc<Self>, job: Job) {
+        self.pool.give((Arc::clone(self), job));
+    }
+
+    /// Has a thread forward the one that has a place now, if there is one.
+    fn seat(self: &Arc<Self>, call: Option<Call>) {
+        if let Some(call) = call {
+            self.give(Job::Seated(call));
+        }
+    }
+
+    /// Forwards one that has waited elsewhere, as soon as there is a place.
+    fn come_back(self: &Arc<Self>, call: Call) {
+        self.seat(self.seats.come_back(call));
     }
 
     /// Nothing more of a request's body has come for too long.
-    fn give_up_waiting(&self, exchange: Box<Exchange>) {
+    fn give_up_waiting(self: &Arc<Self>, exchange: Box<Exchange>) {
         let error = match self.shared.life.is_stopping() {
             true => ApiError::stopping(),
             false => ApiError::stalled_body(CLIENT_TIMEOUT),
         };
         let reply = self.shared.refusal(&exchange.head, &error.with("connection", "close"));
-        self.pool.give(Job::Tell(Box::new(move || exchange.reply(reply))));
+        self.give(Job::Tell(Box::new(move || exchange.reply(reply))));
     }
 
     /// Closes idle connections where descriptors are short of so many.
@@ -179,35 +178,24 @@ impl Server {
         self.idle.make_room(self.shared.open_to_upstream(), more);
     }
 
-    fn work(&self, job: Job) {
+    fn work(self: &Arc<Self>, job: Job) {
         let mut next = Some(job);
         while let Some(job) = next.take() {
             next = match job {
                 Job::Serve(exchange) => match self.answer(exchange) {
-                    Step::Forward(call, snapshot) => self.forward(call, Some(snapshot)),
-                    Step::Done(after) => self.stay(after),
+                    Ok((call, snapshot)) => self.forward(call, Some(snapshot)),
+                    Err(after) => self.next_request(after, true),
                 },
                 // The settings may have changed while it waited.
                 Job::Seated(call) => self.forward(call, None),
-                Job::Tell(tell) => self.stay(tell()),
+                Job::Tell(tell) => self.next_request(tell(), true),
             };
         }
     }
 
-    /// Stays with a connection for its next request, or gives it back.
-    fn stay(&self, after: After) -> Option<Job> {
-        self.next_request(after, Connection::linger)
-    }
-
-    /// Gives a connection back, unless its next request has come already.
-    fn give_back(&self, after: After) {
-        if let Some(job) = self.next_request(after, |_| Arrival::Unfinished) {
-            self.pool.give(job);
-        }
-    }
-
+    /// Gives a connection back, unless its next request has come already; or `stays` with it for a moment before.
     #[inline(never)]
-    fn next_request(&self, after: After, linger: fn(&mut Connection) -> Arrival) -> Option<Job> {
+    fn next_request(&self, after: After, stays: bool) -> Option<Job> {
         let mut connection = match after {
             After::Open(connection) => connection,
             After::Drain(connection) => {
@@ -217,9 +205,9 @@ impl Server {
             After::Gone => return None,
         };
         let mut arrival = connection.next_head();
-        if let Arrival::Unfinished = arrival {
+        if let (Arrival::Unfinished, true) = (&arrival, stays) {
             if self.lingering.fetch_add(1, Ordering::Relaxed) < MAX_LINGERING {
-                arrival = linger(&mut connection);
+                arrival = connection.linger();
             }
             self.lingering.fetch_sub(1, Ordering::Relaxed);
         }
@@ -253,15 +241,15 @@ impl Server {
             Ok(true) => {}
             Ok(false) => {
                 self.idle.park(Parked::for_body(exchange));
-                return Step::Done(After::Gone);
+                return Err(After::Gone);
             }
             Err(error) => {
                 let reply = self.shared.refusal(&exchange.head, &error);
-                return Step::Done(exchange.reply(reply));
+                return Err(exchange.reply(reply));
             }
         }
         match self.reply_here(&mut exchange, &snapshot) {
-            Some(reply) => Step::Done(exchange.reply(reply)),
+            Some(reply) => Err(exchange.reply(reply)),
             None => self.enter(exchange, snapshot),
         }
     }
@@ -274,7 +262,10 @@ impl Server {
                 return Err(ApiError::stopping().with("connection", "close"));
             }
             exchange.begun = Some(life.count());
-            check(exchange, settings)?;
+            access::check(exchange, settings)?;
+            if exchange.head.wants_websocket {
+                return Err(ApiError::no_websockets());
+            }
             routes::check(exchange, settings.listen.port)?;
         }
         let waits = self.lingering.fetch_add(1, Ordering::Relaxed) < MAX_LINGERING;
@@ -313,34 +304,29 @@ impl Server {
 
     /// Takes a place for a request, or has it wait for one.
     fn enter(&self, exchange: Box<Exchange>, snapshot: Arc<Snapshot>) -> Step {
-        let Some(socket) = exchange.socket() else {
-            return Step::Done(After::Gone);
-        };
-        let under_way = self.shared.life.begin(socket);
+        let under_way = self.shared.life.begin(exchange.socket().ok_or(After::Gone)?);
         let call = match (snapshot.settings.reuse.is_zero(), Api::of(&exchange.head.path)) {
-            (false, Some(api)) => match begin_reusing(&self.shared, api, exchange, &snapshot, under_way) {
-                Ok(relay) => Call::Begun(relay),
-                Err(after) => return Step::Done(after),
-            },
+            (false, Some(api)) => {
+                Call::Begun(begin_reusing(&self.shared, api, exchange, &snapshot, under_way)?)
+            }
             _ => Call::New(exchange, under_way),
         };
         match self.seats.enter(call) {
-            Entry::Seated(call) => Step::Forward(call, snapshot),
-            Entry::Waits => Step::Done(After::Gone),
+            Entry::Seated(call) => Ok((call, snapshot)),
             Entry::Full(Call::New(exchange, under_way)) => {
                 drop(under_way);
                 let reply = self.shared.refusal(&exchange.head, &ApiError::queue_is_full());
-                Step::Done(exchange.reply(reply))
+                Err(exchange.reply(reply))
             }
-            Entry::Full(Call::Begun(relay)) => Step::Done(relay.refuse(ApiError::queue_is_full())),
-            Entry::Full(Call::Resumed(..) | Call::TooLate(..)) => Step::Done(After::Gone),
+            Entry::Full(Call::Begun(relay)) => Err(relay.refuse(ApiError::queue_is_full())),
+            Entry::Waits | Entry::Full(Call::Resumed(..) | Call::TooLate(..)) => Err(After::Gone),
         }
     }
 
     /// Forwards a request that has a place. What this thread does next.
-    fn forward(&self, call: Call, snapshot: Option<Arc<Snapshot>>) -> Option<Job> {
-        let this = Weak::clone(&self.this);
-        seat::take(move || this.upgrade().is_some_and(|server| server.give_seat_up()));
+    fn forward(self: &Arc<Self>, call: Call, snapshot: Option<Arc<Snapshot>>) -> Option<Job> {
+        let server = Arc::clone(self);
+        seat::take(move || server.give_seat_up());
         let seated = Seated(self);
         self.make_room(2);
         let after = match call {
@@ -355,10 +341,12 @@ impl Server {
         match seated.leave() {
             // Whoever waits for the place has waited for longer than this connection's next request.
             Some(call) => {
-                self.give_back(after);
+                if let Some(job) = self.next_request(after, false) {
+                    self.give(job);
+                }
                 Some(Job::Seated(call))
             }
-            None => self.stay(after),
+            None => self.next_request(after, true),
         }
     }
 
@@ -374,34 +362,25 @@ impl Server {
 
     /// The thread waits for its client; another one goes on in its place, unless too many wait so: the rest of the threads
     /// is for others.
-    fn give_seat_up(&self) -> bool {
+    fn give_seat_up(self: &Arc<Self>) -> bool {
         if self.stuck.fetch_add(1, Ordering::SeqCst) >= MAX_STUCK {
             self.stuck.fetch_sub(1, Ordering::SeqCst);
             return false;
         }
-        if let Some(call) = self.seats.leave() {
-            self.pool.give(Job::Seated(call));
-        }
+        self.seat(self.seats.leave());
         true
     }
 
-    /// A request that was parked goes on.
-    fn resume(&self, relay: Box<dyn Waiter>) {
-        if let Some(call) = self.seats.come_back(Call::Begun(relay)) {
-            self.pool.give(Job::Seated(call));
-        }
-    }
-
     /// Those whose clients have left while they waited for a place needn't wait for it.
-    fn tell_those_who_left(&self) {
+    fn tell_those_who_left(self: &Arc<Self>) {
         for call in self.seats.take_out(Call::is_cut_off) {
             let shared = Arc::clone(&self.shared);
-            self.pool.give(Job::Tell(Box::new(move || call.abandon(&shared))));
+            self.give(Job::Tell(Box::new(move || call.abandon(&shared))));
         }
     }
 
     /// Gives those who wait for the account's limit back to the workers.
-    fn keep_gate(&self) {
+    fn keep_gate(self: &Arc<Self>) {
         let shared = &self.shared;
         let rules = || {
             let settings = &shared.live.snapshot().settings;
@@ -409,20 +388,14 @@ impl Server {
         };
         loop {
             match shared.gate.next(GATE_INTERVAL, rules, |relay| relay.is_cut_off()) {
-                Some(Next::Go(relay, pass, waited)) => {
-                    if let Some(call) = self.seats.come_back(Call::Resumed(relay, pass, waited)) {
-                        self.pool.give(Job::Seated(call));
-                    }
-                }
+                Some(Next::Go(relay, pass, waited)) => self.come_back(Call::Resumed(relay, pass, waited)),
                 Some(Next::TooLate(relay, limit, waited)) => {
-                    let tells_only = shared.live.snapshot().settings.backups.is_empty();
-                    if tells_only {
-                        self.pool.give(Job::Tell(Box::new(move || relay.give_up(limit, waited))));
-                    } else if let Some(call) = self.seats.come_back(Call::TooLate(relay, limit, waited)) {
-                        self.pool.give(Job::Seated(call));
+                    match shared.live.snapshot().settings.backups.is_empty() {
+                        true => self.give(Job::Tell(Box::new(move || relay.give_up(limit, waited)))),
+                        false => self.come_back(Call::TooLate(relay, limit, waited)),
                     }
                 }
-                Some(Next::Unwanted(relay)) => self.pool.give(Job::Tell(Box::new(move || relay.abandon()))),
+                Some(Next::Unwanted(relay)) => self.give(Job::Tell(Box::new(move || relay.abandon()))),
                 None => {}
             }
             shared.spare.forget_old();
@@ -436,7 +409,7 @@ impl Server {
 }
 
 /// This thread has a place, which is freed whatever happens.
-struct Seated<'a>(&'a Server);
+struct Seated<'a>(&'a Arc<Server>);
 
 impl Seated<'_> {
     /// Who has the place next.
@@ -449,18 +422,7 @@ impl Seated<'_> {
 
 impl Drop for Seated<'_> {
     fn drop(&mut self) {
-        if let Some(call) = self.0.leave_seat() {
-            self.0.pool.give(Job::Seated(call));
-        }
-    }
-}
-
-/// All that can be refused before the body is read.
-fn check(exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiError> {
-    access::check(exchange, settings)?;
-    match exchange.head.wants_websocket {
-        true => Err(ApiError::no_websockets()),
-        false => Ok(()),
+        self.0.seat(self.0.leave_seat());
     }
 }
 
