@@ -90,17 +90,6 @@ pub enum After {
     Gone,
 }
 
-/// What is wrong with a body that can't be read.
-#[derive(Debug, PartialEq, Eq)]
-pub enum BodyError {
-    /// It is longer than `MAX_BODY_MB` allows.
-    TooLarge,
-    /// It ended early, or its chunks are broken.
-    Broken,
-    /// It isn't encoded as it says.
-    Undecodable,
-}
-
 impl Exchange {
     /// A request whose head has been read from this connection.
     pub fn new(connection: Connection, head: Box<Head>) -> Self {
@@ -127,16 +116,15 @@ impl Exchange {
 
     /// Reads what there is of the body, of which at most `limit` bytes are taken, decoded; a large one into `spare`'s
     /// buffer. Whether it is whole; more of it is waited for for a moment, if at all.
-    pub fn read_body(&mut self, limit: u64, spare: &Spare, waits: bool) -> Result<bool, BodyError> {
+    pub fn read_body(&mut self, limit: u64, spare: &Spare, waits: bool) -> Result<bool, ApiError> {
         let Some(connection) = &mut self.connection else {
             return Ok(true);
         };
         if self.body_was_read {
             return Ok(true);
         }
-        let bytes = usize::try_from(limit).unwrap_or(usize::MAX);
         let is_whole = match self.head.body {
-            BodyLength::Bytes(length) if length > limit => return Err(BodyError::TooLarge),
+            BodyLength::Bytes(length) if length > limit => return Err(too_large(limit)),
             BodyLength::Bytes(length) if length <= connection.buffer.len() as u64 => {
                 let rest = connection.buffer.split_off(length as usize);
                 self.body = std::mem::replace(&mut connection.buffer, rest);
@@ -151,14 +139,14 @@ impl Exchange {
                         read_announced(connection, &mut self.body, length as usize, spare, waits)?
                     }
                     BodyLength::Chunked => {
-                        read_chunks(connection, &mut self.chunks, &mut self.body, bytes, waits)?
+                        read_chunks(connection, &mut self.chunks, &mut self.body, limit, waits)?
                     }
                 }
             }
         };
         self.body_was_read = is_whole;
         if is_whole && self.head.coding != Coding::Identity {
-            self.body = decode(&self.body, self.head.coding, bytes)?;
+            self.body = decode(&self.body, self.head.coding, limit)?;
         }
         Ok(is_whole)
     }
@@ -335,7 +323,7 @@ fn read_announced(
     length: usize,
     spare: &Spare,
     waits: bool,
-) -> Result<bool, BodyError> {
+) -> Result<bool, ApiError> {
     let (filled, begun) = (body.len(), std::mem::take(&mut connection.buffer));
     let (mut begun, mut left) = (&begun[..], length - filled);
     if filled == 0 {
@@ -360,7 +348,7 @@ fn read_announced(
             }
             Ok(false)
         }
-        Ok(_) | Err(_) => Err(BodyError::Broken),
+        Ok(_) | Err(_) => Err(ApiError::broken_body()),
     }
 }
 
@@ -369,28 +357,32 @@ fn read_chunks(
     connection: &mut Connection,
     chunks: &mut Chunks,
     body: &mut Vec<u8>,
-    limit: usize,
+    limit: u64,
     waits: bool,
-) -> Result<bool, BodyError> {
+) -> Result<bool, ApiError> {
     loop {
-        let taken = chunks.feed(&connection.buffer, body).map_err(|_| BodyError::Broken)?;
+        let taken = chunks.feed(&connection.buffer, body).map_err(|_| ApiError::broken_body())?;
         connection.buffer.drain(..taken);
-        if (body.len() as u64).saturating_add(chunks.announced()) > limit as u64 {
-            return Err(BodyError::TooLarge);
+        if (body.len() as u64).saturating_add(chunks.announced()) > limit {
+            return Err(too_large(limit));
         }
         if chunks.is_whole() {
             return Ok(true);
         }
         match connection.read_more(READ_BYTES, |socket, buffer| socket.linger(buffer, waits)) {
-            Ok(0) => return Err(BodyError::Broken),
+            Ok(0) => return Err(ApiError::broken_body()),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(false),
-            Err(_) => return Err(BodyError::Broken),
+            Err(_) => return Err(ApiError::broken_body()),
         }
     }
 }
 
-fn decode(body: &[u8], coding: Coding, limit: usize) -> Result<Vec<u8>, BodyError> {
+fn too_large(limit: u64) -> ApiError {
+    ApiError::body_too_large(limit >> 20)
+}
+
+fn decode(body: &[u8], coding: Coding, limit: u64) -> Result<Vec<u8>, ApiError> {
     let decoder: Box<dyn Read + '_> = match coding {
         Coding::Identity => Box::new(body),
         Coding::Gzip => Box::new(MultiGzDecoder::new(body)),
@@ -406,11 +398,11 @@ fn decode(body: &[u8], coding: Coding, limit: usize) -> Result<Vec<u8>, BodyErro
         },
     };
     let mut decoded = Vec::new();
-    let read = decoder.take((limit as u64).saturating_add(1)).read_to_end(&mut decoded);
+    let read = decoder.take(limit.saturating_add(1)).read_to_end(&mut decoded);
     match read {
-        Ok(length) if length > limit => Err(BodyError::TooLarge),
+        Ok(length) if length as u64 > limit => Err(too_large(limit)),
         Ok(_) => Ok(decoded),
-        Err(_) => Err(BodyError::Undecodable),
+        Err(_) => Err(ApiError::undecodable_body()),
     }
 }
 
@@ -484,8 +476,8 @@ mod tests {
         raw.write_all(&text).unwrap();
         for packed in [zlib.finish().unwrap(), raw.finish().unwrap()] {
             assert_eq!(decode(&packed, Coding::Deflate, 700).as_ref(), Ok(&text));
-            assert_eq!(decode(&packed, Coding::Deflate, 699), Err(BodyError::TooLarge));
-            assert_eq!(decode(&packed[..9], Coding::Deflate, 700), Err(BodyError::Undecodable));
+            assert_eq!(decode(&packed, Coding::Deflate, 699), Err(too_large(699)));
+            assert_eq!(decode(&packed[..9], Coding::Deflate, 700), Err(ApiError::undecodable_body()));
         }
     }
 }

@@ -24,7 +24,7 @@ use mio::Poll;
 
 use crate::client::access;
 use crate::client::connection::{Arrival, Connection};
-use crate::client::exchange::{After, BodyError, Exchange, Reply, refusal};
+use crate::client::exchange::{After, Exchange, Reply, refusal};
 use crate::client::idle::{Idle, Parked};
 use crate::client::listen;
 use crate::client::seat;
@@ -271,11 +271,7 @@ impl Server {
         let waits = self.lingering.fetch_add(1, Ordering::Relaxed) < MAX_LINGERING;
         let read = exchange.read_body(settings.max_body_bytes, &self.shared.spare, waits);
         self.lingering.fetch_sub(1, Ordering::Relaxed);
-        read.map_err(|error| match error {
-            BodyError::TooLarge => ApiError::body_too_large(settings.max_body_bytes >> 20),
-            BodyError::Broken => ApiError::broken_body(),
-            BodyError::Undecodable => ApiError::undecodable_body(),
-        })
+        read
     }
 
     /// What needs no upstream. `None` once the request is ready to be forwarded.
