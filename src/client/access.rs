@@ -93,9 +93,11 @@ fn check_origin(exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiE
     if !is_allowed_origin(&origin, &settings.allowed_origins) && !is_own_origin(exchange, &origin) {
         return Err(ApiError::forbidden_origin());
     }
-    exchange.extra_headers.push(("access-control-allow-origin", origin));
-    exchange.extra_headers.push(("access-control-expose-headers", "*".into()));
-    exchange.extra_headers.push(("vary", "Origin".into()));
+    exchange.extra_headers = vec![
+        ("access-control-allow-origin".into(), origin),
+        ("access-control-expose-headers".into(), "*".into()),
+        ("vary".into(), "Origin".into()),
+    ];
     Ok(())
 }
 

@@ -2,8 +2,7 @@
 //! write a piece.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -22,13 +21,16 @@ use crate::error::ApiError;
 /// What is read of a chunked body at a time.
 const READ_BYTES: usize = 64 * 1024;
 
+/// A header field of an answer.
+pub type Field = (Cow<'static, str>, String);
+
 /// A whole response.
 #[derive(Debug, Clone, Default)]
 pub struct Reply {
     /// HTTP status.
     pub status: u16,
     /// Header fields but for those that frame the body.
-    pub headers: Vec<(Cow<'static, str>, String)>,
+    pub headers: Vec<Field>,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -66,7 +68,7 @@ pub struct Exchange {
     /// The body, once it is read.
     pub body: Vec<u8>,
     /// Header fields that go with any answer (CORS).
-    pub extra_headers: Vec<(&'static str, String)>,
+    pub extra_headers: Vec<Field>,
     /// Counts it as begun, for as long as it is there.
     pub begun: Option<Arc<()>>,
     /// Nothing of the body is left on the connection.
@@ -180,8 +182,7 @@ impl Exchange {
     }
 
     fn send(&mut self, connection: Connection, mut reply: Reply) -> After {
-        let extra = std::mem::take(&mut self.extra_headers);
-        reply.headers.extend(extra.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)));
+        reply.headers.append(&mut self.extra_headers);
         let says_how = reply.headers.iter().any(|(name, _)| name == "connection");
         let way_back = self.way_back(self.body_was_read && !says_how);
         let connection_header = if says_how { "" } else { way_back.connection_header() };
@@ -199,19 +200,17 @@ impl Exchange {
     }
 
     /// Begins an answer whose end isn't known yet.
-    pub fn start(mut self, status: u16, headers: &[(Cow<'static, str>, String)]) -> io::Result<Stream> {
+    pub fn start(mut self, status: u16, headers: &[Field]) -> io::Result<Stream> {
         let Some(connection) = self.connection.take() else {
             return Err(io::ErrorKind::NotConnected.into());
         };
         let mut way_back = self.way_back(self.body_was_read);
         // Without chunks the end of the connection is the end of the body.
         way_back.keeps_alive &= way_back.is_1_1;
-        let extra = std::mem::take(&mut self.extra_headers);
-        let extra = extra.iter().map(|(name, value)| (*name, value.as_str()));
-        let mut head = head(status, headers.iter().map(|(n, v)| (n.as_ref(), v.as_str())).chain(extra));
-        head.push_str(way_back.connection_header());
-        head.push_str(if way_back.is_1_1 { "transfer-encoding: chunked\r\n\r\n" } else { "\r\n" });
-        connection.socket.write_all(head.as_bytes())?;
+        let mut head = head(status, headers.iter().chain(&self.extra_headers));
+        let framing = if way_back.is_1_1 { "transfer-encoding: chunked\r\n" } else { "" };
+        let _ = write!(head, "{}{framing}\r\n", way_back.connection_header());
+        connection.socket.write_all(&head)?;
         Ok(Stream { connection, way_back, pending: Vec::new() })
     }
 }
@@ -273,7 +272,7 @@ impl Stream {
     /// Size line, data and CRLF in one buffer, one write, one packet.
     fn push(&mut self, bytes: &[u8]) {
         if self.way_back.is_1_1 {
-            push_hex(&mut self.pending, bytes.len());
+            let _ = write!(self.pending, "{:x}\r\n", bytes.len()); // a vector takes everything
         }
         self.pending.extend_from_slice(bytes);
         if self.way_back.is_1_1 {
@@ -306,14 +305,6 @@ impl Stream {
         }
         let _ = self.flush();
     }
-}
-
-fn push_hex(out: &mut Vec<u8>, number: usize) {
-    let digits = number.checked_ilog2().unwrap_or(0) / 4;
-    for digit in (0..=digits).rev() {
-        out.push(b"0123456789abcdef"[number >> (4 * digit) & 15]);
-    }
-    out.extend_from_slice(b"\r\n");
 }
 
 /// Reads on in a body of this length. Whether it is whole.
@@ -407,34 +398,30 @@ fn decode(body: &[u8], coding: Coding, limit: u64) -> Result<Vec<u8>, ApiError> 
 }
 
 /// Status line and header fields, without the blank line.
-fn head<'a>(status: u16, headers: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+fn head<'a>(status: u16, fields: impl Iterator<Item = &'a Field>) -> Vec<u8> {
     let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
     let reason = reason.unwrap_or("Unknown");
-    let mut head = String::with_capacity(512);
+    let mut head = Vec::with_capacity(512);
     let date = httpdate::HttpDate::from(SystemTime::now());
     let _ = write!(head, "HTTP/1.1 {status} {reason}\r\ndate: {date}\r\n");
-    for (name, value) in headers {
-        head.push_str(name);
-        head.push_str(": ");
+    for (name, value) in fields {
         // What others wrote can't end a line here (header injection).
-        match value.contains(char::is_control) {
-            false => head.push_str(value),
-            true => head.extend(value.chars().map(|c| if c.is_control() { ' ' } else { c })),
-        }
-        head.push_str("\r\n");
+        let value = match value.contains(char::is_control) {
+            false => Cow::Borrowed(value),
+            true => Cow::Owned(value.replace(char::is_control, " ")),
+        };
+        let _ = write!(head, "{name}: {value}\r\n");
     }
     head
 }
 
 /// The whole response, or its head.
 fn message(reply: &Reply, connection_header: &str, head_only: bool) -> Vec<u8> {
-    let mut head = head(reply.status, reply.headers.iter().map(|(n, v)| (n.as_ref(), v.as_str())));
+    let mut message = head(reply.status, reply.headers.iter());
     if reply.status != 204 {
-        let _ = write!(head, "content-length: {}\r\n", reply.body.len());
+        let _ = write!(message, "content-length: {}\r\n", reply.body.len());
     }
-    head.push_str(connection_header);
-    head.push_str("\r\n");
-    let mut message = head.into_bytes();
+    let _ = write!(message, "{connection_header}\r\n");
     if !head_only {
         message.extend_from_slice(&reply.body);
     }
@@ -453,22 +440,12 @@ mod tests {
 
     #[test]
     fn values_cant_end_a_header_line() {
-        let head = head(200, [("x-a", "1\r\nset-cookie: b")].into_iter());
-        assert!(head.ends_with("x-a: 1  set-cookie: b\r\n"), "{head}");
-    }
-
-    #[test]
-    fn sizes_of_chunks() {
-        for number in [1, 9, 15, 16, 255, 256, 65_536, 0xABC_DEF0] {
-            let mut out = Vec::new();
-            push_hex(&mut out, number);
-            assert_eq!(String::from_utf8(out).unwrap(), format!("{number:x}\r\n"));
-        }
+        let head = head(200, [("x-a".into(), "1\r\nset-cookie: b".into())].iter());
+        assert!(head.ends_with(b"\r\nx-a: 1  set-cookie: b\r\n"));
     }
 
     #[test]
     fn deflate_in_both_forms_and_within_the_limit() {
-        use std::io::Write;
         let text = b"{\"a\":1}".repeat(100);
         let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
         let mut raw = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
