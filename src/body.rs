@@ -71,7 +71,7 @@ impl Spare {
 
     /// Keeps a buffer that isn't needed any more.
     pub fn keep(&self, buffer: Vec<u8>) {
-        if buffer.len() >= WORTH_KEEPING_BYTES {
+        if buffer.capacity() >= WORTH_KEEPING_BYTES {
             let other = self.lock().replace((Instant::now(), buffer));
             drop(other); // giving memory back takes a while, and the lock is free by now
         }

@@ -70,12 +70,12 @@ impl Poller {
             {
                 thread::sleep(PAUSE);
             }
+            // Whatever one connection does to us, the others are looked after.
             for event in &events {
-                // Whatever one connection does to us, the others are looked after.
                 let _ = catch_unwind(AssertUnwindSafe(|| self.handle(event)));
             }
-            self.accept();
-            self.end_late();
+            let _ = catch_unwind(AssertUnwindSafe(|| self.accept()));
+            let _ = catch_unwind(AssertUnwindSafe(|| self.end_late()));
             self.watch_clients();
         }
     }
