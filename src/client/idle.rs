@@ -207,11 +207,16 @@ impl Idle {
     /// Closes connections, those idle for longest first, where descriptors run short: `upstream` are open to the other
     /// side, `more` are about to be opened.
     pub fn make_room(&self, upstream: usize, more: usize) {
-        let Some(limit) = self.limit else { return };
-        let wanted = open_sockets() + upstream + more + OTHER_DESCRIPTORS;
-        if wanted > limit {
-            self.close_oldest(wanted - limit);
+        let missing = self.missing(upstream, more);
+        if missing > 0 {
+            self.close_oldest(missing);
         }
+    }
+
+    /// How many descriptors too few there are, with some to spare.
+    pub fn missing(&self, upstream: usize, more: usize) -> usize {
+        let wanted = open_sockets() + upstream + more + OTHER_DESCRIPTORS;
+        self.limit.map_or(0, |limit| wanted.saturating_sub(limit))
     }
 
     /// Closes so many connections, those idle for longest first. Whether there was one.

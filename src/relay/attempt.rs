@@ -13,7 +13,7 @@ use super::patience::{self, Verdict};
 use super::reuse::{Flight, Repeat, Ride, Source};
 use crate::client::exchange::Reply;
 use crate::dialect::errors;
-use crate::error::{ApiError, EMPTY, reason_in_words};
+use crate::error::{ApiError, EMPTY, UNKNOWN_NAME, reason_in_words};
 use crate::record::answers::{AnswerHead, Kept};
 use crate::upstream::{Call, CallError, Dialling, Failure, Trouble};
 
@@ -273,10 +273,25 @@ impl Relay {
             };
             match called {
                 // Others end, and leave their connections to the next.
-                Err(CallError { failure: Failure::Broken(Trouble::NoDescriptors, _), .. })
-                    if Instant::now() < deadline && self.under_way.pause(DESCRIPTORS_PAUSE) => {}
+                Err(CallError { failure, .. })
+                    if self.is_about_descriptors(&failure)
+                        && Instant::now() < deadline
+                        && self.under_way.pause(DESCRIPTORS_PAUSE) => {}
                 called => return called.map_err(|error| no_answer(&error.failure)),
             }
+        }
+    }
+}
+
+impl Relay {
+    /// Whether a call failed only because too many connections are open. Looking a name up takes descriptors, too, and
+    /// says nothing of it.
+    fn is_about_descriptors(&self, failure: &Failure) -> bool {
+        let is_short = || self.shared.life.is_short_of_descriptors(self.shared.open_to_upstream());
+        match failure {
+            Failure::Broken(Trouble::NoDescriptors, _) => true,
+            Failure::Broken(Trouble::Unreachable, reason) => reason == UNKNOWN_NAME && is_short(),
+            _ => false,
         }
     }
 }

@@ -96,6 +96,11 @@ impl Life {
         }
     }
 
+    /// Whether there are hardly any descriptors left, where so many are open to the upstream.
+    pub fn is_short_of_descriptors(&self, upstream: usize) -> bool {
+        self.idle.missing(upstream, 1) > 0
+    }
+
     /// Whether the program is asked to stop.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
