@@ -31,14 +31,16 @@ pub fn read_on<E>(
 ) -> Result<bool, E> {
     // One more than there should be, so that the end is seen without growing once more.
     let most = announced.map_or(limit, |announced| announced.min(limit)).saturating_add(1);
+    let mut step = announced.map_or(FIRST_BYTES, |_| MAX_FIRST_BYTES);
     let ended = loop {
         if filled > limit {
             break Ok(false);
         }
         if filled == body.len() {
-            let first = announced.map_or(FIRST_BYTES, |_| MAX_FIRST_BYTES);
-            // Doubling beyond what is still to come would touch memory that nothing is put into.
-            let size = (filled * 2).max(first).min(most).max(filled + 1);
+            // More than what is still to come would touch memory that nothing is put into; so would as much again as
+            // there is of a body that goes on with a few bytes.
+            let size = filled.saturating_add(step).min(most).max(filled + 1);
+            step = step.saturating_mul(2);
             body.reserve_exact(size - filled);
             body.resize(size, 0);
         }
@@ -129,6 +131,17 @@ mod tests {
         let announced = MAX_FIRST_BYTES + REST;
         assert_eq!(read_whole(&mut body, Some(announced), usize::MAX, read), Ok(true));
         assert!(body.len() == announced && body.capacity() == announced + 1);
+    }
+
+    /// Else each of them would touch as much memory again as there is.
+    #[test]
+    fn a_large_body_goes_on_with_a_few_bytes() {
+        const FILLED: usize = 10 << 20;
+        let mut body = vec![1; FILLED];
+        let mut reads = [Ok(1), Err("later")].into_iter();
+        let read = |_: &mut [u8]| reads.next().unwrap();
+        assert_eq!(read_on(&mut body, FILLED, Some(8 * FILLED), usize::MAX, read), Err("later"));
+        assert!(body.len() == FILLED + 1 && body.capacity() <= FILLED + MAX_FIRST_BYTES);
     }
 
     #[test]
