@@ -10,7 +10,7 @@
 //! - [`client`], [`upstream`]: the two wires.
 //! - [`settings`]: every setting, checked; `.env` and the command line.
 //! - [`dialect`]: what a request and an answer mean in the API that the client speaks; the free-model rule.
-//! - leaves: [`error`] (each error of our own, with its words), [`json`], [`encoding`], [`body`], [`arrived`], [`console`],
+//! - leaves: [`error`] (each error of our own, with its words), [`json`], [`encoding`], [`body`], [`peek`], [`console`],
 //!   [`language`], [`memory`], [`secrets`].
 //!
 //! A request goes through them in this order: the poller of [`server`] reads its head and hands it to a thread,
@@ -23,7 +23,6 @@
 // The rooms' own descriptions name what is inside of them.
 #![allow(rustdoc::private_intra_doc_links)]
 
-pub mod arrived;
 pub mod body;
 pub mod client;
 pub mod console;
@@ -34,6 +33,7 @@ pub mod json;
 pub mod language;
 pub mod live;
 pub mod memory;
+pub mod peek;
 pub mod record;
 pub mod relay;
 pub mod secrets;

@@ -43,7 +43,7 @@ pub fn start(args: Args) -> Result<Running, String> {
     // The usual soft limit is for programs that use select(2).
     #[cfg(unix)]
     let _ = rlimit::increase_nofile_limit(u64::MAX);
-    tell_of_panics();
+    report_panics();
     let signals = signals()?;
     let live = Arc::new(Live::start(home, args));
     let snapshot = live.snapshot();
@@ -84,14 +84,14 @@ impl Running {
             "stopping: requests under way get 10 s to finish (Ctrl+C again to stop at once)",
             "正在停止：进行中的请求还有 10 秒（再按一次 Ctrl+C 立即停止）",
         ));
-        self.shared.life.stop();
+        self.shared.in_flight.stop();
         let signals = self.signals;
         let _ = thread::Builder::new().name("stop".into()).spawn(move || {
             if signals.recv().is_ok() {
                 std::process::exit(INTERRUPTED);
             }
         });
-        self.shared.life.wait_for_all();
+        self.shared.in_flight.wait_for_all();
         if !self.shared.calls.files().flush(FLUSH_LIMIT) {
             say(either(
                 "some debug files could not be saved: the disk didn't answer",
@@ -166,7 +166,7 @@ fn hangup_is_ignored() -> bool {
 }
 
 /// A panic is told in one line.
-fn tell_of_panics() {
+fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let current = thread::current();

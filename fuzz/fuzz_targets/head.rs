@@ -9,10 +9,10 @@ use local_api_proxy::client::head::{Head, MAX_HEAD_BYTES, Scan};
 fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
     let (bytes, sizes) = input;
     let whole = Scan::default().find_end(&bytes);
-    let (mut scan, mut arrived, mut piecemeal) = (Scan::default(), 0, Ok(None));
+    let (mut scan, mut peek, mut piecemeal) = (Scan::default(), 0, Ok(None));
     for size in sizes.iter().map(|size| usize::from(*size)).chain([bytes.len()]) {
-        arrived = bytes.len().min(arrived + size);
-        piecemeal = scan.find_end(&bytes[..arrived]);
+        peek = bytes.len().min(peek + size);
+        piecemeal = scan.find_end(&bytes[..peek]);
         if !matches!(piecemeal, Ok(None)) {
             break;
         }

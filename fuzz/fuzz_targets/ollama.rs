@@ -3,23 +3,23 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use local_api_proxy::dialect::FACES;
+use local_api_proxy::dialect::TRANSLATED;
 use local_api_proxy::dialect::free_models::{Rule, is_free};
 use local_api_proxy::dialect::request::Request;
 use serde_json::Value;
 
 fuzz_target!(|text: String| {
     let understood = matches!(serde_json::from_str::<Value>(&text), Ok(Value::Object(_)));
-    for face in FACES {
-        if let Some(answer) = face.without_a_model(&text) {
+    for translated in TRANSLATED {
+        if let Some(answer) = translated.without_a_model(&text) {
             assert!(serde_json::from_str::<Value>(&answer).is_ok());
         }
-        let Ok(body) = face.translate(&text) else {
+        let Ok(body) = translated.translate(&text) else {
             assert!(!understood, "a JSON object was refused");
             continue;
         };
         let rule = Rule { default_model: "a/b:free", allow_paid: false };
-        let Ok(request) = Request::parse(face.native(), body, rule) else {
+        let Ok(request) = Request::parse(translated.native(), body, rule) else {
             panic!("what was translated is no JSON object");
         };
         assert!(is_free(&request.model));
@@ -27,6 +27,6 @@ fuzz_target!(|text: String| {
         let tools = sent["tools"].as_array().into_iter().flatten();
         assert!(tools.into_iter().all(|tool| tool["type"].as_str().is_none_or(|kind| kind == "function")), "{sent}");
         assert!(sent.get("plugins").is_none_or(|plugins| plugins.to_string().contains("cloudflare-ai")));
-        face.teller(&text);
+        translated.translator(&text);
     }
 });

@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use local_api_proxy::dialect::sse::{Events, Prelude};
-use local_api_proxy::dialect::{ALL, FACES};
+use local_api_proxy::dialect::{ALL, TRANSLATED};
 use local_api_proxy::error::ApiError;
 use serde_json::Value;
 
@@ -49,20 +49,20 @@ fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
         }
         whole.iter().flatten().for_each(|data| drop(dialect.read_answer(data)));
     }
-    for face in FACES {
+    for translated in TRANSLATED {
         for streams in [false, true] {
-            let mut teller = face.teller(&format!(r#"{{"model":"a","stream":{streams}}}"#));
+            let mut translator = translated.translator(&format!(r#"{{"model":"a","stream":{streams}}}"#));
             let mut told = String::new();
             for data in whole.iter().flatten() {
-                told.push_str(&teller.tell(data));
-                teller.answer(data);
-                teller.error_body(data);
+                told.push_str(&translator.tell(data));
+                translator.answer(data);
+                translator.error_body(data);
             }
-            told.push_str(&teller.end());
+            told.push_str(&translator.end());
             for line in told.lines() {
                 assert!(serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object()), "{line}");
             }
-            assert!(serde_json::from_str::<Value>(teller.broken_off(&error).trim()).is_ok());
+            assert!(serde_json::from_str::<Value>(translator.broken_off(&error).trim()).is_ok());
         }
     }
 });

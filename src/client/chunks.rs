@@ -122,10 +122,10 @@ mod tests {
     use super::*;
 
     fn decode(bytes: &[u8], size: usize) -> Result<(Vec<u8>, usize, bool), Broken> {
-        let (mut chunks, mut body, mut taken, mut arrived) = (Chunks::default(), Vec::new(), 0, 0);
-        while !chunks.is_whole() && arrived < bytes.len() {
-            arrived = bytes.len().min(arrived + size);
-            taken += chunks.feed(&bytes[taken..arrived], &mut body)?;
+        let (mut chunks, mut body, mut taken, mut peek) = (Chunks::default(), Vec::new(), 0, 0);
+        while !chunks.is_whole() && peek < bytes.len() {
+            peek = bytes.len().min(peek + size);
+            taken += chunks.feed(&bytes[taken..peek], &mut body)?;
         }
         Ok((body, taken, chunks.is_whole()))
     }

@@ -82,7 +82,7 @@ pub struct Exchange {
 /// What becomes of a connection after an answer on it.
 #[derive(Debug)]
 #[must_use]
-pub enum After {
+pub enum ConnectionFate {
     /// The next request may come, or has come already.
     Open(Connection),
     /// It is over; but what the client is still sending must be read, or the answer may be lost with it
@@ -154,10 +154,10 @@ impl Exchange {
     }
 
     /// Answers.
-    pub fn reply(mut self, reply: Reply) -> After {
+    pub fn reply(mut self, reply: Reply) -> ConnectionFate {
         match self.connection.take() {
             Some(connection) => self.send(connection, reply),
-            None => After::Gone,
+            None => ConnectionFate::Gone,
         }
     }
 
@@ -181,18 +181,18 @@ impl Exchange {
         }
     }
 
-    fn send(&mut self, connection: Connection, mut reply: Reply) -> After {
+    fn send(&mut self, connection: Connection, mut reply: Reply) -> ConnectionFate {
         reply.headers.append(&mut self.extra_headers);
         let says_how = reply.headers.iter().any(|(name, _)| name == "connection");
-        let way_back = self.way_back(self.body_was_read && !says_how);
-        let connection_header = if says_how { "" } else { way_back.connection_header() };
-        let message = message(&reply, connection_header, way_back.no_body);
+        let framing = self.framing(self.body_was_read && !says_how);
+        let connection_header = if says_how { "" } else { framing.connection_header() };
+        let message = message(&reply, connection_header, framing.no_body);
         let sent = connection.socket.write_all(&message);
-        way_back.after(connection, sent, self.body_was_read)
+        framing.after(connection, sent, self.body_was_read)
     }
 
-    fn way_back(&self, keeps_alive: bool) -> WayBack {
-        WayBack {
+    fn framing(&self, keeps_alive: bool) -> ResponseFraming {
+        ResponseFraming {
             no_body: self.head.no_body,
             is_1_1: self.head.is_1_1,
             keeps_alive: keeps_alive && self.head.keeps_alive,
@@ -204,14 +204,14 @@ impl Exchange {
         let Some(connection) = self.connection.take() else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        let mut way_back = self.way_back(self.body_was_read);
+        let mut framing = self.framing(self.body_was_read);
         // Without chunks the end of the connection is the end of the body.
-        way_back.keeps_alive &= way_back.is_1_1;
+        framing.keeps_alive &= framing.is_1_1;
         let mut head = head(status, headers.iter().chain(&self.extra_headers));
-        let framing = if way_back.is_1_1 { "transfer-encoding: chunked\r\n" } else { "" };
-        let _ = write!(head, "{}{framing}\r\n", way_back.connection_header());
+        let chunked = if framing.is_1_1 { "transfer-encoding: chunked\r\n" } else { "" };
+        let _ = write!(head, "{}{chunked}\r\n", framing.connection_header());
         connection.socket.write_all(&head)?;
-        Ok(Stream { connection, way_back, pending: Vec::new() })
+        Ok(Stream { connection, framing, pending: Vec::new() })
     }
 }
 
@@ -226,13 +226,13 @@ impl Drop for Exchange {
 
 /// How an answer is framed, and whether another may follow.
 #[derive(Debug, Clone, Copy)]
-struct WayBack {
+struct ResponseFraming {
     no_body: bool,
     is_1_1: bool,
     keeps_alive: bool,
 }
 
-impl WayBack {
+impl ResponseFraming {
     fn connection_header(self) -> &'static str {
         match (self.keeps_alive, self.is_1_1) {
             (true, true) => "",
@@ -241,12 +241,12 @@ impl WayBack {
         }
     }
 
-    fn after(self, connection: Connection, sent: io::Result<()>, body_was_read: bool) -> After {
+    fn after(self, connection: Connection, sent: io::Result<()>, body_was_read: bool) -> ConnectionFate {
         match (sent, self.keeps_alive) {
-            (Err(_), _) => After::Gone,
-            (Ok(()), true) => After::Open(connection),
-            (Ok(()), false) if body_was_read => After::Gone,
-            (Ok(()), false) => After::Drain(connection),
+            (Err(_), _) => ConnectionFate::Gone,
+            (Ok(()), true) => ConnectionFate::Open(connection),
+            (Ok(()), false) if body_was_read => ConnectionFate::Gone,
+            (Ok(()), false) => ConnectionFate::Drain(connection),
         }
     }
 }
@@ -255,14 +255,14 @@ impl WayBack {
 #[derive(Debug)]
 pub struct Stream {
     connection: Connection,
-    way_back: WayBack,
+    framing: ResponseFraming,
     pending: Vec<u8>,
 }
 
 impl Stream {
     /// Sends these bytes now. An error means that the client has gone.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if bytes.is_empty() || self.way_back.no_body {
+        if bytes.is_empty() || self.framing.no_body {
             return Ok(());
         }
         self.push(bytes);
@@ -271,11 +271,11 @@ impl Stream {
 
     /// Size line, data and CRLF in one buffer, one write, one packet.
     fn push(&mut self, bytes: &[u8]) {
-        if self.way_back.is_1_1 {
+        if self.framing.is_1_1 {
             let _ = write!(self.pending, "{:x}\r\n", bytes.len()); // a vector takes everything
         }
         self.pending.extend_from_slice(bytes);
-        if self.way_back.is_1_1 {
+        if self.framing.is_1_1 {
             self.pending.extend_from_slice(b"\r\n");
         }
     }
@@ -287,20 +287,20 @@ impl Stream {
     }
 
     /// Sends the last of it, and ends the body.
-    pub fn finish(mut self, last: &[u8]) -> After {
-        if !self.way_back.no_body && !last.is_empty() {
+    pub fn finish(mut self, last: &[u8]) -> ConnectionFate {
+        if !self.framing.no_body && !last.is_empty() {
             self.push(last);
         }
-        if !self.way_back.no_body && self.way_back.is_1_1 {
+        if !self.framing.no_body && self.framing.is_1_1 {
             self.pending.extend_from_slice(b"0\r\n\r\n");
         }
         let sent = self.flush();
-        self.way_back.after(self.connection, sent, true)
+        self.framing.after(self.connection, sent, true)
     }
 
     /// Ends the connection so that the client notices that the body isn't whole: the next chunk has no size.
     pub fn abort(mut self) {
-        if self.way_back.is_1_1 {
+        if self.framing.is_1_1 {
             self.pending.extend_from_slice(b"broken off\r\n");
         }
         let _ = self.flush();

@@ -448,8 +448,8 @@ mod tests {
         for size in [1, 2, 7, 1000] {
             let mut scan = Scan::default();
             let mut end = None;
-            for arrived in (1..=bytes.len()).step_by(size).chain([bytes.len()]) {
-                end = scan.find_end(&bytes[..arrived]).unwrap();
+            for peek in (1..=bytes.len()).step_by(size).chain([bytes.len()]) {
+                end = scan.find_end(&bytes[..peek]).unwrap();
                 if end.is_some() {
                     break;
                 }

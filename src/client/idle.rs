@@ -14,8 +14,8 @@ use mio::{Registry, Token, Waker};
 use super::connection::Connection;
 use super::exchange::Exchange;
 use super::socket::{CLIENT_TIMEOUT, Socket, open_sockets};
-use crate::arrived::Arrived;
 use crate::error::ApiError;
+use crate::peek::Peeked;
 
 /// Tokens with this bit are those of requests under way, by their number.
 const UNDER_WAY: usize = 1 << (usize::BITS - 1);
@@ -223,7 +223,7 @@ impl Idle {
     pub fn close_oldest(&self, count: usize) -> bool {
         let mut table = self.lock();
         let is_idle = |parked: &Parked| {
-            parked.socket().is_some_and(|socket| socket.age() > NEW && socket.arrived() != Arrived::Bytes)
+            parked.socket().is_some_and(|socket| socket.age() > NEW && socket.peek() != Peeked::Bytes)
         };
         let oldest = table.parked.iter().filter(|(_, parked)| is_idle(parked)).map(|(number, _)| *number);
         let oldest = oldest.take(count).collect::<Vec<_>>();

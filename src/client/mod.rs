@@ -2,7 +2,7 @@
 //!
 //! From the socket to the request: [`listen`] opens the listeners, [`socket`] is one client's, [`connection`] reads heads
 //! from it ([`head`]), [`idle`] keeps those on which nothing is going on, [`exchange`] is one request with its body
-//! ([`chunks`]) and its answer. [`access`] says who gets in, [`seat`] is a thread's place among the workers.
+//! ([`chunks`]) and its answer. [`access`] says who gets in, [`slot`] is a thread's place among the workers.
 //!
 //! May import `settings` and leaves.
 
@@ -13,5 +13,5 @@ pub mod exchange;
 pub mod head;
 pub mod idle;
 pub mod listen;
-pub mod seat;
+pub mod slot;
 pub mod socket;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
-use crate::arrived::{Arrived, arrived};
-use crate::client::seat;
+use crate::client::slot;
+use crate::peek::{Peeked, peek};
 
 /// A client that takes nothing of its answer, or sends nothing more of its request, for this long is let go.
 pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -79,8 +79,8 @@ impl Socket {
     }
 
     /// Whether something has arrived, without waiting for it.
-    pub fn arrived(&self) -> Arrived {
-        arrived(&self.stream)
+    pub fn peek(&self) -> Peeked {
+        peek(&self.stream)
     }
 
     /// Reads what has arrived, waiting a moment for it; [`io::ErrorKind::TimedOut`] after that.
@@ -96,7 +96,7 @@ impl Socket {
 
     /// The same, but [`io::ErrorKind::TimedOut`] at once unless it `waits`, and where that isn't possible.
     pub fn linger(&self, buffer: &mut [u8], waits: bool) -> io::Result<usize> {
-        match (waits && LINGERS) || self.arrived() != Arrived::Nothing {
+        match (waits && LINGERS) || self.peek() != Peeked::Nothing {
             true => self.read(buffer),
             false => Err(io::ErrorKind::TimedOut.into()),
         }
@@ -115,7 +115,7 @@ impl Socket {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if timed_out(&e) && waited + SEND_TIMEOUT < CLIENT_TIMEOUT => {
                     waited += SEND_TIMEOUT;
-                    seat::give_up();
+                    slot::give_up();
                 }
                 Err(e) => return Err(e),
             }

@@ -10,7 +10,9 @@ use super::files;
 use super::free_models::{Kept, ToolRule};
 use super::merge::merge;
 use super::request::Edits;
-use super::{Choice, Dialect, Facts, Format, Needs, Question, Reader, Said, Usage, data_event, given};
+use super::{
+    AnswerSummary, Choice, Dialect, Format, Needs, Question, Reader, Said, Usage, data_event, given,
+};
 use super::{is_nothing, may_mention};
 use crate::error::ApiError;
 use crate::json::{self, Field, Halves};
@@ -66,14 +68,14 @@ impl Dialect for Chat {
         Some("messages")
     }
 
-    fn read_answer(&self, body: &str) -> Facts {
+    fn read_answer(&self, body: &str) -> AnswerSummary {
         let Some(part) = Part::parse(body).filter(|part| part.choices.is_some() || part.error.is_some())
         else {
-            return Facts::unknown();
+            return AnswerSummary::unknown();
         };
-        let mut facts = Facts::default();
-        part.tell(&mut facts);
-        facts
+        let mut summary = AnswerSummary::default();
+        part.add_to(&mut summary);
+        summary
     }
 
     fn reader(&self, assemble: bool) -> Box<dyn Reader> {
@@ -213,26 +215,26 @@ impl<'a> Part<'a> {
         serde_json::from_str(text).ok()
     }
 
-    fn tell(self, facts: &mut Facts) {
-        if let Some(model) = self.model.filter(|model| facts.model.as_deref() != Some(model)) {
-            facts.model = Some(model.into_owned());
+    fn add_to(self, summary: &mut AnswerSummary) {
+        if let Some(model) = self.model.filter(|model| summary.model.as_deref() != Some(model)) {
+            summary.model = Some(model.into_owned());
         }
         if let Some(usage) = self.usage {
-            facts.usage = usage;
+            summary.usage = usage;
         }
-        if facts.error.is_none() {
-            facts.error = self.error.map(|error| error.get().to_owned());
+        if summary.error.is_none() {
+            summary.error = self.error.map(|error| error.get().to_owned());
         }
         for choice in self.choices.unwrap_or_default() {
             // Some servers have an empty one in each chunk.
             if let Some(reason) = choice.finish_reason.filter(|reason| !is_nothing(reason.get())) {
-                facts.finished = true;
-                facts.cut_short |= matches!(reason.get(), "\"length\"" | "\"content_filter\"");
-                if reason.get() == "\"error\"" && facts.error.is_none() {
-                    facts.error = Some(choice.error.map_or(CHOICE_ERROR, RawValue::get).to_owned());
+                summary.finished = true;
+                summary.cut_short |= matches!(reason.get(), "\"length\"" | "\"content_filter\"");
+                if reason.get() == "\"error\"" && summary.error.is_none() {
+                    summary.error = Some(choice.error.map_or(CHOICE_ERROR, RawValue::get).to_owned());
                 }
             }
-            facts.said |= facts.said
+            summary.has_content |= summary.has_content
                 || choice.text.is_some_and(|text| !is_nothing(text.get()))
                 || choice.message.or(choice.delta).is_some_and(holds_something);
         }
@@ -240,7 +242,7 @@ impl<'a> Part<'a> {
 }
 
 /// What a plain answer of chat's family says about itself.
-pub(super) fn facts_of(body: &str) -> Facts {
+pub(super) fn summary_of(body: &str) -> AnswerSummary {
     Chat.read_answer(body)
 }
 
@@ -251,7 +253,7 @@ fn holds_something(message: &RawValue) -> bool {
 
 /// Reads a stream of chunks, of chat or of legacy completions.
 pub(super) struct ChatReader {
-    facts: Facts,
+    summary: AnswerSummary,
     object: &'static str,
     assembly: Option<Assembly>,
 }
@@ -259,34 +261,34 @@ pub(super) struct ChatReader {
 impl ChatReader {
     /// `object` is what the whole answer is called.
     pub(super) fn new(object: &'static str, assemble: bool) -> Self {
-        Self { facts: Facts::default(), object, assembly: assemble.then(Assembly::default) }
+        Self { summary: AnswerSummary::default(), object, assembly: assemble.then(Assembly::default) }
     }
 }
 
 impl Reader for ChatReader {
     fn read(&mut self, data: Option<&str>) {
         let Some(data) = data else {
-            self.facts.said = true; // nothing short is as long as this
+            self.summary.has_content = true; // nothing short is as long as this
             return;
         };
         if data.trim() == "[DONE]" {
-            self.facts.done = true;
+            self.summary.done = true;
             return;
         }
         // Of a thousand tokens all but the first and the last tell nothing new.
-        if self.facts.said && self.assembly.is_none() && is_just_a_token(data) {
+        if self.summary.has_content && self.assembly.is_none() && is_just_a_token(data) {
             return;
         }
         if let Some(part) = Part::parse(data) {
-            part.tell(&mut self.facts);
+            part.add_to(&mut self.summary);
         }
         if let Some(assembly) = &mut self.assembly {
             assembly.add(data);
         }
     }
 
-    fn facts(&self) -> &Facts {
-        &self.facts
+    fn summary(&self) -> &AnswerSummary {
+        &self.summary
     }
 
     /// As OpenRouter tells it: <https://openrouter.ai/docs/api/reference/streaming#mid-stream-errors>
@@ -416,26 +418,28 @@ mod tests {
             r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"cost":0}}"#,
             "[DONE]",
         ];
-        assert!(!read(&events[..1], false).facts.said && !read(&events[..1], false).facts.finished);
-        let expected = Facts {
+        assert!(
+            !read(&events[..1], false).summary.has_content && !read(&events[..1], false).summary.finished
+        );
+        let expected = AnswerSummary {
             model: Some("a:free".into()),
             usage: Usage { prompt_tokens: Some(3), completion_tokens: Some(4) },
-            said: true,
+            has_content: true,
             cut_short: false,
             finished: true,
             done: true,
             error: None,
             doubtful: false,
         };
-        assert_eq!(read(&events, false).facts, expected);
-        assert_eq!(read(&events, true).facts, expected);
+        assert_eq!(read(&events, false).summary, expected);
+        assert_eq!(read(&events, true).summary, expected);
         let cut = r#"{"choices":[{"delta":{},"finish_reason":"length"}]}"#;
-        assert!(read(&[cut], false).facts.are_an_answer());
+        assert!(read(&[cut], false).summary.is_an_answer());
         assert!(
-            !read(&[r#"{"choices":[{"delta":{"content":"x"},"finish_reason":""}]}"#], false).facts.finished
+            !read(&[r#"{"choices":[{"delta":{"content":"x"},"finish_reason":""}]}"#], false).summary.finished
         );
         let failed = r#"{"choices":[{"delta":{"content":"x"},"finish_reason":"error"}]}"#;
-        assert_eq!(read(&[failed], false).facts.error.as_deref(), Some(CHOICE_ERROR));
+        assert_eq!(read(&[failed], false).summary.error.as_deref(), Some(CHOICE_ERROR));
     }
 
     #[test]
@@ -445,7 +449,7 @@ mod tests {
             r#""message":{"role":"assistant","content":""}"#,
             r#""message":{"content":null,"tool_calls":[],"reasoning":""}"#,
         ] {
-            assert!(!facts_of(&answer(nothing)).are_an_answer(), "{nothing}");
+            assert!(!summary_of(&answer(nothing)).is_an_answer(), "{nothing}");
         }
         for something in [
             r#""message":{"content":" "}"#,
@@ -455,11 +459,11 @@ mod tests {
             r#""message":{"content":"","audio":{"id":"x"}}"#,
             r#""text":"x""#,
         ] {
-            assert!(facts_of(&answer(something)).are_an_answer(), "{something}");
+            assert!(summary_of(&answer(something)).is_an_answer(), "{something}");
         }
         let cut = r#"{"choices":[{"finish_reason":"length","message":{"content":""}}]}"#;
-        assert!(facts_of(cut).are_an_answer());
-        assert!(facts_of(r#"{"ok":true}"#).are_an_answer(), "not a completion");
+        assert!(summary_of(cut).is_an_answer());
+        assert!(summary_of(r#"{"ok":true}"#).is_an_answer(), "not a completion");
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::chat::{ChatReader, facts_of, text_of, words};
+use super::chat::{ChatReader, summary_of, text_of, words};
 use super::files;
 use super::request::Edits;
-use super::{Dialect, Facts, Needs, Question, Reader, Said, data_event};
+use super::{AnswerSummary, Dialect, Needs, Question, Reader, Said, data_event};
 use crate::json::Field;
 
 /// The API.
@@ -33,8 +33,8 @@ impl Dialect for Completions {
         Needs::default()
     }
 
-    fn read_answer(&self, body: &str) -> Facts {
-        facts_of(body)
+    fn read_answer(&self, body: &str) -> AnswerSummary {
+        summary_of(body)
     }
 
     fn reader(&self, assemble: bool) -> Box<dyn Reader> {
@@ -84,7 +84,7 @@ mod tests {
         ] {
             reader.read(Some(chunk));
         }
-        assert!(reader.facts().said && reader.facts().finished);
+        assert!(reader.summary().has_content && reader.summary().finished);
         assert!(reader.broken_off(&ApiError::stopping()).contains(r#""text":"""#));
         let answer = reader.answer().unwrap();
         assert_eq!(answer["object"], "text_completion");

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::chat::{ChatReader, text_of, words};
 use super::request::Edits;
-use super::{Dialect, Facts, Needs, Question, Reader, Said, Usage, is_nothing};
+use super::{AnswerSummary, Dialect, Needs, Question, Reader, Said, Usage, is_nothing};
 use crate::json::Field;
 
 /// The API.
@@ -37,7 +37,7 @@ impl Dialect for Embeddings {
         false
     }
 
-    fn read_answer(&self, body: &str) -> Facts {
+    fn read_answer(&self, body: &str) -> AnswerSummary {
         #[derive(Deserialize)]
         struct Body<'a> {
             #[serde(default)]
@@ -55,15 +55,15 @@ impl Dialect for Embeddings {
             embedding: Option<&'a RawValue>,
         }
         let Ok(body) = serde_json::from_str::<Body<'_>>(body) else {
-            return Facts::unknown();
+            return AnswerSummary::unknown();
         };
         let holds_numbers = |vector: &Vector<'_>| vector.embedding.is_some_and(|v| !is_nothing(v.get()));
-        Facts {
+        AnswerSummary {
             model: body.model,
             usage: body.usage.unwrap_or_default(),
-            said: body.data.is_some_and(|data| !data.is_empty() && data.iter().all(holds_numbers)),
+            has_content: body.data.is_some_and(|data| !data.is_empty() && data.iter().all(holds_numbers)),
             error: body.error.map(|error| error.get().to_owned()),
-            ..Facts::default()
+            ..AnswerSummary::default()
         }
     }
 
@@ -109,15 +109,17 @@ mod tests {
 
     #[test]
     fn numbers_in_either_form_are_an_answer() {
-        let facts = |data: &str| {
+        let summary = |data: &str| {
             Embeddings.read_answer(&format!(
                 r#"{{"data":[{data}],"model":"m:free","usage":{{"prompt_tokens":3,"total_tokens":3}}}}"#
             ))
         };
-        assert!(facts(r#"{"embedding":[0.1]}"#).said && facts(r#"{"embedding":"AAAA"}"#).said);
-        assert_eq!(facts(r#"{"embedding":[0.1]}"#).usage.prompt_tokens, Some(3));
+        assert!(
+            summary(r#"{"embedding":[0.1]}"#).has_content && summary(r#"{"embedding":"AAAA"}"#).has_content
+        );
+        assert_eq!(summary(r#"{"embedding":[0.1]}"#).usage.prompt_tokens, Some(3));
         for nothing in ["", r#"{"embedding":[]}"#, r#"{"embedding":[1]},{"embedding":null}"#] {
-            assert!(!facts(nothing).are_an_answer(), "{nothing}");
+            assert!(!summary(nothing).is_an_answer(), "{nothing}");
         }
     }
 }

@@ -11,7 +11,9 @@ use super::files;
 use super::free_models::{Kept, ToolRule, is_free};
 use super::merge::append;
 use super::request::{Edits, keep_object};
-use super::{Choice, Dialect, Facts, Format, Needs, Question, Reader, Said, Usage, given, is_nothing};
+use super::{
+    AnswerSummary, Choice, Dialect, Format, Needs, Question, Reader, Said, Usage, given, is_nothing,
+};
 use super::{may_mention, named_event};
 use super::{text, tokens};
 use crate::error::{ApiError, NO_THREADS};
@@ -92,13 +94,15 @@ impl Dialect for Messages {
         true
     }
 
-    fn read_answer(&self, body: &str) -> Facts {
-        let mut facts = Facts::default();
+    fn read_answer(&self, body: &str) -> AnswerSummary {
+        let mut summary = AnswerSummary::default();
         match serde_json::from_str::<Message<'_>>(body) {
-            Ok(message) if message.content.is_some() || message.error.is_some() => message.tell(&mut facts),
-            _ => return Facts::unknown(),
+            Ok(message) if message.content.is_some() || message.error.is_some() => {
+                message.add_to(&mut summary)
+            }
+            _ => return AnswerSummary::unknown(),
         }
-        facts
+        summary
     }
 
     fn reader(&self, assemble: bool) -> Box<dyn Reader> {
@@ -262,17 +266,17 @@ struct Message<'a> {
 }
 
 impl Message<'_> {
-    fn tell(&self, facts: &mut Facts) {
-        facts.model = self.model.as_ref().map(ToString::to_string);
-        facts.usage = self.usage.unwrap_or_default();
-        facts.error = self.error.map(|error| error.get().to_owned());
-        facts.said = self.content.iter().flatten().any(|block| holds_something(block.get()));
-        stopped(self.stop_reason.as_deref(), facts);
+    fn add_to(&self, summary: &mut AnswerSummary) {
+        summary.model = self.model.as_ref().map(ToString::to_string);
+        summary.usage = self.usage.unwrap_or_default();
+        summary.error = self.error.map(|error| error.get().to_owned());
+        summary.has_content = self.content.iter().flatten().any(|block| holds_something(block.get()));
+        stopped(self.stop_reason.as_deref(), summary);
     }
 }
 
-fn stopped(reason: Option<&str>, facts: &mut Facts) {
-    facts.cut_short |=
+fn stopped(reason: Option<&str>, summary: &mut AnswerSummary) {
+    summary.cut_short |=
         matches!(reason, Some("max_tokens" | "refusal" | "pause_turn" | "model_context_window_exceeded"));
 }
 
@@ -304,19 +308,19 @@ struct Event<'a> {
 
 #[derive(Default)]
 struct MessagesReader {
-    facts: Facts,
+    summary: AnswerSummary,
     assembly: Option<Assembly>,
 }
 
 impl Reader for MessagesReader {
     fn read(&mut self, data: Option<&str>) {
         let Some(data) = data else {
-            self.facts.said = true; // nothing short is as long as this
+            self.summary.has_content = true; // nothing short is as long as this
             return;
         };
         // Of a thousand tokens all but the first tell nothing new.
         let is_delta = data.starts_with(r#"{"type":"content_block_delta""#);
-        if self.facts.said && self.assembly.is_none() && is_delta {
+        if self.summary.has_content && self.assembly.is_none() && is_delta {
             return;
         }
         let Ok(event) = serde_json::from_str::<Event<'_>>(data) else {
@@ -326,28 +330,28 @@ impl Reader for MessagesReader {
             Some("message_start") => {
                 let message = event.message.and_then(|m| serde_json::from_str::<Message<'_>>(m.get()).ok());
                 if let Some(message) = message {
-                    message.tell(&mut self.facts);
+                    message.add_to(&mut self.summary);
                 }
             }
             Some("message_delta") => {
                 let delta =
                     event.delta.and_then(|delta| serde_json::from_str::<Message<'_>>(delta.get()).ok());
-                stopped(delta.as_ref().and_then(|delta| delta.stop_reason.as_deref()), &mut self.facts);
+                stopped(delta.as_ref().and_then(|delta| delta.stop_reason.as_deref()), &mut self.summary);
                 // Totals, which replace those of the beginning where they are told.
                 let usage = event.usage.unwrap_or_default();
-                let known = self.facts.usage;
-                self.facts.usage = Usage {
+                let known = self.summary.usage;
+                self.summary.usage = Usage {
                     prompt_tokens: usage.prompt_tokens.or(known.prompt_tokens),
                     completion_tokens: usage.completion_tokens.or(known.completion_tokens),
                 };
             }
-            Some("message_stop") => self.facts.done = true,
+            Some("message_stop") => self.summary.done = true,
             Some("ping") => {}
-            Some("content_block_start" | "content_block_delta") => self.facts.said = true,
+            Some("content_block_start" | "content_block_delta") => self.summary.has_content = true,
             _ if event.error.is_some() => {
-                self.facts.done = true;
-                if self.facts.error.is_none() {
-                    self.facts.error = event.error.map(|error| error.get().to_owned());
+                self.summary.done = true;
+                if self.summary.error.is_none() {
+                    self.summary.error = event.error.map(|error| error.get().to_owned());
                 }
             }
             _ => {}
@@ -357,8 +361,8 @@ impl Reader for MessagesReader {
         }
     }
 
-    fn facts(&self) -> &Facts {
-        &self.facts
+    fn summary(&self) -> &AnswerSummary {
+        &self.summary
     }
 
     fn broken_off(&self, error: &ApiError) -> String {
@@ -539,15 +543,15 @@ mod tests {
             json!({"type": "message_start", "message": {"id": "m", "type": "message", "role": "assistant", "model": "x:free", "content": [], "usage": {"input_tokens": 5, "output_tokens": 0}}}),
             json!({"type": "ping"}),
         ];
-        assert!(!read(&events, false).facts().said);
+        assert!(!read(&events, false).summary().has_content);
         let stopped = |reason: &str| json!({"type": "message_delta", "delta": {"stop_reason": reason}, "usage": {"output_tokens": 9, "input_tokens": null}});
         let mut empty = events.clone();
         empty.push(stopped("end_turn"));
         empty.push(json!({"type": "message_stop"}));
-        let facts = read(&empty, false).facts().clone();
-        assert!(facts.done && !facts.are_an_answer());
+        let summary = read(&empty, false).summary().clone();
+        assert!(summary.done && !summary.is_an_answer());
         empty[2] = stopped("max_tokens");
-        assert!(read(&empty, false).facts().are_an_answer());
+        assert!(read(&empty, false).summary().is_an_answer());
         events.extend([
             json!({"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}}),
             json!({"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}}),
@@ -558,9 +562,9 @@ mod tests {
             json!({"type": "message_stop"}),
         ]);
         let reader = read(&events, true);
-        let facts = reader.facts();
-        assert!(facts.said && facts.done && facts.model.as_deref() == Some("x:free"));
-        assert_eq!(facts.usage, Usage { prompt_tokens: Some(5), completion_tokens: Some(9) });
+        let summary = reader.summary();
+        assert!(summary.has_content && summary.done && summary.model.as_deref() == Some("x:free"));
+        assert_eq!(summary.usage, Usage { prompt_tokens: Some(5), completion_tokens: Some(9) });
         let expected = json!({
             "id": "m", "type": "message", "role": "assistant", "model": "x:free",
             "content": [{"type": "thinking", "thinking": "hm"}, {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}}],
@@ -573,7 +577,7 @@ mod tests {
     fn errors() {
         let reader =
             read(&[json!({"type": "error", "error": {"type": "overloaded_error", "message": "m"}})], false);
-        assert!(reader.facts().error.is_some() && reader.facts().done);
+        assert!(reader.summary().error.is_some() && reader.summary().done);
         assert_eq!(
             reader.broken_off(&ApiError::stopping()).split('\n').next(),
             Some("event: error"),
@@ -588,7 +592,7 @@ mod tests {
         assert!(
             !Messages
                 .read_answer(r#"{"type":"message","content":[],"stop_reason":"end_turn"}"#)
-                .are_an_answer()
+                .is_an_answer()
         );
         let own = Messages.error_body(&ApiError::missing_key());
         assert!(own.starts_with(r#"{"type":"error","error":{"type":"authentication_error""#), "{own}");

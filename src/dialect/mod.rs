@@ -38,11 +38,12 @@ pub const ALL: [&dyn Dialect; 5] = [
 ];
 
 /// APIs that no upstream knows: translated to one of [`ALL`] and back.
-pub const FACES: [&dyn Face; 4] = [&ollama::CHAT, &ollama::GENERATE, &ollama::EMBED, &ollama::EMBEDDINGS];
+pub const TRANSLATED: [&dyn Translated; 4] =
+    [&ollama::CHAT, &ollama::GENERATE, &ollama::EMBED, &ollama::EMBEDDINGS];
 
 /// The face of a path such as `/api/chat`.
-pub fn face_of(path: &str) -> Option<&'static dyn Face> {
-    FACES.into_iter().find(|face| face.path() == path)
+pub fn translated_of(path: &str) -> Option<&'static dyn Translated> {
+    TRANSLATED.into_iter().find(|translated| translated.path() == path)
 }
 
 /// The dialect of a path such as `/chat/completions`.
@@ -100,7 +101,7 @@ pub trait Dialect: Sync {
     }
 
     /// What a plain answer says about itself.
-    fn read_answer(&self, body: &str) -> Facts;
+    fn read_answer(&self, body: &str) -> AnswerSummary;
 
     /// Reads a stream; puts the whole answer together from it where that is wanted.
     fn reader(&self, assemble: bool) -> Box<dyn Reader>;
@@ -118,7 +119,7 @@ pub trait Dialect: Sync {
 }
 
 /// An API that is translated to another one: all that is particular to it.
-pub trait Face: Sync {
+pub trait Translated: Sync {
     /// What the panel calls it.
     fn name(&self) -> &'static str;
 
@@ -135,19 +136,19 @@ pub trait Face: Sync {
     fn translate(&self, body: &str) -> Result<String, serde_json::Error>;
 
     /// Tells the answer to the request with this body.
-    fn teller(&self, body: &str) -> Box<dyn Teller>;
+    fn translator(&self, body: &str) -> Box<dyn Translator>;
 
     /// An error of our own.
     fn error_body(&self, error: &ApiError) -> String;
 }
 
 /// Tells an answer in another API than it came in.
-pub trait Teller: Send {
+pub trait Translator: Send {
     /// The type of a stream.
     fn content_type(&self) -> &'static str;
 
     /// What is told of the data of one event.
-    fn tell(&mut self, data: &str) -> String;
+    fn event(&mut self, data: &str) -> String;
 
     /// What ends a stream that is whole.
     fn end(&mut self) -> String;
@@ -168,7 +169,7 @@ pub trait Reader {
     fn read(&mut self, data: Option<&str>);
 
     /// What was learned so far.
-    fn facts(&self) -> &Facts;
+    fn summary(&self) -> &AnswerSummary;
 
     /// The event that ends a stream which was broken off: `event:` and `data:` lines with the blank line behind them.
     fn broken_off(&self, error: &ApiError) -> String;
@@ -179,13 +180,13 @@ pub trait Reader {
 
 /// What was learned of an answer so far.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Facts {
+pub struct AnswerSummary {
     /// The model that answered.
     pub model: Option<String>,
     /// Tokens.
     pub usage: Usage,
     /// Something has come that the reader is for: text, reasoning, a refusal, a tool call.
-    pub said: bool,
+    pub has_content: bool,
     /// It was ended by a limit or a filter: nothing may be all that was asked for.
     pub cut_short: bool,
     /// The model has said that it is done: the stream may end here.
@@ -198,15 +199,15 @@ pub struct Facts {
     pub doubtful: bool,
 }
 
-impl Facts {
+impl AnswerSummary {
     /// Whether the client should have what there is: no other try would do better.
-    pub fn are_an_answer(&self) -> bool {
-        self.said || self.cut_short
+    pub fn is_an_answer(&self) -> bool {
+        self.has_content || self.cut_short
     }
 
     /// What a plain answer in no known shape says: nothing that could be understood.
     fn unknown() -> Self {
-        Self { said: true, doubtful: true, ..Self::default() }
+        Self { has_content: true, doubtful: true, ..Self::default() }
     }
 }
 

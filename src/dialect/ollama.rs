@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::chat::{Chat, text_of};
 use super::embeddings::Embeddings;
 use super::merge::merge;
-use super::{Dialect, Face, Needs, Teller, errors};
+use super::{Dialect, Needs, Translated, Translator, errors};
 use crate::error::ApiError;
 use crate::json::{self, Halves};
 
@@ -61,7 +61,7 @@ const OPTIONS: [(&str, &str); 10] = [
     ("num_predict", "max_tokens"),
 ];
 
-impl Face for Ollama {
+impl Translated for Ollama {
     fn name(&self) -> &'static str {
         "ollama"
     }
@@ -136,9 +136,9 @@ impl Face for Ollama {
         Ok(Value::Object(request).to_string())
     }
 
-    fn teller(&self, body: &str) -> Box<dyn Teller> {
+    fn translator(&self, body: &str) -> Box<dyn Translator> {
         let asked = serde_json::from_str::<Value>(body).unwrap_or_default();
-        Box::new(OllamaTeller {
+        Box::new(OllamaTranslator {
             kind: self.kind,
             model: asked["model"].as_str().unwrap_or_default().to_owned(),
             began: Instant::now(),
@@ -251,7 +251,7 @@ fn reasoning(think: &Value) -> Value {
     }
 }
 
-struct OllamaTeller {
+struct OllamaTranslator {
     kind: Kind,
     /// As the client has named it.
     model: String,
@@ -264,12 +264,12 @@ struct OllamaTeller {
     halves: Halves,
 }
 
-impl Teller for OllamaTeller {
+impl Translator for OllamaTranslator {
     fn content_type(&self) -> &'static str {
         "application/x-ndjson"
     }
 
-    fn tell(&mut self, data: &str) -> String {
+    fn event(&mut self, data: &str) -> String {
         let Some(chunk) = self.halves.parse(data) else {
             return String::new(); // `[DONE]`
         };
@@ -348,7 +348,7 @@ impl Teller for OllamaTeller {
     }
 }
 
-impl OllamaTeller {
+impl OllamaTranslator {
     fn frame(&self, text: &str, thinking: &str, calls: &Value) -> Value {
         let mut frame = json!({"model": self.model, "created_at": now()});
         if self.kind == Kind::Generate {
@@ -498,8 +498,8 @@ pub fn shown_model(body: &[u8]) -> Result<String, ApiError> {
 mod tests {
     use super::*;
 
-    fn translated(face: &Ollama, body: Value) -> Value {
-        serde_json::from_str(&face.translate(&body.to_string()).unwrap()).unwrap()
+    fn translated(translated: &Ollama, body: Value) -> Value {
+        serde_json::from_str(&translated.translate(&body.to_string()).unwrap()).unwrap()
     }
 
     #[test]
@@ -549,7 +549,7 @@ mod tests {
 
     #[test]
     fn nothing_asked_costs_no_call() {
-        for (face, body, reason) in [
+        for (translated, body, reason) in [
             (&CHAT, r#"{"model":"m"}"#, Some("load")),
             (&CHAT, r#"{"model":"m","messages":[],"keep_alive":0}"#, Some("unload")),
             (&GENERATE, r#"{"model":"m","prompt":""}"#, Some("load")),
@@ -557,14 +557,15 @@ mod tests {
             (&CHAT, r#"{"messages":[{}]}"#, None),
             (&EMBED, r#"{}"#, None),
         ] {
-            let answer = face.without_a_model(body).map(|text| serde_json::from_str::<Value>(&text).unwrap());
+            let answer =
+                translated.without_a_model(body).map(|text| serde_json::from_str::<Value>(&text).unwrap());
             assert_eq!(answer.as_ref().and_then(|answer| answer["done_reason"].as_str()), reason, "{body}");
         }
     }
 
     #[test]
     fn chunks_become_lines() {
-        let mut teller = CHAT.teller(r#"{"model":"llama3.2"}"#);
+        let mut translator = CHAT.translator(r#"{"model":"llama3.2"}"#);
         let mut told = String::new();
         for chunk in [
             r#"{"choices":[{"delta":{"role":"assistant","content":"","reasoning":"hm"}}]}"#,
@@ -574,9 +575,9 @@ mod tests {
             r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#,
             "[DONE]",
         ] {
-            told.push_str(&teller.tell(chunk));
+            told.push_str(&translator.event(chunk));
         }
-        told.push_str(&teller.end());
+        told.push_str(&translator.end());
         let lines = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>();
         assert_eq!(lines.len(), 4, "{told}");
         assert_eq!(
@@ -597,25 +598,25 @@ mod tests {
 
     #[test]
     fn whole_answers_and_errors() {
-        let mut teller = GENERATE.teller(r#"{"model":"m"}"#);
-        let answer = teller.answer(r#"{"choices":[{"message":{"content":"hi","reasoning":"hm"},"finish_reason":"length"}],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#);
+        let mut translator = GENERATE.translator(r#"{"model":"m"}"#);
+        let answer = translator.answer(r#"{"choices":[{"message":{"content":"hi","reasoning":"hm"},"finish_reason":"length"}],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#);
         let answer = serde_json::from_str::<Value>(&answer).unwrap();
         assert_eq!(
             (&answer["response"], &answer["thinking"], &answer["done_reason"]),
             (&json!("hi"), &json!("hm"), &json!("length"))
         );
         let vectors = EMBED
-            .teller("{}")
+            .translator("{}")
             .answer(r#"{"data":[{"embedding":[1.5]},{"embedding":[2]}],"usage":{"prompt_tokens":3}}"#);
         let vectors = serde_json::from_str::<Value>(&vectors).unwrap();
         assert_eq!(
             (&vectors["embeddings"], &vectors["prompt_eval_count"]),
             (&json!([[1.5], [2]]), &json!(3))
         );
-        assert_eq!(teller.error_body(r#"{"error":{"message":"no","code":402}}"#), r#"{"error":"no"}"#);
-        assert_eq!(teller.error_body("<html>"), r#"{"error":"<html>"}"#);
+        assert_eq!(translator.error_body(r#"{"error":{"message":"no","code":402}}"#), r#"{"error":"no"}"#);
+        assert_eq!(translator.error_body("<html>"), r#"{"error":"<html>"}"#);
         assert_eq!(
-            teller.tell(r#"{"error":{"code":502,"message":"gone"},"choices":[]}"#),
+            translator.event(r#"{"error":{"code":502,"message":"gone"},"choices":[]}"#),
             "{\"error\":\"gone\"}\n"
         );
     }

@@ -13,7 +13,9 @@ use super::files;
 use super::free_models::{Kept, ROUTER, ToolRule, with};
 use super::merge::append;
 use super::request::{Edits, Keep, Removed, kept_elements};
-use super::{Choice, Dialect, Facts, Format, Needs, Question, Reader, Said, Usage, given, is_nothing};
+use super::{
+    AnswerSummary, Choice, Dialect, Format, Needs, Question, Reader, Said, Usage, given, is_nothing,
+};
 use super::{may_mention, mentions, named_event};
 use crate::error::ApiError;
 use crate::json::{self, Field, Halves};
@@ -66,18 +68,18 @@ impl Dialect for Responses {
         Some("input")
     }
 
-    fn read_answer(&self, body: &str) -> Facts {
-        let mut facts = Facts::default();
+    fn read_answer(&self, body: &str) -> AnswerSummary {
+        let mut summary = AnswerSummary::default();
         match serde_json::from_str::<Response<'_>>(body) {
             Ok(response)
                 if response.status.is_some() || response.output.is_some() || response.error.is_some() =>
             {
-                response.tell(&mut facts);
-                facts.doubtful = matches!(response.status.as_deref(), Some("in_progress" | "queued"));
+                response.add_to(&mut summary);
+                summary.doubtful = matches!(response.status.as_deref(), Some("in_progress" | "queued"));
             }
-            _ => return Facts::unknown(),
+            _ => return AnswerSummary::unknown(),
         }
-        facts
+        summary
     }
 
     fn reader(&self, assemble: bool) -> Box<dyn Reader> {
@@ -245,21 +247,21 @@ struct Response<'a> {
 }
 
 impl Response<'_> {
-    fn tell(&self, facts: &mut Facts) {
+    fn add_to(&self, summary: &mut AnswerSummary) {
         if let Some(model) = &self.model {
-            facts.model = Some(model.clone().into_owned());
+            summary.model = Some(model.clone().into_owned());
         }
         if let Some(usage) = self.usage {
-            facts.usage = usage;
+            summary.usage = usage;
         }
-        facts.said |= self.output.iter().flatten().any(|item| holds_something(item.get()));
+        summary.has_content |= self.output.iter().flatten().any(|item| holds_something(item.get()));
         match self.status.as_deref() {
-            Some("incomplete") => facts.cut_short = true,
-            Some("failed" | "cancelled") if facts.error.is_none() => {
+            Some("incomplete") => summary.cut_short = true,
+            Some("failed" | "cancelled") if summary.error.is_none() => {
                 let error = self.error.map_or(r#"{"message":"The response failed."}"#, RawValue::get);
-                facts.error = Some(error.to_owned());
+                summary.error = Some(error.to_owned());
             }
-            None if facts.error.is_none() => facts.error = self.error.map(|error| error.get().to_owned()),
+            None if summary.error.is_none() => summary.error = self.error.map(|error| error.get().to_owned()),
             _ => {}
         }
     }
@@ -295,7 +297,7 @@ struct Event<'a> {
 
 #[derive(Default)]
 struct ResponsesReader {
-    facts: Facts,
+    summary: AnswerSummary,
     /// Of the response that has begun.
     id: Option<String>,
     created_at: u64,
@@ -311,12 +313,12 @@ const MAX_DONE_BYTES: usize = 256 << 10;
 impl Reader for ResponsesReader {
     fn read(&mut self, data: Option<&str>) {
         let Some(data) = data else {
-            self.facts.said = true; // nothing short is as long as this
+            self.summary.has_content = true; // nothing short is as long as this
             self.next_number += 1;
             return;
         };
         // Of a thousand tokens all but the first tell nothing new.
-        if self.facts.said && self.assembly.is_none() && is_delta(data) {
+        if self.summary.has_content && self.assembly.is_none() && is_delta(data) {
             self.next_number = number_of(data).unwrap_or(self.next_number) + 1;
             return;
         }
@@ -329,29 +331,29 @@ impl Reader for ResponsesReader {
         if let Some(response) = &response {
             self.id = response.id.as_ref().map(ToString::to_string).or(self.id.take());
             self.created_at = response.created_at.map_or(self.created_at, |at| at as u64);
-            response.tell(&mut self.facts);
+            response.add_to(&mut self.summary);
         }
-        let fails = |facts: &mut Facts, error: Option<&str>| {
-            facts.done = true;
-            if facts.error.is_none() {
-                facts.error = Some(error.unwrap_or(data).to_owned());
+        let fails = |summary: &mut AnswerSummary, error: Option<&str>| {
+            summary.done = true;
+            if summary.error.is_none() {
+                summary.error = Some(error.unwrap_or(data).to_owned());
             }
         };
         let error = event.error.map(RawValue::get).filter(|error| *error != "null");
         match event.kind.as_deref() {
             Some("response.created" | "response.in_progress" | "response.queued" | "ping") => {}
             Some("response.completed" | "response.done") => {
-                self.facts.finished = true;
-                self.facts.done = true;
+                self.summary.finished = true;
+                self.summary.done = true;
             }
             Some("response.incomplete") => {
-                self.facts.cut_short = true;
-                self.facts.done = true;
+                self.summary.cut_short = true;
+                self.summary.done = true;
             }
-            Some("response.failed" | "response.error" | "error") => fails(&mut self.facts, error),
-            None if error.is_some() => fails(&mut self.facts, error),
+            Some("response.failed" | "response.error" | "error") => fails(&mut self.summary, error),
+            None if error.is_some() => fails(&mut self.summary, error),
             Some(kind) if kind.starts_with("response.") => {
-                self.facts.said = true;
+                self.summary.has_content = true;
                 let kept = self.done.iter().map(String::len).sum::<usize>();
                 let item = event.item.filter(|_| kind == "response.output_item.done");
                 self.done.extend(
@@ -365,8 +367,8 @@ impl Reader for ResponsesReader {
         }
     }
 
-    fn facts(&self) -> &Facts {
-        &self.facts
+    fn summary(&self) -> &AnswerSummary {
+        &self.summary
     }
 
     /// Where no response has begun yet, one begins and fails: SDKs take no other event first.
@@ -377,7 +379,7 @@ impl Reader for ResponsesReader {
             Some(id) => (true, id.clone(), self.created_at),
             None => (false, format!("resp_proxy_{}", now().as_micros()), now().as_secs()),
         };
-        let model = self.facts.model.as_deref().unwrap_or(ROUTER);
+        let model = self.summary.model.as_deref().unwrap_or(ROUTER);
         let mut event = json!({
             "type": "response.failed",
             "sequence_number": self.next_number,
@@ -580,14 +582,14 @@ mod tests {
     #[test]
     fn what_events_say() {
         let mut events = begun();
-        assert!(!read(&events, false).facts().said);
+        assert!(!read(&events, false).summary().has_content);
         events.push(json!({"type": "response.output_item.added", "sequence_number": 2, "output_index": 0, "item": {"type": "message", "content": []}}));
-        assert!(read(&events, false).facts().said);
+        assert!(read(&events, false).summary().has_content);
         for number in 3..6 {
             events.push(json!({"type": "response.output_text.delta", "sequence_number": number, "output_index": 0, "content_index": 0, "delta": "x"}));
         }
         let reader = read(&events, false);
-        assert!(!reader.facts().done);
+        assert!(!reader.summary().done);
         let broken = reader.broken_off(&ApiError::stopping());
         assert!(
             broken.starts_with("event: response.failed\ndata: {") && broken.ends_with("}\n\n"),
@@ -596,7 +598,7 @@ mod tests {
         assert!(broken.contains(r#""sequence_number":6"#) && broken.contains(r#""id":"r""#), "{broken}");
         events.push(json!({"type": "response.completed", "sequence_number": 6, "response": {"id": "r", "status": "completed", "output": [], "usage": {"input_tokens": 1, "output_tokens": 3}}}));
         let reader = read(&events, true);
-        assert!(reader.facts().done && reader.facts().usage.completion_tokens == Some(3));
+        assert!(reader.summary().done && reader.summary().usage.completion_tokens == Some(3));
         let answer = reader.answer().unwrap();
         assert_eq!(answer["output"][0]["content"][0]["text"], "xxx", "although the last event has none");
     }
@@ -619,9 +621,9 @@ mod tests {
             let mut events = begun();
             events.push(event.clone());
             let reader = read(&events, false);
-            let error = reader.facts().error.clone().unwrap();
+            let error = reader.summary().error.clone().unwrap();
             assert_eq!(super::super::errors::message(&error), message, "{event}");
-            assert!(reader.facts().done && !reader.facts().said);
+            assert!(reader.summary().done && !reader.summary().has_content);
         }
         let plain =
             r#"{"id":"r","status":"failed","output":[],"error":{"code":"server_error","message":"m"}}"#;
@@ -630,15 +632,15 @@ mod tests {
 
     #[test]
     fn plain_answers_with_nothing_in_them() {
-        let facts = |output: &str| {
+        let summary = |output: &str| {
             Responses.read_answer(&format!(r#"{{"status":"completed","model":"m:free","output":{output}}}"#))
         };
         for nothing in
             ["[]", r#"[{"type":"message","content":[]}]"#, r#"[{"type":"message","content":[{"text":""}]}]"#]
         {
-            assert!(!facts(nothing).are_an_answer(), "{nothing}");
+            assert!(!summary(nothing).is_an_answer(), "{nothing}");
         }
-        assert!(facts(r#"[{"type":"function_call","name":"f"}]"#).said);
-        assert!(Responses.read_answer(r#"{"status":"incomplete","output":[]}"#).are_an_answer());
+        assert!(summary(r#"[{"type":"function_call","name":"f"}]"#).has_content);
+        assert!(Responses.read_answer(r#"{"status":"incomplete","output":[]}"#).is_an_answer());
     }
 }

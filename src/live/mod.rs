@@ -25,7 +25,7 @@ use crate::secrets;
 use crate::settings::args::Args;
 use crate::settings::backups::Backup;
 use crate::settings::env_file;
-use crate::settings::{Secret, Settings, Sources, Told};
+use crate::settings::{Secret, Settings, Sources, Warning};
 use crate::upstream::Upstream;
 
 /// Debug mode is on while this file lies in the home folder.
@@ -53,12 +53,12 @@ pub struct Snapshot {
     pub backups: Vec<Arc<Upstream>>,
     /// Debug mode is on.
     pub debug: bool,
-    seen: Seen,
+    seen: ModelStats,
 }
 
 /// `.env` as it was when a snapshot was made of it.
 #[derive(Debug, Default)]
-struct Seen {
+struct ModelStats {
     stamp: Option<Stamp>,
     /// The bytes, for comparison while the stamp can't be believed. Never shown: the key is in it.
     bytes: Hidden,
@@ -150,7 +150,7 @@ impl Live {
                 backups: to_backups(&settings),
                 settings: settings.clone(),
                 debug: debug_file.exists(),
-                seen: Seen::now(stamp, bytes),
+                seen: ModelStats::now(stamp, bytes),
             })),
             reload: Mutex::new(Reload { wanted: settings, said, gone_since: None, hinted: [false; 3] }),
             home,
@@ -218,7 +218,7 @@ impl Live {
                 if bytes != current.seen.bytes.0 {
                     settings = Some(self.read_again(&mut reload, &current.settings, &bytes));
                 }
-                seen = Some(Seen::now(stamp, bytes));
+                seen = Some(ModelStats::now(stamp, bytes));
             }
         } else {
             reload.gone_since = None;
@@ -339,7 +339,7 @@ impl Reload {
     }
 }
 
-impl Seen {
+impl ModelStats {
     fn now(stamp: Option<Stamp>, bytes: Vec<u8>) -> Self {
         Self {
             stamp,
@@ -418,7 +418,7 @@ fn read_settings(
     let environment = |name: &str| std::env::var(name).ok();
     let sources = Sources { file: &file, environment: &environment, args, home };
     let (settings, complaints) = Settings::read(&sources, last_good);
-    for Told { text, about } in complaints {
+    for Warning { text, about } in complaints {
         let file = env_file::NAME;
         if said.insert(about) && !before.contains(&about) {
             say(either(format_args!("{file}: {text}"), format_args!("{file}：{text}")));

@@ -15,9 +15,9 @@ use crate::error::ApiError;
 use crate::json::quoted;
 use crate::live::Snapshot;
 use crate::record::day::Tally;
-use crate::record::figures::{Figures, attempts_json};
 use crate::record::files::{DebugFile, Files};
 use crate::record::history::{self, Past};
+use crate::record::metrics::{CallMetrics, attempts_json};
 use crate::record::names::{Kind, MessageId, Name, timestamp};
 
 /// Calls that the panel can show.
@@ -50,7 +50,7 @@ struct Call {
     message_id: MessageId,
     time: DateTime<Local>,
     /// `None` while the call is under way.
-    figures: Option<Figures>,
+    metrics: Option<CallMetrics>,
     /// When it ended, and how its second file is called.
     ended: Option<(DateTime<Local>, Kind)>,
     /// Where its files are.
@@ -146,7 +146,7 @@ impl Calls {
                 message_id,
                 data: Arc::clone(&request),
                 attempts: None,
-                figures: None,
+                metrics: None,
                 calls: None,
             });
         }
@@ -155,7 +155,7 @@ impl Calls {
         memory.recent.push_back(Call {
             message_id,
             time,
-            figures: None,
+            metrics: None,
             ended: None,
             dir: dir.clone(),
             refused: None,
@@ -173,11 +173,11 @@ impl Calls {
         if !snapshot.debug {
             return;
         }
-        let figures = Figures {
+        let metrics = CallMetrics {
             dialect: dialect.into(),
             status: error.status,
             error_code: Some(error.code.to_owned()),
-            ..Figures::default()
+            ..CallMetrics::default()
         };
         let ending = format!(r#"{{"error":{},"status":{}}}"#, error.object(), error.status);
         let mut memory = self.lock();
@@ -185,7 +185,7 @@ impl Calls {
         memory.recent.push_back(Call {
             message_id: self.next_id(),
             time: Local::now(),
-            figures: Some(figures),
+            metrics: Some(metrics),
             ended: None,
             dir: None,
             refused: Some(asked.into()),
@@ -202,20 +202,20 @@ impl Calls {
     }
 
     /// Records how it ended.
-    pub fn end(&self, recording: Recording, figures: Figures, ending: Ending, events: &[u8]) {
+    pub fn end(&self, recording: Recording, metrics: CallMetrics, ending: Ending, events: &[u8]) {
         let events = (!events.is_empty()).then(|| String::from_utf8_lossy(events).into());
         let Recording { message_id, dir } = recording;
         let time = Local::now();
-        let attempts = (!figures.failed_tries.is_empty()).then(|| attempts_json(&figures));
+        let attempts = (!metrics.failed_tries.is_empty()).then(|| attempts_json(&metrics));
         let (kind, data) = match &ending {
             Ending::Response(data) => (Kind::Response, Arc::clone(data)),
             Ending::Error(data) => (Kind::Error, Arc::clone(data)),
         };
-        let figures_json = dir.as_ref().map(|_| format!("{{{}}}", figures.json(true)));
+        let figures_json = dir.as_ref().map(|_| format!("{{{}}}", metrics.json(true)));
         let mut memory = self.lock();
         self.turn_to(&mut memory, time, dir.as_ref());
-        memory.reused_today += u64::from(figures.reused.is_some());
-        memory.failed_tries_today += figures.failed_tries.len() as u64;
+        memory.reused_today += u64::from(metrics.reused.is_some());
+        memory.failed_tries_today += metrics.failed_tries.len() as u64;
         let calls = match kind {
             Kind::Response => {
                 memory.count_hour(time, true);
@@ -231,7 +231,7 @@ impl Calls {
         };
         let mut newest_first = memory.recent.iter_mut().rev().enumerate();
         if let Some((age, call)) = newest_first.find(|(_, call)| call.message_id == message_id) {
-            call.figures = Some(figures);
+            call.metrics = Some(metrics);
             call.ended = Some((time, kind));
             call.ending = Some(ending);
             call.events = events.filter(|_| age < MAX_CALLS_WITH_EVENTS);
@@ -248,7 +248,7 @@ impl Calls {
                 message_id,
                 data,
                 attempts,
-                figures: figures_json,
+                metrics: figures_json,
                 calls,
             });
         }
@@ -421,13 +421,13 @@ impl Memory {
         let unknown = past.calls.into_iter().filter(|call| !known.contains(&call.message_id.0));
         for call in unknown {
             if call.ended.0.date_naive() == self.today.date {
-                self.reused_today += u64::from(call.figures.reused.is_some());
-                self.failed_tries_today += call.figures.failed_tries.len() as u64;
+                self.reused_today += u64::from(call.metrics.reused.is_some());
+                self.failed_tries_today += call.metrics.failed_tries.len() as u64;
             }
             self.recent.push_back(Call {
                 message_id: call.message_id,
                 time: call.begun,
-                figures: Some(call.figures),
+                metrics: Some(call.metrics),
                 ended: Some(call.ended),
                 dir: Some(Arc::clone(dir)),
                 refused: None,
@@ -484,8 +484,8 @@ impl Call {
     }
 
     fn push_fields(&self, json: &mut String) {
-        let none = Figures::default();
-        let (ended, figures) = (self.figures.is_some(), self.figures.as_ref().unwrap_or(&none));
+        let none = CallMetrics::default();
+        let (ended, metrics) = (self.metrics.is_some(), self.metrics.as_ref().unwrap_or(&none));
         let refused = self.refused.as_deref().map_or("null".into(), quoted);
         let _ = write!(
             json,
@@ -493,9 +493,9 @@ impl Call {
             self.message_id,
             quoted(&timestamp(self.time)),
             self.time.timestamp_millis(),
-            figures.json(ended),
-            figures.failed_tries.len() + 1,
-            attempts_json(figures)
+            metrics.json(ended),
+            metrics.failed_tries.len() + 1,
+            attempts_json(metrics)
         );
     }
 }

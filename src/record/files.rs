@@ -51,7 +51,7 @@ pub struct DebugFile {
     /// JSON of the tries, where there was more than one.
     pub attempts: Option<String>,
     /// JSON of the call's figures, once it has ended.
-    pub figures: Option<String>,
+    pub metrics: Option<String>,
     /// The day's count with this call, when it left a RESPONSE.
     pub calls: Option<Tally>,
 }
@@ -60,7 +60,7 @@ impl DebugFile {
     /// Bytes that it takes up while it waits.
     fn memory(&self) -> usize {
         let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        size_of::<Self>() + self.data.len() + of(&self.attempts) + of(&self.figures)
+        size_of::<Self>() + self.data.len() + of(&self.attempts) + of(&self.metrics)
     }
 }
 
@@ -314,7 +314,7 @@ fn text(file: &DebugFile) -> String {
     text.push_str(&file.message_id.to_string());
     text.push_str("\",\n  \"data\": ");
     json::indent(&file.data, 1, &mut text);
-    for (key, value) in [("attempts", &file.attempts), (CALL_KEY, &file.figures)] {
+    for (key, value) in [("attempts", &file.attempts), (CALL_KEY, &file.metrics)] {
         if let Some(value) = value {
             text.push_str(&format!(",\n  \"{key}\": "));
             json::indent(value, 1, &mut text);
@@ -368,7 +368,7 @@ mod tests {
             message_id: MessageId(0xa1b2_c3d4),
             data: r#"{"model":"\u4f60","n":1.0}"#.into(),
             attempts: None,
-            figures: None,
+            metrics: None,
             calls: None,
         };
         let name = Name { time, kind: file.kind, message_id: file.message_id };

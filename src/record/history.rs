@@ -11,8 +11,8 @@ use std::time::Duration;
 use chrono::{DateTime, Local};
 use serde_json::Value;
 
-use super::figures::{FailedTry, Figures};
 use super::files::CALL_KEY;
+use super::metrics::{CallMetrics, FailedTry};
 use super::names::{Kind, MessageId, Name};
 use crate::json;
 
@@ -29,7 +29,7 @@ pub struct PastCall {
     /// When it ended, and whether with a RESPONSE or an ERROR.
     pub ended: (DateTime<Local>, Kind),
     /// What its second file says of it.
-    pub figures: Figures,
+    pub metrics: CallMetrics,
 }
 
 /// What a folder holds.
@@ -71,9 +71,9 @@ pub fn read(dir: &Path, before: DateTime<Local>, limit: usize) -> Past {
         .filter_map(|Reverse((ended, id, kind))| {
             let message_id = MessageId(id);
             let name = Name { time: ended, kind, message_id };
-            let figures = read_figures(&dir.join(name.to_string()), kind)?;
+            let metrics = read_figures(&dir.join(name.to_string()), kind)?;
             let begun = begun.get(&id).copied().unwrap_or(ended);
-            Some(PastCall { message_id, begun, ended: (ended, kind), figures })
+            Some(PastCall { message_id, begun, ended: (ended, kind), metrics })
         })
         .collect();
     past
@@ -92,7 +92,7 @@ fn names(dir: &Path) -> impl Iterator<Item = Name> {
 }
 
 /// What a call's second file says at its end. Files of earlier versions say less.
-fn read_figures(path: &Path, kind: Kind) -> Option<Figures> {
+fn read_figures(path: &Path, kind: Kind) -> Option<CallMetrics> {
     let mut file = File::open(path).ok()?;
     let length = file.metadata().ok()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES))).ok()?;
@@ -121,7 +121,7 @@ fn read_figures(path: &Path, kind: Kind) -> Option<Figures> {
         Kind::Response => 200,
         _ => after("data").and_then(|data| data["status"].as_u64()).unwrap_or(0) as u16,
     };
-    Some(Figures {
+    Some(CallMetrics {
         dialect: text("dialect").unwrap_or_default().into(),
         path: text("path").unwrap_or_default().into(),
         backup: text("backup"),

@@ -5,8 +5,8 @@
 pub mod answers;
 pub mod calls;
 pub mod day;
-pub mod figures;
 pub mod files;
 pub mod history;
+pub mod metrics;
 pub mod names;
 pub mod refusals;

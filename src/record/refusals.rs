@@ -65,7 +65,7 @@ impl Refusals {
     }
 
     /// Says how many more there were, of each kind whose minute is over.
-    pub fn tell_of_more(&self) {
+    pub fn report_repeats(&self) {
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         for kind in kinds.iter_mut().filter(|kind| kind.more > 0 && kind.said.elapsed() >= INTERVAL) {
             tell(kind);

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Relay;
-use super::ending::Served;
+use super::finish::Served;
 use super::gate::Pass;
-use super::life::Cutter;
+use super::in_flight::CancelHandle;
 use super::offline;
 use super::patience::{self, Verdict};
-use super::reuse::{Flight, Repeat, Ride, Source};
+use super::shared_call::{Follower, Replay, SharedCall, Source};
 use crate::client::exchange::Reply;
 use crate::dialect::errors;
 use crate::error::{ApiError, EMPTY, UNKNOWN_NAME, reason_in_words};
 use crate::record::answers::{AnswerHead, Kept};
-use crate::upstream::{Call, CallError, Dialling, Failure, Trouble};
+use crate::upstream::{Call, CallError, Failure, PoolUse, Trouble};
 
 /// A plain answer up to this size is looked at before anything of it goes to the client; longer ones can't be errors.
 pub(super) const MAX_HELD_BYTES: usize = 8 << 20;
@@ -78,7 +78,7 @@ pub(super) enum FailedAnswer {
 pub(super) struct Answer {
     from: From,
     /// Gathers it for others.
-    flight: Option<Arc<Flight>>,
+    shared_call: Option<Arc<SharedCall>>,
 }
 
 enum From {
@@ -87,14 +87,14 @@ enum From {
     /// One of before, and how much of it has been read.
     Kept(Arc<Kept>, usize),
     /// One that is coming in for another.
-    Ride(Ride),
+    Follower(Follower),
 }
 
 impl Answer {
     pub(super) fn status(&self) -> u16 {
         match &self.from {
             From::Upstream(call) => call.status(),
-            From::BuiltIn(_) | From::Kept(..) | From::Ride(_) => 200,
+            From::BuiltIn(_) | From::Kept(..) | From::Follower(_) => 200,
         }
     }
 
@@ -103,7 +103,7 @@ impl Answer {
             From::Upstream(call) => call.header(name),
             From::BuiltIn(answer) => (name == "content-type").then(|| answer.content_type()),
             From::Kept(kept, _) => kept.head.header(name),
-            From::Ride(ride) => ride.head.header(name),
+            From::Follower(ride) => ride.head.header(name),
         }
     }
 
@@ -119,10 +119,10 @@ impl Answer {
                 *at += length;
                 Ok(length)
             }
-            From::Ride(ride) => ride.read(buffer),
+            From::Follower(ride) => ride.read(buffer),
         };
-        if let (Some(flight), Ok(read)) = (&self.flight, &read) {
-            flight.push(&buffer[..*read]);
+        if let (Some(shared_call), Ok(read)) = (&self.shared_call, &read) {
+            shared_call.push(&buffer[..*read]);
         }
         read
     }
@@ -142,7 +142,7 @@ impl Answer {
             From::Upstream(call) => call,
             From::BuiltIn(answer) => return vec![("content-type".into(), answer.content_type().to_owned())],
             From::Kept(answer, _) => return kept(&answer.head),
-            From::Ride(ride) => return kept(&ride.head),
+            From::Follower(ride) => return kept(&ride.head),
         };
         let returned = |name: &str| match RETURNED.iter().find(|returned| **returned == name) {
             Some(name) => Some(Cow::Borrowed(*name)),
@@ -156,7 +156,7 @@ impl Answer {
 
     /// Nobody else wants it.
     pub(super) fn is_not_shared(&mut self) {
-        self.flight = None;
+        self.shared_call = None;
     }
 
     /// What is said of it beside its body.
@@ -182,7 +182,8 @@ impl Relay {
         model: &str,
         pass: &mut Option<Pass>,
     ) -> Result<Served, Box<FailedAttempt>> {
-        self.teller = self.face.as_ref().map(|(face, written)| face.teller(written));
+        self.translator =
+            self.translated.as_ref().map(|(translated, written)| translated.translator(written));
         let from = match self.source.is_some() || self.snapshot.settings.test_mode {
             true => self.take_local(),
             false => From::Upstream(self.call(model)?),
@@ -196,15 +197,15 @@ impl Relay {
     fn take_local(&mut self) -> From {
         match self.source.take() {
             Some(Source::Kept(kept)) => {
-                if let (Some(teller), Some(told)) = (self.teller.take(), &kept.told) {
-                    self.teller = Some(Box::new(Repeat::new(told.clone(), teller)));
+                if let (Some(translator), Some(told)) = (self.translator.take(), &kept.told) {
+                    self.translator = Some(Box::new(Replay::new(told.clone(), translator)));
                 }
                 From::Kept(kept, 0)
             }
-            Some(Source::Ride(ride)) => From::Ride(ride),
+            Some(Source::Follower(ride)) => From::Follower(ride),
             None => {
-                let cutter = Arc::clone(self.under_way.cutter());
-                From::BuiltIn(offline::answer(self.dialect, &self.request, cutter))
+                let cancel = Arc::clone(self.in_flight.cancel());
+                From::BuiltIn(offline::answer(self.dialect, &self.request, cancel))
             }
         }
     }
@@ -216,11 +217,11 @@ impl Relay {
         model: &str,
         pass: &mut Option<Pass>,
     ) -> Result<Served, Box<FailedAttempt>> {
-        let flight = self.lead.as_ref().map(|lead| Arc::clone(lead.flight()));
-        if let Some(flight) = &flight {
-            flight.restart();
+        let shared_call = self.leader.as_ref().map(|leader| Arc::clone(leader.shared_call()));
+        if let Some(shared_call) = &shared_call {
+            shared_call.restart();
         }
-        let mut answer = Answer { from, flight };
+        let mut answer = Answer { from, shared_call };
         let status = answer.status();
         let compressed =
             answer.header("content-encoding").is_some_and(|c| !c.eq_ignore_ascii_case("identity"));
@@ -243,8 +244,8 @@ impl Relay {
     /// Sends the request. A pooled connection that turns out to be closed is replaced at once.
     #[inline(never)]
     fn call(&mut self, model: &str) -> Result<Box<Call>, Box<FailedAttempt>> {
-        let cutter: &Cutter = self.under_way.cutter();
-        let attach = |hang_up| cutter.attach(hang_up);
+        let cancel: &CancelHandle = self.in_flight.cancel();
+        let attach = |abort| cancel.attach(abort);
         let (body, upstream, headers);
         match self.present_backup() {
             None => {
@@ -265,9 +266,9 @@ impl Relay {
         let send = |line| upstream.post(path, query, &body, &headers, line);
         let deadline = Instant::now() + DESCRIPTORS_WAIT;
         loop {
-            let called = match send(Dialling::Any(&attach)) {
-                Err(CallError { was_stale: true, .. }) if cutter.reason().is_none() => {
-                    send(Dialling::New(&attach))
+            let called = match send(PoolUse::Any(&attach)) {
+                Err(CallError { was_stale: true, .. }) if cancel.reason().is_none() => {
+                    send(PoolUse::New(&attach))
                 }
                 result => result,
             };
@@ -276,7 +277,7 @@ impl Relay {
                 Err(CallError { failure, .. })
                     if self.is_about_descriptors(&failure)
                         && Instant::now() < deadline
-                        && self.under_way.pause(DESCRIPTORS_PAUSE) => {}
+                        && self.in_flight.pause(DESCRIPTORS_PAUSE) => {}
                 called => return called.map_err(|error| no_answer(&error.failure)),
             }
         }
@@ -287,7 +288,7 @@ impl Relay {
     /// Whether a call failed only because too many connections are open. Looking a name up takes descriptors, too, and
     /// says nothing of it.
     fn is_about_descriptors(&self, failure: &Failure) -> bool {
-        let is_short = || self.shared.life.is_short_of_descriptors(self.shared.open_to_upstream());
+        let is_short = || self.shared.in_flight.is_short_of_descriptors(self.shared.open_to_upstream());
         match failure {
             Failure::Broken(Trouble::NoDescriptors, _) => true,
             Failure::Broken(Trouble::Unreachable, reason) => reason == UNKNOWN_NAME && is_short(),

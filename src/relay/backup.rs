@@ -6,33 +6,33 @@ use std::time::{Duration, SystemTime};
 use super::attempt::{FailedAnswer, FailedAttempt};
 use super::gate::local_time;
 use super::patience::{self, Verdict};
-use super::{After, Relay};
+use super::{ConnectionFate, Relay};
 use crate::console::say;
 use crate::error::ApiError;
 use crate::language::either;
-use crate::record::figures::FailedTry;
+use crate::record::metrics::FailedTry;
 use crate::settings::backups::Backup;
 
 impl Relay {
     /// No try at OpenRouter is left: the backups are asked where that makes sense, else the client gets the failure.
-    pub(super) fn give_way(mut self: Box<Self>, mut failed: Box<FailedAttempt>) -> After {
+    pub(super) fn give_way(mut self: Box<Self>, mut failed: Box<FailedAttempt>) -> ConnectionFate {
         let backups = self.snapshot.settings.backups.clone();
-        let stopping = self.shared.life.is_stopping();
+        let stopping = self.shared.in_flight.is_stopping();
         let is_final = stopping || failed.verdict.is_the_routers(&self.model);
         let makes_sense = self.dialect.any_model_will_do() && !is_final && another_could(&failed);
         if backups.is_empty() || !makes_sense {
             return self.fail(failed);
         }
-        let model = std::mem::take(&mut self.figures.model);
+        let model = std::mem::take(&mut self.metrics.model);
         let reason = failed.reason.clone();
         if self.calls_made > 0 {
             let at = self.began.elapsed();
-            self.figures.failed_tries.push(FailedTry { model: model.clone(), reason, at });
+            self.metrics.failed_tries.push(FailedTry { model: model.clone(), reason, at });
         }
         // For clients, and for the console.
         let (mut reasons, mut said) = (Vec::new(), Vec::new());
         for (number, backup) in backups.iter().enumerate() {
-            if let Some(until) = self.shared.known.backup_rests_until(&backup.name) {
+            if let Some(until) = self.shared.history.backup_rests_until(&backup.name) {
                 let (name, until) = (&backup.name, local_time(until));
                 reasons.push(format!("{name} rests until {until}"));
                 said.push(either(format!("{name} rests until {until}"), format!("{name} 暂停至 {until}")));
@@ -44,18 +44,18 @@ impl Relay {
                 format_args!("{reason}：改为询问备用服务 {name}"),
             ));
             self.backup = Some(number);
-            self.figures.model.clone_from(&backup.model);
-            self.figures.backup = Some(backup.name.clone());
+            self.metrics.model.clone_from(&backup.model);
+            self.metrics.backup = Some(backup.name.clone());
             match self.attempt(&backup.model, &mut None) {
                 Ok(served) => return self.finish(served),
                 Err(at_backup) => {
-                    if self.under_way.cutter().reason().is_some() {
+                    if self.in_flight.cancel().reason().is_some() {
                         return self.abandon();
                     }
                     self.learn_of_backup(backup, &at_backup);
                     reasons.push(format!("{}: {}", backup.name, at_backup.reason));
                     said.push(format!("{}{}{}", backup.name, either(": ", "："), at_backup.said));
-                    self.figures.failed_tries.push(FailedTry {
+                    self.metrics.failed_tries.push(FailedTry {
                         model: format!("{} ({})", backup.model, backup.name),
                         reason: at_backup.reason,
                         at: self.began.elapsed(),
@@ -64,14 +64,14 @@ impl Relay {
             }
         }
         self.backup = None;
-        self.figures.backup = None;
-        self.figures.model = model;
+        self.metrics.backup = None;
+        self.metrics.model = model;
         let (reasons, said) = (reasons.join("; "), said.join(either("; ", "；")));
         say(either(
             format_args!("no backup could answer: {said}"),
             format_args!("没有备用服务能够回答：{said}"),
         ));
-        let rests = |backup: &Backup| self.shared.known.backup_rests_until(&backup.name);
+        let rests = |backup: &Backup| self.shared.history.backup_rests_until(&backup.name);
         if let Some(soonest) =
             backups.iter().map(rests).collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().min())
         {
@@ -87,7 +87,7 @@ impl Relay {
     fn learn_of_backup(&self, backup: &Backup, failed: &FailedAttempt) {
         let unreachable = matches!(&failed.answer, FailedAnswer::Own(error) if error.code != "upstream_error" || failed.status.is_none());
         if failed.status == Some(429) || unreachable {
-            self.shared.known.backup_rests(&backup.name, failed.retry_after);
+            self.shared.history.backup_rests(&backup.name, failed.retry_after);
         }
     }
 

@@ -258,15 +258,15 @@ impl<T> Gate<T> {
 impl Pass {
     /// The upstream took the call.
     pub fn passed(mut self) {
-        self.tell(None);
+        self.report(None);
     }
 
     /// The upstream rejected it: the account's limit is reached.
     pub fn rejected(mut self, limit: Limit) {
-        self.tell(Some(limit));
+        self.report(Some(limit));
     }
 
-    fn tell(&mut self, limit: Option<Limit>) {
+    fn report(&mut self, limit: Option<Limit>) {
         if std::mem::replace(&mut self.told, true) {
             return;
         }
@@ -288,7 +288,7 @@ impl Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.tell(None);
+        self.report(None);
     }
 }
 

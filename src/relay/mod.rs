@@ -1,28 +1,28 @@
 //! One request through its tries: rewrite, ask for leave, send, judge the answer, relay it. A failure that another try
 //! can heal leads back to the top, as long as nothing of an answer has gone to the client.
 //!
-//! This file is the loop. Beside it: how a request begins ([`begin`]), one try and what may come of it ([`attempt`]), the
-//! two kinds of answers ([`plain`], [`stream`]), how a request ends ([`ending`]); which model is next ([`routing`],
-//! [`known`]) and which other server ([`backup`]); what the loop goes by ([`patience`], [`gate`], [`life`]), the sources of
-//! answers that aren't the upstream ([`offline`], [`reuse`]), what else is asked of the upstream ([`models`], [`quota`]), and
+//! This file is the loop. Beside it: how a request begins ([`accept`]), one try and what may come of it ([`attempt`]), the
+//! two kinds of answers ([`plain`], [`stream`]), how a request ends ([`finish`]); which model is next ([`routing`],
+//! [`model_history`]) and which other server ([`backup`]); what the loop goes by ([`patience`], [`gate`], [`in_flight`]), the sources of
+//! answers that aren't the upstream ([`offline`], [`shared_call`]), what else is asked of the upstream ([`models`], [`quota`]), and
 //! what all requests share ([`shared`]). May import `record`, `live`, `client`, `upstream`, `settings`, `dialect` and leaves.
 
+mod accept;
 mod attempt;
 mod backup;
-mod begin;
-mod ending;
 mod example;
+mod finish;
 pub mod gate;
-pub mod known;
-pub mod life;
+pub mod in_flight;
+pub mod model_history;
 pub mod models;
 pub mod offline;
 pub mod patience;
 mod plain;
 pub mod quota;
-pub mod reuse;
 mod routing;
 pub mod shared;
+pub mod shared_call;
 mod stream;
 
 use std::hash::{BuildHasher, RandomState};
@@ -31,25 +31,25 @@ use std::time::{Duration, Instant};
 
 use ureq::http::{HeaderName, HeaderValue};
 
-use crate::client::exchange::{After, Exchange, Stream};
+use crate::client::exchange::{ConnectionFate, Exchange, Stream};
 use crate::console::say;
 use crate::dialect::free_models;
 use crate::dialect::request::Request;
-use crate::dialect::{Dialect, Face, Teller};
+use crate::dialect::{Dialect, Translated, Translator};
 use crate::error::ApiError;
 use crate::language::either;
 use crate::live::Snapshot;
 use crate::record::calls::Recording;
-use crate::record::figures::{FailedTry, Figures};
+use crate::record::metrics::{CallMetrics, FailedTry};
 
+pub use accept::Api;
 use attempt::{FailedAnswer, FailedAttempt};
-pub use begin::Api;
-use ending::{LastWords, Served};
+use finish::{FinalWrite, Served};
 use gate::{Admission, Limit, Pass, Turn, local_time};
-use life::{Cut, UnderWay};
+use in_flight::{CancelReason, InFlightGuard};
 use patience::Verdict;
-use reuse::{Lead, Source};
 use shared::Shared;
+use shared_call::{Leader, Source};
 
 /// A request that has been understood, on its way through however many tries it takes. It can be put aside between two
 /// tries, without a thread.
@@ -58,9 +58,9 @@ pub struct Relay {
     /// The API that the upstream is asked in.
     dialect: &'static dyn Dialect,
     /// The one that the client speaks, where that is another; and the body as it wrote it.
-    face: Option<(&'static dyn Face, String)>,
+    translated: Option<(&'static dyn Translated, String)>,
     /// Tells the present answer to such a client.
-    teller: Option<Box<dyn Teller>>,
+    translator: Option<Box<dyn Translator>>,
     client: Client,
     request: Request,
     /// Of the client's request target; for the dialects whose upstream wants it.
@@ -69,8 +69,8 @@ pub struct Relay {
     headers: Vec<(HeaderName, HeaderValue)>,
     snapshot: Arc<Snapshot>,
     recording: Option<Recording>,
-    figures: Figures,
-    under_way: UnderWay,
+    metrics: CallMetrics,
+    in_flight: InFlightGuard,
     began: Instant,
     /// Counts up over all requests.
     order: u64,
@@ -88,11 +88,11 @@ pub struct Relay {
     backups_said: Option<String>,
     /// Calls made so far, but for those that the account's limit rejected.
     calls_made: u32,
-    last_words: LastWords,
+    final_write: FinalWrite,
     /// An answer that is there already, in place of the next try's.
     source: Option<Source>,
     /// Others may want its answer, too.
-    lead: Option<Lead>,
+    leader: Option<Leader>,
     /// What the panel shows of a stream.
     events: Vec<u8>,
     /// What has been told of the beginning of a stream in the API that the client speaks.
@@ -113,7 +113,7 @@ enum Client {
 
 impl Relay {
     /// Asks for leave to call the upstream, and goes on if it is given at once.
-    pub fn run(mut self: Box<Self>) -> After {
+    pub fn run(mut self: Box<Self>) -> ConnectionFate {
         let shared = Arc::clone(&self.shared);
         let settings = &self.snapshot.settings;
         if self.request.model.is_empty() {
@@ -130,11 +130,11 @@ impl Relay {
         if !free_models::is_free(&self.model) {
             return self.go_on(None); // the limit is that of free models
         }
-        let turn = Turn { order: self.order, waited: self.figures.waited, max_wait: settings.max_wait };
+        let turn = Turn { order: self.order, waited: self.metrics.waited, max_wait: settings.max_wait };
         let key = settings.key.clone();
         match shared.gate.admit(self, turn, key.as_ref()) {
             Admission::Go(relay, pass) => relay.go_on(Some(pass)),
-            Admission::Waits => After::Gone,
+            Admission::Waits => ConnectionFate::Gone,
             Admission::TooLate(relay, limit) => relay.give_up(limit, Duration::ZERO),
             Admission::Full(relay) => relay.refuse(ApiError::too_many_wait()),
         }
@@ -142,30 +142,30 @@ impl Relay {
 
     /// No model was named that may make this embedding, and none stands in for another.
     #[inline(never)]
-    fn refuse_embedding(self: Box<Self>) -> After {
+    fn refuse_embedding(self: Box<Self>) -> ConnectionFate {
         let free = self.shared.embedding_models.ids(&self.snapshot);
         self.refuse(ApiError::no_embedding_model(&free))
     }
 
     /// Tries until there is an answer, no try is left, or the account's limit is reached.
-    fn go_on(mut self: Box<Self>, mut pass: Option<Pass>) -> After {
+    fn go_on(mut self: Box<Self>, mut pass: Option<Pass>) -> ConnectionFate {
         loop {
             let model = self.model.clone();
-            self.figures.model.clone_from(&model);
+            self.metrics.model.clone_from(&model);
             let mut failed = match self.attempt(&model, &mut pass) {
                 Ok(served) => return self.finish(served),
                 Err(failed) => failed,
             };
-            match self.under_way.cutter().reason() {
-                Some(Cut::ClientLeft) => return self.abandon(),
-                Some(Cut::Stopping) => {
+            match self.in_flight.cancel().reason() {
+                Some(CancelReason::ClientLeft) => return self.abandon(),
+                Some(CancelReason::Stopping) => {
                     failed.verdict = Verdict::PassOn;
                     failed.answer = FailedAnswer::Own(ApiError::stopping());
                 }
                 None => {}
             }
             let made = self.calls_made;
-            let may_try = made <= self.snapshot.settings.retries && !self.shared.life.is_stopping();
+            let may_try = made <= self.snapshot.settings.retries && !self.shared.in_flight.is_stopping();
             let pause = match failed.verdict {
                 Verdict::AccountLimit(limit) if free_models::is_free(&model) => {
                     return self.meet_limit(limit, pass);
@@ -191,10 +191,10 @@ impl Relay {
             }
             let at = self.began.elapsed();
             let reason = failed.reason.clone();
-            self.figures.failed_tries.push(FailedTry { model: model.clone(), reason, at });
+            self.metrics.failed_tries.push(FailedTry { model: model.clone(), reason, at });
             self.model = self.choose_model();
             if matches!(failed.verdict, Verdict::NextModel(_)) && self.model == model {
-                self.figures.failed_tries.pop(); // there is no other model that could
+                self.metrics.failed_tries.pop(); // there is no other model that could
                 return self.give_way(failed);
             }
             let (reason, next) = (&failed.said, &self.model);
@@ -210,7 +210,7 @@ impl Relay {
                 ),
             });
             pass = None;
-            if !self.under_way.pause(pause) {
+            if !self.in_flight.pause(pause) {
                 return self.abandon();
             }
             if free_models::is_free(&self.model) {
@@ -220,7 +220,7 @@ impl Relay {
     }
 
     /// The account's limit is reached: this request waits for its end, if it may.
-    fn meet_limit(mut self: Box<Self>, limit: Limit, pass: Option<Pass>) -> After {
+    fn meet_limit(mut self: Box<Self>, limit: Limit, pass: Option<Pass>) -> ConnectionFate {
         let time = local_time(limit.reset);
         say(either(
             format_args!("the account's limit is reached until {time}"),
@@ -238,8 +238,8 @@ impl Relay {
 /// What becomes of one that was put aside.
 impl Relay {
     /// Goes on after having waited for the account's limit, with the settings as they are now.
-    pub fn resume(mut self: Box<Self>, pass: Pass, waited: Duration) -> After {
-        self.figures.waited += waited;
+    pub fn resume(mut self: Box<Self>, pass: Pass, waited: Duration) -> ConnectionFate {
+        self.metrics.waited += waited;
         self.snapshot = self.shared.live.snapshot();
         if self.snapshot.settings.key.is_none() {
             return self.refuse(ApiError::missing_key());
@@ -248,22 +248,22 @@ impl Relay {
     }
 
     /// The wait is for nothing: the limit lasts longer than this request may wait.
-    pub fn give_up(mut self: Box<Self>, limit: Limit, waited: Duration) -> After {
-        self.figures.waited += waited;
+    pub fn give_up(mut self: Box<Self>, limit: Limit, waited: Duration) -> ConnectionFate {
+        self.metrics.waited += waited;
         self.refuse(ApiError::limit_reached(&local_time(limit.reset), limit.reset))
     }
 
     /// The request was cut off: its client left, or the program stops.
-    pub fn abandon(self: Box<Self>) -> After {
-        match self.under_way.cutter().reason() {
-            Some(Cut::Stopping) => self.refuse(ApiError::stopping()),
-            None if self.shared.life.is_stopping() => self.refuse(ApiError::stopping()),
+    pub fn abandon(self: Box<Self>) -> ConnectionFate {
+        match self.in_flight.cancel().reason() {
+            Some(CancelReason::Stopping) => self.refuse(ApiError::stopping()),
+            None if self.shared.in_flight.is_stopping() => self.refuse(ApiError::stopping()),
             _ => self.finish(Served::ClientLeft(None)),
         }
     }
 
     /// It can't even wait.
-    pub fn refuse(self: Box<Self>, error: ApiError) -> After {
+    pub fn refuse(self: Box<Self>, error: ApiError) -> ConnectionFate {
         let (reason, said) = (error.message.clone(), error.in_words().to_owned());
         let mut failed = FailedAttempt::new(&reason, Verdict::PassOn, FailedAnswer::Own(error));
         failed.said = said;
@@ -272,9 +272,9 @@ impl Relay {
 
     /// Goes on with an answer that is there, or that another request's call brings; else as if it had come now.
     #[inline(never)]
-    pub fn join(mut self: Box<Self>) -> After {
+    pub fn join(mut self: Box<Self>) -> ConnectionFate {
         let source = self.source.take();
-        if self.shared.life.is_stopping() || self.is_cut_off() {
+        if self.shared.in_flight.is_stopping() || self.is_cut_off() {
             return self.abandon();
         }
         let Some(source) = source else {
@@ -289,7 +289,7 @@ impl Relay {
 
     /// Whether the request was cut off from outside.
     pub fn is_cut_off(&self) -> bool {
-        self.under_way.cutter().reason().is_some()
+        self.in_flight.cancel().reason().is_some()
     }
 }
 

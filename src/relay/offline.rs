@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use super::example::{fitting, named_in};
-use super::life::Cutter;
+use super::in_flight::CancelHandle;
 use crate::dialect::request::Request;
 use crate::dialect::{Choice, Dialect, Format, Question, Said};
 use crate::upstream::{Failure, Trouble};
@@ -31,7 +31,7 @@ pub struct Answer {
     begun: bool,
     /// What of the last piece didn't fit.
     rest: Vec<u8>,
-    cutter: Arc<Cutter>,
+    cancel: Arc<CancelHandle>,
 }
 
 impl Answer {
@@ -49,7 +49,7 @@ impl Answer {
             if std::mem::replace(&mut self.begun, true) {
                 thread::sleep(PAUSE);
             }
-            if self.cutter.reason().is_some() {
+            if self.cancel.reason().is_some() {
                 return Err(Failure::Broken(Trouble::BrokeOff, "it was cut off".into()));
             }
             self.rest = piece.into_bytes();
@@ -62,7 +62,7 @@ impl Answer {
 }
 
 /// Answers a request in the API that it was asked in, unless `cutter` cuts it off.
-pub fn answer(dialect: &dyn Dialect, request: &Request, cutter: Arc<Cutter>) -> Answer {
+pub fn answer(dialect: &dyn Dialect, request: &Request, cancel: Arc<CancelHandle>) -> Answer {
     let asked = serde_json::from_str::<Value>(request.as_written()).unwrap_or_default();
     let question = dialect.question(&asked);
     let keys = match question.format {
@@ -72,7 +72,7 @@ pub fn answer(dialect: &dyn Dialect, request: &Request, cutter: Arc<Cutter>) -> 
     let said = reply_to(&question, keys);
     let mut pieces = dialect.tell(&said, request.stream);
     pieces.reverse();
-    Answer { streams: request.stream && pieces.len() > 1, pieces, begun: false, rest: Vec::new(), cutter }
+    Answer { streams: request.stream && pieces.len() > 1, pieces, begun: false, rest: Vec::new(), cancel }
 }
 
 /// `keys`: the object that an answer of any object is.

@@ -9,7 +9,7 @@ use super::attempt::{
     Answer, FailedAnswer, FailedAttempt, MAX_HELD_BYTES, broke_off, empty_answer, error_in_a_200, no_answer,
     unreadable,
 };
-use super::ending::{LastWords, Served};
+use super::finish::{FinalWrite, Served};
 use super::{Client, Relay};
 use crate::client::exchange::Reply;
 use crate::error::CUT;
@@ -35,44 +35,44 @@ impl Relay {
             return self.relay_long(answer, body, headers, model);
         }
         let text = std::str::from_utf8(&body).unwrap_or_default();
-        let facts = self.dialect.read_answer(text);
-        if facts.doubtful && !is_whole(&body) {
+        let summary = self.dialect.read_answer(text);
+        if summary.doubtful && !is_whole(&body) {
             return Err(no_answer(&Failure::Broken(Trouble::BrokeOff, CUT.into())));
         }
-        if let Some(error) = facts.error.as_ref().filter(|_| !facts.said) {
+        if let Some(error) = summary.error.as_ref().filter(|_| !summary.has_content) {
             let text = text.to_owned();
             let failed = |status| FailedAnswer::Upstream(Reply { status, headers, body });
             return Err(error_in_a_200(answer, error, &text, failed));
         }
-        if !facts.are_an_answer() || body.trim_ascii().is_empty() {
+        if !summary.is_an_answer() || body.trim_ascii().is_empty() {
             return Err(empty_answer());
         }
         if let Client::Streaming(_) = self.client {
             return Err(unreadable("it is no event stream"));
         }
-        if facts.doubtful && self.face.is_some() {
+        if summary.doubtful && self.translated.is_some() {
             return Err(unreadable("it is no answer of a chat"));
         }
-        if facts.doubtful || facts.error.is_some() || answer.status() != 200 {
-            self.lead = None; // the client has it, and nobody else
+        if summary.doubtful || summary.error.is_some() || answer.status() != 200 {
+            self.leader = None; // the client has it, and nobody else
         }
         let recorded = self.recording.is_some().then(|| json_or_string(&body));
-        if let Some(lead) = &self.lead {
-            lead.begin(answer.head(model, self.figures.backup.as_ref()));
+        if let Some(leader) = &self.leader {
+            leader.begin(answer.head(model, self.metrics.backup.as_ref()));
         }
         let headers = self.with_proxy_headers(headers, model);
-        self.note(&facts);
-        let body = match &mut self.teller {
-            Some(teller) => {
-                let told = teller.answer(text).into_bytes();
-                if let Some(lead) = &mut self.lead {
-                    lead.tell(&told);
+        self.note(&summary);
+        let body = match &mut self.translator {
+            Some(translator) => {
+                let told = translator.answer(text).into_bytes();
+                if let Some(leader) = &mut self.leader {
+                    leader.add_translated(&told);
                 }
                 told
             }
             None => body,
         };
-        self.last_words = LastWords::Reply(Reply { status: answer.status(), headers, body });
+        self.final_write = FinalWrite::Reply(Reply { status: answer.status(), headers, body });
         Ok(Served::Whole(recorded))
     }
 
@@ -84,7 +84,7 @@ impl Relay {
         headers: Vec<(Cow<'static, str>, String)>,
         model: &str,
     ) -> Result<Served, Box<FailedAttempt>> {
-        self.lead = None; // too long to be kept or shared
+        self.leader = None; // too long to be kept or shared
         answer.is_not_shared();
         let headers = self.with_proxy_headers(headers, model);
         let Client::Waiting(exchange) = std::mem::replace(&mut self.client, Client::Answered) else {

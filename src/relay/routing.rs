@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Relay;
-use super::known::{self, Wanted};
+use super::model_history::{self, Wanted};
 use crate::console::say;
 use crate::dialect::errors::ModelTrouble;
 use crate::dialect::free_models::{ROUTER, is_free};
@@ -21,9 +21,9 @@ impl Relay {
         if !self.dialect.any_model_will_do() {
             return first.clone(); // its numbers would mean something else
         }
-        let known = &self.shared.known;
-        let tried = |model: &str| self.figures.failed_tries.iter().any(|failed| failed.model == model);
-        let usable = |model: &str| !tried(model) && !known.rests(model);
+        let history = &self.shared.history;
+        let tried = |model: &str| self.metrics.failed_tries.iter().any(|failed| failed.model == model);
+        let usable = |model: &str| !tried(model) && !history.rests(model);
         if self.prompt_is_too_long
             && let Some(largest) = self.largest_context(&usable)
         {
@@ -40,7 +40,7 @@ impl Relay {
             return model.to_owned();
         }
         // The router picks at random, also what has just failed.
-        let good = || known.good(self.wanted(), |model| tried(model));
+        let good = || history.good(self.wanted(), |model| tried(model));
         tried(ROUTER).then(good).flatten().unwrap_or_else(|| ROUTER.to_owned())
     }
 
@@ -56,34 +56,34 @@ impl Relay {
         if kept_for.is_zero() || !is_free(&self.request.model) {
             return;
         }
-        let marks = known::marks(self.dialect.name(), &self.request.turns());
+        let marks = model_history::marks(self.dialect.name(), &self.request.turns());
         let beginnings = marks.iter().rev().skip(1).copied();
-        self.belongs_to = self.shared.known.conversation(beginnings, kept_for);
+        self.belongs_to = self.shared.history.conversation(beginnings, kept_for);
         self.mark = marks.last().copied();
     }
 
     /// A try has been answered.
     pub(super) fn learn_from_answer(&self) {
-        if self.backup.is_some() || self.snapshot.settings.test_mode || self.figures.reused.is_some() {
+        if self.backup.is_some() || self.snapshot.settings.test_mode || self.metrics.reused.is_some() {
             return;
         }
-        let known = &self.shared.known;
-        known.answered(&self.figures.model, self.wanted(), self.figures.first_token);
+        let history = &self.shared.history;
+        history.answered(&self.metrics.model, self.wanted(), self.metrics.first_token);
         if let Some(mark) = self.mark {
-            known.converse(mark, &self.figures.model);
+            history.converse(mark, &self.metrics.model);
         }
     }
 
     /// A try has failed; `rest` where the model's provider wants to be left alone, for so long if it said so.
     pub(super) fn learn_from_failure(&self, model: &str, rest: Option<Option<Duration>>) {
-        self.shared.known.failed(model, rest);
+        self.shared.history.failed(model, rest);
     }
 
     /// The model that was asked can't serve this.
     pub(super) fn learn_from_trouble(&mut self, model: &str, trouble: ModelTrouble) {
         self.learn_from_failure(model, None);
         match trouble {
-            ModelTrouble::Gone if model != ROUTER && self.shared.known.retired(model) => {
+            ModelTrouble::Gone if model != ROUTER && self.shared.history.retired(model) => {
                 say(either(
                     format_args!("{model} isn't there any more: it isn't asked again for an hour"),
                     format_args!("{model} 已不存在：一小时内不再询问"),

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::gate::Gate;
-use super::known::Known;
-use super::life::Life;
+use super::in_flight::InFlight;
+use super::model_history::ModelHistory;
 use super::models::Models;
 use super::quota::QuotaCache;
-use super::reuse::Reuse;
+use super::shared_call::Reuse;
 use super::{Api, Relay};
 use ureq::http::HeaderValue;
 
@@ -39,11 +39,11 @@ pub struct Shared {
     /// What debug mode remembers.
     pub calls: Calls,
     /// Who is under way.
-    pub life: Arc<Life>,
+    pub in_flight: Arc<InFlight>,
     /// Who waits for the account's limit.
     pub gate: Gate<Box<Relay>>,
     /// What was seen of the models.
-    pub known: Known,
+    pub history: ModelHistory,
     /// The list of models.
     pub models: Models,
     /// The list of models for embeddings.
@@ -68,9 +68,9 @@ impl Shared {
         Self {
             live,
             calls,
-            life: Arc::new(Life::new(idle)),
+            in_flight: Arc::new(InFlight::new(idle)),
             gate: Gate::default(),
-            known: Known::default(),
+            history: ModelHistory::default(),
             models: Models::at("/models"),
             embedding_models: Models::at("/embeddings/models"),
             site: HeaderValue::try_from(format!("http://localhost:{port}"))

@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use super::attempt::{
     Answer, FailedAnswer, FailedAttempt, broke_off, empty_answer, error_in_a_200, no_answer,
 };
-use super::ending::{LastWords, Served};
-use super::life::Cut;
+use super::finish::{FinalWrite, Served};
+use super::in_flight::CancelReason;
 use super::{Client, Relay};
 use crate::dialect::sse::{Events, Prelude};
-use crate::dialect::{Facts, Reader, Teller, errors};
+use crate::dialect::{AnswerSummary, Reader, Translator, errors};
 use crate::error::{ApiError, CUT, SAID_NOTHING};
 use crate::record::calls::MAX_EVENTS_BYTES;
 use crate::upstream::{Failure, Trouble};
@@ -42,23 +42,23 @@ impl Relay {
         };
         let Begun { held, mut events, mut reader, ended } = begun;
         // From here on this answer is the client's, and of those who want the same.
-        if reader.facts().error.is_some() || answer.status() != 200 {
-            self.lead = None;
+        if reader.summary().error.is_some() || answer.status() != 200 {
+            self.leader = None;
         }
-        if let Some(lead) = &self.lead {
-            lead.begin(answer.head(model, self.figures.backup.as_ref()));
+        if let Some(leader) = &self.leader {
+            leader.begin(answer.head(model, self.metrics.backup.as_ref()));
         }
         let told = |reader: Box<dyn Reader>| reader.answer().map(|answer| answer.to_string());
         self.events.clear();
         let mut said = std::mem::take(&mut self.said);
-        self.tell_end(reader.facts(), &mut said);
-        let first = if self.teller.is_some() { &said } else { &held };
+        self.translate_end(reader.summary(), &mut said);
+        let first = if self.translator.is_some() { &said } else { &held };
         if self.send(first, &answer, model).is_err() {
             return Ok(Served::ClientLeft(told(reader)));
         }
         self.keep_events(&held);
         drop(held);
-        self.figures.first_token.get_or_insert_with(|| self.began.elapsed());
+        self.metrics.first_token.get_or_insert_with(|| self.began.elapsed());
         let ending = loop {
             if ended {
                 break None;
@@ -69,7 +69,7 @@ impl Relay {
                 Err(failure) => break Some(failure),
             };
             // What others may want is looked at first: nobody joins an answer that has gone wrong.
-            let at_once = self.lead.is_none() && self.teller.is_none();
+            let at_once = self.leader.is_none() && self.translator.is_none();
             if at_once && self.send(piece, &answer, model).is_err() {
                 return Ok(Served::ClientLeft(told(reader)));
             }
@@ -77,13 +77,13 @@ impl Relay {
             said.clear();
             events.feed(piece, |data| {
                 reader.read(data);
-                tell(&mut self.teller, data, &mut said);
+                translate(&mut self.translator, data, &mut said);
             });
-            if reader.facts().error.is_some() {
-                self.lead = None;
+            if reader.summary().error.is_some() {
+                self.leader = None;
             }
-            self.tell_end(reader.facts(), &mut said);
-            let rest = if self.teller.is_some() { &said[..] } else { piece };
+            self.translate_end(reader.summary(), &mut said);
+            let rest = if self.translator.is_some() { &said[..] } else { piece };
             if !at_once && !rest.is_empty() && self.send(rest, &answer, model).is_err() {
                 return Ok(Served::ClientLeft(told(reader)));
             }
@@ -93,35 +93,35 @@ impl Relay {
         };
         let separator = events.separator();
         events.finish(|data| reader.read(data));
-        self.note(reader.facts());
-        if let Some(error) = reader.facts().error.clone() {
+        self.note(reader.summary());
+        if let Some(error) = reader.summary().error.clone() {
             let status = errors::status(&error).unwrap_or(502);
             let said = errors::message(&error);
             return Ok(Served::BrokenOff { error, status, said, partial: told(reader) });
         }
-        let facts = reader.facts();
-        let error = match (self.under_way.cutter().reason(), ending) {
-            _ if facts.done => None,
-            (Some(Cut::ClientLeft), _) => return Ok(Served::ClientLeft(told(reader))),
-            (Some(Cut::Stopping), _) => Some(ApiError::stopping()),
+        let summary = reader.summary();
+        let error = match (self.in_flight.cancel().reason(), ending) {
+            _ if summary.done => None,
+            (Some(CancelReason::ClientLeft), _) => return Ok(Served::ClientLeft(told(reader))),
+            (Some(CancelReason::Stopping), _) => Some(ApiError::stopping()),
             (None, Some(failure)) => Some(broke_off(&failure)),
-            (None, None) if facts.finished => None,
+            (None, None) if summary.finished => None,
             (None, None) => {
                 let reason = CUT.into();
                 Some(broke_off(&Failure::Broken(Trouble::BrokeOff, reason)))
             }
         };
         let Some(error) = error else {
-            if let (Some(teller), false) = (&mut self.teller, self.end_is_told) {
-                self.last_words = LastWords::Event(teller.end().into());
+            if let (Some(translator), false) = (&mut self.translator, self.end_is_told) {
+                self.final_write = FinalWrite::Event(translator.end().into());
             }
             return Ok(Served::Whole(told(reader)));
         };
-        let last = match &self.teller {
-            Some(teller) => teller.broken_off(&error),
+        let last = match &self.translator {
+            Some(translator) => translator.broken_off(&error),
             None => format!("{separator}{}", reader.broken_off(&error)),
         };
-        self.last_words = LastWords::Event(last.into());
+        self.final_write = FinalWrite::Event(last.into());
         let (status, said) = (error.status, error.in_words().to_owned());
         Ok(Served::BrokenOff { error: error.object(), status, said, partial: told(reader) })
     }
@@ -139,15 +139,15 @@ impl Relay {
         let mut prelude = Prelude::default();
         let mut pass = Vec::new();
         let mut failed = None;
-        let (mut teller, mut said) = (self.teller.take(), Vec::new());
+        let (mut translator, mut said) = (self.translator.take(), Vec::new());
         let mut reads = |reader: &mut Box<dyn Reader>, data: Option<&str>| {
             reader.read(data);
-            tell(&mut teller, data, &mut said);
-            let facts = reader.facts();
-            if facts.error.is_some() {
+            translate(&mut translator, data, &mut said);
+            let summary = reader.summary();
+            if summary.error.is_some() {
                 failed = data.map(str::to_owned);
             }
-            facts.error.is_some() || facts.are_an_answer() || facts.done
+            summary.error.is_some() || summary.is_an_answer() || summary.done
         };
         let (rest, ended) = loop {
             let read = match answer.read(buffer) {
@@ -162,7 +162,7 @@ impl Relay {
             }
             let taken = prelude.feed(&buffer[..read], &mut pass, |data| reads(&mut reader, data));
             // Who speaks another API knows no comments.
-            if !pass.is_empty() && self.face.is_none() && self.send(&pass, answer, model).is_err() {
+            if !pass.is_empty() && self.translated.is_none() && self.send(&pass, answer, model).is_err() {
                 return None;
             }
             pass.clear();
@@ -171,37 +171,37 @@ impl Relay {
             }
         };
         let (mut held, mut events) = prelude.into_parts();
-        let facts = reader.facts();
-        if let Some(error) = &facts.error {
+        let summary = reader.summary();
+        if let Some(error) = &summary.error {
             let data = failed.unwrap_or_default();
             let text = data.clone();
             let event = |status| FailedAnswer::Event { bytes: held, data, status };
             return Some(Err(error_in_a_200(answer, error, &text, event)));
         }
-        if !facts.are_an_answer() && (facts.done || facts.finished) {
+        if !summary.is_an_answer() && (summary.done || summary.finished) {
             return Some(Err(empty_answer()));
         }
-        if ended && !facts.are_an_answer() {
+        if ended && !summary.is_an_answer() {
             let reason = SAID_NOTHING.into();
             return Some(Err(no_answer(&Failure::Broken(Trouble::BrokeOff, reason))));
         }
         events.feed(&rest, |data| {
             reader.read(data);
-            tell(&mut teller, data, &mut said);
+            translate(&mut translator, data, &mut said);
         });
         held.extend_from_slice(&rest);
-        (self.teller, self.said) = (teller, said);
+        (self.translator, self.said) = (translator, said);
         Some(Ok(Begun { held, events, reader, ended }))
     }
 
     /// Tells a client of another API that the answer is over as soon as it is: the upstream may take its time to end.
-    fn tell_end(&mut self, facts: &Facts, said: &mut Vec<u8>) {
-        if let Some(teller) = &mut self.teller
-            && facts.done
-            && facts.error.is_none()
+    fn translate_end(&mut self, summary: &AnswerSummary, said: &mut Vec<u8>) {
+        if let Some(translator) = &mut self.translator
+            && summary.done
+            && summary.error.is_none()
             && !std::mem::replace(&mut self.end_is_told, true)
         {
-            said.extend_from_slice(teller.end().as_bytes());
+            said.extend_from_slice(translator.end().as_bytes());
         }
     }
 
@@ -220,15 +220,16 @@ impl Relay {
             headers.retain(|(name, _)| name != "content-type");
             self.start_stream(headers)?;
         }
-        if let (Some(lead), Some(_)) = (&mut self.lead, &self.teller) {
-            lead.tell(piece);
+        if let (Some(leader), Some(_)) = (&mut self.leader, &self.translator) {
+            leader.add_translated(piece);
         }
         let sent = match &mut self.client {
             Client::Streaming(stream) => stream.write(piece),
             Client::Left => Ok(()),
             Client::Waiting(_) | Client::Answered => Err(std::io::ErrorKind::NotConnected.into()),
         };
-        let wanted = || self.lead.as_ref().is_some_and(|lead| lead.flight().is_wanted_without_its_lead());
+        let wanted =
+            || self.leader.as_ref().is_some_and(|leader| leader.shared_call().is_wanted_without_its_leader());
         if sent.is_err() && wanted() {
             self.client = Client::Left;
             return Ok(());
@@ -237,7 +238,8 @@ impl Relay {
     }
 
     fn start_stream(&mut self, mut headers: Vec<(Cow<'static, str>, String)>) -> std::io::Result<()> {
-        let content_type = self.teller.as_ref().map_or("text/event-stream", |teller| teller.content_type());
+        let content_type =
+            self.translator.as_ref().map_or("text/event-stream", |translator| translator.content_type());
         for (name, value) in [
             ("content-type", content_type),
             ("cache-control", "no-cache"),
@@ -253,8 +255,8 @@ impl Relay {
 }
 
 /// Tells of an event in the API that the client speaks, where that is another one.
-fn tell(teller: &mut Option<Box<dyn Teller>>, data: Option<&str>, said: &mut Vec<u8>) {
-    if let (Some(teller), Some(data)) = (teller, data) {
-        said.extend_from_slice(teller.tell(data).as_bytes());
+fn translate(translator: &mut Option<Box<dyn Translator>>, data: Option<&str>, said: &mut Vec<u8>) {
+    if let (Some(translator), Some(data)) = (translator, data) {
+        said.extend_from_slice(translator.event(data).as_bytes());
     }
 }

@@ -1,7 +1,7 @@
 //! From a client's connection to the thread that answers it.
 //!
 //! The [`poller`] hands a connection whose next head is complete to a thread of the [`pool`]. The thread checks the head,
-//! reads the body, and answers; what goes to the upstream needs a place among the `WORKERS` first ([`seats`]). Then it
+//! reads the body, and answers; what goes to the upstream needs a place among the `WORKERS` first ([`slots`]). Then it
 //! stays for a moment, as a busy client's next request comes at once, and gives the connection back; so it does where the
 //! rest of a body stays away. What people look at is in [`panel`].
 //!
@@ -11,7 +11,7 @@ pub mod panel;
 mod poller;
 pub mod pool;
 mod routes;
-pub mod seats;
+pub mod slots;
 
 use std::io;
 use std::net::TcpListener;
@@ -24,10 +24,10 @@ use mio::Poll;
 
 use crate::client::access;
 use crate::client::connection::{Arrival, Connection};
-use crate::client::exchange::{After, Exchange, Reply, refusal};
+use crate::client::exchange::{ConnectionFate, Exchange, Reply, refusal};
 use crate::client::idle::{Idle, Parked};
 use crate::client::listen;
-use crate::client::seat;
+use crate::client::slot;
 use crate::client::socket::CLIENT_TIMEOUT;
 use crate::dialect::{self, messages, ollama};
 use crate::error::ApiError;
@@ -35,14 +35,14 @@ use crate::live::{Live, Snapshot};
 use crate::record::calls::Calls;
 use crate::record::refusals;
 use crate::relay::gate::{Limit, Next, Pass};
-use crate::relay::life::UnderWay;
-use crate::relay::reuse::{Reused, Wish};
+use crate::relay::in_flight::InFlightGuard;
 use crate::relay::shared::Shared;
+use crate::relay::shared_call::{CacheControl, Reused};
 use crate::relay::{Api, Relay};
 use crate::settings::{Listen, Settings};
 use poller::Poller;
 use pool::Pool;
-use seats::{Entry, Seats};
+use slots::{Entry, Slots};
 
 /// Threads that may wait for clients that have stopped reading, beside the `WORKERS`.
 const MAX_STUCK: usize = 512;
@@ -58,14 +58,14 @@ enum Job {
     /// Answer this request, and those that follow it.
     Serve(Box<Exchange>),
     /// Forward one that has its place now.
-    Seated(Call),
+    SlotGuard(Call),
     /// Tell one that its wait was for nothing.
-    Tell(Box<dyn FnOnce() -> After + Send>),
+    Finish(Box<dyn FnOnce() -> ConnectionFate + Send>),
 }
 
 /// A request on its way to the upstream.
 enum Call {
-    New(Box<Exchange>, UnderWay),
+    New(Box<Exchange>, InFlightGuard),
     /// One that has been understood, and may have its answer already.
     Begun(Box<Relay>),
     /// One that has waited for the account's limit.
@@ -78,22 +78,22 @@ impl Call {
     /// Its client has left, or the program stops.
     fn is_cut_off(&self) -> bool {
         match self {
-            Self::New(_, under_way) => under_way.cutter().reason().is_some(),
+            Self::New(_, in_flight) => in_flight.cancel().reason().is_some(),
             Self::Begun(relay) | Self::Resumed(relay, ..) | Self::TooLate(relay, ..) => relay.is_cut_off(),
         }
     }
 
     /// Ends one that is cut off.
-    fn abandon(self, shared: &Arc<Shared>) -> After {
+    fn abandon(self, shared: &Arc<Shared>) -> ConnectionFate {
         match self {
-            Self::New(exchange, under_way) => match Api::of(&exchange.head.path) {
-                Some(api) => match Relay::begin(shared, api, exchange, shared.live.snapshot(), under_way) {
+            Self::New(exchange, in_flight) => match Api::of(&exchange.head.path) {
+                Some(api) => match Relay::begin(shared, api, exchange, shared.live.snapshot(), in_flight) {
                     Ok(relay) => relay.abandon(),
                     Err(after) => after,
                 },
                 None => {
                     exchange.forget();
-                    After::Gone
+                    ConnectionFate::Gone
                 }
             },
             Self::Begun(relay) | Self::Resumed(relay, ..) | Self::TooLate(relay, ..) => relay.abandon(),
@@ -103,14 +103,14 @@ impl Call {
 
 /// A request that has a place, and the settings that it goes by. Else what has become of it: it is answered, refused, or
 /// waits.
-type Step = Result<(Call, Arc<Snapshot>), After>;
+type Step = Result<(Call, Arc<Snapshot>), ConnectionFate>;
 
 /// Serves.
 struct Server {
     shared: Arc<Shared>,
     idle: Arc<Idle>,
     pool: Pool<(Arc<Self>, Job)>,
-    seats: Seats<Call>,
+    slots: Slots<Call>,
     stuck: AtomicUsize,
     lingering: AtomicUsize,
 }
@@ -127,7 +127,7 @@ pub fn start(live: Arc<Live>, calls: Calls, listeners: Vec<TcpListener>) -> io::
         shared: Arc::clone(&shared),
         idle: Arc::clone(&idle),
         pool: Pool::new(threads, |(server, job)| Server::work(&server, job)),
-        seats: Seats::new(workers, queue),
+        slots: Slots::new(workers, queue),
         stuck: AtomicUsize::new(0),
         lingering: AtomicUsize::new(0),
     });
@@ -152,25 +152,25 @@ impl Server {
     }
 
     /// Has a thread forward the one that has a place now, if there is one.
-    fn seat(self: &Arc<Self>, call: Option<Call>) {
+    fn slot(self: &Arc<Self>, call: Option<Call>) {
         if let Some(call) = call {
-            self.give(Job::Seated(call));
+            self.give(Job::SlotGuard(call));
         }
     }
 
     /// Forwards one that has waited elsewhere, as soon as there is a place.
     fn come_back(self: &Arc<Self>, call: Call) {
-        self.seat(self.seats.come_back(call));
+        self.slot(self.slots.come_back(call));
     }
 
     /// Nothing more of a request's body has come for too long.
     fn give_up_waiting(self: &Arc<Self>, exchange: Box<Exchange>) {
-        let error = match self.shared.life.is_stopping() {
+        let error = match self.shared.in_flight.is_stopping() {
             true => ApiError::stopping(),
             false => ApiError::stalled_body(CLIENT_TIMEOUT),
         };
         let reply = self.shared.refusal(&exchange.head, &error.with("connection", "close"));
-        self.give(Job::Tell(Box::new(move || exchange.reply(reply))));
+        self.give(Job::Finish(Box::new(move || exchange.reply(reply))));
     }
 
     /// Closes idle connections where descriptors are short of so many.
@@ -187,22 +187,22 @@ impl Server {
                     Err(after) => self.next_request(after, true),
                 },
                 // The settings may have changed while it waited.
-                Job::Seated(call) => self.forward(call, None),
-                Job::Tell(tell) => self.next_request(tell(), true),
+                Job::SlotGuard(call) => self.forward(call, None),
+                Job::Finish(finish) => self.next_request(finish(), true),
             };
         }
     }
 
     /// Gives a connection back, unless its next request has come already; or `stays` with it for a moment before.
     #[inline(never)]
-    fn next_request(&self, after: After, stays: bool) -> Option<Job> {
+    fn next_request(&self, after: ConnectionFate, stays: bool) -> Option<Job> {
         let mut connection = match after {
-            After::Open(connection) => connection,
-            After::Drain(connection) => {
+            ConnectionFate::Open(connection) => connection,
+            ConnectionFate::Drain(connection) => {
                 self.drain(connection);
                 return None;
             }
-            After::Gone => return None,
+            ConnectionFate::Gone => return None,
         };
         let mut arrival = connection.next_head();
         if let (Arrival::Unfinished, true) = (&arrival, stays) {
@@ -241,7 +241,7 @@ impl Server {
             Ok(true) => {}
             Ok(false) => {
                 self.idle.park(Parked::for_body(exchange));
-                return Err(After::Gone);
+                return Err(ConnectionFate::Gone);
             }
             Err(error) => {
                 let reply = self.shared.refusal(&exchange.head, &error);
@@ -256,12 +256,12 @@ impl Server {
 
     /// Checks a request, once, and reads what has come of its body. Whether it is whole.
     fn receive(&self, exchange: &mut Exchange, settings: &Settings) -> Result<bool, ApiError> {
-        let life = &self.shared.life;
+        let in_flight = &self.shared.in_flight;
         if exchange.begun.is_none() {
-            if life.is_stopping() {
+            if in_flight.is_stopping() {
                 return Err(ApiError::stopping().with("connection", "close"));
             }
-            exchange.begun = Some(life.count());
+            exchange.begun = Some(in_flight.count());
             access::check(exchange, settings)?;
             if exchange.head.wants_websocket {
                 return Err(ApiError::no_websockets());
@@ -300,55 +300,55 @@ impl Server {
 
     /// Takes a place for a request, or has it wait for one.
     fn enter(&self, exchange: Box<Exchange>, snapshot: Arc<Snapshot>) -> Step {
-        let under_way = self.shared.life.begin(exchange.socket().ok_or(After::Gone)?);
+        let in_flight = self.shared.in_flight.begin(exchange.socket().ok_or(ConnectionFate::Gone)?);
         let call = match (snapshot.settings.reuse.is_zero(), Api::of(&exchange.head.path)) {
             (false, Some(api)) => {
-                Call::Begun(begin_reusing(&self.shared, api, exchange, &snapshot, under_way)?)
+                Call::Begun(begin_reusing(&self.shared, api, exchange, &snapshot, in_flight)?)
             }
-            _ => Call::New(exchange, under_way),
+            _ => Call::New(exchange, in_flight),
         };
-        match self.seats.enter(call) {
-            Entry::Seated(call) => Ok((call, snapshot)),
-            Entry::Full(Call::New(exchange, under_way)) => {
-                drop(under_way);
+        match self.slots.enter(call) {
+            Entry::SlotGuard(call) => Ok((call, snapshot)),
+            Entry::Full(Call::New(exchange, in_flight)) => {
+                drop(in_flight);
                 let reply = self.shared.refusal(&exchange.head, &ApiError::queue_is_full());
                 Err(exchange.reply(reply))
             }
             Entry::Full(Call::Begun(relay)) => Err(relay.refuse(ApiError::queue_is_full())),
-            Entry::Waits | Entry::Full(Call::Resumed(..) | Call::TooLate(..)) => Err(After::Gone),
+            Entry::Waits | Entry::Full(Call::Resumed(..) | Call::TooLate(..)) => Err(ConnectionFate::Gone),
         }
     }
 
     /// Forwards a request that has a place. What this thread does next.
     fn forward(self: &Arc<Self>, call: Call, snapshot: Option<Arc<Snapshot>>) -> Option<Job> {
         let server = Arc::clone(self);
-        seat::take(move || server.give_seat_up());
-        let seated = Seated(self);
+        slot::take(move || server.give_slot_up());
+        let slot_guard = SlotGuard(self);
         self.make_room(2);
         let after = match call {
-            Call::New(exchange, under_way) => {
+            Call::New(exchange, in_flight) => {
                 let snapshot = snapshot.unwrap_or_else(|| self.shared.live.snapshot());
-                forward_new(&self.shared, exchange, snapshot, under_way)
+                forward_new(&self.shared, exchange, snapshot, in_flight)
             }
             Call::Begun(relay) => relay.join(),
             Call::Resumed(relay, pass, waited) => relay.resume(pass, waited),
             Call::TooLate(relay, limit, waited) => relay.give_up(limit, waited),
         };
-        match seated.leave() {
+        match slot_guard.leave() {
             // Whoever waits for the place has waited for longer than this connection's next request.
             Some(call) => {
                 if let Some(job) = self.next_request(after, false) {
                     self.give(job);
                 }
-                Some(Job::Seated(call))
+                Some(Job::SlotGuard(call))
             }
             None => self.next_request(after, true),
         }
     }
 
-    fn leave_seat(&self) -> Option<Call> {
-        match seat::leave() {
-            true => self.seats.leave(),
+    fn leave_slot(&self) -> Option<Call> {
+        match slot::leave() {
+            true => self.slots.leave(),
             false => {
                 self.stuck.fetch_sub(1, Ordering::SeqCst);
                 None
@@ -358,20 +358,20 @@ impl Server {
 
     /// The thread waits for its client; another one goes on in its place, unless too many wait so: the rest of the threads
     /// is for others.
-    fn give_seat_up(self: &Arc<Self>) -> bool {
+    fn give_slot_up(self: &Arc<Self>) -> bool {
         if self.stuck.fetch_add(1, Ordering::SeqCst) >= MAX_STUCK {
             self.stuck.fetch_sub(1, Ordering::SeqCst);
             return false;
         }
-        self.seat(self.seats.leave());
+        self.slot(self.slots.leave());
         true
     }
 
     /// Those whose clients have left while they waited for a place needn't wait for it.
-    fn tell_those_who_left(self: &Arc<Self>) {
-        for call in self.seats.take_out(Call::is_cut_off) {
+    fn abandon_those_who_left(self: &Arc<Self>) {
+        for call in self.slots.take_out(Call::is_cut_off) {
             let shared = Arc::clone(&self.shared);
-            self.give(Job::Tell(Box::new(move || call.abandon(&shared))));
+            self.give(Job::Finish(Box::new(move || call.abandon(&shared))));
         }
     }
 
@@ -387,15 +387,15 @@ impl Server {
                 Some(Next::Go(relay, pass, waited)) => self.come_back(Call::Resumed(relay, pass, waited)),
                 Some(Next::TooLate(relay, limit, waited)) => {
                     match shared.live.snapshot().settings.backups.is_empty() {
-                        true => self.give(Job::Tell(Box::new(move || relay.give_up(limit, waited)))),
+                        true => self.give(Job::Finish(Box::new(move || relay.give_up(limit, waited)))),
                         false => self.come_back(Call::TooLate(relay, limit, waited)),
                     }
                 }
-                Some(Next::Unwanted(relay)) => self.give(Job::Tell(Box::new(move || relay.abandon()))),
+                Some(Next::Unwanted(relay)) => self.give(Job::Finish(Box::new(move || relay.abandon()))),
                 None => {}
             }
             shared.spare.forget_old();
-            shared.refusals.tell_of_more();
+            shared.refusals.report_repeats();
             let snapshot = shared.live.snapshot();
             snapshot.upstream.close_old();
             snapshot.backups.iter().for_each(|backup| backup.close_old());
@@ -405,20 +405,20 @@ impl Server {
 }
 
 /// This thread has a place, which is freed whatever happens.
-struct Seated<'a>(&'a Arc<Server>);
+struct SlotGuard<'a>(&'a Arc<Server>);
 
-impl Seated<'_> {
+impl SlotGuard<'_> {
     /// Who has the place next.
     fn leave(self) -> Option<Call> {
         let server = self.0;
         std::mem::forget(self);
-        server.leave_seat()
+        server.leave_slot()
     }
 }
 
-impl Drop for Seated<'_> {
+impl Drop for SlotGuard<'_> {
     fn drop(&mut self) {
-        self.0.seat(self.0.leave_seat());
+        self.0.slot(self.0.leave_slot());
     }
 }
 
@@ -428,15 +428,15 @@ fn forward_new(
     shared: &Arc<Shared>,
     exchange: Box<Exchange>,
     snapshot: Arc<Snapshot>,
-    under_way: UnderWay,
-) -> After {
+    in_flight: InFlightGuard,
+) -> ConnectionFate {
     // So that the tests can see what becomes of one; not in the release build.
     #[cfg(debug_assertions)]
     assert!(exchange.head.header("x-test-panic").is_none(), "asked for by a test");
     let Some(api) = Api::of(&exchange.head.path) else {
         return list_models(shared, *exchange, &snapshot);
     };
-    match Relay::begin(shared, api, exchange, snapshot, under_way) {
+    match Relay::begin(shared, api, exchange, snapshot, in_flight) {
         Ok(relay) => relay.run(),
         Err(after) => after,
     }
@@ -449,11 +449,11 @@ fn begin_reusing(
     api: Api,
     exchange: Box<Exchange>,
     snapshot: &Arc<Snapshot>,
-    under_way: UnderWay,
-) -> Result<Box<Relay>, After> {
-    let wish = Wish::of(&exchange.head);
-    let relay = Relay::begin(shared, api, exchange, Arc::clone(snapshot), under_way)?;
-    match relay.reuse(wish) {
+    in_flight: InFlightGuard,
+) -> Result<Box<Relay>, ConnectionFate> {
+    let cache_control = CacheControl::of(&exchange.head);
+    let relay = Relay::begin(shared, api, exchange, Arc::clone(snapshot), in_flight)?;
+    match relay.reuse(cache_control) {
         Reused::Call(relay) => Ok(relay),
         Reused::Done(after) => Err(after),
     }
@@ -461,12 +461,12 @@ fn begin_reusing(
 
 /// The answer where nothing is asked of a model.
 fn without_a_model(path: &str, body: &[u8]) -> Option<Reply> {
-    let answer = dialect::face_of(path)?.without_a_model(std::str::from_utf8(body).ok()?)?;
+    let answer = dialect::translated_of(path)?.without_a_model(std::str::from_utf8(body).ok()?)?;
     Some(Reply::json(200, answer))
 }
 
 #[inline(never)]
-fn list_models(shared: &Arc<Shared>, exchange: Exchange, snapshot: &Snapshot) -> After {
+fn list_models(shared: &Arc<Shared>, exchange: Exchange, snapshot: &Snapshot) -> ConnectionFate {
     let anthropic = exchange.head.header("anthropic-version").is_some();
     let path = exchange.head.path.as_str();
     let reply = match (path, path.strip_prefix("/models/")) {

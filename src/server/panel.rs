@@ -42,7 +42,7 @@ const PAGE: &str = include_str!("../../static/panel.html");
 /// `GET /health`
 pub fn health(shared: &Shared) -> Reply {
     let version = env!("CARGO_PKG_VERSION");
-    let status = if shared.life.is_stopping() { "stopping" } else { "ok" };
+    let status = if shared.in_flight.is_stopping() { "stopping" } else { "ok" };
     let waiting = shared.gate.waiting();
     Reply::json(
         200,
@@ -125,7 +125,7 @@ fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
         since.as_millis().to_string()
     };
     let listed = shared.models.current(snapshot);
-    let mut seen = shared.known.models();
+    let mut seen = shared.history.models();
     let mut row = |id: &str, listed: Option<&Model>, setting: &str| {
         let seen = seen.remove(id).unwrap_or_default();
         let can = listed.map(|model| model.can).unwrap_or_default();
@@ -147,7 +147,7 @@ fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
     };
     let mut rows = listed.iter().map(|model| row(&model.id, Some(model), "MODEL")).collect::<Vec<_>>();
     // Those that were asked for, and that the list doesn't have.
-    let mut others = shared.known.models().into_keys().collect::<Vec<_>>();
+    let mut others = shared.history.models().into_keys().collect::<Vec<_>>();
     others.retain(|id| !listed.iter().any(|model| *model.id == **id));
     others.sort_unstable();
     // It is no list of those that make embeddings, which has one of its own.
@@ -160,7 +160,7 @@ fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
         None => row(id, None, "MODEL"),
     }));
     let backups = snapshot.settings.backups.iter().map(|backup| {
-        let rests = or_null(shared.known.backup_rests_until(&backup.name).map(at));
+        let rests = or_null(shared.history.backup_rests_until(&backup.name).map(at));
         let [name, model, address] = [&backup.name, &backup.model, &backup.base_url].map(|text| quoted(text));
         format!(r#"{{"name":{name},"model":{model},"address":{address},"rests_until_ms":{rests}}}"#)
     });

@@ -12,12 +12,12 @@ use mio::event::Event;
 use mio::{Events, Poll, Token};
 
 use super::Server;
-use crate::arrived::Arrived;
 use crate::client::connection::{Arrival, Connection};
 use crate::client::exchange::Exchange;
 use crate::client::idle::{FIRST_TOKEN, Idle, Parked, WAKER, request_of};
 use crate::client::socket::{CLIENT_TIMEOUT, Listener};
 use crate::error::ApiError;
+use crate::peek::Peeked;
 
 /// How often is looked for requests whose clients aren't watched yet. A client that leaves is missed for up to twice this.
 const TICK: Duration = Duration::from_millis(50);
@@ -40,7 +40,7 @@ pub struct Poller {
     paused: Option<Instant>,
     /// When the next look is due for clients that aren't watched yet; `None` while nothing is under way.
     next_tick: Option<Instant>,
-    /// [`Life::activity`](crate::relay::life::Life::activity) at the last one.
+    /// [`InFlight::activity`](crate::relay::life::Life::activity) at the last one.
     activity: u64,
 }
 
@@ -93,13 +93,13 @@ impl Poller {
         if self.next_tick.is_none_or(|tick| tick > Instant::now()) {
             return;
         }
-        let life = &self.server.shared.life;
-        let busy = life.watch_clients(TICK);
+        let in_flight = &self.server.shared.in_flight;
+        let busy = in_flight.watch_clients(TICK);
         // A thread may get requests of a client without us for a moment, but not for as long as a tick.
-        let activity = life.activity();
+        let activity = in_flight.activity();
         let was_active = std::mem::replace(&mut self.activity, activity) != activity;
-        if busy || was_active || !life.look_after(false) {
-            life.look_after(true);
+        if busy || was_active || !in_flight.look_after(false) {
+            in_flight.look_after(true);
             self.next_tick = Some(Instant::now() + TICK);
         } else {
             self.next_tick = None; // whoever begins next wakes us
@@ -109,7 +109,7 @@ impl Poller {
     /// Requests are under way, or will be.
     fn look_after_clients(&mut self) {
         if self.next_tick.is_none() {
-            self.server.shared.life.look_after(true);
+            self.server.shared.in_flight.look_after(true);
             self.next_tick = Some(Instant::now() + TICK);
         }
     }
@@ -126,9 +126,9 @@ impl Poller {
         }
         if let Some(number) = request_of(token) {
             let gone = event.is_error() || event.is_read_closed();
-            if self.server.shared.life.look_at_client(number, gone) {
+            if self.server.shared.in_flight.look_at_client(number, gone) {
                 self.server.shared.gate.look_again();
-                self.server.tell_those_who_left();
+                self.server.abandon_those_who_left();
             }
             return;
         }
@@ -154,9 +154,9 @@ impl Poller {
                 match self.listeners[number].accept() {
                     Ok(socket) => {
                         self.server.make_room(0);
-                        match socket.arrived() {
-                            Arrived::Nothing => self.idle.park(Parked::ForRequest(Connection::new(socket))),
-                            Arrived::Bytes | Arrived::End => self.read(None, Connection::new(socket)),
+                        match socket.peek() {
+                            Peeked::Nothing => self.idle.park(Parked::ForRequest(Connection::new(socket))),
+                            Peeked::Bytes | Peeked::End => self.read(None, Connection::new(socket)),
                         }
                     }
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.pending[number] = false,

@@ -16,7 +16,7 @@ use ureq::http::Uri;
 use crate::dialect::free_models;
 use crate::language::either;
 use backups::Backup;
-pub use read::{Sources, Told};
+pub use read::{Sources, Warning};
 pub use values::{ProxyUrl, Secret};
 
 /// Bytes of a MB, as `MAX_BODY_MB` counts them.

@@ -53,7 +53,7 @@ impl Sources<'_> {
 impl Settings {
     /// Reads every setting. One that can't be used as it stands keeps the value of `last_good`, or its default where this
     /// is the first time, and adds a sentence to the list.
-    pub fn read(sources: &Sources<'_>, last_good: Option<&Settings>) -> (Settings, Vec<Told>) {
+    pub fn read(sources: &Sources<'_>, last_good: Option<&Settings>) -> (Settings, Vec<Warning>) {
         let default = Settings::default();
         let is_first = last_good.is_none();
         let last_good = last_good.unwrap_or(&default);
@@ -263,7 +263,7 @@ impl Settings {
                     )
                 }
             };
-            Told { text, about }
+            Warning { text, about }
         });
         let told = told.collect();
         (settings, told)
@@ -277,7 +277,7 @@ pub(super) struct Reader<'a> {
 
 /// What is said of a setting that can't be used as it stands.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct Warning {
     /// The sentence.
     pub text: String,
     /// The same as long as it is about the same: nobody wants to read it at every save of the file.

@@ -2,7 +2,7 @@
 //!
 //! Each idle connection has a ureq agent of its own, kept in a stack: the last one used is the next one used. That
 //! costs one uncontended lock a call where ureq's shared pool walks all its connections twice, and it lets a single
-//! call be cut off from outside ([`HangUp`]) without touching any other.
+//! call be cut off from outside ([`AbortCall`]) without touching any other.
 
 pub mod buffers;
 mod failure;
@@ -66,35 +66,35 @@ pub struct Upstream {
     headers: HeaderMap,
     config: ureq::config::Config,
     tls: Option<Arc<ClientConfig>>,
-    idle: Mutex<VecDeque<(Instant, Line)>>,
+    idle: Mutex<VecDeque<(Instant, PooledAgent)>>,
     timeout: Duration,
 }
 
 /// An agent that holds one connection at most.
-struct Line {
+struct PooledAgent {
     agent: Agent,
     /// Connections that the agent has opened so far.
     opened: Arc<AtomicUsize>,
-    /// The number of its present call, or [`HUNG_UP`].
+    /// The number of its present call, or [`ABORTED`].
     state: Arc<AtomicU64>,
     call_number: u64,
 }
 
-static LINES: AtomicUsize = AtomicUsize::new(0);
+static AGENTS: AtomicUsize = AtomicUsize::new(0);
 
 /// Connections to the upstream; each takes one descriptor.
 pub fn open_connections() -> usize {
-    LINES.load(Ordering::Relaxed)
+    AGENTS.load(Ordering::Relaxed)
 }
 
-impl Drop for Line {
+impl Drop for PooledAgent {
     fn drop(&mut self) {
-        LINES.fetch_sub(1, Ordering::Relaxed);
+        AGENTS.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// A line's state after one of its calls was cut off: it isn't used again.
-const HUNG_UP: u64 = u64::MAX;
+const ABORTED: u64 = u64::MAX;
 
 /// Ends a call, unless it was over already: a call that is cut off just when it ends must not take the next one with it.
 fn end_call(state: &AtomicU64, call_number: u64, next: u64) -> bool {
@@ -185,7 +185,7 @@ impl Upstream {
         query: Option<&str>,
         body: &[u8],
         headers: &[(HeaderName, HeaderValue)],
-        line: Dialling<'_>,
+        line: PoolUse<'_>,
     ) -> Result<Box<Call>, CallError> {
         let mut all = self.headers.clone();
         for (name, value) in headers {
@@ -202,8 +202,8 @@ impl Upstream {
         let mut headers = self.headers.clone();
         headers.remove(CONTENT_TYPE);
         let once = |line| self.call(Method::GET, uri.as_ref(), headers.clone(), b"", line);
-        match once(Dialling::Any(&|_| ())) {
-            Err(error) if error.was_stale => once(Dialling::New(&|_| ())),
+        match once(PoolUse::Any(&|_| ())) {
+            Err(error) if error.was_stale => once(PoolUse::New(&|_| ())),
             result => result,
         }
     }
@@ -214,7 +214,7 @@ impl Upstream {
         uri: Option<&Uri>,
         headers: HeaderMap,
         body: &[u8],
-        dialling: Dialling<'_>,
+        pool_use: PoolUse<'_>,
     ) -> Result<Box<Call>, CallError> {
         let fail = |failure, was_stale| CallError { failure, was_stale };
         let Some(uri) = uri else {
@@ -223,12 +223,12 @@ impl Upstream {
                 false,
             ));
         };
-        let line = match dialling {
-            Dialling::Any(_) => self.idle_line().unwrap_or_else(|| self.new_line()),
-            Dialling::New(_) => self.new_line(),
+        let line = match pool_use {
+            PoolUse::Any(_) => self.idle_agent().unwrap_or_else(|| self.new_agent()),
+            PoolUse::New(_) => self.new_agent(),
         };
-        let (Dialling::Any(started) | Dialling::New(started)) = dialling;
-        started(HangUp {
+        let (PoolUse::Any(started) | PoolUse::New(started)) = pool_use;
+        started(AbortCall {
             agent: line.agent.clone(),
             state: Arc::clone(&line.state),
             call_number: line.call_number,
@@ -254,7 +254,7 @@ impl Upstream {
 
     /// The head of an answer is there.
     #[inline(never)]
-    fn answered(self: &Arc<Self>, response: Response<ureq::Body>, line: Line) -> Box<Call> {
+    fn answered(self: &Arc<Self>, response: Response<ureq::Body>, line: PooledAgent) -> Box<Call> {
         let (mut head, body) = response.into_parts();
         let body = body.into_reader();
         let body = match is_gzip(&head.headers) {
@@ -270,23 +270,23 @@ impl Upstream {
         })
     }
 
-    fn new_line(&self) -> Line {
-        LINES.fetch_add(1, Ordering::Relaxed);
+    fn new_agent(&self) -> PooledAgent {
+        AGENTS.fetch_add(1, Ordering::Relaxed);
         let opened = Arc::new(AtomicUsize::new(0));
         let connector = transport::connector(self.tls.clone(), Arc::clone(&opened));
         let agent = Agent::with_parts(self.config.clone(), connector, transport::LateResolver::default());
-        Line { agent, opened, state: Arc::default(), call_number: 0 }
+        PooledAgent { agent, opened, state: Arc::default(), call_number: 0 }
     }
 
-    fn lock_idle(&self) -> MutexGuard<'_, VecDeque<(Instant, Line)>> {
+    fn lock_idle(&self) -> MutexGuard<'_, VecDeque<(Instant, PooledAgent)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn idle_line(&self) -> Option<Line> {
+    fn idle_agent(&self) -> Option<PooledAgent> {
         self.lock_idle().pop_back().map(|(_, line)| line)
     }
 
-    fn put_back(&self, mut line: Line) {
+    fn put_back(&self, mut line: PooledAgent) {
         let ended = line.call_number;
         line.call_number += 1;
         if !end_call(&line.state, ended, line.call_number) {
@@ -339,25 +339,25 @@ fn tls_config(settings: &Settings) -> Option<Arc<ClientConfig>> {
 
 /// Which connection a call may take. What is inside is told how to cut the call off before it begins.
 #[derive(Clone, Copy)]
-pub enum Dialling<'a> {
+pub enum PoolUse<'a> {
     /// One from the pool, if there is one.
-    Any(&'a dyn Fn(HangUp)),
+    Any(&'a dyn Fn(AbortCall)),
     /// A new one.
-    New(&'a dyn Fn(HangUp)),
+    New(&'a dyn Fn(AbortCall)),
 }
 
 /// Cuts a call off from another thread: whoever waits for its bytes gets an error at once.
 #[derive(Debug)]
-pub struct HangUp {
+pub struct AbortCall {
     agent: Agent,
     state: Arc<AtomicU64>,
     call_number: u64,
 }
 
-impl HangUp {
+impl AbortCall {
     /// Closes the connection, unless the call is over.
     pub fn now(self) {
-        if end_call(&self.state, self.call_number, HUNG_UP) {
+        if end_call(&self.state, self.call_number, ABORTED) {
             self.agent.shutdown();
         }
     }
@@ -398,7 +398,7 @@ fn decoded(headers: &mut HeaderMap, body: BodyReader<'static>) -> Body {
 pub struct Call {
     head: Response<()>,
     body: Option<Body>,
-    line: Option<Line>,
+    line: Option<PooledAgent>,
     upstream: Arc<Upstream>,
 }
 
@@ -488,13 +488,13 @@ mod tests {
             ..Settings::default()
         }));
         let late = Mutex::new(None);
-        let call = |started: &dyn Fn(HangUp)| {
+        let call = |started: &dyn Fn(AbortCall)| {
             let uri = format!("{}/models", upstream.base_url).parse().ok();
-            let line = Dialling::Any(started);
+            let line = PoolUse::Any(started);
             let mut call = upstream.call(Method::GET, uri.as_ref(), HeaderMap::new(), b"", line).unwrap();
             assert!(call.read_whole(&mut Vec::new(), 100).unwrap());
         };
-        call(&|hang_up| *late.lock().unwrap() = Some(hang_up));
+        call(&|abort| *late.lock().unwrap() = Some(abort));
         late.lock().unwrap().take().unwrap().now();
         call(&|_| ());
         server.join().unwrap();

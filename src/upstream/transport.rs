@@ -19,7 +19,7 @@ use ureq::unversioned::transport::{
 use ureq::{Error, Timeout, http::Uri};
 
 use super::buffers::Growing;
-use crate::arrived::{Arrived, arrived};
+use crate::peek::{Peeked, peek};
 
 /// A head of at most this many bytes waits for the body behind it, so that both leave in one packet.
 const HELD_BYTES: usize = 16 * 1024;
@@ -352,7 +352,7 @@ impl Transport for Tcp {
             self.buffers.shrink();
             return true;
         }
-        arrived(&self.stream) == Arrived::Nothing
+        peek(&self.stream) == Peeked::Nothing
     }
 }
 

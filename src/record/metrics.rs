@@ -18,7 +18,7 @@ pub struct FailedTry {
 
 /// The figures of a call.
 #[derive(Debug, Clone, Default)]
-pub struct Figures {
+pub struct CallMetrics {
     /// The API that it was asked in.
     pub dialect: Cow<'static, str>,
     /// Where clients ask for it.
@@ -51,7 +51,7 @@ pub struct Figures {
     pub error_code: Option<String>,
 }
 
-impl Figures {
+impl CallMetrics {
     /// The fields of a JSON object; those that only an end brings are null before it.
     pub(super) fn json(&self, ended: bool) -> String {
         let or_null = |value: Option<String>| value.unwrap_or_else(|| "null".into());
@@ -81,8 +81,8 @@ impl Figures {
 }
 
 /// The tries that failed, a JSON array.
-pub(super) fn attempts_json(figures: &Figures) -> String {
-    let tries = figures.failed_tries.iter().map(|failed| {
+pub(super) fn attempts_json(metrics: &CallMetrics) -> String {
+    let tries = metrics.failed_tries.iter().map(|failed| {
         format!(
             r#"{{"model":{},"failed":{},"after_ms":{}}}"#,
             quoted(&failed.model),

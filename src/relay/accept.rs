@@ -5,17 +5,17 @@ use std::time::Instant;
 
 use ureq::http::HeaderValue;
 
-use super::ending::LastWords;
-use super::life::UnderWay;
+use super::finish::FinalWrite;
+use super::in_flight::InFlightGuard;
 use super::shared::Shared;
 use super::{Client, Relay, offline};
-use crate::client::exchange::{After, Exchange};
+use crate::client::exchange::{ConnectionFate, Exchange};
 use crate::dialect::free_models::Rule;
 use crate::dialect::request::Request;
-use crate::dialect::{self, Dialect, Face, text};
+use crate::dialect::{self, Dialect, Translated, text};
 use crate::error::ApiError;
 use crate::live::Snapshot;
-use crate::record::figures::Figures;
+use crate::record::metrics::CallMetrics;
 use crate::upstream::{FORWARDED, REFERER};
 
 /// Longer values of the client's headers don't go upstream.
@@ -31,12 +31,12 @@ impl Relay {
         api: Api,
         mut exchange: Box<Exchange>,
         snapshot: Arc<Snapshot>,
-        under_way: UnderWay,
-    ) -> Result<Box<Self>, After> {
+        in_flight: InFlightGuard,
+    ) -> Result<Box<Self>, ConnectionFate> {
         let began = Instant::now();
         let body = std::mem::take(&mut exchange.body);
         let address = || shared.address_of(&exchange.head);
-        let (request, face) = match understand(api, body, &address, &snapshot) {
+        let (request, translated) = match understand(api, body, &address, &snapshot) {
             Ok(understood) => understood,
             Err(error) => {
                 let reply = shared.refusal(&exchange.head, &error);
@@ -53,29 +53,29 @@ impl Relay {
             headers.push((REFERER, shared.site.clone()));
         }
         let dialect = api.native();
-        let written = face.as_ref().map_or(request.as_written(), |(_, written)| written);
+        let written = translated.as_ref().map_or(request.as_written(), |(_, written)| written);
         let recording = shared.calls.begin(&snapshot, written);
-        let figures = Figures {
+        let metrics = CallMetrics {
             dialect: api.name().into(),
             path: recording.as_ref().map(|_| api.path()).unwrap_or_default().into(),
             asked: request.asked.clone(),
             model: request.model.clone(),
             stream: request.stream,
-            ..Figures::default()
+            ..CallMetrics::default()
         };
         let mut relay = Box::new(Self {
             shared: Arc::clone(shared),
             dialect,
-            face,
-            teller: None,
+            translated,
+            translator: None,
             query: exchange.head.query.take().filter(|_| dialect.forwards_query()),
             headers,
-            under_way,
+            in_flight,
             client: Client::Waiting(exchange),
             request,
             snapshot,
             recording,
-            figures,
+            metrics,
             began,
             order: shared.next_order(),
             model: String::new(),
@@ -85,9 +85,9 @@ impl Relay {
             backup: None,
             backups_said: None,
             calls_made: 0,
-            last_words: LastWords::Nothing,
+            final_write: FinalWrite::Nothing,
             source: None,
-            lead: None,
+            leader: None,
             events: Vec::new(),
             said: Vec::new(),
             end_is_told: false,
@@ -104,19 +104,19 @@ pub enum Api {
     /// One that the upstream knows.
     Native(&'static dyn Dialect),
     /// One that is translated.
-    Face(&'static dyn Face),
+    Translated(&'static dyn Translated),
 }
 
 impl Api {
     /// The API of a path.
     pub fn of(path: &str) -> Option<Self> {
-        dialect::of(path).map(Self::Native).or_else(|| dialect::face_of(path).map(Self::Face))
+        dialect::of(path).map(Self::Native).or_else(|| dialect::translated_of(path).map(Self::Translated))
     }
 
     fn native(self) -> &'static dyn Dialect {
         match self {
             Self::Native(dialect) => dialect,
-            Self::Face(face) => face.native(),
+            Self::Translated(translated) => translated.native(),
         }
     }
 
@@ -124,7 +124,7 @@ impl Api {
     fn path(self) -> String {
         match self {
             Self::Native(dialect) => format!("/v1{}", dialect.path()),
-            Self::Face(face) => face.path().to_owned(),
+            Self::Translated(translated) => translated.path().to_owned(),
         }
     }
 
@@ -132,12 +132,12 @@ impl Api {
     pub fn name(self) -> &'static str {
         match self {
             Self::Native(dialect) => dialect.name(),
-            Self::Face(face) => face.name(),
+            Self::Translated(translated) => translated.name(),
         }
     }
 }
 
-type Understood = (Request, Option<(&'static dyn Face, String)>);
+type Understood = (Request, Option<(&'static dyn Translated, String)>);
 
 fn understand(
     api: Api,
@@ -147,11 +147,11 @@ fn understand(
 ) -> Result<Understood, ApiError> {
     let text = text::decode(body, address)?;
     let not_an_object = |text: &str, error| text::not_an_object(text, &error, &address());
-    let (text, face) = match api {
+    let (text, translated) = match api {
         Api::Native(_) => (text, None),
-        Api::Face(face) => {
-            let translated = face.translate(&text).map_err(|error| not_an_object(&text, error))?;
-            (translated, Some((face, text)))
+        Api::Translated(translated) => {
+            let in_native = translated.translate(&text).map_err(|error| not_an_object(&text, error))?;
+            (in_native, Some((translated, text)))
         }
     };
     let dialect = api.native();
@@ -166,6 +166,6 @@ fn understand(
     let request = request.map_err(|(text, error)| not_an_object(&text, error))?;
     match request.wants_a_kept_conversation {
         true => Err(ApiError::no_kept_conversations()),
-        false => Ok((request, face)),
+        false => Ok((request, translated)),
     }
 }

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::reuse::Flight;
-use crate::arrived::Arrived;
+use super::shared_call::SharedCall;
 use crate::client::idle::Idle;
 use crate::client::socket::Socket;
-use crate::upstream::HangUp;
+use crate::peek::Peeked;
+use crate::upstream::AbortCall;
 
 /// Requests under way when the program is asked to stop may take this long to finish.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -22,7 +22,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Why a call to the upstream was cut off from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cut {
+pub enum CancelReason {
     /// Nobody reads its answer any more.
     ClientLeft,
     /// The program stops.
@@ -30,10 +30,10 @@ pub enum Cut {
 }
 
 /// Requests that have been accepted and not yet answered in full.
-pub struct Life {
+pub struct InFlight {
     idle: Arc<Idle>,
     stopping: AtomicBool,
-    under_way: Mutex<HashMap<u64, Arc<Cutter>>>,
+    in_flight: Mutex<HashMap<u64, Arc<CancelHandle>>>,
     /// Shared by each request from its head on, until it is under way or answered.
     begun: Arc<()>,
     changed: Condvar,
@@ -45,16 +45,16 @@ pub struct Life {
 
 /// How one request can be cut off.
 #[derive(Debug)]
-pub struct Cutter {
+pub struct CancelHandle {
     socket: Arc<Socket>,
     began: Instant,
     cut: AtomicU8,
     watched: Mutex<Watched>,
-    call: Mutex<Option<HangUp>>,
+    call: Mutex<Option<AbortCall>>,
     /// Others may want its answer, too.
-    flight: OnceLock<Weak<Flight>>,
+    shared_call: OnceLock<Weak<SharedCall>>,
     /// It waits for the answer of another.
-    waits_for: OnceLock<Weak<Flight>>,
+    waits_for: OnceLock<Weak<SharedCall>>,
 }
 
 /// Whether the poller is told when the client leaves.
@@ -69,25 +69,25 @@ enum Watched {
 
 /// Counts as under way until dropped.
 #[derive(Debug)]
-pub struct UnderWay {
-    life: Arc<Life>,
+pub struct InFlightGuard {
+    in_flight: Arc<InFlight>,
     number: u64,
-    cutter: Arc<Cutter>,
+    cancel: Arc<CancelHandle>,
 }
 
-impl fmt::Debug for Life {
+impl fmt::Debug for InFlight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Life({} under way)", self.lock().len())
     }
 }
 
-impl Life {
+impl InFlight {
     /// Nobody is at work. What clients do is told through `idle`.
     pub fn new(idle: Arc<Idle>) -> Self {
         Self {
             idle,
             stopping: AtomicBool::new(false),
-            under_way: Mutex::default(),
+            in_flight: Mutex::default(),
             begun: Arc::default(),
             changed: Condvar::new(),
             next: AtomicU64::new(0),
@@ -119,22 +119,22 @@ impl Life {
     }
 
     /// Counts a request of this client as under way.
-    pub fn begin(self: &Arc<Self>, socket: &Arc<Socket>) -> UnderWay {
-        let cutter = Arc::new(Cutter {
+    pub fn begin(self: &Arc<Self>, socket: &Arc<Socket>) -> InFlightGuard {
+        let cancel = Arc::new(CancelHandle {
             socket: Arc::clone(socket),
             began: Instant::now(),
             cut: AtomicU8::new(0),
             watched: Mutex::new(Watched::No),
             call: Mutex::default(),
-            flight: OnceLock::new(),
+            shared_call: OnceLock::new(),
             waits_for: OnceLock::new(),
         });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.lock().insert(number, Arc::clone(&cutter));
+        self.lock().insert(number, Arc::clone(&cancel));
         if !self.looked_after.load(Ordering::SeqCst) {
             self.idle.wake_poller();
         }
-        UnderWay { life: Arc::clone(self), number, cutter }
+        InFlightGuard { in_flight: Arc::clone(self), number, cancel }
     }
 
     /// Counts up with everything that begins or ends.
@@ -150,28 +150,28 @@ impl Life {
 
     /// Has the poller told of the clients of those that have been under way for this long. Whether any are under way.
     pub fn watch_clients(&self, for_longer_than: Duration) -> bool {
-        let under_way = self.lock();
-        for (number, cutter) in under_way.iter() {
-            let mut watched = cutter.lock_watched();
+        let in_flight = self.lock();
+        for (number, cancel) in in_flight.iter() {
+            let mut watched = cancel.lock_watched();
             if *watched == Watched::No
-                && cutter.began.elapsed() >= for_longer_than
-                && self.idle.watch(&cutter.socket, *number).is_ok()
+                && cancel.began.elapsed() >= for_longer_than
+                && self.idle.watch(&cancel.socket, *number).is_ok()
             {
                 *watched = Watched::Yes;
             }
         }
-        !under_way.is_empty()
+        !in_flight.is_empty()
     }
 
     /// Something came from the client of this request, or became of it. Cuts it off where the client has left; `gone`
     /// where that is known already, also behind bytes that nobody has read. Whether it did.
     pub fn look_at_client(&self, number: u64, gone: bool) -> bool {
-        let Some(cutter) = self.lock().get(&number).cloned() else {
+        let Some(cancel) = self.lock().get(&number).cloned() else {
             return false;
         };
-        let left = gone || cutter.socket.arrived() == Arrived::End;
+        let left = gone || cancel.socket.peek() == Peeked::End;
         if left {
-            self.cut(&cutter, Cut::ClientLeft);
+            self.cut(&cancel, CancelReason::ClientLeft);
         }
         left
     }
@@ -182,134 +182,138 @@ impl Life {
             return;
         }
         let left = self.lock().values().cloned().collect::<Vec<_>>();
-        for cutter in left {
-            self.cut(&cutter, Cut::Stopping);
+        for cancel in left {
+            self.cut(&cancel, CancelReason::Stopping);
         }
         self.idle.end_bodies();
         self.wait_until(Instant::now() + LAST_WORDS);
     }
 
     /// Cuts a request off, also where it only pauses.
-    fn cut(&self, cutter: &Cutter, reason: Cut) {
-        cutter.cut(reason);
+    fn cut(&self, cancel: &CancelHandle, reason: CancelReason) {
+        cancel.cut(reason);
         drop(self.lock());
         self.changed.notify_all();
     }
 
     /// Whether everybody has finished by then.
     fn wait_until(&self, deadline: Instant) -> bool {
-        let mut under_way = self.lock();
-        while !under_way.is_empty() || Arc::strong_count(&self.begun) > 1 {
+        let mut in_flight = self.lock();
+        while !in_flight.is_empty() || Arc::strong_count(&self.begun) > 1 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
             // Who has only begun tells nobody of its end.
-            let waited = self.changed.wait_timeout(under_way, left.min(LOOK_AGAIN));
-            under_way = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let waited = self.changed.wait_timeout(in_flight, left.min(LOOK_AGAIN));
+            in_flight = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Cutter>>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<CancelHandle>>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl UnderWay {
+impl InFlightGuard {
     /// How this request can be cut off.
-    pub fn cutter(&self) -> &Arc<Cutter> {
-        &self.cutter
+    pub fn cancel(&self) -> &Arc<CancelHandle> {
+        &self.cancel
     }
 
     /// Pauses, but not longer than the client is there and the program goes on. Whether it was the whole time.
     pub fn pause(&self, duration: Duration) -> bool {
         let deadline = Instant::now() + duration;
-        let mut under_way = self.life.lock();
+        let mut in_flight = self.in_flight.lock();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            if self.cutter.reason().is_some() {
+            if self.cancel.reason().is_some() {
                 return false;
             }
             if left.is_zero() {
                 return true;
             }
-            let waited = self.life.changed.wait_timeout(under_way, left);
-            under_way = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let waited = self.in_flight.changed.wait_timeout(in_flight, left);
+            in_flight = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        let watched = std::mem::replace(&mut *self.cutter.lock_watched(), Watched::Over);
+        let watched = std::mem::replace(&mut *self.cancel.lock_watched(), Watched::Over);
         if watched == Watched::Yes {
-            self.life.idle.unwatch(&self.cutter.socket);
+            self.in_flight.idle.unwatch(&self.cancel.socket);
         }
-        self.life.lock().remove(&self.number);
-        self.life.ended.fetch_add(1, Ordering::Relaxed);
-        if self.life.is_stopping() {
-            self.life.changed.notify_all();
+        self.in_flight.lock().remove(&self.number);
+        self.in_flight.ended.fetch_add(1, Ordering::Relaxed);
+        if self.in_flight.is_stopping() {
+            self.in_flight.changed.notify_all();
         }
     }
 }
 
-impl Cutter {
+impl CancelHandle {
     /// From now on this call is the one to cut off.
-    pub fn attach(&self, call: HangUp) {
+    pub fn attach(&self, call: AbortCall) {
         *self.lock() = Some(call);
         if self.reason().is_some() {
-            self.hang_up();
+            self.abort();
         }
     }
 
     /// Others may want the answer: this client's leaving alone doesn't end the call.
-    pub(super) fn share(&self, flight: &Arc<Flight>) {
-        let _ = self.flight.set(Arc::downgrade(flight));
+    pub(super) fn share(&self, shared_call: &Arc<SharedCall>) {
+        let _ = self.shared_call.set(Arc::downgrade(shared_call));
     }
 
     /// It waits for another's answer, whose call nobody may want any more once this client has left.
-    pub(super) fn wait_for(&self, flight: &Arc<Flight>) {
-        let _ = self.waits_for.set(Arc::downgrade(flight));
-        if self.reason() == Some(Cut::ClientLeft) {
-            flight.one_has_left();
+    pub(super) fn wait_for(&self, shared_call: &Arc<SharedCall>) {
+        let _ = self.waits_for.set(Arc::downgrade(shared_call));
+        if self.reason() == Some(CancelReason::ClientLeft) {
+            shared_call.one_has_left();
         }
     }
 
     /// Whatever the request waits for at the upstream ends now, unless its client has left and others go on waiting.
-    pub(super) fn cut(&self, reason: Cut) {
-        let flight = self.flight.get().and_then(Weak::upgrade);
-        if reason == Cut::ClientLeft && flight.is_some_and(|flight| flight.is_wanted_without_its_lead()) {
+    pub(super) fn cut(&self, reason: CancelReason) {
+        let shared_call = self.shared_call.get().and_then(Weak::upgrade);
+        if reason == CancelReason::ClientLeft
+            && shared_call.is_some_and(|shared_call| shared_call.is_wanted_without_its_leader())
+        {
             return;
         }
         let code = match reason {
-            Cut::ClientLeft => 1,
-            Cut::Stopping => 2,
+            CancelReason::ClientLeft => 1,
+            CancelReason::Stopping => 2,
         };
         let _ = self.cut.compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst);
-        self.hang_up();
-        if let (Cut::ClientLeft, Some(flight)) = (reason, self.waits_for.get().and_then(Weak::upgrade)) {
-            flight.one_has_left();
+        self.abort();
+        if let (CancelReason::ClientLeft, Some(shared_call)) =
+            (reason, self.waits_for.get().and_then(Weak::upgrade))
+        {
+            shared_call.one_has_left();
         }
     }
 
     /// Why it was cut off, if it was.
-    pub fn reason(&self) -> Option<Cut> {
+    pub fn reason(&self) -> Option<CancelReason> {
         match self.cut.load(Ordering::SeqCst) {
-            1 => Some(Cut::ClientLeft),
-            2 => Some(Cut::Stopping),
+            1 => Some(CancelReason::ClientLeft),
+            2 => Some(CancelReason::Stopping),
             _ => None,
         }
     }
 
-    fn hang_up(&self) {
+    fn abort(&self) {
         let call = self.lock().take();
         if let Some(call) = call {
             call.now();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<HangUp>> {
+    fn lock(&self) -> MutexGuard<'_, Option<AbortCall>> {
         self.call.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

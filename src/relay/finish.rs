@@ -5,14 +5,14 @@ use std::fmt::{self, Write as _};
 
 use super::attempt::{FailedAnswer, FailedAttempt};
 use super::{Client, Relay};
-use crate::client::exchange::{After, Reply};
+use crate::client::exchange::{ConnectionFate, Reply};
 use crate::console::say;
-use crate::dialect::{Facts, errors};
+use crate::dialect::{AnswerSummary, errors};
 use crate::error::ApiError;
 use crate::json;
 use crate::language::either;
 use crate::record::calls::Ending;
-use crate::record::figures::Figures;
+use crate::record::metrics::CallMetrics;
 
 /// Most lines about a call are shorter.
 const USUAL_LINE_BYTES: usize = 128;
@@ -23,7 +23,7 @@ const CLIENT_CLOSED_STATUS: u16 = 499;
 
 /// What is still to be sent when everything else is done: whoever has the end of an answer finds it recorded.
 #[derive(Default)]
-pub(super) enum LastWords {
+pub(super) enum FinalWrite {
     #[default]
     Nothing,
     /// A whole answer.
@@ -46,7 +46,7 @@ impl Relay {
     /// The client gets the failure of the last try.
     #[inline(never)]
     #[allow(clippy::boxed_local, reason = "see FailedAttempt::new")]
-    pub(super) fn fail(mut self: Box<Self>, failed: Box<FailedAttempt>) -> After {
+    pub(super) fn fail(mut self: Box<Self>, failed: Box<FailedAttempt>) -> ConnectionFate {
         let (error, status);
         let own = match &failed.answer {
             FailedAnswer::Own(error) => Some(error.in_words().to_owned()),
@@ -69,7 +69,7 @@ impl Relay {
                     (event.into_bytes(), error.object(), error.status)
                 }
             };
-            self.last_words = LastWords::Event(event);
+            self.final_write = FinalWrite::Event(event);
         } else {
             let account_limit =
                 matches!(&failed.answer, FailedAnswer::Own(e) if e.code == "rate_limit_exceeded");
@@ -78,8 +78,8 @@ impl Relay {
                 FailedAnswer::Upstream(mut reply) => {
                     let text = String::from_utf8_lossy(&reply.body);
                     let error = error_object(&text, reply.status);
-                    if let Some((face, written)) = &self.face {
-                        reply.body = face.teller(written).error_body(&text).into_bytes();
+                    if let Some((translated, written)) = &self.translated {
+                        reply.body = translated.translator(written).error_body(&text).into_bytes();
                     }
                     (reply, error)
                 }
@@ -87,8 +87,8 @@ impl Relay {
                     let error = error_object(&data, status);
                     // An event that holds its error elsewhere than a body does becomes one.
                     let is_body = json::field(&json::fields(&data).unwrap_or_default(), "error").is_some();
-                    let body = match (&self.face, is_body) {
-                        (Some((face, written)), _) => face.teller(written).error_body(&data),
+                    let body = match (&self.translated, is_body) {
+                        (Some((translated, written)), _) => translated.translator(written).error_body(&data),
                         (None, true) => data,
                         (None, false) => format!(r#"{{"error":{error}}}"#),
                     };
@@ -97,12 +97,12 @@ impl Relay {
                 FailedAnswer::Own(error) => (Reply::error(self.path(), &error), error.object()),
             };
             status = reply.status;
-            reply.headers = self.with_proxy_headers(reply.headers, &self.figures.model);
+            reply.headers = self.with_proxy_headers(reply.headers, &self.metrics.model);
             if self.tries() > 1 || account_limit {
                 // Heeded by the OpenAI SDKs, so that their tries don't multiply ours.
                 reply.headers.push(("x-should-retry".into(), "false".into()));
             }
-            self.last_words = LastWords::Reply(reply);
+            self.final_write = FinalWrite::Reply(reply);
         }
         let said = own.unwrap_or_else(|| errors::message(&error));
         self.finish(Served::BrokenOff { error, status, said, partial: None })
@@ -110,28 +110,28 @@ impl Relay {
 
     /// The event that ends a stream of which only comments have been sent.
     fn broken_off(&self, error: &ApiError) -> String {
-        match &self.face {
-            Some((face, written)) => face.teller(written).broken_off(error),
+        match &self.translated {
+            Some((translated, written)) => translated.translator(written).broken_off(error),
             None => self.dialect.reader(false).broken_off(error),
         }
     }
 
     /// Where the client asked.
     fn path(&self) -> &'static str {
-        self.face.as_ref().map_or(self.dialect.path(), |(face, _)| face.path())
+        self.translated.as_ref().map_or(self.dialect.path(), |(translated, _)| translated.path())
     }
 
     fn tries(&self) -> usize {
-        self.figures.failed_tries.len() + 1
+        self.metrics.failed_tries.len() + 1
     }
 
     /// What the answer says about itself.
-    pub(super) fn note(&mut self, facts: &Facts) {
-        if let Some(model) = &facts.model {
-            self.figures.model.clone_from(model);
+    pub(super) fn note(&mut self, summary: &AnswerSummary) {
+        if let Some(model) = &summary.model {
+            self.metrics.model.clone_from(model);
         }
-        self.figures.prompt_tokens = facts.usage.prompt_tokens;
-        self.figures.completion_tokens = facts.usage.completion_tokens;
+        self.metrics.prompt_tokens = summary.usage.prompt_tokens;
+        self.metrics.completion_tokens = summary.usage.completion_tokens;
     }
 
     pub(super) fn with_proxy_headers(
@@ -144,10 +144,10 @@ impl Relay {
             let asked = self.request.asked.as_deref().unwrap_or("(none)");
             headers.push(("x-proxy-model".into(), model_header(asked, sent)));
         }
-        if let Some(name) = &self.figures.backup {
+        if let Some(name) = &self.metrics.backup {
             headers.push(("x-proxy-backup".into(), name.clone()));
         }
-        if let Some(age) = self.figures.reused {
+        if let Some(age) = self.metrics.reused {
             headers.push(("x-proxy-reused".into(), age.as_secs().to_string()));
         }
         if let Some(said) = &self.backups_said {
@@ -173,20 +173,20 @@ impl Relay {
     }
 
     /// Says and records how it ended, and then ends it.
-    pub(super) fn finish(mut self: Box<Self>, served: Served) -> After {
+    pub(super) fn finish(mut self: Box<Self>, served: Served) -> ConnectionFate {
         let served = match (served, &self.client) {
             // Others have what it left behind.
             (Served::Whole(answer), Client::Left) => {
-                self.end_lead();
+                self.end_leading();
                 Served::ClientLeft(answer)
             }
             (served, _) => served,
         };
         let left_early = matches!(served, Served::ClientLeft(_));
         if !matches!(served, Served::Whole(_)) {
-            self.lead = None; // before the client knows: its next request must not join this one
+            self.leader = None; // before the client knows: its next request must not join this one
         }
-        self.figures.total = self.began.elapsed();
+        self.metrics.total = self.began.elapsed();
         let left = r#"{"message":"The client closed the connection.","type":"client_error","param":null,"code":"client_closed"}"#;
         let error_data = |error: &str, status: u16, partial: Option<String>| {
             let partial = partial.map(|partial| format!(r#","partial":{partial}"#)).unwrap_or_default();
@@ -195,46 +195,46 @@ impl Relay {
         let mut reason = String::new();
         let ending = match served {
             Served::Whole(answer) => {
-                self.end_lead();
+                self.end_leading();
                 self.learn_from_answer();
-                self.figures.status = 200;
+                self.metrics.status = 200;
                 Ending::Response(answer.map_or_else(|| "null".into(), Into::into))
             }
             Served::BrokenOff { error, status, said, partial } => {
                 reason = said;
-                if status == 401 && self.backup.is_none() && self.figures.reused.is_none() {
+                if status == 401 && self.backup.is_none() && self.metrics.reused.is_none() {
                     reason.push_str(&self.refused_key());
                 }
-                self.figures.status = status;
-                self.figures.error_code = errors::code(&error);
+                self.metrics.status = status;
+                self.metrics.error_code = errors::code(&error);
                 error_data(&error, status, partial)
             }
             Served::ClientLeft(partial) => {
                 reason = either("the client left", "客户端已断开").to_owned();
-                self.figures.status = CLIENT_CLOSED_STATUS;
-                self.figures.error_code = Some("client_closed".into());
+                self.metrics.status = CLIENT_CLOSED_STATUS;
+                self.metrics.error_code = Some("client_closed".into());
                 error_data(left, CLIENT_CLOSED_STATUS, partial)
             }
         };
-        let line = call_line(&self.figures, &reason);
+        let line = call_line(&self.metrics, &reason);
         if let Some(recording) = self.recording.take() {
-            self.shared.calls.end(recording, self.figures, ending, &self.events);
+            self.shared.calls.end(recording, self.metrics, ending, &self.events);
         }
         self.shared.spare.keep(self.request.into_buffer());
-        let after = match (self.client, self.last_words) {
-            (Client::Waiting(exchange), LastWords::Reply(reply)) => exchange.reply(reply),
-            (Client::Streaming(stream), last_words) if !left_early => match last_words {
-                LastWords::Event(event) => stream.finish(&event),
+        let after = match (self.client, self.final_write) {
+            (Client::Waiting(exchange), FinalWrite::Reply(reply)) => exchange.reply(reply),
+            (Client::Streaming(stream), final_write) if !left_early => match final_write {
+                FinalWrite::Event(event) => stream.finish(&event),
                 _ => stream.finish(&[]),
             },
             (Client::Waiting(exchange), _) => {
                 exchange.forget();
-                After::Gone
+                ConnectionFate::Gone
             }
-            _ => After::Gone,
+            _ => ConnectionFate::Gone,
         };
         // Not before the client has all of it, or the program could end meanwhile; and before the next request comes.
-        drop(self.under_way);
+        drop(self.in_flight);
         say(line); // wakes another thread, which the client needn't wait for
         after
     }
@@ -256,12 +256,12 @@ impl Relay {
     }
 
     /// The answer is whole: it is there for others.
-    fn end_lead(&mut self) {
-        if let Some(mut lead) = self.lead.take() {
-            if let (Some(_), LastWords::Event(last)) = (&self.face, &self.last_words) {
-                lead.tell(last);
+    fn end_leading(&mut self) {
+        if let Some(mut leader) = self.leader.take() {
+            if let (Some(_), FinalWrite::Event(last)) = (&self.translated, &self.final_write) {
+                leader.add_translated(last);
             }
-            lead.end(&self.snapshot);
+            leader.end(&self.snapshot);
         }
     }
 }
@@ -289,21 +289,21 @@ fn model_header(asked: &str, sent: &str) -> String {
     header
 }
 
-fn call_line(figures: &Figures, reason: &str) -> String {
+fn call_line(metrics: &CallMetrics, reason: &str) -> String {
     let mut line = String::with_capacity(USUAL_LINE_BYTES);
     let mut put = |words: fmt::Arguments<'_>| {
         let _ = line.write_fmt(words); // a string takes everything
     };
-    let model = if figures.model.is_empty() { "-" } else { &figures.model };
-    put(format_args!("{} {}", figures.status, model_header_part(model)));
-    if let Some(first) = figures.first_token {
+    let model = if metrics.model.is_empty() { "-" } else { &metrics.model };
+    put(format_args!("{} {}", metrics.status, model_header_part(model)));
+    if let Some(first) = metrics.first_token {
         put(format_args!("  {} {:.2} s", either("first token", "首个词元"), first.as_secs_f64()));
     }
-    put(format_args!("  {} {:.2} s", either("total", "总计"), figures.total.as_secs_f64()));
-    if let (Some(prompt), Some(completion)) = (figures.prompt_tokens, figures.completion_tokens) {
+    put(format_args!("  {} {:.2} s", either("total", "总计"), metrics.total.as_secs_f64()));
+    if let (Some(prompt), Some(completion)) = (metrics.prompt_tokens, metrics.completion_tokens) {
         put(format_args!("  {prompt} + {completion} {}", either("tokens", "词元")));
     }
-    if let Some(age) = figures.reused {
+    if let Some(age) = metrics.reused {
         let age = age.as_secs();
         put(either(format_args!("  reused, {age} s old"), format_args!("  重用 {age} 秒前的回答")));
     }

@@ -13,7 +13,7 @@ pub fn take(free: impl Fn() -> bool + 'static) {
 
 /// Gives the place away now, if that may be. Threads without one may call this too.
 pub fn give_up() {
-    SEAT.with_borrow_mut(|seat| drop(seat.take_if(|free| free())));
+    SEAT.with_borrow_mut(|slot| drop(slot.take_if(|free| free())));
 }
 
 /// The thread is done. Whether it still has its place: then it is the caller's to give away.

@@ -32,13 +32,13 @@ const MAX_CONVERSATIONS: usize = 10_000;
 
 /// What is known.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct ModelHistory {
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    models: HashMap<Arc<str>, Seen>,
+    models: HashMap<Arc<str>, ModelStats>,
     /// Models that answered, by what was needed, the last one last.
     good: HashMap<Wanted, VecDeque<(Arc<str>, Instant)>>,
     /// The model that each belongs to, and since when.
@@ -67,7 +67,7 @@ pub type Wanted = (&'static str, Needs);
 
 /// What was seen of a model.
 #[derive(Debug, Default, Clone)]
-pub struct Seen {
+pub struct ModelStats {
     /// Calls to it.
     pub calls: u64,
     /// Those that were answered.
@@ -80,7 +80,7 @@ pub struct Seen {
     first_tokens: VecDeque<u32>,
 }
 
-impl Seen {
+impl ModelStats {
     /// The median time to the first token of the last answers.
     pub fn first_token(&self) -> Option<Duration> {
         let mut times = self.first_tokens.iter().copied().collect::<Vec<_>>();
@@ -94,7 +94,7 @@ impl Seen {
     }
 }
 
-impl Known {
+impl ModelHistory {
     /// A model has answered.
     pub fn answered(&self, model: &str, wanted: Wanted, first_token: Option<Duration>) {
         if !is_one_model(model) {
@@ -153,14 +153,14 @@ impl Known {
 
     /// Whether a model isn't to be asked now.
     pub fn rests(&self, model: &str) -> bool {
-        self.lock().models.get(model).is_some_and(Seen::rests)
+        self.lock().models.get(model).is_some_and(ModelStats::rests)
     }
 
     /// The model that last answered a request with the same needs, and hasn't failed since.
     pub fn good(&self, wanted: Wanted, not_these: impl Fn(&str) -> bool) -> Option<String> {
         let state = self.lock();
         let fits = |(model, since): &&(Arc<str>, Instant)| {
-            let rests = state.models.get(model).is_some_and(Seen::rests);
+            let rests = state.models.get(model).is_some_and(ModelStats::rests);
             since.elapsed() < GOOD_FOR && !rests && !not_these(model)
         };
         state.good.get(&wanted)?.iter().rev().find(fits).map(|(model, _)| model.to_string())
@@ -204,7 +204,7 @@ impl Known {
     }
 
     /// What was seen of each model.
-    pub fn models(&self) -> HashMap<Arc<str>, Seen> {
+    pub fn models(&self) -> HashMap<Arc<str>, ModelStats> {
         self.lock().models.clone()
     }
 
@@ -215,7 +215,7 @@ impl Known {
 
 impl State {
     /// `None` when too many are known already, or it is no name of a model.
-    fn seen(&mut self, model: &str) -> Option<&mut Seen> {
+    fn seen(&mut self, model: &str) -> Option<&mut ModelStats> {
         if model.len() > MAX_NAME_BYTES {
             return None;
         }
@@ -223,7 +223,7 @@ impl State {
             if self.models.len() >= MAX_MODELS {
                 return None;
             }
-            self.models.insert(model.into(), Seen::default());
+            self.models.insert(model.into(), ModelStats::default());
         }
         self.models.get_mut(model)
     }
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn what_answered_last_is_good_until_it_fails() {
-        let known = Known::default();
+        let known = ModelHistory::default();
         let none = |_: &str| false;
         assert_eq!(known.good(WANTED, none), None);
         for model in ["a:free", "b:free", ROUTER, "paid"] {
@@ -310,14 +310,14 @@ mod tests {
 
     #[test]
     fn a_retired_model_is_news_once() {
-        let known = Known::default();
+        let known = ModelHistory::default();
         assert!(known.retired("a:free") && !known.retired("a:free"));
         assert!(known.rests("a:free"));
     }
 
     #[test]
     fn a_conversation_goes_on_where_its_beginning_is_the_same() {
-        let known = Known::default();
+        let known = ModelHistory::default();
         let first = marks("chat", &["{1}"]);
         known.converse(first[0], "a:free");
         let longer = marks("chat", &["{1}", "{2}", "{3}"]);
@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn no_more_than_so_much_is_remembered() {
-        let known = Known::default();
+        let known = ModelHistory::default();
         for number in 0..30_000_u64 {
             known.converse(number, "a:free");
             known.answered(&format!("model-{number}:free"), WANTED, Some(LONG));

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Places, and who waits for one.
 #[derive(Debug)]
-pub struct Seats<T> {
+pub struct Slots<T> {
     state: Mutex<State<T>>,
     queue: usize,
 }
@@ -22,18 +22,18 @@ struct State<T> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entry<T> {
     /// Has a place.
-    Seated(T),
+    SlotGuard(T),
     /// Waits for one.
     Waits,
     /// The queue is full.
     Full(T),
 }
 
-impl<T> Seats<T> {
+impl<T> Slots<T> {
     /// So many places, all free, and a queue of this length.
-    pub fn new(seats: usize, queue: usize) -> Self {
+    pub fn new(slots: usize, queue: usize) -> Self {
         Self {
-            state: Mutex::new(State { free: seats, waiting: VecDeque::new(), returned: VecDeque::new() }),
+            state: Mutex::new(State { free: slots, waiting: VecDeque::new(), returned: VecDeque::new() }),
             queue,
         }
     }
@@ -49,7 +49,7 @@ impl<T> Seats<T> {
             }
             _ => {
                 state.free -= 1;
-                Entry::Seated(who)
+                Entry::SlotGuard(who)
             }
         }
     }
@@ -102,23 +102,23 @@ mod tests {
 
     #[test]
     fn first_come_first_served() {
-        let seats = Seats::new(1, 1);
-        assert_eq!(seats.enter(1), Entry::Seated(1));
-        assert_eq!(seats.enter(2), Entry::Waits);
-        assert_eq!(seats.enter(3), Entry::Full(3));
-        assert_eq!((seats.come_back(4), seats.come_back(5)), (None, None));
-        let next = [(); 4].map(|()| seats.leave());
+        let slots = Slots::new(1, 1);
+        assert_eq!(slots.enter(1), Entry::SlotGuard(1));
+        assert_eq!(slots.enter(2), Entry::Waits);
+        assert_eq!(slots.enter(3), Entry::Full(3));
+        assert_eq!((slots.come_back(4), slots.come_back(5)), (None, None));
+        let next = [(); 4].map(|()| slots.leave());
         assert_eq!(next, [Some(4), Some(5), Some(2), None]);
-        assert_eq!(seats.come_back(6), Some(6));
+        assert_eq!(slots.come_back(6), Some(6));
     }
 
     #[test]
     fn who_leaves_the_queue_leaves_its_place_in_it() {
-        let seats = Seats::new(1, 2);
-        assert_eq!([1, 2, 3].map(|who| seats.enter(who)), [Entry::Seated(1), Entry::Waits, Entry::Waits]);
-        assert_eq!((seats.enter(4), seats.come_back(5)), (Entry::Full(4), None));
-        assert_eq!(seats.take_out(|who| *who == 2 || *who == 5), [2, 5]);
-        assert_eq!((seats.enter(6), seats.enter(7)), (Entry::Waits, Entry::Full(7)));
-        assert_eq!([(); 3].map(|()| seats.leave()), [Some(3), Some(6), None]);
+        let slots = Slots::new(1, 2);
+        assert_eq!([1, 2, 3].map(|who| slots.enter(who)), [Entry::SlotGuard(1), Entry::Waits, Entry::Waits]);
+        assert_eq!((slots.enter(4), slots.come_back(5)), (Entry::Full(4), None));
+        assert_eq!(slots.take_out(|who| *who == 2 || *who == 5), [2, 5]);
+        assert_eq!((slots.enter(6), slots.enter(7)), (Entry::Waits, Entry::Full(7)));
+        assert_eq!([(); 3].map(|()| slots.leave()), [Some(3), Some(6), None]);
     }
 }

@@ -1,7 +1,7 @@
 //! Answers again: a request that is the same as one answered before costs no call, and one that is the same as another
 //! under way shares its answer.
 //!
-//! The first of several is their [`Lead`]: it makes the call, and what comes of it is gathered in a [`Flight`]. The others
+//! The first of several is their [`Leader`]: it makes the call, and what comes of it is gathered in a [`SharedCall`]. The others
 //! are parked without a thread until that has turned out to be an answer, and then read it from its beginning, each at
 //! its own pace. A kept answer and a shared one are sources like the upstream: what is told of them, recorded and sent is
 //! all the same.
@@ -13,11 +13,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::Relay;
-use super::life::{Cut, Cutter};
+use super::in_flight::{CancelHandle, CancelReason};
 use super::shared::Shared;
-use crate::client::exchange::After;
+use crate::client::exchange::ConnectionFate;
 use crate::client::head::Head;
-use crate::dialect::Teller;
+use crate::dialect::Translator;
 use crate::error::ApiError;
 use crate::live::Snapshot;
 use crate::record::answers::{AnswerHead, Answers, Kept, Key, MAX_ANSWER_BYTES};
@@ -35,7 +35,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 pub struct Reuse {
     /// Those of before.
     pub answers: Answers,
-    flights: Mutex<HashMap<Key, Arc<Flight>>>,
+    shared_calls: Mutex<HashMap<Key, Arc<SharedCall>>>,
     /// Finds a thread for one that was parked.
     resume: OnceLock<Resume>,
 }
@@ -56,14 +56,14 @@ impl Reuse {
         let _ = self.resume.set(Box::new(resume));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Flight>>> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<SharedCall>>> {
+        self.shared_calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What a request says about being answered from what is there already (RFC 9111, 5.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum CacheControl {
     /// Nothing: any answer will do.
     Any,
     /// `no-cache`: a fresh one, which is kept.
@@ -72,7 +72,7 @@ pub enum Wish {
     Unkept,
 }
 
-impl Wish {
+impl CacheControl {
     /// As the request's head says.
     pub fn of(head: &Head) -> Self {
         match (head.lists("cache-control", "no-store"), head.lists("cache-control", "no-cache")) {
@@ -84,15 +84,15 @@ impl Wish {
 }
 
 /// An answer that is coming in, for all who wait for it.
-pub struct Flight {
-    state: Mutex<FlightState>,
+pub struct SharedCall {
+    state: Mutex<SharedCallState>,
     changed: Condvar,
     /// Of the request that makes the call.
-    cutter: Arc<Cutter>,
+    cancel: Arc<CancelHandle>,
 }
 
 #[derive(Default)]
-struct FlightState {
+struct SharedCallState {
     phase: Phase,
     head: Option<AnswerHead>,
     /// As it comes from the upstream.
@@ -100,7 +100,7 @@ struct FlightState {
     parked: Vec<Parked>,
     readers: usize,
     /// The client of the one that makes the call has left.
-    lead_left: bool,
+    leader_left: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -116,15 +116,15 @@ enum Phase {
     Failed,
 }
 
-impl fmt::Debug for Flight {
+impl fmt::Debug for SharedCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
         write!(f, "Flight({:?}, {} bytes, {} readers)", state.phase, state.bytes.len(), state.readers)
     }
 }
 
-impl Flight {
-    fn lock(&self) -> MutexGuard<'_, FlightState> {
+impl SharedCall {
+    fn lock(&self) -> MutexGuard<'_, SharedCallState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -158,59 +158,59 @@ impl Flight {
     }
 
     /// The client of the one that makes the call has left. Whether others want the answer, so that the call goes on.
-    pub(super) fn is_wanted_without_its_lead(&self) -> bool {
+    pub(super) fn is_wanted_without_its_leader(&self) -> bool {
         let mut state = self.lock();
         let wanted = state.is_wanted();
-        state.lead_left |= wanted;
+        state.leader_left |= wanted;
         wanted
     }
 
     /// The client of one that waits for it, or reads it, has left. Nobody may be left for whom the call is made.
     pub(super) fn one_has_left(&self) {
         let state = self.lock();
-        let unwanted = state.lead_left && !state.is_wanted();
+        let unwanted = state.leader_left && !state.is_wanted();
         drop(state);
         if unwanted {
-            self.cutter.cut(Cut::ClientLeft);
+            self.cancel.cut(CancelReason::ClientLeft);
         }
     }
 }
 
-impl FlightState {
+impl SharedCallState {
     /// Whether anybody beside the one that makes the call is still there for the answer.
     fn is_wanted(&self) -> bool {
-        self.readers > 0 || self.parked.iter().any(|relay| relay.under_way.cutter().reason().is_none())
+        self.readers > 0 || self.parked.iter().any(|relay| relay.in_flight.cancel().reason().is_none())
     }
 
     /// A place for one more reader, if there is something to read.
-    fn ride(&mut self, flight: &Arc<Flight>, cutter: &Arc<Cutter>) -> Option<Source> {
+    fn ride(&mut self, shared_call: &Arc<SharedCall>, cancel: &Arc<CancelHandle>) -> Option<Source> {
         let head = self.head.clone().filter(|_| self.phase != Phase::Failed)?;
         self.readers += 1;
-        let (flight, cutter) = (Arc::clone(flight), Arc::clone(cutter));
-        Some(Source::Ride(Ride { flight, cutter, at: 0, head }))
+        let (shared_call, cancel) = (Arc::clone(shared_call), Arc::clone(cancel));
+        Some(Source::Follower(Follower { shared_call, cancel, at: 0, head }))
     }
 }
 
 /// Held by the request that makes the call; dropped before the end, it fails.
-pub(super) struct Lead {
+pub(super) struct Leader {
     shared: Arc<Shared>,
     key: Key,
-    flight: Arc<Flight>,
+    shared_call: Arc<SharedCall>,
     /// Others may join.
     is_known: bool,
     /// As it is told in another API.
     told: Option<String>,
-    wish: Wish,
+    cache_control: CacheControl,
 }
 
-impl Lead {
+impl Leader {
     /// For what is read.
-    pub(super) fn flight(&self) -> &Arc<Flight> {
-        &self.flight
+    pub(super) fn shared_call(&self) -> &Arc<SharedCall> {
+        &self.shared_call
     }
 
     /// More is told in another API than the upstream's.
-    pub(super) fn tell(&mut self, text: &[u8]) {
+    pub(super) fn add_translated(&mut self, text: &[u8]) {
         let told = self.told.get_or_insert_default();
         if told.len() + text.len() <= MAX_ANSWER_BYTES {
             told.push_str(&String::from_utf8_lossy(text));
@@ -219,7 +219,7 @@ impl Lead {
 
     /// What comes is an answer: those who wait for it may read.
     pub(super) fn begin(&self, head: AnswerHead) {
-        let mut state = self.flight.lock();
+        let mut state = self.shared_call.lock();
         if state.phase != Phase::Waiting {
             return;
         }
@@ -227,7 +227,7 @@ impl Lead {
         state.head = Some(head);
         let mut parked = std::mem::take(&mut state.parked);
         for relay in &mut parked {
-            relay.source = state.ride(&self.flight, relay.under_way.cutter());
+            relay.source = state.ride(&self.shared_call, relay.in_flight.cancel());
         }
         drop(state);
         self.resume(parked);
@@ -236,18 +236,22 @@ impl Lead {
     /// The answer is whole, and kept for the next.
     pub(super) fn end(self, snapshot: &Snapshot) {
         let settings = &snapshot.settings;
-        let mut state = self.flight.lock();
+        let mut state = self.shared_call.lock();
         if state.phase != Phase::Begun {
             return;
         }
         state.phase = Phase::Whole;
-        let kept = match (&state.head, self.wish) {
-            (Some(head), Wish::Any | Wish::Fresh) if state.bytes.len() <= MAX_ANSWER_BYTES => Some(Kept {
-                time: SystemTime::now(),
-                head: head.clone(),
-                body: state.bytes.clone(),
-                told: self.told.clone(),
-            }),
+        let kept = match (&state.head, self.cache_control) {
+            (Some(head), CacheControl::Any | CacheControl::Fresh)
+                if state.bytes.len() <= MAX_ANSWER_BYTES =>
+            {
+                Some(Kept {
+                    time: SystemTime::now(),
+                    head: head.clone(),
+                    body: state.bytes.clone(),
+                    told: self.told.clone(),
+                })
+            }
             _ => None,
         };
         drop(state);
@@ -274,41 +278,44 @@ impl Lead {
     }
 }
 
-impl Drop for Lead {
+impl Drop for Leader {
     fn drop(&mut self) {
         if self.is_known {
-            let mut flights = self.shared.reuse.lock();
-            if flights.get(&self.key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
-                flights.remove(&self.key);
+            let mut shared_calls = self.shared.reuse.lock();
+            if shared_calls
+                .get(&self.key)
+                .is_some_and(|shared_call| Arc::ptr_eq(shared_call, &self.shared_call))
+            {
+                shared_calls.remove(&self.key);
             }
         }
-        let mut state = self.flight.lock();
+        let mut state = self.shared_call.lock();
         if state.phase != Phase::Whole {
             state.phase = Phase::Failed;
         }
         let parked = std::mem::take(&mut state.parked);
         drop(state);
-        self.flight.changed.notify_all();
+        self.shared_call.changed.notify_all();
         self.resume(parked);
     }
 }
 
 /// Reads a shared answer from its beginning.
-pub(super) struct Ride {
-    flight: Arc<Flight>,
+pub(super) struct Follower {
+    shared_call: Arc<SharedCall>,
     /// Of the request that reads.
-    cutter: Arc<Cutter>,
+    cancel: Arc<CancelHandle>,
     at: usize,
     pub(super) head: AnswerHead,
 }
 
-impl Ride {
+impl Follower {
     /// Reads on, waiting for more; 0 at the end.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
         let broken = |reason: &str| Err(Failure::Broken(Trouble::BrokeOff, reason.into()));
-        let mut state = self.flight.lock();
+        let mut state = self.shared_call.lock();
         loop {
-            if self.cutter.reason().is_some() {
+            if self.cancel.reason().is_some() {
                 return broken("it was cut off");
             }
             let rest = state.bytes.get(self.at..).unwrap_or_default();
@@ -323,60 +330,60 @@ impl Ride {
                 Phase::Failed => return broken("the call that it shares was broken off"),
                 Phase::Waiting | Phase::Begun => {}
             }
-            let waited = self.flight.changed.wait_timeout(state, LOOK_INTERVAL);
+            let waited = self.shared_call.changed.wait_timeout(state, LOOK_INTERVAL);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
 
-impl Drop for Ride {
+impl Drop for Follower {
     fn drop(&mut self) {
-        self.flight.lock().readers -= 1;
-        self.flight.one_has_left();
+        self.shared_call.lock().readers -= 1;
+        self.shared_call.one_has_left();
     }
 }
 
 /// Where an answer comes from, in place of the upstream.
 pub(super) enum Source {
     Kept(Arc<Kept>),
-    Ride(Ride),
+    Follower(Follower),
 }
 
 impl Source {
     fn head(&self) -> &AnswerHead {
         match self {
             Self::Kept(kept) => &kept.head,
-            Self::Ride(ride) => &ride.head,
+            Self::Follower(ride) => &ride.head,
         }
     }
 
     fn age(&self) -> Duration {
         match self {
             Self::Kept(kept) => kept.age(),
-            Self::Ride(_) => Duration::ZERO,
+            Self::Follower(_) => Duration::ZERO,
         }
     }
 }
 
 /// Tells a kept answer as it was told before.
-pub(super) struct Repeat {
+pub(super) struct Replay {
     told: String,
     /// Knows what kind of stream it is.
-    teller: Box<dyn Teller>,
+    translator: Box<dyn Translator>,
 }
 
-impl Repeat {
-    pub(super) fn new(told: String, teller: Box<dyn Teller>) -> Self {
-        Self { told, teller }
+impl Replay {
+    pub(super) fn new(told: String, translator: Box<dyn Translator>) -> Self {
+        Self { told, translator }
     }
 }
 
-impl Teller for Repeat {
+impl Translator for Replay {
     fn content_type(&self) -> &'static str {
-        self.teller.content_type()
+        self.translator.content_type()
     }
 
-    fn tell(&mut self, _data: &str) -> String {
+    fn event(&mut self, _data: &str) -> String {
         std::mem::take(&mut self.told)
     }
 
@@ -389,30 +396,30 @@ impl Teller for Repeat {
     }
 
     fn broken_off(&self, error: &ApiError) -> String {
-        self.teller.broken_off(error)
+        self.translator.broken_off(error)
     }
 
     fn error_body(&self, body: &str) -> String {
-        self.teller.error_body(body)
+        self.translator.error_body(body)
     }
 }
 
 /// What has become of a request for which there may be an answer already.
 pub enum Reused {
     /// It is answered, or waits for the answer of another.
-    Done(After),
+    Done(ConnectionFate),
     /// It needs a place.
     Call(Box<Relay>),
 }
 
 impl Relay {
     /// Answers with what is kept, or waits for the same answer as another, or goes on as the first of its kind.
-    pub fn reuse(mut self: Box<Self>, wish: Wish) -> Reused {
+    pub fn reuse(mut self: Box<Self>, cache_control: CacheControl) -> Reused {
         let shared = Arc::clone(&self.shared);
         let snapshot = Arc::clone(&self.snapshot);
         let settings = &snapshot.settings;
         let key = self.key();
-        if wish == Wish::Any {
+        if cache_control == CacheControl::Any {
             let max_age = settings.reuse;
             let kept =
                 shared.reuse.answers.get(&key, max_age, settings.cache_dir.as_ref(), shared.calls.files());
@@ -420,29 +427,36 @@ impl Relay {
                 return self.reuse_kept(kept);
             }
         }
-        let flight = Arc::new(Flight {
+        let shared_call = Arc::new(SharedCall {
             state: Mutex::default(),
             changed: Condvar::new(),
-            cutter: Arc::clone(self.under_way.cutter()),
+            cancel: Arc::clone(self.in_flight.cancel()),
         });
-        let mut lead = Lead { shared: Arc::clone(&shared), key, flight, is_known: false, told: None, wish };
-        if wish == Wish::Any {
-            let mut flights = shared.reuse.lock();
-            match flights.entry(key) {
-                Entry::Occupied(other) => return self.join_flight(other.get()),
+        let mut leader = Leader {
+            shared: Arc::clone(&shared),
+            key,
+            shared_call,
+            is_known: false,
+            told: None,
+            cache_control,
+        };
+        if cache_control == CacheControl::Any {
+            let mut shared_calls = shared.reuse.lock();
+            match shared_calls.entry(key) {
+                Entry::Occupied(other) => return self.join_call(other.get()),
                 Entry::Vacant(place) => {
                     // Another may have come to its end since the first look: its answer is kept before it goes from here.
                     if let Some(kept) = shared.reuse.answers.get_in_memory(&key, settings.reuse) {
-                        drop(flights);
+                        drop(shared_calls);
                         return self.reuse_kept(kept);
                     }
-                    place.insert(Arc::clone(&lead.flight));
+                    place.insert(Arc::clone(&leader.shared_call));
                 }
             }
-            lead.is_known = true;
+            leader.is_known = true;
         }
-        self.under_way.cutter().share(&lead.flight);
-        self.lead = Some(lead);
+        self.in_flight.cancel().share(&leader.shared_call);
+        self.leader = Some(leader);
         Reused::Call(self)
     }
 
@@ -453,31 +467,31 @@ impl Relay {
         }
     }
 
-    fn join_flight(mut self: Box<Self>, flight: &Arc<Flight>) -> Reused {
-        let mut state = flight.lock();
+    fn join_call(mut self: Box<Self>, shared_call: &Arc<SharedCall>) -> Reused {
+        let mut state = shared_call.lock();
         if state.phase == Phase::Waiting && state.parked.len() < MAX_PARKED {
-            let cutter = Arc::clone(self.under_way.cutter());
+            let cancel = Arc::clone(self.in_flight.cancel());
             state.parked.push(self);
             drop(state);
-            cutter.wait_for(flight);
-            return Reused::Done(After::Gone);
+            cancel.wait_for(shared_call);
+            return Reused::Done(ConnectionFate::Gone);
         }
-        self.source = state.ride(flight, self.under_way.cutter());
+        self.source = state.ride(shared_call, self.in_flight.cancel());
         Reused::Call(self)
     }
 
     /// Gives an answer that is there. The request itself, where it turns out to be none.
-    pub(super) fn answer_with(mut self: Box<Self>, source: Source) -> Result<After, Box<Self>> {
+    pub(super) fn answer_with(mut self: Box<Self>, source: Source) -> Result<ConnectionFate, Box<Self>> {
         let AnswerHead { model, backup, .. } = source.head().clone();
-        self.figures.model.clone_from(&model);
-        self.figures.backup = backup;
-        self.figures.reused = Some(source.age());
+        self.metrics.model.clone_from(&model);
+        self.metrics.backup = backup;
+        self.metrics.reused = Some(source.age());
         self.source = Some(source);
         match self.attempt(&model, &mut None) {
             Ok(served) => Ok(self.finish(served)),
             Err(_) => {
-                self.figures.backup = None;
-                self.figures.reused = None;
+                self.metrics.backup = None;
+                self.metrics.reused = None;
                 Err(self)
             }
         }
@@ -487,9 +501,9 @@ impl Relay {
     fn key(&self) -> Key {
         let settings = &self.snapshot.settings;
         let body = self.request.body(&self.request.model);
-        let written = self.face.as_ref().map_or("", |(_, written)| written);
+        let written = self.translated.as_ref().map_or("", |(_, written)| written);
         let mut parts = vec![
-            self.figures.dialect.as_bytes(),
+            self.metrics.dialect.as_bytes(),
             if settings.test_mode { b"" } else { settings.base_url.as_bytes() },
             self.query.as_deref().unwrap_or_default().as_bytes(),
             written.as_bytes(),

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 /// What a look at a socket found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arrived {
+pub enum Peeked {
     /// Bytes to read.
     Bytes,
     /// Nothing yet.
@@ -15,26 +15,26 @@ pub enum Arrived {
 }
 
 /// Looks.
-pub fn arrived(stream: &TcpStream) -> Arrived {
-    match peek(stream) {
-        Ok(0) => Arrived::End,
-        Ok(_) => Arrived::Bytes,
+pub fn peek(stream: &TcpStream) -> Peeked {
+    match peek_now(stream) {
+        Ok(0) => Peeked::End,
+        Ok(_) => Peeked::Bytes,
         Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-            Arrived::Nothing
+            Peeked::Nothing
         }
-        Err(_) => Arrived::End,
+        Err(_) => Peeked::End,
     }
 }
 
 #[cfg(target_os = "linux")]
-fn peek(stream: &TcpStream) -> io::Result<usize> {
+fn peek_now(stream: &TcpStream) -> io::Result<usize> {
     /// recv(2): `MSG_PEEK | MSG_DONTWAIT`. One call in place of three.
     const PEEK_NOW: i32 = 0x02 | 0x40;
     socket2::SockRef::from(stream).recv_with_flags(&mut [std::mem::MaybeUninit::uninit()], PEEK_NOW)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn peek(stream: &TcpStream) -> io::Result<usize> {
+fn peek_now(stream: &TcpStream) -> io::Result<usize> {
     stream.set_nonblocking(true)?;
     let peeked = stream.peek(&mut [0]);
     stream.set_nonblocking(false)?;
