@@ -3,7 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use local_api_proxy::dialect::free_models::{Rule, is_free};
+use local_api_proxy::dialect::free_models::is_free;
+use local_api_proxy::dialect::model_name::Rule;
 use local_api_proxy::dialect::request::Request;
 use local_api_proxy::dialect::{ALL, messages, text};
 use local_api_proxy::json;
@@ -19,8 +20,8 @@ fuzz_target!(|bytes: Vec<u8>| {
     let understood = matches!(serde_json::from_str::<Value>(&body), Ok(Value::Object(_)));
     for dialect in ALL {
         let default_model = if dialect.any_model_will_do() { "openrouter/free" } else { "a/embedder:free" };
-        let rule = Rule { default_model, allow_paid: false };
-        let request = match Request::parse(dialect, body.clone(), rule) {
+        let rule = Rule { default_model, ..Rule::default() };
+        let request = match Request::parse(dialect, body.clone(), &rule) {
             Ok(request) => request,
             Err((text, error)) => {
                 assert!(!understood, "a JSON object was refused");

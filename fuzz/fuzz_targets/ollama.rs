@@ -4,7 +4,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use local_api_proxy::dialect::TRANSLATED;
-use local_api_proxy::dialect::free_models::{Rule, is_free};
+use local_api_proxy::dialect::free_models::is_free;
+use local_api_proxy::dialect::model_name::Rule;
 use local_api_proxy::dialect::request::Request;
 use serde_json::Value;
 
@@ -18,8 +19,8 @@ fuzz_target!(|text: String| {
             assert!(!understood, "a JSON object was refused");
             continue;
         };
-        let rule = Rule { default_model: "a/b:free", allow_paid: false };
-        let Ok(request) = Request::parse(translated.native(), body, rule) else {
+        let rule = Rule { default_model: "a/b:free", ..Rule::default() };
+        let Ok(request) = Request::parse(translated.native(), body, &rule) else {
             panic!("what was translated is no JSON object");
         };
         assert!(is_free(&request.model));

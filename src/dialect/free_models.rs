@@ -2,6 +2,7 @@
 //! one API stands in that API's file.
 
 use std::borrow::Cow;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use super::Dialect;
 use super::request::{Edits, Keep, Removed, keep_object, kept_elements};
@@ -9,6 +10,9 @@ use crate::json::{self, Field};
 
 /// OpenRouter's router among the free models.
 pub const ROUTER: &str = "openrouter/free";
+
+/// What the ids of its own begin with: of routers, which are no models.
+const OWN_PREFIX: &str = "openrouter/";
 
 /// The PDF engine that costs nothing; the default one is charged by the page, even with a free model.
 /// <https://openrouter.ai/docs/guides/overview/multimodal/pdfs>
@@ -30,21 +34,41 @@ const PAID_FIELDS: [&str; 4] = ["preset", "web_search_options", "service_tier", 
 /// use local_api_proxy::dialect::free_models::is_free;
 /// assert!(is_free("openrouter/free") && is_free("upstage/solar-pro-3:free"));
 /// assert!(!is_free("openai/gpt-4o") && !is_free("a/b:free:online") && !is_free("@preset/x:free"));
+/// assert!(!is_free("~vendor/family-latest:free") && !is_free("openrouter/fusion:free"));
 /// ```
 pub fn is_free(id: &str) -> bool {
     let plain = |slug: &str| {
         !slug.is_empty() && slug.bytes().all(|b| b.is_ascii_graphic() && !b"@:,\"\\".contains(&b))
     };
-    id == ROUTER || id.strip_suffix(":free").is_some_and(plain)
+    let Some(slug) = id.strip_suffix(":free").filter(|slug| plain(slug)) else {
+        return id == ROUTER;
+    };
+    // An alias for whichever is the latest; a router, whose panel and searches the suffix doesn't make free.
+    !slug.starts_with('~') && (!is_router(slug) || listed_routers().iter().any(|listed| listed == id))
 }
 
-/// What the rule goes by.
-#[derive(Debug, Clone, Copy)]
-pub struct Rule<'a> {
-    /// Sent where the request names no model that may be used.
-    pub default_model: &'a str,
-    /// `ALLOW_PAID_MODELS`: only a missing model is filled in.
-    pub allow_paid: bool,
+fn is_router(id: &str) -> bool {
+    id.get(..OWN_PREFIX.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(OWN_PREFIX))
+}
+
+/// Ids that look like a router's and that the upstream has on its list of models, as those which it tries out are.
+static LISTED: RwLock<Vec<String>> = RwLock::new(Vec::new());
+
+fn listed_routers() -> RwLockReadGuard<'static, Vec<String>> {
+    LISTED.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether only the upstream's list can tell if a model with this id is free.
+pub fn goes_by_the_list(id: &str) -> bool {
+    id != ROUTER && is_router(id) && id.ends_with(":free")
+}
+
+/// Takes note of the models on the upstream's list.
+pub fn are_listed<'a>(ids: impl Iterator<Item = &'a str>) {
+    let ids = ids.filter(|id| goes_by_the_list(id)).map(str::to_owned).collect::<Vec<_>>();
+    if *listed_routers() != ids {
+        *LISTED.write().unwrap_or_else(PoisonError::into_inner) = ids;
+    }
 }
 
 /// Takes away all that costs money.
@@ -58,6 +82,14 @@ pub(super) fn make_free(dialect: &dyn Dialect, fields: &[Field<'_>], edits: &mut
             Some(id) if is_free(&id) => Keep::AsWritten,
             _ => Keep::Not,
         });
+    }
+    match value("fallbacks") {
+        Some(fallbacks) if dialect.has_fallbacks() => {
+            edits.keep_elements("fallbacks", fallbacks, |fallback| {
+                keep_object(fallback, "model", |model| model.is_some_and(is_free))
+            });
+        }
+        _ => edits.drop_field(fields, "fallbacks"),
     }
     let plugins = value("plugins");
     if let Some(plugins) = plugins {
@@ -201,12 +233,13 @@ pub(super) fn with(fields: &[Field<'_>], name: &str, value: &str) -> String {
 mod tests {
     use super::*;
     use crate::dialect::chat::Chat;
+    use crate::dialect::model_name::Rule;
     use crate::dialect::request::Request;
     use std::borrow::Cow;
 
     fn sent(body: &str) -> String {
-        let rule = Rule { default_model: ROUTER, allow_paid: false };
-        let request = Request::parse(&Chat, body.to_owned(), rule).unwrap();
+        let rule = Rule { default_model: ROUTER, ..Rule::default() };
+        let request = Request::parse(&Chat, body.to_owned(), &rule).unwrap();
         String::from_utf8(request.body(&request.model).into_owned()).unwrap()
     }
 
@@ -330,9 +363,9 @@ mod tests {
 
     #[test]
     fn paid_models_where_they_are_allowed() {
-        let rule = Rule { default_model: ROUTER, allow_paid: true };
+        let rule = Rule { default_model: ROUTER, allow_paid: true, ..Rule::default() };
         let sent = |body: &str| {
-            let request = Request::parse(&Chat, body.to_owned(), rule).unwrap();
+            let request = Request::parse(&Chat, body.to_owned(), &rule).unwrap();
             String::from_utf8(request.body(&request.model).into_owned()).unwrap()
         };
         let paid = r#"{"model":"openai/gpt-4o","preset":"x","plugins":[{"id":"web"}]}"#;
@@ -343,9 +376,22 @@ mod tests {
 
     #[test]
     fn another_model_at_another_try() {
-        let rule = Rule { default_model: ROUTER, allow_paid: false };
-        let request = Request::parse(&Chat, r#"{"model":"a:free", "n":1}"#.into(), rule).unwrap();
+        let rule = Rule { default_model: ROUTER, ..Rule::default() };
+        let request = Request::parse(&Chat, r#"{"model":"a:free", "n":1}"#.into(), &rule).unwrap();
         assert!(matches!(request.body("a:free"), Cow::Borrowed(_)), "no copy where nothing changes");
         assert_eq!(request.body("b:free").as_ref(), br#"{"model":"b:free", "n":1}"#);
+        let several = ["b:free", "c:free"];
+        assert_eq!(
+            request.body_with(&several).as_ref(),
+            br#"{"model":"b:free", "n":1,"models":["b:free","c:free"]}"#
+        );
+        let own = r#"{"models":["a:free"],"model":"best"} "#;
+        let request = Request::parse(&Chat, own.into(), &rule).unwrap();
+        assert_eq!(request.body_with(&several).as_ref(), br#"{"models":["a:free"],"model":"b:free"} "#);
+        let request = Request::parse(&Chat, r#"{"models":["o3"]} "#.into(), &rule).unwrap();
+        assert_eq!(
+            request.body_with(&several).as_ref(),
+            br#"{"model":"b:free","models":["b:free","c:free"]}"#
+        );
     }
 }

@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::chat::{text_of, words};
 use super::files;
-use super::free_models::{Kept, ToolRule, is_free};
+use super::free_models::{Kept, ToolRule};
 use super::merge::append;
-use super::request::{Edits, keep_object};
+use super::request::Edits;
 use super::{
     AnswerSummary, Choice, Dialect, Format, Needs, Question, Reader, Said, Usage, given, is_nothing,
 };
@@ -61,11 +61,6 @@ impl Dialect for Messages {
         for server_run in ["mcp_servers", "container"] {
             edits.drop_field(fields, server_run);
         }
-        if let Some(fallbacks) = json::field(fields, "fallbacks") {
-            edits.keep_elements("fallbacks", fallbacks.value, |fallback| {
-                keep_object(fallback, "model", |model| model.is_some_and(is_free))
-            });
-        }
         files::carried(fields)
     }
 
@@ -87,6 +82,11 @@ impl Dialect for Messages {
     fn wants_a_kept_conversation(&self, fields: &[Field<'_>]) -> bool {
         let thread = given(fields, "thread").and_then(|thread| serde_json::from_str::<Value>(thread).ok());
         thread.is_some_and(|thread| thread["type"] == "continue")
+    }
+
+    /// Anthropic's own list of them: <https://openrouter.ai/docs/guides/routing/model-fallbacks>
+    fn has_fallbacks(&self) -> bool {
+        true
     }
 
     /// `?beta=true`
@@ -456,13 +456,14 @@ impl Assembly {
 
 #[cfg(test)]
 mod tests {
-    use super::super::free_models::{ROUTER, Rule};
+    use super::super::free_models::ROUTER;
+    use super::super::model_name::Rule;
     use super::super::request::Request;
     use super::*;
 
     fn sent(body: &str) -> String {
-        let rule = Rule { default_model: ROUTER, allow_paid: false };
-        let request = Request::parse(&Messages, body.to_owned(), rule).unwrap();
+        let rule = Rule { default_model: ROUTER, ..Rule::default() };
+        let request = Request::parse(&Messages, body.to_owned(), &rule).unwrap();
         String::from_utf8(request.body(&request.model).into_owned()).unwrap()
     }
 
@@ -495,7 +496,7 @@ mod tests {
             sent(
                 r#"{"model":"claude-x","mcp_servers":[{}],"container":{},"speed":"fast","service_tier":"auto","fallbacks":[{"model":"claude-y"},{"model":"b:free"}],"n":1}"#
             ),
-            r#"{"model":"openrouter/free","fallbacks":[{"model":"b:free"}],"n":1}"#
+            r#"{"model":"b:free","fallbacks":[{"model":"b:free"}],"n":1}"#
         );
         assert_eq!(
             sent(r#"{"model":"a:free","fallbacks":[{"model":"b:free","m\u006fdel":"claude-y"}]}"#),

@@ -1,7 +1,8 @@
 //! What a request and an answer mean in the API that the client speaks: one file an API, named in [`ALL`] and nowhere else.
 //! However long it gets: all that is particular to an API stands together, with its tests.
 //!
-//! Beside them what they share: the body of a request and the free-model rule ([`request`], [`free_models`]), events
+//! Beside them what they share: the body of a request, the free-model rule and the names of models ([`request`], [`free_models`],
+//! [`model_name`]), events
 //! ([`sse`]), errors ([`errors`]) and the pieces of structured answers ([`merge`]).
 //!
 //! May import leaves only.
@@ -14,6 +15,7 @@ mod files;
 pub mod free_models;
 pub mod merge;
 pub mod messages;
+pub mod model_name;
 pub mod ollama;
 pub mod request;
 pub mod responses;
@@ -92,6 +94,11 @@ pub trait Dialect: Sync {
 
     /// Whether the query of the request's target means something to the upstream.
     fn forwards_query(&self) -> bool {
+        false
+    }
+
+    /// Whether a request may name other models as `fallbacks`, too.
+    fn has_fallbacks(&self) -> bool {
         false
     }
 

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::free_models::{self, Rule, is_free};
+use super::free_models::{self, is_free};
+use super::model_name::{Rule, Target};
 use super::{Dialect, Needs};
 use crate::json::{self, Field};
 
@@ -18,8 +19,12 @@ pub struct Request {
     as_written: bool,
     /// The model that the client named.
     pub asked: Option<String>,
+    /// Who is to answer.
+    pub target: Target,
     /// The model to send at the first try.
     pub model: String,
+    /// It names others of its own to go on with.
+    pub names_others: bool,
     /// `"stream": true`.
     pub stream: bool,
     /// What a model must be able to do to serve it.
@@ -42,7 +47,7 @@ impl Request {
     pub fn parse(
         dialect: &dyn Dialect,
         text: String,
-        rule: Rule<'_>,
+        rule: &Rule<'_>,
     ) -> Result<Self, (String, serde_json::Error)> {
         let mut fields = match json::fields(&text) {
             Ok(fields) => fields,
@@ -51,13 +56,11 @@ impl Request {
         let had_duplicates = json::drop_duplicates(&mut fields);
         let model_value = json::field(&fields, "model").map(|field| field.value);
         let asked = model_value.and_then(json::string).map(Cow::into_owned);
-        let usable = |id: &str| rule.allow_paid || is_free(id);
         let not_a_string = model_value.is_some_and(|value| value != "null") && asked.is_none();
-        let keeps_model = asked.as_deref().is_some_and(usable) || (rule.allow_paid && not_a_string);
-        let model = match &asked {
-            Some(asked) if usable(asked) => asked.clone(),
-            _ => rule.default_model.to_owned(),
-        };
+        let next = || others_named(dialect, &fields).find(|id| rule.allow_paid || is_free(id));
+        let target = rule.target(asked.as_deref(), next, dialect.any_model_will_do());
+        let model = target.model().to_owned();
+        let keeps_model = asked.as_ref() == Some(&model) || (rule.allow_paid && not_a_string);
         let stream = json::field(&fields, "stream").is_some_and(|field| field.value == "true");
         let needs = dialect.needs(&fields);
         let wants_a_kept_conversation = dialect.wants_a_kept_conversation(&fields);
@@ -72,6 +75,9 @@ impl Request {
         if !rule.allow_paid {
             free_models::make_free(dialect, &fields, &mut edits);
         }
+        let stays =
+            |name| json::field(&fields, name).is_some() && !matches!(edits.of(name), Some(Edit::Drop));
+        let names_others = stays("models") || stays("fallbacks");
         let only_the_model = !had_duplicates && edits.is_empty();
         let pieces = match model_value {
             Some(_) if keeps_model && not_a_string && only_the_model => vec![Piece::Written(0..text.len())],
@@ -111,7 +117,19 @@ impl Request {
             }
         };
         let as_written = only_the_model && keeps_model;
-        Ok(Self { text, pieces, as_written, asked, model, stream, needs, wants_a_kept_conversation, turns })
+        Ok(Self {
+            text,
+            pieces,
+            as_written,
+            asked,
+            target,
+            model,
+            names_others,
+            stream,
+            needs,
+            wants_a_kept_conversation,
+            turns,
+        })
     }
 
     /// The body as the client wrote it.
@@ -151,6 +169,21 @@ impl Request {
         Cow::Owned(body)
     }
 
+    /// The body that goes upstream with the first of these models, and with all of them as the ones to go on with:
+    /// <https://openrouter.ai/docs/guides/routing/model-fallbacks>. Those that the client has named itself are left as
+    /// they are.
+    pub fn body_with(&self, models: &[&str]) -> Cow<'_, [u8]> {
+        let body = self.body(models.first().unwrap_or(&self.model.as_str()));
+        if models.len() < 2 || self.names_others {
+            return body;
+        }
+        let mut body = body.into_owned();
+        body.truncate(body.trim_ascii_end().len().saturating_sub(1)); // the brace at its end
+        let models = models.iter().map(|model| json::quoted(model)).collect::<Vec<_>>().join(",");
+        body.extend_from_slice(format!(",\"models\":[{models}]}}").as_bytes());
+        Cow::Owned(body)
+    }
+
     /// The body that goes to another server than OpenRouter.
     pub fn body_elsewhere(&self, model: &str) -> Vec<u8> {
         let body = self.body(model).into_owned();
@@ -165,6 +198,19 @@ impl Request {
             false => json::object(&fields).into_bytes(),
         }
     }
+}
+
+/// The models that a request names beside the one it asks for, the next first.
+fn others_named(dialect: &dyn Dialect, fields: &[Field<'_>]) -> impl Iterator<Item = String> {
+    let list =
+        |name| json::field(fields, name).and_then(|field| json::elements(field.value)).unwrap_or_default();
+    let named_in = |fallback| {
+        let fallback = json::fields(fallback).ok()?;
+        json::string(json::field(&fallback, "model")?.value).map(Cow::into_owned)
+    };
+    let models = list("models").into_iter().filter_map(json::string).map(Cow::into_owned);
+    let fallbacks = if dialect.has_fallbacks() { list("fallbacks") } else { Vec::new() };
+    models.chain(fallbacks.into_iter().filter_map(named_in)).collect::<Vec<_>>().into_iter()
 }
 
 /// Fields that only OpenRouter knows; strict servers refuse what they don't know.

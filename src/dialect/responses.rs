@@ -505,13 +505,13 @@ impl Assembly {
 
 #[cfg(test)]
 mod tests {
-    use super::super::free_models::{ROUTER, Rule};
+    use super::super::model_name::Rule;
     use super::super::request::Request;
     use super::*;
 
     fn sent(body: &str) -> String {
-        let rule = Rule { default_model: ROUTER, allow_paid: false };
-        let request = Request::parse(&Responses, body.to_owned(), rule).unwrap();
+        let rule = Rule { default_model: ROUTER, ..Rule::default() };
+        let request = Request::parse(&Responses, body.to_owned(), &rule).unwrap();
         String::from_utf8(request.body(&request.model).into_owned()).unwrap()
     }
 

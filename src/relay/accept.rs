@@ -10,7 +10,6 @@ use super::in_flight::InFlightGuard;
 use super::shared::Shared;
 use super::{Client, Relay, offline};
 use crate::client::exchange::{ConnectionFate, Exchange};
-use crate::dialect::free_models::Rule;
 use crate::dialect::request::Request;
 use crate::dialect::{self, Dialect, Translated, text};
 use crate::error::ApiError;
@@ -161,8 +160,7 @@ fn understand(
         false if settings.test_mode => offline::NAME,
         false => settings.embedding_model.as_deref().unwrap_or_default(),
     };
-    let rule = Rule { default_model, allow_paid: settings.allow_paid_models };
-    let request = Request::parse(dialect, text, rule);
+    let request = Request::parse(dialect, text, &settings.rule(default_model));
     let request = request.map_err(|(text, error)| not_an_object(&text, error))?;
     match request.wants_a_kept_conversation {
         true => Err(ApiError::no_kept_conversations()),

@@ -44,9 +44,9 @@ impl Relay {
                 format_args!("{reason}：改为询问备用服务 {name}"),
             ));
             self.backup = Some(number);
-            self.metrics.model.clone_from(&backup.model);
+            self.metrics.model = backup.model().to_owned();
             self.metrics.backup = Some(backup.name.clone());
-            match self.attempt(&backup.model, &mut None) {
+            match self.attempt(backup.model(), &mut None) {
                 Ok(served) => return self.finish(served),
                 Err(at_backup) => {
                     if self.in_flight.cancel().reason().is_some() {
@@ -56,7 +56,7 @@ impl Relay {
                     reasons.push(format!("{}: {}", backup.name, at_backup.reason));
                     said.push(format!("{}{}{}", backup.name, either(": ", "："), at_backup.said));
                     self.metrics.failed_tries.push(FailedTry {
-                        model: format!("{} ({})", backup.model, backup.name),
+                        model: format!("{} ({})", backup.model(), backup.name),
                         reason: at_backup.reason,
                         at: self.began.elapsed(),
                     });

@@ -7,6 +7,8 @@ use super::attempt::{FailedAnswer, FailedAttempt};
 use super::{Client, Relay};
 use crate::client::exchange::{ConnectionFate, Reply};
 use crate::console::say;
+use crate::dialect::free_models::ROUTER;
+use crate::dialect::model_name::BEST;
 use crate::dialect::{AnswerSummary, errors};
 use crate::error::ApiError;
 use crate::json;
@@ -161,13 +163,18 @@ impl Relay {
 
     /// Says once for each model asked that another one is used.
     pub(super) fn announce_model(&mut self) {
-        if let Some(asked) = self.request.asked.as_ref().filter(|_| self.request.model_replaced())
+        let target = self.request.target.to_string();
+        let is_another = |asked: &&String| {
+            !asked.eq_ignore_ascii_case(&target) && ![BEST, ROUTER].contains(&asked.as_str())
+        };
+        if let Some(asked) = self.request.asked.as_ref().filter(is_another)
+            && self.request.model_replaced()
             && self.shared.first_time_asked(asked)
         {
-            let (asked, model) = (model_header_part(asked), &self.request.model);
+            let asked = model_header_part(asked);
             say(either(
-                format_args!("{asked} is not free: {model} answers instead"),
-                format_args!("{asked} 不是免费模型：改由 {model} 回答"),
+                format_args!("{asked} is not free: {target} answers instead"),
+                format_args!("{asked} 不是免费模型：改由 {target} 回答"),
             ));
         }
     }

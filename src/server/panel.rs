@@ -161,7 +161,8 @@ fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
     }));
     let backups = snapshot.settings.backups.iter().map(|backup| {
         let rests = or_null(shared.history.backup_rests_until(&backup.name).map(at));
-        let [name, model, address] = [&backup.name, &backup.model, &backup.base_url].map(|text| quoted(text));
+        let models = backup.models.join(", ");
+        let [name, model, address] = [&backup.name, &models, &backup.base_url].map(|text| quoted(text));
         format!(r#"{{"name":{name},"model":{model},"address":{address},"rests_until_ms":{rests}}}"#)
     });
     let backups = backups.collect::<Vec<_>>().join(",");

@@ -2,7 +2,8 @@
 
 use super::Secret;
 use super::read::Reader;
-use super::values::{is_placeholder, parse_base_url, parse_key};
+use super::values::{is_placeholder, list, parse_base_url, parse_key};
+use crate::dialect::model_name::BackupModels;
 use crate::language::either;
 
 /// Addresses of well-known names, and whether they want a key.
@@ -28,8 +29,20 @@ pub struct Backup {
     pub base_url: String,
     /// `NAME_API_KEY`.
     pub key: Option<Secret>,
-    /// `NAME_MODEL`.
-    pub model: String,
+    /// `NAME_MODEL`: those that clients may name, of which the first is the one that is asked otherwise.
+    pub models: Vec<String>,
+}
+
+impl Backup {
+    /// Its name and its models, as clients may name them.
+    pub fn models(&self) -> BackupModels<'_> {
+        (&self.name, &self.models)
+    }
+
+    /// The model that is asked where the client has named none of its own.
+    pub fn model(&self) -> &str {
+        self.models.first().map_or("", String::as_str)
+    }
 }
 
 /// Reads them, in their order. One that lacks something is left out, and said.
@@ -68,22 +81,22 @@ fn read_one(reader: &mut Reader<'_>, name: String, last: Option<&Backup>) -> Opt
         None,
         last.and_then(|backup| backup.key.clone()),
     );
-    let model = reader.read(
+    let models = reader.read(
         &setting("MODEL"),
-        either("a model's id", "模型的 id"),
-        |v| Some(Some(v.to_owned())),
-        None,
-        last.map(|backup| backup.model.clone()),
+        either("a model's id, or several with commas", "模型的 id，多个以逗号分隔"),
+        |v| Some(list(v).map(str::to_owned).collect::<Vec<_>>()).filter(|models| !models.is_empty()),
+        Vec::new(),
+        last.map(|backup| backup.models.clone()).unwrap_or_default(),
     );
     let needs_key = known.is_some_and(|(_, _, needs_key)| *needs_key);
     let missing = [
         (base_url.is_none(), "BASE_URL"),
-        (model.is_none(), "MODEL"),
+        (models.is_empty(), "MODEL"),
         (needs_key && key.is_none(), "API_KEY"),
     ];
     if let Some((_, what)) = missing.into_iter().find(|(missing, _)| *missing) {
         reader.lack(&name, &setting(what));
         return None;
     }
-    Some(Backup { name, base_url: base_url?, key, model: model? })
+    Some(Backup { name, base_url: base_url?, key, models })
 }

@@ -14,6 +14,7 @@ use rustls::pki_types::CertificateDer;
 use ureq::http::Uri;
 
 use crate::dialect::free_models;
+use crate::dialect::model_name::{Mapping, Rule};
 use crate::language::either;
 use backups::Backup;
 pub use read::{Sources, Warning};
@@ -49,12 +50,14 @@ pub struct Settings {
     pub cache_dir: Option<Arc<Path>>,
     /// `CACHE_KEEP_DAYS`; `None` keeps all.
     pub cache_keep_days: Option<u32>,
-    /// `MODEL`: free unless `allow_paid_models`.
+    /// `MODEL`, or `best`: free unless `allow_paid_models`.
     pub model: String,
     /// `FALLBACK_MODELS`: free unless `allow_paid_models`.
     pub fallback_models: Vec<String>,
     /// `EMBEDDING_MODEL`: free unless `allow_paid_models`; the router makes no embeddings.
     pub embedding_model: Option<String>,
+    /// `MODEL_MAP`, in its order.
+    pub model_map: Vec<Mapping>,
     /// `ALLOW_PAID_MODELS`.
     pub allow_paid_models: bool,
     /// `OPENROUTER_BASE_URL`, without a slash at its end.
@@ -101,6 +104,7 @@ impl Default for Settings {
             model: free_models::ROUTER.into(),
             fallback_models: Vec::new(),
             embedding_model: None,
+            model_map: Vec::new(),
             allow_paid_models: false,
             base_url: "https://openrouter.ai/api/v1".into(),
             http_proxy: None,
@@ -145,6 +149,16 @@ impl Settings {
         own.as_ref().or(self.all_proxy.as_ref()).or(self.http_proxy.as_ref())
     }
 
+    /// What the names of models in a request go by. `default_model` answers where they name none that may be used.
+    pub fn rule<'a>(&'a self, default_model: &'a str) -> Rule<'a> {
+        Rule {
+            default_model,
+            allow_paid: self.allow_paid_models,
+            map: &self.model_map,
+            backups: self.backups.iter().map(Backup::models).collect(),
+        }
+    }
+
     /// Every setting in the order of the README, for people to read.
     pub fn shown(&self) -> Vec<Shown> {
         let or_none = |value: Option<String>| value.unwrap_or_else(|| NOT_SET.into());
@@ -175,6 +189,7 @@ impl Settings {
             ),
             entry("ALLOW_PAID_MODELS", self.allow_paid_models.to_string()),
             entry("EMBEDDING_MODEL", or_none(self.embedding_model.clone())),
+            entry("MODEL_MAP", or_none(Some(joined(&self.model_map)).filter(|v| !v.is_empty()))),
             entry("RETRIES", self.retries.to_string()),
             entry(
                 "FALLBACK_MODELS",
@@ -238,9 +253,13 @@ fn in_words(value: &str) -> &str {
     }
 }
 
+fn joined<T: ToString>(list: &[T]) -> String {
+    list.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+}
+
 fn shown_backup(backup: &Backup) -> String {
     let key = backup.key.as_ref().map(|key| format!(", key {}", key.masked())).unwrap_or_default();
-    format!("{} ({} at {}{key})", backup.name, backup.model, backup.base_url)
+    format!("{} ({} at {}{key})", backup.name, joined(&backup.models), backup.base_url)
 }
 
 #[cfg(test)]

@@ -5,12 +5,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::args::Args;
+use super::backups::{self, Backup};
 use super::values::{
     in_range, is_placeholder, list, parse_base_url, parse_bool, parse_host, parse_key, parse_origin,
     read_certificates, seconds,
 };
-use super::{Listen, MB_BYTES, ProxyUrl, Settings, Shown, backups, in_words};
+use super::{Listen, MB_BYTES, ProxyUrl, Settings, Shown, in_words};
 use crate::dialect::free_models;
+use crate::dialect::model_name::{BEST, Mapping};
 use crate::language::either;
 
 const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
@@ -73,7 +75,8 @@ impl Settings {
         };
         // Once paid models are forbidden again, a paid one that was good before isn't any more.
         let good = |id: &String| free(id);
-        let last_model = Some(&last_good.model).filter(|id| good(id)).unwrap_or(&default.model);
+        let default_model = |id: &String| good(id) || id == BEST;
+        let last_model = Some(&last_good.model).filter(|id| default_model(id)).unwrap_or(&default.model);
         let embeds = |id: &String| good(id) && id != free_models::ROUTER;
         let last_embedding = last_good.embedding_model.clone().filter(embeds);
 
@@ -89,6 +92,15 @@ impl Settings {
             ),
         };
 
+        let backups = backups::read(r, &last_good.backups);
+        let backup_models = backups.iter().map(Backup::models).collect::<Vec<_>>();
+        let mapping_range = match allow_paid_models {
+            true => either("PATTERN=MODEL", "模式=模型"),
+            false => either(
+                "PATTERN=MODEL with a free model, best, or NAME/model of a backup (such as *haiku*=z-ai/glm-4.5-air:free)",
+                "模式=模型，模型为免费模型、best 或备用服务的 NAME/model（例如 *haiku*=z-ai/glm-4.5-air:free）",
+            ),
+        };
         let settings = Settings {
             listen: Listen {
                 host: r.read(
@@ -144,7 +156,7 @@ impl Settings {
             model: r.read(
                 "MODEL",
                 model_range,
-                |v| Some(v.to_owned()).filter(good),
+                |v| Some(v.to_owned()).filter(default_model),
                 default.model.clone(),
                 last_model.clone(),
             ),
@@ -231,7 +243,8 @@ impl Settings {
                 default.reuse,
                 last_good.reuse,
             ),
-            backups: backups::read(r, &last_good.backups),
+            model_map: r.read_list("MODEL_MAP", mapping_range, |entry| Mapping::parse(entry, allow_paid_models, &backup_models)),
+            backups,
         };
         let mut settings = settings;
         if let Some(host) = &sources.args.host {
@@ -321,12 +334,12 @@ impl Reader<'_> {
     }
 
     /// A list, of which what can't be used is named and left out.
-    pub(super) fn read_list(
+    pub(super) fn read_list<T>(
         &mut self,
         name: &str,
         range: &str,
-        parse: impl Fn(&str) -> Option<String>,
-    ) -> Vec<String> {
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Vec<T> {
         let text = self.sources.get(name).unwrap_or_default();
         let mut good = Vec::new();
         for entry in list(&text) {
@@ -551,5 +564,23 @@ pub(super) mod tests {
         let good = read("PORT=7\nHTTPS_PROXY=http://h:1");
         let told = read_over("PORT=x\nHTTPS_PROXY=h:", Some(&good)).1.join("\n");
         assert!(told.contains("it stays as it was: 7") && told.contains("it stays as it was: h:1"), "{told}");
+    }
+
+    #[test]
+    fn names_that_models_go_by() {
+        let text = "MODEL=best\nMODEL_MAP=a*=best, b=groq/y/z:1\nBACKUPS=groq\nGROQ_API_KEY=gsk_123456\nGROQ_MODEL=x, y/z:1";
+        let settings = read(text);
+        assert_eq!(settings.backups[0].models, ["x", "y/z:1"]);
+        assert_eq!(settings.backups[0].model(), "x");
+        let names =
+            |asked: &str| settings.rule(&settings.model).target(Some(asked), || None, true).to_string();
+        assert_eq!(["ab", "b", "c", "groq/x"].map(names), ["best", "groq/y/z:1", "best", "groq/x"]);
+        let (kept, complaints) = read_over("MODEL=bester\nMODEL_MAP=b=groq/x", Some(&settings));
+        assert_eq!((kept.model.as_str(), kept.model_map.len()), ("best", 0));
+        assert!(
+            complaints[0].starts_with("MODEL must be ") && complaints[1].starts_with("MODEL_MAP: b=groq/x ")
+        );
+        let (_, complaints) = read_over("FALLBACK_MODELS=best", None);
+        assert_eq!(complaints.len(), 1, "the others are tried in their order");
     }
 }

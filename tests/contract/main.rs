@@ -15,6 +15,7 @@ mod free_models_by_dialect;
 mod http;
 mod life;
 mod limit;
+mod model_names;
 mod models;
 mod offline;
 mod ollama;
