@@ -14,3 +14,36 @@ pub fn utf16(bytes: &[u8]) -> Option<String> {
     let units = text.chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).collect::<Vec<_>>();
     Some(String::from_utf16_lossy(&units))
 }
+
+/// What a part of an address says: some clients write the slash in a model's id as `%2F` and the colon as `%3A`.
+pub fn percent_decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = text.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                decoded.push(byte);
+                at += 3;
+            }
+            None => {
+                decoded.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_in_addresses() {
+        assert_eq!(percent_decoded("a%2Fb%3Afree"), "a/b:free");
+        assert_eq!(percent_decoded("100%"), "100%");
+        assert_eq!(percent_decoded("%é"), "%é");
+    }
+}

@@ -100,7 +100,6 @@ impl ApiError {
             (_, "missing_api_key") => {
                 "没有设置 OpenRouter 密钥：请在 .env 中写入 OPENROUTER_API_KEY（免费申请：https://openrouter.ai/keys），无需重启"
             }
-            (_, "model_not_free") => "嵌入请求需要免费的嵌入模型：请在请求中或用 EMBEDDING_MODEL 指定一个",
             (_, "rate_limit_exceeded") => "账户的免费额度已用完：请等到恢复，或换用另一个账户的密钥",
             (_, "upstream_unreachable") => {
                 "无法连接上游：请检查网络和 OPENROUTER_BASE_URL；如需代理，请检查 .env 中的 HTTPS_PROXY"
@@ -248,10 +247,8 @@ impl ApiError {
     }
 
     /// No endpoint has this path; what was probably meant is `slip`, a sentence or nothing.
-    pub fn not_found(asked: &str, slip: &str) -> Self {
-        let message = format!(
-            "There is no {asked} here. {slip}Served are POST /v1/chat/completions, /v1/responses, /v1/messages, /v1/completions, /v1/embeddings, GET /v1/models, Ollama's API under /api, GET /health and GET /debug."
-        );
+    pub fn not_found(asked: &str, slip: &str, served: &str) -> Self {
+        let message = format!("There is no {asked} here. {slip}Served are {served}.");
         Self::new(404, "not_found", message)
     }
 
@@ -260,16 +257,25 @@ impl ApiError {
         Self::new(404, "not_found", what)
     }
 
-    /// An embedding was asked of a model that isn't free; `free` are those that are.
-    pub fn no_embedding_model(free: &[String]) -> Self {
+    /// Something that only a named model may do (`what`: in English and Chinese) was asked of one that isn't free; `free` are
+    /// those that are, `setting` names one.
+    pub fn model_not_free([what, chinese]: [&str; 2], setting: &str, free: &[String]) -> Self {
         let free = match free {
             [] => "there are none now, or the list can't be had".to_owned(),
             free => free.join(", "),
         };
         let message = format!(
-            "Embeddings are only made by free models, and none stands in for another. Name one in the request, or set EMBEDDING_MODEL in .env. Free ones: {free}."
+            "{what} are only made by free models, and none stands in for another. Name one in the request, or set {setting} in .env. Free ones: {free}."
         );
         Self::new(400, "model_not_free", message)
+            .chinese(format!("{chinese}请求需要免费的{chinese}模型：请在请求中或用 {setting} 指定一个"))
+    }
+
+    /// The built-in model can't do this.
+    pub fn not_offline() -> Self {
+        let message = "The built-in model of --offline (TEST_MODE) can't do this: start without it, with a key in .env.";
+        Self::new(501, "not_supported", message)
+            .chinese("--offline（TEST_MODE）的内置模型不支持这项功能：请在 .env 中写入密钥并正常启动")
     }
 
     /// A conversation of which the server is to have kept the beginning.

@@ -5,6 +5,7 @@
 //! - [`start`]: from the command line to a running proxy, and from Ctrl+C to its end.
 //! - [`server`]: from a connection's request to the thread that answers it; the panel.
 //! - [`relay`]: one request through its tries, and what all requests share: the account's limit, the list of models.
+//! - [`builtin`]: the model of `--offline`, which needs no upstream.
 //! - [`record`]: what debug mode remembers, in memory and in files.
 //! - [`live`]: the settings as they are at this very moment.
 //! - [`client`], [`upstream`]: the two wires.
@@ -24,6 +25,7 @@
 #![allow(rustdoc::private_intra_doc_links)]
 
 pub mod body;
+pub mod builtin;
 pub mod client;
 pub mod console;
 pub mod dialect;
@@ -48,8 +50,9 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     /// From the top of the house to the bottom; what isn't named is a leaf.
-    const ROOMS: [&str; 9] =
-        ["start", "server", "relay", "record", "live", "client", "upstream", "settings", "dialect"];
+    const ROOMS: [&str; 10] = [
+        "start", "server", "relay", "builtin", "record", "live", "client", "upstream", "settings", "dialect",
+    ];
 
     fn files(dir: &Path) -> Vec<PathBuf> {
         let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());

@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use local_api_proxy::dialect::free_models::is_free;
 use local_api_proxy::dialect::model_name::Rule;
 use local_api_proxy::dialect::request::Request;
-use local_api_proxy::dialect::{ALL, messages, text};
+use local_api_proxy::dialect::{self, ALL, Action, StandIn, text};
 use local_api_proxy::json;
 use serde_json::Value;
 
@@ -15,17 +15,21 @@ const PAID_TOOLS: [&str; 5] = ["openrouter:", "web_search", "web_fetch", "code_e
 
 fuzz_target!(|bytes: Vec<u8>| {
     let address = || "http://localhost:5000/v1/messages/count_tokens".to_owned();
-    let _ = messages::count_tokens(bytes.clone(), &address());
+    for route in ALL.iter().flat_map(|api| api.routes) {
+        if let Action::Local(answer) = route.action {
+            let _ = answer(bytes.clone(), &address());
+        }
+    }
     let Ok(body) = text::decode(bytes, &address) else { return };
     let understood = matches!(serde_json::from_str::<Value>(&body), Ok(Value::Object(_)));
-    for dialect in ALL {
-        let default_model = if dialect.any_model_will_do() { "openrouter/free" } else { "a/embedder:free" };
+    for dialect in dialect::natives() {
+        let default_model = if dialect.stand_in() == StandIn::Model { "openrouter/free" } else { "a/embedder:free" };
         let rule = Rule { default_model, ..Rule::default() };
         let request = match Request::parse(dialect, body.clone(), &rule) {
             Ok(request) => request,
             Err((text, error)) => {
                 assert!(!understood, "a JSON object was refused");
-                assert_eq!(text::not_an_object(&text, &error, &address()).status, 400);
+                assert_eq!(text::not_an_object(&text, &error, &address(), "{}").status, 400);
                 return;
             }
         };
@@ -39,7 +43,7 @@ fuzz_target!(|bytes: Vec<u8>| {
         let named = json::field(&fields, "model").and_then(|field| json::string(field.value));
         assert_eq!(named.as_deref(), Some(&*model));
         for paid in ["preset", "web_search_options", "service_tier", "speed", "mcp_servers", "container"] {
-            let stays = matches!(paid, "mcp_servers" | "container") && dialect.name() != "messages";
+            let stays = matches!(paid, "mcp_servers" | "container") && dialect.path() != "/messages";
             assert!(stays || json::field(&fields, paid).is_none(), "{paid} in {sent}");
         }
         if let Some(models) = json::field(&fields, "models").and_then(|field| json::elements(field.value)) {

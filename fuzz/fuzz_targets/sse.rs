@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use local_api_proxy::dialect::sse::{Events, Prelude};
-use local_api_proxy::dialect::{ALL, TRANSLATED};
+use local_api_proxy::dialect::{Written, natives, translated};
 use local_api_proxy::error::ApiError;
 use serde_json::Value;
 
@@ -39,7 +39,7 @@ fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
     assert!(held.iter().all(|b| rest.by_ref().any(|other| b == other)), "out of order");
 
     let error = ApiError::stopping();
-    for dialect in ALL {
+    for dialect in natives() {
         for assemble in [false, true] {
             let mut reader = dialect.reader(assemble);
             whole.iter().for_each(|data| reader.read(data.as_deref()));
@@ -49,12 +49,15 @@ fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
         }
         whole.iter().flatten().for_each(|data| drop(dialect.read_answer(data)));
     }
-    for translated in TRANSLATED {
+    for translated in translated() {
         for streams in [false, true] {
-            let mut translator = translated.translator(&format!(r#"{{"model":"a","stream":{streams}}}"#));
+            let mut translator = translated.translator(&Written {
+                body: format!(r#"{{"model":"a","stream":{streams}}}"#),
+                ..Written::default()
+            });
             let mut told = String::new();
             for data in whole.iter().flatten() {
-                told.push_str(&translator.tell(data));
+                told.push_str(&translator.event(data));
                 translator.answer(data);
                 translator.error_body(data);
             }

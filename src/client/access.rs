@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use ureq::http::Method;
 
 use crate::client::exchange::{Exchange, Reply};
+use crate::dialect;
+use crate::encoding::percent_decoded;
 use crate::error::ApiError;
 use crate::settings::Settings;
 
@@ -139,8 +141,14 @@ fn check_key(exchange: &Exchange, settings: &Settings) -> Result<(), ApiError> {
             .and_then(|b64| basic_password(&b64))
             .is_some_and(|given| key.matches(&given)),
     });
-    let in_header = |name| exchange.head.headers(name).any(|given| matches(&given));
-    if authorized || in_header("x-api-key") || in_header("api-key") {
+    let in_header = |name: &&str| exchange.head.headers(name).any(|given| matches(&given));
+    let in_headers = || dialect::ALL.iter().any(|api| api.key_headers.iter().any(in_header));
+    let in_query = || {
+        let name = exchange.head.route.as_ref()?.api.key_parameter?;
+        let parameters = exchange.head.query.as_deref()?.split('&').filter_map(|part| part.split_once('='));
+        parameters.into_iter().find(|(known, _)| *known == name).map(|(_, given)| percent_decoded(given))
+    };
+    if authorized || in_headers() || in_query().is_some_and(|given| matches(&given)) {
         return Ok(());
     }
     let error = ApiError::wrong_proxy_key();

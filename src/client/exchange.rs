@@ -48,7 +48,19 @@ impl Reply {
 
     /// An error of our own, as those who use this path expect it.
     pub fn error(path: &str, error: &ApiError) -> Self {
-        let mut reply = Self::json(error.status, dialect::error_body(path, error));
+        Self::error_with(dialect::error_body(path, error), error)
+    }
+
+    /// An error of our own, as whoever has sent this expects it.
+    pub fn refusal(head: &Head, error: &ApiError) -> Self {
+        match &head.route {
+            Some(route) => Self::error_with((route.api.error_body)(error), error),
+            None => Self::error(&head.path, error),
+        }
+    }
+
+    fn error_with(body: String, error: &ApiError) -> Self {
+        let mut reply = Self::json(error.status, body);
         reply.headers.extend(error.headers.iter().map(|(name, value)| (Cow::Borrowed(*name), value.clone())));
         reply
     }
@@ -169,7 +181,7 @@ impl Exchange {
     /// Refuses, as far as that is possible without waiting, and closes the connection.
     pub fn turn_away(mut self, error: &ApiError) {
         if let Some(connection) = self.connection.take() {
-            let reply = Reply::error(&self.head.path, error);
+            let reply = Reply::refusal(&self.head, error);
             connection.socket.write_now(&message(&reply, "connection: close\r\n", self.head.no_body));
         }
     }
@@ -218,7 +230,7 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
-            let reply = Reply::error(&self.head.path, &ApiError::internal()).with("connection", "close");
+            let reply = Reply::refusal(&self.head, &ApiError::internal()).with("connection", "close");
             drop(self.send(connection, reply));
         }
     }

@@ -10,6 +10,7 @@ use httparse::{Error, Header, ParserConfig, Request};
 use memchr::{memchr, memchr2};
 use ureq::http::Method;
 
+use crate::dialect::api::{self, Routed};
 use crate::error::ApiError;
 
 /// A head of more is 431.
@@ -30,6 +31,8 @@ pub struct Head {
     pub path: String,
     /// The target's query, without its `?`.
     pub query: Option<String>,
+    /// Where that leads, if anywhere.
+    pub route: Option<Routed>,
     /// The target as it was sent.
     pub target: String,
     /// The host that an absolute-form target names.
@@ -209,6 +212,7 @@ impl Head {
         let mut head = Self {
             method: if no_body { Method::GET } else { method },
             path: split.path,
+            route: None,
             query: split.query,
             target_host: split.host,
             target,
@@ -222,6 +226,7 @@ impl Head {
             bytes,
             fields,
         };
+        head.route = api::route(head.method.as_str(), &head.path, |name| head.values(name).next().is_some());
         head.body = head.body_length()?;
         head.check_host()?;
         head.keeps_alive = match is_1_1 {
@@ -385,7 +390,7 @@ fn split_target(target: &str, method: &Method) -> Option<Target> {
     Some(Target { host, path: bare_path(path), query })
 }
 
-/// `/v1/…`, `/api/v1/…` and the bare path mean the same, and slashes too many don't count.
+/// `/v1/…`, `/api/v1/…`, `/openai/v1/…` and the bare path mean the same, and slashes too many don't count.
 fn bare_path(path: &str) -> String {
     let mut plain = String::with_capacity(path.len());
     for part in path.split('/').filter(|part| !part.is_empty()) {
@@ -395,7 +400,7 @@ fn bare_path(path: &str) -> String {
     let is_prefix = |prefix: &&str| {
         plain.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    if let Some(prefix) = ["/api/v1", "/v1"].iter().find(|prefix| is_prefix(prefix)) {
+    if let Some(prefix) = ["/v1", "/api/v1", "/openai/v1"].iter().find(|prefix| is_prefix(prefix)) {
         plain.drain(..prefix.len());
     }
     if plain.is_empty() {
@@ -417,6 +422,7 @@ mod tests {
         for target in [
             "/v1/models",
             "/api/v1/models",
+            "/openai/v1/models",
             "/models",
             "/v1/models/",
             "/models?x=1",

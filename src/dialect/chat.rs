@@ -11,13 +11,39 @@ use super::free_models::{Kept, ToolRule};
 use super::merge::merge;
 use super::request::Edits;
 use super::{
-    AnswerSummary, Choice, Dialect, Format, Needs, Question, Reader, Said, Usage, data_event, given,
+    Action, AnswerSummary, Api, CHAT_MODELS, Dialect, Listed, Needs, Reader, Route, Show, Usage, data_event,
+    given,
 };
 use super::{is_nothing, may_mention};
 use crate::error::ApiError;
 use crate::json::{self, Field, Halves};
 
-/// The API.
+/// The API, and OpenAI's lists of models.
+pub static API: Api = Api {
+    name: "chat",
+    routes: &[
+        Route::post("/chat/completions", Action::Ask(&Chat))
+            .about("chat completions, plain and streamed")
+            .sample(r#"{"messages":[{"role":"user","content":"Hello"}]}"#),
+        Route::get("/models", Action::List(CHAT_MODELS, list)).about("the free models"),
+        Route::get("/models/user", Action::List(CHAT_MODELS, list)),
+        Route::get("/models/{model}", Action::Show(Show { named_in: None, any_name: false, write: show })),
+    ],
+    key_headers: &["api-key"],
+    ..Api::DEFAULT
+};
+
+/// OpenAI's list of models.
+pub(super) fn list(models: &[Listed<'_>]) -> String {
+    let data = models.iter().map(|model| model.json).collect::<Vec<_>>().join(",");
+    format!(r#"{{"object":"list","data":[{data}]}}"#)
+}
+
+fn show(model: &Listed<'_>, _: &str) -> String {
+    model.json.to_owned()
+}
+
+/// What the upstream is asked in.
 #[derive(Debug)]
 pub struct Chat;
 
@@ -42,10 +68,6 @@ const CONTENT_FIELDS: [&str; 9] = [
 ];
 
 impl Dialect for Chat {
-    fn name(&self) -> &'static str {
-        "chat"
-    }
-
     fn path(&self) -> &'static str {
         "/chat/completions"
     }
@@ -81,86 +103,10 @@ impl Dialect for Chat {
     fn reader(&self, assemble: bool) -> Box<dyn Reader> {
         Box::new(ChatReader::new("chat.completion", assemble))
     }
-
-    fn question(&self, request: &Value) -> Question {
-        let messages = request["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let last = messages.last().unwrap_or(&Value::Null);
-        let functions = request["tools"].as_array().into_iter().flatten().map(|tool| &tool["function"]);
-        let format = &request["response_format"];
-        let choice = &request["tool_choice"];
-        Question {
-            text: text_of(&last["content"]),
-            words: words(&request["messages"]),
-            tools: functions
-                .filter_map(|f| Some((f["name"].as_str()?.to_owned(), f["parameters"].clone())))
-                .collect(),
-            choice: match (choice.as_str(), choice["function"]["name"].as_str()) {
-                (_, Some(name)) => Choice::Named(name.to_owned()),
-                (Some("none"), _) => Choice::None,
-                (Some("required"), _) => Choice::Any,
-                _ => Choice::Free,
-            },
-            tool_has_answered: matches!(last["role"].as_str(), Some("tool" | "function")),
-            format: match format["type"].as_str() {
-                Some("json_schema") => Format::Schema(format["json_schema"]["schema"].clone()),
-                Some("json_object") => Format::Object,
-                _ => Format::Text,
-            },
-            ..Question::default()
-        }
-    }
-
-    fn tell(&self, said: &Said, streams: bool) -> Vec<String> {
-        let id = format!("gen-offline-{}", said.created);
-        let finish = if said.call.is_some() { "tool_calls" } else { "stop" };
-        let (prompt, completion) = said.tokens;
-        let usage = json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion});
-        let call = said.call.as_ref().map(|(name, arguments)| {
-            let function = json!({"name": name, "arguments": arguments.to_string()});
-            json!({"id": format!("call_offline_{}", said.created), "type": "function", "function": function})
-        });
-        if !streams {
-            let mut message = json!({"role": "assistant", "content": said.text});
-            if let Some(call) = call {
-                message["tool_calls"] = json!([call]);
-            }
-            let choice = json!({"index": 0, "message": message, "finish_reason": finish, "logprobs": null});
-            let whole = json!({
-                "id": id, "object": "chat.completion", "created": said.created, "model": said.model,
-                "choices": [choice], "usage": usage,
-            });
-            return vec![whole.to_string()];
-        }
-        let chunk = |delta: Value, finish: Value| {
-            let choice = json!({"index": 0, "delta": delta, "finish_reason": finish, "logprobs": null});
-            json!({
-                "id": id, "object": "chat.completion.chunk", "created": said.created, "model": said.model,
-                "choices": [choice],
-            })
-        };
-        let mut chunks = vec![chunk(json!({"role": "assistant", "content": ""}), Value::Null)];
-        let words = said.text.split_inclusive(' ');
-        chunks.extend(words.map(|word| chunk(json!({"content": word}), Value::Null)));
-        if let Some(mut call) = call {
-            let arguments = call["function"]["arguments"].take();
-            call["index"] = json!(0);
-            call["function"]["arguments"] = json!("");
-            chunks.push(chunk(json!({"tool_calls": [call]}), Value::Null));
-            let rest = json!({"index": 0, "function": {"arguments": arguments}});
-            chunks.push(chunk(json!({"tool_calls": [rest]}), Value::Null));
-        }
-        chunks.push(chunk(json!({}), json!(finish)));
-        let mut last = chunk(json!({}), Value::Null);
-        last["choices"] = json!([]);
-        last["usage"] = usage;
-        chunks.push(last);
-        let events = chunks.iter().map(data_event);
-        events.chain([String::from("data: [DONE]\n\n")]).collect()
-    }
 }
 
 /// The text of a message's content, with a name for what is no text.
-pub(super) fn text_of(content: &Value) -> String {
+pub fn text_of(content: &Value) -> String {
     match content {
         Value::String(text) => text.clone(),
         Value::Array(parts) => {
@@ -172,11 +118,6 @@ pub(super) fn text_of(content: &Value) -> String {
         }
         _ => String::new(),
     }
-}
-
-/// Words of any JSON: the built-in model counts no better.
-pub(super) fn words(value: &Value) -> usize {
-    value.to_string().split_whitespace().count().max(1)
 }
 
 /// The same fields stand in an answer and in each chunk of a stream; all else is skipped, not built.

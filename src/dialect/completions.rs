@@ -1,22 +1,25 @@
 //! OpenAI's legacy completions, which editors complete code with: chat's shape, with `text` in place of messages.
 
-use serde_json::{Value, json};
-
-use super::chat::{ChatReader, summary_of, text_of, words};
+use super::chat::{ChatReader, summary_of};
 use super::files;
 use super::request::Edits;
-use super::{AnswerSummary, Dialect, Needs, Question, Reader, Said, data_event};
+use super::{Action, AnswerSummary, Api, Dialect, Needs, Reader, Route};
 use crate::json::Field;
 
 /// The API.
+pub static API: Api = Api {
+    name: "completions",
+    routes: &[Route::post("/completions", Action::Ask(&Completions))
+        .about("legacy completions")
+        .sample(r#"{"prompt":"Hello"}"#)],
+    ..Api::DEFAULT
+};
+
+/// What the upstream is asked in.
 #[derive(Debug)]
 pub struct Completions;
 
 impl Dialect for Completions {
-    fn name(&self) -> &'static str {
-        "completions"
-    }
-
     fn path(&self) -> &'static str {
         "/completions"
     }
@@ -40,38 +43,12 @@ impl Dialect for Completions {
     fn reader(&self, assemble: bool) -> Box<dyn Reader> {
         Box::new(ChatReader::new("text_completion", assemble))
     }
-
-    fn question(&self, request: &Value) -> Question {
-        let prompt = &request["prompt"];
-        let first = prompt.as_array().and_then(|prompts| prompts.first()).unwrap_or(prompt);
-        Question { text: text_of(first), words: words(prompt), ..Question::default() }
-    }
-
-    fn tell(&self, said: &Said, streams: bool) -> Vec<String> {
-        let (prompt, completion) = said.tokens;
-        let usage = json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion});
-        let frame = |text: &str, finish: Value| {
-            let choice = json!({"text": text, "index": 0, "logprobs": null, "finish_reason": finish});
-            json!({
-                "id": format!("gen-offline-{}", said.created), "object": "text_completion",
-                "created": said.created, "model": said.model, "choices": [choice],
-            })
-        };
-        if !streams {
-            let mut whole = frame(&said.text, json!("stop"));
-            whole["usage"] = usage;
-            return vec![whole.to_string()];
-        }
-        let words = said.text.split_inclusive(' ').map(|word| frame(word, Value::Null));
-        let mut last = frame("", json!("stop"));
-        last["usage"] = usage;
-        let events = words.chain([last]).map(|chunk| data_event(&chunk));
-        events.chain([String::from("data: [DONE]\n\n")]).collect()
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::error::ApiError;
 

@@ -1,26 +1,34 @@
 //! OpenAI's embeddings. Another model's numbers mean something else, so none ever stands in for the one that was asked:
 //! <https://openrouter.ai/docs/api/reference/embeddings>
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
-use super::chat::{ChatReader, text_of, words};
+use super::chat::{self, ChatReader};
 use super::request::Edits;
-use super::{AnswerSummary, Dialect, Needs, Question, Reader, Said, Usage, is_nothing};
+use super::{Action, AnswerSummary, Api, Dialect, Named, Needs, Reader, Route, StandIn, Usage, is_nothing};
 use crate::json::Field;
 
 /// The API.
+pub static API: Api = Api {
+    name: "embeddings",
+    routes: &[
+        Route::post("/embeddings", Action::Ask(&Embeddings))
+            .about("embeddings, by free models only")
+            .sample(r#"{"input":"Hello"}"#),
+        Route::get(MODELS.list, Action::List(MODELS.list, chat::list)),
+    ],
+    ..Api::DEFAULT
+};
+
+const MODELS: Named =
+    Named { what: ["Embeddings", "嵌入"], setting: "EMBEDDING_MODEL", list: "/embeddings/models" };
+
+/// What the upstream is asked in.
 #[derive(Debug)]
 pub struct Embeddings;
 
 impl Dialect for Embeddings {
-    fn name(&self) -> &'static str {
-        "embeddings"
-    }
-
     fn path(&self) -> &'static str {
         "/embeddings"
     }
@@ -33,8 +41,8 @@ impl Dialect for Embeddings {
         Needs::default()
     }
 
-    fn any_model_will_do(&self) -> bool {
-        false
+    fn stand_in(&self) -> StandIn {
+        StandIn::Named(MODELS)
     }
 
     fn read_answer(&self, body: &str) -> AnswerSummary {
@@ -70,36 +78,6 @@ impl Dialect for Embeddings {
     fn reader(&self, assemble: bool) -> Box<dyn Reader> {
         // There are no streams of it; what came as one all the same would be told as chat's.
         Box::new(ChatReader::new("list", assemble))
-    }
-
-    fn question(&self, request: &Value) -> Question {
-        let input = &request["input"];
-        let inputs = match input.as_array() {
-            // One list of token numbers is one input.
-            Some(list) if list.first().is_some_and(|first| !first.is_number()) => {
-                list.iter().map(|one| if one.is_string() { text_of(one) } else { one.to_string() }).collect()
-            }
-            Some(tokens) => vec![Value::from(tokens.clone()).to_string()],
-            None => vec![text_of(input)],
-        };
-        let base64 = request["encoding_format"] == "base64";
-        Question { words: words(input), inputs, base64, ..Question::default() }
-    }
-
-    fn tell(&self, said: &Said, _: bool) -> Vec<String> {
-        let data = said.vectors.iter().enumerate().map(|(index, vector)| {
-            let embedding = match said.base64 {
-                true => {
-                    let bytes = vector.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>();
-                    json!(STANDARD.encode(bytes))
-                }
-                false => json!(vector),
-            };
-            json!({"object": "embedding", "index": index, "embedding": embedding})
-        });
-        let usage = json!({"prompt_tokens": said.tokens.0, "total_tokens": said.tokens.0});
-        let data = data.collect::<Vec<_>>();
-        vec![json!({"object": "list", "data": data, "model": said.model, "usage": usage}).to_string()]
     }
 }
 

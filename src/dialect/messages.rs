@@ -2,24 +2,60 @@
 
 use std::borrow::Cow;
 
+use chrono::DateTime;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::chat::{text_of, words};
 use super::files;
 use super::free_models::{Kept, ToolRule};
 use super::merge::append;
 use super::request::Edits;
 use super::{
-    AnswerSummary, Choice, Dialect, Format, Needs, Question, Reader, Said, Usage, given, is_nothing,
+    Action, AnswerSummary, Api, CHAT_MODELS, Dialect, Listed, Needs, Reader, Route, Show, Usage, given,
+    is_nothing,
 };
 use super::{may_mention, named_event};
 use super::{text, tokens};
 use crate::error::{ApiError, NO_THREADS};
 use crate::json::{self, Field, Halves};
 
+/// The shortest request.
+const SAMPLE: &str = r#"{"max_tokens":1000,"messages":[{"role":"user","content":"Hello"}]}"#;
+
 /// The API.
+pub static API: Api = Api {
+    name: "messages",
+    routes: &[
+        Route::post("/messages", Action::Ask(&Messages))
+            .about("Anthropic's Messages API (Claude Code)")
+            .sample(SAMPLE),
+        Route::post("/messages/count_tokens", Action::Local(count_tokens)).sample(SAMPLE),
+        Route::get("/models", Action::List(CHAT_MODELS, list)),
+        Route::get("/models/{model}", Action::Show(Show { named_in: None, any_name: false, write: show })),
+    ],
+    marks: &["anthropic-version"],
+    key_headers: &["x-api-key"],
+    error_body: |error| error_object(error).to_string(),
+    ..Api::DEFAULT
+};
+
+/// OpenAI's list with what Anthropic's SDK needs beside.
+fn list(models: &[Listed<'_>]) -> String {
+    let data = models.iter().map(|model| show(model, "")).collect::<Vec<_>>().join(",");
+    let [first, last] = [models.first(), models.last()].map(|model| model.map(|model| model.id));
+    let [first, last] = [first, last].map(|id| id.map_or("null".into(), json::quoted));
+    format!(r#"{{"object":"list","data":[{data}],"has_more":false,"first_id":{first},"last_id":{last}}}"#)
+}
+
+fn show(model: &Listed<'_>, _: &str) -> String {
+    let created = DateTime::from_timestamp(model.created as i64, 0).unwrap_or_default();
+    let (name, created) = (json::quoted(model.name), created.format("%Y-%m-%dT%H:%M:%SZ"));
+    let object = model.json.strip_suffix('}').unwrap_or(model.json);
+    format!(r#"{object},"type":"model","display_name":{name},"created_at":"{created}"}}"#)
+}
+
+/// What the upstream is asked in.
 #[derive(Debug)]
 pub struct Messages;
 
@@ -29,9 +65,6 @@ const TOKENS_AROUND_A_MESSAGE: u64 = 3;
 const TOKENS_OF_AN_IMAGE: u64 = 1500;
 /// Of a PDF in base64, about: a page has 1,500 to 3,000 tokens.
 const PDF_BYTES_A_TOKEN: u64 = 30;
-
-/// Counts the tokens of a request, for nothing.
-pub const COUNT_PATH: &str = "/messages/count_tokens";
 
 /// What the client runs: tools of its own, and those that Anthropic has defined for clients. All others are run, and
 /// charged, by somebody else.
@@ -48,10 +81,6 @@ const TOOLS: ToolRule = ToolRule {
 };
 
 impl Dialect for Messages {
-    fn name(&self) -> &'static str {
-        "messages"
-    }
-
     fn path(&self) -> &'static str {
         "/messages"
     }
@@ -108,91 +137,12 @@ impl Dialect for Messages {
     fn reader(&self, assemble: bool) -> Box<dyn Reader> {
         Box::new(MessagesReader { assembly: assemble.then(Assembly::default), ..MessagesReader::default() })
     }
-
-    fn error_body(&self, error: &ApiError) -> String {
-        error_object(error).to_string()
-    }
-
-    fn question(&self, request: &Value) -> Question {
-        let messages = request["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
-        // Clients put their own reminders behind what was said, as messages of the system.
-        let last = messages.iter().rev().find(|message| message["role"] != "system").unwrap_or(&Value::Null);
-        let blocks = last["content"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let result = blocks.iter().find(|block| block["type"] == "tool_result");
-        let tools = request["tools"].as_array().into_iter().flatten();
-        let choice = &request["tool_choice"];
-        let format = match &request["output_config"]["format"] {
-            Value::Null => &request["output_format"],
-            format => format,
-        };
-        Question {
-            text: match result {
-                Some(result) => text_of(&result["content"]),
-                None => text_of(&last["content"]),
-            },
-            words: words(&request["messages"]) + words(&request["system"]),
-            tools: tools
-                .filter_map(|tool| Some((tool["name"].as_str()?.to_owned(), tool["input_schema"].clone())))
-                .collect(),
-            choice: match choice["type"].as_str() {
-                Some("tool") => Choice::Named(choice["name"].as_str().unwrap_or_default().to_owned()),
-                Some("none") => Choice::None,
-                Some("any") => Choice::Any,
-                _ => Choice::Free,
-            },
-            tool_has_answered: result.is_some(),
-            format: match format["type"].as_str() {
-                Some("json_schema") => Format::Schema(format["schema"].clone()),
-                _ => Format::Text,
-            },
-            ..Question::default()
-        }
-    }
-
-    fn tell(&self, said: &Said, streams: bool) -> Vec<String> {
-        let (input, output) = said.tokens;
-        let stop = if said.call.is_some() { "tool_use" } else { "end_turn" };
-        let message = |content: Value, stop: Value, output: usize| {
-            json!({
-                "id": format!("msg_offline_{}", said.created), "type": "message", "role": "assistant",
-                "model": said.model, "content": content, "stop_reason": stop, "stop_sequence": null,
-                "usage": {"input_tokens": input, "output_tokens": output},
-            })
-        };
-        let call = |arguments: &Value, name: &str| json!({"type": "tool_use", "id": format!("toolu_offline_{}", said.created), "name": name, "input": arguments});
-        if !streams {
-            let mut content = vec![json!({"type": "text", "text": said.text})];
-            content.extend(said.call.as_ref().map(|(name, arguments)| call(arguments, name)));
-            return vec![message(json!(content), json!(stop), output).to_string()];
-        }
-        let delta = |index: usize, delta: Value| json!({"type": "content_block_delta", "index": index, "delta": delta});
-        let mut events = vec![
-            json!({"type": "message_start", "message": message(json!([]), Value::Null, 0)}),
-            json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
-        ];
-        let words = said.text.split_inclusive(' ');
-        events.extend(words.map(|word| delta(0, json!({"type": "text_delta", "text": word}))));
-        events.push(json!({"type": "content_block_stop", "index": 0}));
-        if let Some((name, arguments)) = &said.call {
-            events.extend([
-                json!({"type": "content_block_start", "index": 1, "content_block": call(&json!({}), name)}),
-                delta(1, json!({"type": "input_json_delta", "partial_json": arguments.to_string()})),
-                json!({"type": "content_block_stop", "index": 1}),
-            ]);
-        }
-        events.push(json!({
-            "type": "message_delta", "delta": {"stop_reason": stop, "stop_sequence": null},
-            "usage": {"output_tokens": output},
-        }));
-        events.push(json!({"type": "message_stop"}));
-        events.iter().map(named_event).collect()
-    }
 }
 
-/// Answers [`COUNT_PATH`]: `{"input_tokens": N}`, from system, tools and messages. `address` is where it was sent to.
-pub fn count_tokens(body: Vec<u8>, address: &str) -> Result<String, ApiError> {
+/// Counts the tokens of a request, for nothing: `{"input_tokens": N}`, from system, tools and messages. `address` is where it was sent to.
+fn count_tokens(body: Vec<u8>, address: &str) -> Result<String, ApiError> {
     let text = text::decode(body, &|| address.to_owned())?;
-    let fields = json::fields(&text).map_err(|error| text::not_an_object(&text, &error, address))?;
+    let fields = json::fields(&text).map_err(|error| text::not_an_object(&text, &error, address, SAMPLE))?;
     let part = |name| json::field(&fields, name).and_then(|part| serde_json::from_str(part.value).ok());
     let [system, tools, messages] = ["system", "tools", "messages"].map(part).map(Option::unwrap_or_default);
     let tools = elements(&tools).map(|tool| tokens::estimate(&tool.to_string())).sum::<u64>();
@@ -595,7 +545,7 @@ mod tests {
                 .read_answer(r#"{"type":"message","content":[],"stop_reason":"end_turn"}"#)
                 .is_an_answer()
         );
-        let own = Messages.error_body(&ApiError::missing_key());
+        let own = (API.error_body)(&ApiError::missing_key());
         assert!(own.starts_with(r#"{"type":"error","error":{"type":"authentication_error""#), "{own}");
     }
 }

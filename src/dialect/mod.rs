@@ -7,6 +7,7 @@
 //!
 //! May import leaves only.
 
+pub mod api;
 pub mod chat;
 pub mod completions;
 pub mod embeddings;
@@ -30,49 +31,36 @@ use crate::error::ApiError;
 use crate::json::Field;
 use request::Edits;
 
-/// Every API, by its path.
-pub const ALL: [&dyn Dialect; 5] = [
-    &chat::Chat,
-    &responses::Responses,
-    &messages::Messages,
-    &completions::Completions,
-    &embeddings::Embeddings,
-];
+pub use api::{Action, Api, Named, Route, Routed, Show, StandIn, error_body};
 
-/// APIs that no upstream knows: translated to one of [`ALL`] and back.
-pub const TRANSLATED: [&dyn Translated; 4] =
-    [&ollama::CHAT, &ollama::GENERATE, &ollama::EMBED, &ollama::EMBEDDINGS];
+/// Every API. Of those that have the same route, the first serves whoever doesn't say which one is meant.
+pub static ALL: [&Api; 6] =
+    [&chat::API, &responses::API, &messages::API, &completions::API, &embeddings::API, &ollama::API];
 
-/// The face of a path such as `/api/chat`.
-pub fn translated_of(path: &str) -> Option<&'static dyn Translated> {
-    TRANSLATED.into_iter().find(|translated| translated.path() == path)
+/// Where the upstream lists the models that chat.
+pub const CHAT_MODELS: &str = "/models";
+
+/// What the upstream can be asked in.
+pub fn natives() -> impl Iterator<Item = &'static dyn Dialect> {
+    let actions = ALL.into_iter().flat_map(|api| api.routes).map(|route| route.action);
+    actions.filter_map(|action| if let Action::Ask(dialect) = action { Some(dialect) } else { None })
 }
 
-/// The dialect of a path such as `/chat/completions`.
-pub fn of(path: &str) -> Option<&'static dyn Dialect> {
-    ALL.into_iter().find(|dialect| dialect.path() == path)
+/// What is translated to it.
+pub fn translated() -> impl Iterator<Item = &'static dyn Translated> {
+    let actions = ALL.into_iter().flat_map(|api| api.routes).map(|route| route.action);
+    actions.filter_map(|action| if let Action::Translate(other) = action { Some(other) } else { None })
 }
 
-/// The body of an error of our own, as the tools that use this path expect it.
-pub fn error_body(path: &str, error: &ApiError) -> String {
-    // Also of what stands below it, and where somebody has written `/v1` twice.
-    let meant = |dialect: &&&dyn Dialect| {
-        let below = path.strip_prefix(dialect.path()).is_some_and(|rest| rest.starts_with('/'));
-        below || path.ends_with(dialect.path())
-    };
-    match ALL.iter().find(meant) {
-        _ if path.starts_with("/api/") => ollama::error_body(error),
-        Some(dialect) => dialect.error_body(error),
-        None => error.body(),
-    }
+/// The kinds of models of which none stands in for another.
+pub fn named_kinds() -> impl Iterator<Item = Named> {
+    natives()
+        .filter_map(|dialect| if let StandIn::Named(named) = dialect.stand_in() { Some(named) } else { None })
 }
 
-/// One API: all that is particular to it.
+/// What a request and an answer mean in an API that the upstream knows.
 pub trait Dialect: Sync {
-    /// What the panel calls it.
-    fn name(&self) -> &'static str;
-
-    /// Where clients ask for it, and where the upstream has it, both below `/v1`.
+    /// Where the upstream has it.
     fn path(&self) -> &'static str;
 
     /// Takes away what costs money beside what costs money in every API: tools and their choice, other lists of models.
@@ -102,9 +90,9 @@ pub trait Dialect: Sync {
         false
     }
 
-    /// Whether another model's answer is as good: not where its numbers would mean something else.
-    fn any_model_will_do(&self) -> bool {
-        true
+    /// What stands in for a model that may not be asked.
+    fn stand_in(&self) -> StandIn {
+        StandIn::Model
     }
 
     /// What a plain answer says about itself.
@@ -112,41 +100,49 @@ pub trait Dialect: Sync {
 
     /// Reads a stream; puts the whole answer together from it where that is wanted.
     fn reader(&self, assemble: bool) -> Box<dyn Reader>;
-
-    /// An error of our own.
-    fn error_body(&self, error: &ApiError) -> String {
-        error.body()
-    }
-
-    /// What the built-in model is asked.
-    fn question(&self, request: &Value) -> Question;
-
-    /// The built-in model's answer: the plain one, or the events of the stream.
-    fn tell(&self, said: &Said, streams: bool) -> Vec<String>;
 }
 
-/// An API that is translated to another one: all that is particular to it.
+/// What a request means in an API that is translated to another one.
 pub trait Translated: Sync {
-    /// What the panel calls it.
-    fn name(&self) -> &'static str;
-
-    /// Where clients ask for it.
-    fn path(&self) -> &'static str;
-
     /// The API that the upstream is asked in.
     fn native(&self) -> &'static dyn Dialect;
 
-    /// The answer where nothing is asked of a model.
-    fn without_a_model(&self, body: &str) -> Option<String>;
+    /// The answer to a body that asks nothing of a model.
+    fn without_a_model(&self, _: &str) -> Option<String> {
+        None
+    }
 
     /// The body as the upstream is to get it, but for the free-model rule.
-    fn translate(&self, body: &str) -> Result<String, serde_json::Error>;
+    fn translate(&self, written: &Written) -> Result<String, Untranslatable>;
 
-    /// Tells the answer to the request with this body.
-    fn translator(&self, body: &str) -> Box<dyn Translator>;
+    /// Tells the answer to this request.
+    fn translator(&self, written: &Written) -> Box<dyn Translator>;
+}
 
-    /// An error of our own.
-    fn error_body(&self, error: &ApiError) -> String;
+/// A request as its client wrote it.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// The model that stands in the path.
+    pub model: String,
+    /// The query.
+    pub query: String,
+    /// The body.
+    pub body: String,
+}
+
+/// Why a request can't be translated.
+#[derive(Debug)]
+pub enum Untranslatable {
+    /// The body is no JSON object.
+    NotAnObject(serde_json::Error),
+    /// It asks for what isn't there.
+    Refused(ApiError),
+}
+
+impl From<serde_json::Error> for Untranslatable {
+    fn from(error: serde_json::Error) -> Self {
+        Self::NotAnObject(error)
+    }
 }
 
 /// Tells an answer in another API than it came in.
@@ -240,79 +236,30 @@ pub struct Needs {
     pub structured: bool,
 }
 
-/// What the built-in model is asked, whatever the API.
-#[derive(Debug, Default, Clone, PartialEq)]
-pub struct Question {
-    /// What was said last.
-    pub text: String,
-    /// All that was said, for counting.
-    pub words: usize,
-    /// Tools that it may call: name and JSON schema of the arguments.
-    pub tools: Vec<(String, Value)>,
-    /// What the client says about calling them.
-    pub choice: Choice,
-    /// What was said last is the result of a tool.
-    pub tool_has_answered: bool,
-    /// The structure that the answer must have.
-    pub format: Format,
-    /// How many answers are wanted, where there can be several (embeddings).
-    pub inputs: Vec<String>,
-    /// The numbers are wanted in base64 (embeddings).
-    pub base64: bool,
-}
-
-/// Which tool is to be called.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub enum Choice {
-    /// Whichever the model likes, or none.
-    #[default]
-    Free,
-    /// None.
-    None,
-    /// Any, but one.
-    Any,
-    /// This one.
-    Named(String),
-}
-
-/// The structure of an answer.
-#[derive(Debug, Default, Clone, PartialEq)]
-pub enum Format {
-    /// Text.
-    #[default]
-    Text,
-    /// Some JSON object.
-    Object,
-    /// JSON of this schema.
-    Schema(Value),
-}
-
-/// What the built-in model says.
-#[derive(Debug, Default, Clone, PartialEq)]
-pub struct Said {
-    /// Its name.
-    pub model: &'static str,
+/// A model as the lists of the APIs describe it.
+#[derive(Debug, Clone, Copy)]
+pub struct Listed<'a> {
+    /// What a request names it by.
+    pub id: &'a str,
+    /// What people call it.
+    pub name: &'a str,
+    /// Tokens that request and answer may have together.
+    pub context_length: Option<u64>,
+    /// What it can do.
+    pub can: Needs,
     /// Seconds since 1970.
     pub created: u64,
-    /// The text.
-    pub text: String,
-    /// A tool that it calls: name and arguments.
-    pub call: Option<(String, Value)>,
-    /// Tokens of request and answer.
-    pub tokens: (usize, usize),
-    /// Numbers, one list for each input (embeddings).
-    pub vectors: Vec<Vec<f32>>,
-    /// The numbers in base64.
-    pub base64: bool,
+    /// The object as the upstream wrote it, with what OpenAI's clients need beside.
+    pub json: &'a str,
 }
 
 /// An event without a name, as chat completions send them.
-fn data_event(data: &Value) -> String {
+pub fn data_event(data: &Value) -> String {
     format!("data: {data}\n\n")
 }
 
 /// An event with its name, which is also its `type`.
-fn named_event(data: &Value) -> String {
+pub fn named_event(data: &Value) -> String {
     format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap_or_default())
 }
 
@@ -342,19 +289,4 @@ fn hides_words(text: &str) -> bool {
     let text = text.as_bytes();
     let mut escapes = memchr::memchr_iter(b'\\', text).map(|at| &text[at + 1..]);
     escapes.any(|behind| behind.starts_with(b"u00") || behind.starts_with(b"/"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_path_has_one_dialect_and_its_own_errors() {
-        for dialect in ALL {
-            assert_eq!(of(dialect.path()).map(|found| found.name()), Some(dialect.name()));
-        }
-        let error = ApiError::stopping();
-        assert!(error_body("/messages/count_tokens", &error).contains(r#""type":"error""#));
-        assert_eq!(error_body("/nowhere", &error), error.body());
-    }
 }

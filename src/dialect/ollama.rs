@@ -12,32 +12,53 @@ use serde_json::{Map, Value, json};
 use super::chat::{Chat, text_of};
 use super::embeddings::Embeddings;
 use super::merge::merge;
-use super::{Dialect, Needs, Translated, Translator, errors};
+use super::{
+    Action, Api, CHAT_MODELS, Dialect, Listed, Route, Show, Translated, Translator, Untranslatable, Written,
+    errors,
+};
 use crate::error::ApiError;
 use crate::json::{self, Halves};
 
-/// What it says its version is: clients ask for one of at least 0.6.4.
-pub const VERSION: &str = r#"{"version":"0.12.6"}"#;
-/// No model is ever loaded here.
-pub const RUNNING: &str = r#"{"models":[]}"#;
-/// What the real one offers to do to models on its disk.
-pub const ELSEWHERE: [&str; 5] = ["/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete"];
+/// What it says its version is: `codex --oss` asks for one of at least 0.13.4.
+const VERSION: &str = r#"{"version":"0.14.0"}"#;
 
-/// `POST /api/chat`.
-pub const CHAT: Ollama = Ollama { path: "/api/chat", kind: Kind::Chat };
-/// `POST /api/generate`.
-pub const GENERATE: Ollama = Ollama { path: "/api/generate", kind: Kind::Generate };
-/// `POST /api/embed`.
-pub const EMBED: Ollama = Ollama { path: "/api/embed", kind: Kind::Embed };
-/// `POST /api/embeddings`, the older one, for one text at a time.
-pub const EMBEDDINGS: Ollama = Ollama { path: "/api/embeddings", kind: Kind::Embeddings };
+/// The API.
+pub static API: Api = Api {
+    name: "ollama",
+    routes: &[
+        Route::post("/api/chat", Action::Translate(&Ollama(Kind::Chat)))
+            .sample(r#"{"messages":[{"role":"user","content":"Hello"}]}"#),
+        Route::post("/api/generate", Action::Translate(&Ollama(Kind::Generate)))
+            .sample(r#"{"prompt":"Hello"}"#),
+        Route::post("/api/embed", Action::Translate(&Ollama(Kind::Embed))).sample(r#"{"input":"Hello"}"#),
+        // The older one, for one text at a time.
+        Route::post("/api/embeddings", Action::Translate(&Ollama(Kind::Embeddings)))
+            .sample(r#"{"prompt":"Hello"}"#),
+        Route::get("/api/tags", Action::List(CHAT_MODELS, tags))
+            .about("Ollama's API: /api/chat, /api/generate, /api/embed, ..."),
+        Route::post(
+            "/api/show",
+            Action::Show(Show { named_in: Some(shown_model), any_name: true, write: show }),
+        ),
+        Route::get("/api/version", Action::Local(|_, _| Ok(VERSION.into()))),
+        // No model is ever loaded here.
+        Route::get("/api/ps", Action::Local(|_, _| Ok(r#"{"models":[]}"#.into()))),
+        // It is there: any model will do.
+        Route::post("/api/pull", Action::Local(|_, _| Ok("{\"status\":\"success\"}\n".into()))),
+        // What the real one offers to do to models on its disk.
+        Route::post("/api/push", Action::Refuse(ApiError::not_ollamas_disk)),
+        Route::post("/api/create", Action::Refuse(ApiError::not_ollamas_disk)),
+        Route::post("/api/copy", Action::Refuse(ApiError::not_ollamas_disk)),
+        Route { method: "DELETE", ..Route::post("/api/delete", Action::Refuse(ApiError::not_ollamas_disk)) },
+    ],
+    shown_base: "",
+    error_body,
+    ..Api::DEFAULT
+};
 
 /// One of its endpoints that ask a model.
 #[derive(Debug)]
-pub struct Ollama {
-    path: &'static str,
-    kind: Kind,
-}
+struct Ollama(Kind);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -62,16 +83,8 @@ const OPTIONS: [(&str, &str); 10] = [
 ];
 
 impl Translated for Ollama {
-    fn name(&self) -> &'static str {
-        "ollama"
-    }
-
-    fn path(&self) -> &'static str {
-        self.path
-    }
-
     fn native(&self) -> &'static dyn Dialect {
-        match self.kind {
+        match self.0 {
             Kind::Chat | Kind::Generate => &Chat,
             Kind::Embed | Kind::Embeddings => &Embeddings,
         }
@@ -85,7 +98,7 @@ impl Translated for Ollama {
             Value::Array(list) => list.is_empty(),
             _ => false,
         };
-        let nothing_asked = match self.kind {
+        let nothing_asked = match self.0 {
             Kind::Chat => nothing("messages"),
             Kind::Generate => nothing("prompt") && nothing("images"),
             Kind::Embed | Kind::Embeddings => false,
@@ -95,15 +108,15 @@ impl Translated for Ollama {
         let mut answer = json!({
             "model": asked["model"], "created_at": now(), "done": true, "done_reason": reason,
         });
-        match self.kind {
+        match self.0 {
             Kind::Chat => answer["message"] = json!({"role": "assistant", "content": ""}),
             _ => answer["response"] = json!(""),
         }
         nothing_asked.then(|| format!("{answer}\n"))
     }
 
-    fn translate(&self, body: &str) -> Result<String, serde_json::Error> {
-        let asked = Value::Object(serde_json::from_str(body)?);
+    fn translate(&self, written: &Written) -> Result<String, Untranslatable> {
+        let asked = Value::Object(serde_json::from_str(&written.body)?);
         let mut request = Map::new();
         let mut put = |name: &str, value: Value| {
             if !value.is_null() {
@@ -111,8 +124,8 @@ impl Translated for Ollama {
             }
         };
         put("model", asked["model"].clone());
-        if matches!(self.kind, Kind::Embed | Kind::Embeddings) {
-            let input = if self.kind == Kind::Embed { &asked["input"] } else { &asked["prompt"] };
+        if matches!(self.0, Kind::Embed | Kind::Embeddings) {
+            let input = if self.0 == Kind::Embed { &asked["input"] } else { &asked["prompt"] };
             put("input", input.clone());
             put("dimensions", asked["dimensions"].clone());
             return Ok(Value::Object(request).to_string());
@@ -136,10 +149,10 @@ impl Translated for Ollama {
         Ok(Value::Object(request).to_string())
     }
 
-    fn translator(&self, body: &str) -> Box<dyn Translator> {
-        let asked = serde_json::from_str::<Value>(body).unwrap_or_default();
+    fn translator(&self, written: &Written) -> Box<dyn Translator> {
+        let asked = serde_json::from_str::<Value>(&written.body).unwrap_or_default();
         Box::new(OllamaTranslator {
-            kind: self.kind,
+            kind: self.0,
             model: asked["model"].as_str().unwrap_or_default().to_owned(),
             began: Instant::now(),
             first_token: None,
@@ -149,20 +162,16 @@ impl Translated for Ollama {
             halves: Halves::default(),
         })
     }
-
-    fn error_body(&self, error: &ApiError) -> String {
-        error_body(error)
-    }
 }
 
 /// `{"error": "text"}`
-pub fn error_body(error: &ApiError) -> String {
+fn error_body(error: &ApiError) -> String {
     json!({"error": error.message}).to_string()
 }
 
 impl Ollama {
     fn messages(&self, asked: &Value) -> Value {
-        if self.kind == Kind::Generate {
+        if self.0 == Kind::Generate {
             let system = asked["system"].as_str().filter(|system| !system.is_empty());
             let system = system.map(|system| json!({"role": "system", "content": system}));
             let prompt = json!({"role": "user", "content": content(&asked["prompt"], &asked["images"])});
@@ -419,24 +428,18 @@ fn now() -> String {
     DateTime::<Utc>::from(SystemTime::now()).to_rfc3339_opts(SecondsFormat::Nanos, true)
 }
 
-/// A model as its lists describe it.
-#[derive(Debug, Clone, Copy)]
-pub struct Listed<'a> {
-    /// What a request names it by.
-    pub id: &'a str,
-    /// What people call it.
-    pub name: &'a str,
-    /// Tokens that request and answer may have together.
-    pub context_length: Option<u64>,
-    /// What it can do.
-    pub can: Needs,
-    /// Seconds since 1970.
-    pub created: u64,
+fn tags(models: &[Listed<'_>]) -> String {
+    let tags = models.iter().map(Listed::tag).collect::<Vec<_>>();
+    json!({"models": tags}).to_string()
+}
+
+fn show(model: &Listed<'_>, _: &str) -> String {
+    model.show().to_string()
 }
 
 impl Listed<'_> {
     /// An entry of `GET /api/tags`.
-    pub fn tag(&self) -> Value {
+    fn tag(&self) -> Value {
         let mut hasher = DefaultHasher::new();
         self.id.hash(&mut hasher);
         let digest = format!("{:016x}", hasher.finish()).repeat(4);
@@ -447,7 +450,7 @@ impl Listed<'_> {
     }
 
     /// The answer to `POST /api/show`.
-    pub fn show(&self) -> Value {
+    fn show(&self) -> Value {
         let family = self.family();
         let context = self.context_length.unwrap_or(4096);
         let mut info = json!({
@@ -486,7 +489,7 @@ impl Listed<'_> {
 }
 
 /// The model that `POST /api/show` asks for.
-pub fn shown_model(body: &[u8]) -> Result<String, ApiError> {
+fn shown_model(body: &[u8]) -> Result<String, ApiError> {
     let text = std::str::from_utf8(body).map_err(|_| ApiError::invalid_json("not UTF-8"))?;
     let fields = json::fields(text);
     let fields = fields.map_err(|error| ApiError::invalid_json(&format!("not a JSON object: {error}")))?;
@@ -498,8 +501,12 @@ pub fn shown_model(body: &[u8]) -> Result<String, ApiError> {
 mod tests {
     use super::*;
 
+    fn written(body: &str) -> Written {
+        Written { body: body.to_owned(), ..Written::default() }
+    }
+
     fn translated(translated: &Ollama, body: Value) -> Value {
-        serde_json::from_str(&translated.translate(&body.to_string()).unwrap()).unwrap()
+        serde_json::from_str(&translated.translate(&written(&body.to_string())).unwrap()).unwrap()
     }
 
     #[test]
@@ -534,28 +541,31 @@ mod tests {
             "reasoning": {"effort": "high"},
             "temperature": 0.5, "stop": ["x"], "repetition_penalty": 1.1, "max_tokens": 7,
         });
-        assert_eq!(translated(&CHAT, asked), expected);
+        assert_eq!(translated(&Ollama(Kind::Chat), asked), expected);
         let generate = json!({"model": "m", "system": "s", "prompt": "p", "stream": false, "think": false, "options": {"num_predict": -1}});
         assert_eq!(
-            translated(&GENERATE, generate),
+            translated(&Ollama(Kind::Generate), generate),
             json!({"model": "m", "stream": false, "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "p"}], "reasoning": {"enabled": false}})
         );
         assert_eq!(
-            translated(&EMBED, json!({"model": "m", "input": ["a"]})),
+            translated(&Ollama(Kind::Embed), json!({"model": "m", "input": ["a"]})),
             json!({"model": "m", "input": ["a"]})
         );
-        assert!(CHAT.translate("[]").is_err() && CHAT.translate("{").is_err());
+        assert!(
+            Ollama(Kind::Chat).translate(&written("[]")).is_err()
+                && Ollama(Kind::Chat).translate(&written("{")).is_err()
+        );
     }
 
     #[test]
     fn nothing_asked_costs_no_call() {
         for (translated, body, reason) in [
-            (&CHAT, r#"{"model":"m"}"#, Some("load")),
-            (&CHAT, r#"{"model":"m","messages":[],"keep_alive":0}"#, Some("unload")),
-            (&GENERATE, r#"{"model":"m","prompt":""}"#, Some("load")),
-            (&GENERATE, r#"{"model":"m","prompt":"x"}"#, None),
-            (&CHAT, r#"{"messages":[{}]}"#, None),
-            (&EMBED, r#"{}"#, None),
+            (&Ollama(Kind::Chat), r#"{"model":"m"}"#, Some("load")),
+            (&Ollama(Kind::Chat), r#"{"model":"m","messages":[],"keep_alive":0}"#, Some("unload")),
+            (&Ollama(Kind::Generate), r#"{"model":"m","prompt":""}"#, Some("load")),
+            (&Ollama(Kind::Generate), r#"{"model":"m","prompt":"x"}"#, None),
+            (&Ollama(Kind::Chat), r#"{"messages":[{}]}"#, None),
+            (&Ollama(Kind::Embed), r#"{}"#, None),
         ] {
             let answer =
                 translated.without_a_model(body).map(|text| serde_json::from_str::<Value>(&text).unwrap());
@@ -565,7 +575,7 @@ mod tests {
 
     #[test]
     fn chunks_become_lines() {
-        let mut translator = CHAT.translator(r#"{"model":"llama3.2"}"#);
+        let mut translator = Ollama(Kind::Chat).translator(&written(r#"{"model":"llama3.2"}"#));
         let mut told = String::new();
         for chunk in [
             r#"{"choices":[{"delta":{"role":"assistant","content":"","reasoning":"hm"}}]}"#,
@@ -598,15 +608,15 @@ mod tests {
 
     #[test]
     fn whole_answers_and_errors() {
-        let mut translator = GENERATE.translator(r#"{"model":"m"}"#);
+        let mut translator = Ollama(Kind::Generate).translator(&written(r#"{"model":"m"}"#));
         let answer = translator.answer(r#"{"choices":[{"message":{"content":"hi","reasoning":"hm"},"finish_reason":"length"}],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#);
         let answer = serde_json::from_str::<Value>(&answer).unwrap();
         assert_eq!(
             (&answer["response"], &answer["thinking"], &answer["done_reason"]),
             (&json!("hi"), &json!("hm"), &json!("length"))
         );
-        let vectors = EMBED
-            .translator("{}")
+        let vectors = Ollama(Kind::Embed)
+            .translator(&written("{}"))
             .answer(r#"{"data":[{"embedding":[1.5]},{"embedding":[2]}],"usage":{"prompt_tokens":3}}"#);
         let vectors = serde_json::from_str::<Value>(&vectors).unwrap();
         assert_eq!(
@@ -623,13 +633,14 @@ mod tests {
 
     #[test]
     fn a_model_is_listed_and_shown() {
-        let can = Needs { tools: true, images: true, structured: false };
+        let can = super::super::Needs { tools: true, images: true, structured: false };
         let listed = Listed {
             id: "some/model:free",
             name: "Some Model",
             context_length: Some(131_072),
             can,
             created: 0,
+            json: "{}",
         };
         let shown = listed.show();
         assert_eq!(shown["model_info"]["some.context_length"], 131_072);

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::free_models::{self, is_free};
 use super::model_name::{Rule, Target};
-use super::{Dialect, Needs};
+use super::{Dialect, Needs, StandIn};
 use crate::json::{self, Field};
 
 /// A request as it will go upstream.
@@ -58,7 +58,7 @@ impl Request {
         let asked = model_value.and_then(json::string).map(Cow::into_owned);
         let not_a_string = model_value.is_some_and(|value| value != "null") && asked.is_none();
         let next = || others_named(dialect, &fields).find(|id| rule.allow_paid || is_free(id));
-        let target = rule.target(asked.as_deref(), next, dialect.any_model_will_do());
+        let target = rule.target(asked.as_deref(), next, dialect.stand_in() == StandIn::Model);
         let model = target.model().to_owned();
         let keeps_model = asked.as_ref() == Some(&model) || (rule.allow_paid && not_a_string);
         let stream = json::field(&fields, "stream").is_some_and(|field| field.value == "true");

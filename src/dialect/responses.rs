@@ -8,19 +8,38 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::chat::{text_of, words};
 use super::files;
 use super::free_models::{Kept, ROUTER, ToolRule, with};
 use super::merge::append;
 use super::request::{Edits, Keep, Removed, kept_elements};
-use super::{
-    AnswerSummary, Choice, Dialect, Format, Needs, Question, Reader, Said, Usage, given, is_nothing,
-};
+use super::{Action, AnswerSummary, Api, Dialect, Needs, Reader, Route, Usage, given, is_nothing};
 use super::{may_mention, mentions, named_event};
 use crate::error::ApiError;
 use crate::json::{self, Field, Halves};
 
 /// The API.
+pub static API: Api = Api {
+    name: "responses",
+    routes: &[Route::post("/responses", Action::Ask(&Responses))
+        .about("OpenAI's Responses API (Codex)")
+        .sample(r#"{"input":"Hello"}"#)],
+    error_body,
+    ..Api::DEFAULT
+};
+
+/// The day's limit in the words that Codex shows.
+fn error_body(error: &ApiError) -> String {
+    let Some(resets_at) = error.resets_at else {
+        return error.body();
+    };
+    let error = json!({
+        "message": error.message, "type": "usage_limit_reached", "param": null, "code": error.code,
+        "resets_at": resets_at,
+    });
+    json!({"error": error}).to_string()
+}
+
+/// What the upstream is asked in.
 #[derive(Debug)]
 pub struct Responses;
 
@@ -33,10 +52,6 @@ const TOOLS: ToolRule = ToolRule {
 };
 
 impl Dialect for Responses {
-    fn name(&self) -> &'static str {
-        "responses"
-    }
-
     fn path(&self) -> &'static str {
         "/responses"
     }
@@ -84,118 +99,6 @@ impl Dialect for Responses {
 
     fn reader(&self, assemble: bool) -> Box<dyn Reader> {
         Box::new(ResponsesReader { assembly: assemble.then(Assembly::default), ..ResponsesReader::default() })
-    }
-
-    /// The day's limit in the words that Codex shows.
-    fn error_body(&self, error: &ApiError) -> String {
-        let Some(resets_at) = error.resets_at else {
-            return error.body();
-        };
-        let error = json!({
-            "message": error.message, "type": "usage_limit_reached", "param": null, "code": error.code,
-            "resets_at": resets_at,
-        });
-        json!({"error": error}).to_string()
-    }
-
-    fn question(&self, request: &Value) -> Question {
-        let input = &request["input"];
-        let items = input.as_array().map(Vec::as_slice).unwrap_or_default();
-        // What a client adds about itself (tools, settings) is nothing that was said.
-        let said = |item: &&Value| {
-            item["content"].is_string() || item["content"].is_array() || item["output"] != Value::Null
-        };
-        let last = items.iter().rev().find(said).unwrap_or(&Value::Null);
-        let tool_has_answered = last["type"].as_str().is_some_and(|kind| kind.ends_with("_output"));
-        let tools = request["tools"].as_array().into_iter().flatten();
-        let tools = tools.filter(|tool| tool["type"] == "function");
-        let format = &request["text"]["format"];
-        let choice = &request["tool_choice"];
-        Question {
-            text: match (input.as_str(), tool_has_answered) {
-                (Some(text), _) => text.to_owned(),
-                (None, true) => text_of(&last["output"]),
-                (None, false) => text_of(&last["content"]),
-            },
-            words: words(input),
-            tools: tools
-                .filter_map(|tool| Some((tool["name"].as_str()?.to_owned(), tool["parameters"].clone())))
-                .collect(),
-            choice: match (choice.as_str(), choice["name"].as_str()) {
-                (_, Some(name)) => Choice::Named(name.to_owned()),
-                (Some("none"), _) => Choice::None,
-                (Some("required"), _) => Choice::Any,
-                _ => Choice::Free,
-            },
-            tool_has_answered,
-            format: match format["type"].as_str() {
-                Some("json_schema") => Format::Schema(format["schema"].clone()),
-                Some("json_object") => Format::Object,
-                _ => Format::Text,
-            },
-            ..Question::default()
-        }
-    }
-
-    fn tell(&self, said: &Said, streams: bool) -> Vec<String> {
-        let (input, output) = said.tokens;
-        let usage = json!({
-            "input_tokens": input, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": output,
-            "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": input + output,
-        });
-        let item_id = format!("msg_offline_{}", said.created);
-        let part = |text: &str| json!({"type": "output_text", "text": text, "annotations": []});
-        let message = |status: &str, content: Value| json!({"id": item_id, "type": "message", "role": "assistant", "status": status, "content": content});
-        let call_id = format!("call_offline_{}", said.created);
-        let call = |status: &str, name: &str, arguments: &str| {
-            json!({
-                "id": format!("fc_offline_{}", said.created), "type": "function_call", "call_id": call_id,
-                "name": name, "arguments": arguments, "status": status,
-            })
-        };
-        let mut items = vec![message("completed", json!([part(&said.text)]))];
-        if let Some((name, arguments)) = &said.call {
-            items.push(call("completed", name, &arguments.to_string()));
-        }
-        let response = |status: &str, output: &[Value], usage: &Value| {
-            json!({
-                "id": format!("gen-offline-{}", said.created), "object": "response", "created_at": said.created,
-                "model": said.model, "status": status, "output": output, "usage": usage, "error": null,
-                "incomplete_details": null, "instructions": null, "metadata": {}, "parallel_tool_calls": true,
-                "temperature": null, "tool_choice": "auto", "tools": [], "top_p": null,
-            })
-        };
-        if !streams {
-            return vec![response("completed", &items, &usage).to_string()];
-        }
-        let mut events = vec![
-            json!({"type": "response.created", "response": response("in_progress", &[], &Value::Null)}),
-            json!({"type": "response.in_progress", "response": response("in_progress", &[], &Value::Null)}),
-            json!({"type": "response.output_item.added", "output_index": 0, "item": message("in_progress", json!([]))}),
-        ];
-        let at = |kind: &str, name: &str, value: Value| json!({"type": kind, "item_id": item_id, "output_index": 0, "content_index": 0, name: value});
-        events.push(at("response.content_part.added", "part", part("")));
-        let words = said.text.split_inclusive(' ');
-        events.extend(words.map(|word| at("response.output_text.delta", "delta", json!(word))));
-        events.push(at("response.output_text.done", "text", json!(said.text)));
-        events.push(at("response.content_part.done", "part", part(&said.text)));
-        events.push(json!({"type": "response.output_item.done", "output_index": 0, "item": items[0]}));
-        if let Some((name, arguments)) = &said.call {
-            let arguments = arguments.to_string();
-            let item_id = &items[1]["id"];
-            events.extend([
-                json!({"type": "response.output_item.added", "output_index": 1, "item": call("in_progress", name, "")}),
-                json!({"type": "response.function_call_arguments.delta", "item_id": item_id, "output_index": 1, "delta": arguments}),
-                json!({"type": "response.function_call_arguments.done", "item_id": item_id, "output_index": 1, "name": name, "arguments": arguments}),
-                json!({"type": "response.output_item.done", "output_index": 1, "item": items[1]}),
-            ]);
-        }
-        events.push(json!({"type": "response.completed", "response": response("completed", &items, &usage)}));
-        let numbered = events.into_iter().enumerate().map(|(number, mut event)| {
-            event["sequence_number"] = json!(number);
-            named_event(&event)
-        });
-        numbered.collect()
     }
 }
 

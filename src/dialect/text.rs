@@ -40,12 +40,11 @@ pub fn decode(body: Vec<u8>, address: &dyn Fn() -> String) -> Result<String, Api
     Ok(text)
 }
 
-/// What to say of a body that is no JSON object.
-pub fn not_an_object(text: &str, error: &serde_json::Error, address: &str) -> ApiError {
+/// What to say of a body that is no JSON object; `example` is one that would do.
+pub fn not_an_object(text: &str, error: &serde_json::Error, address: &str, example: &str) -> ApiError {
     let mut begin = text.trim_start().chars();
     let first = begin.next();
     let second = begin.as_str().trim_start().chars().next();
-    let example = example(address);
     let in_cmd = || format!("curl {address} -d \"{}\"", example.replace('"', "\\\""));
     match (first, second) {
         (None, _) => ApiError::invalid_json("empty"),
@@ -104,17 +103,6 @@ fn spoilt(how: &str, way_out: &str, chinese: String) -> ApiError {
         .chinese(format!("请求正文{chinese}"))
 }
 
-/// The shortest body that an endpoint takes.
-fn example(address: &str) -> &'static str {
-    match address.rsplit('/').next() {
-        Some("responses" | "embeddings" | "embed") => r#"{"input":"Hello"}"#,
-        Some("completions") if !address.ends_with("chat/completions") => r#"{"prompt":"Hello"}"#,
-        Some("generate") => r#"{"prompt":"Hello"}"#,
-        Some("messages") => r#"{"max_tokens":1000,"messages":[{"role":"user","content":"Hello"}]}"#,
-        _ => r#"{"messages":[{"role":"user","content":"Hello"}]}"#,
-    }
-}
-
 /// Whether all that isn't ASCII comes in pairs of GBK.
 fn looks_like_gbk(bytes: &[u8]) -> bool {
     let mut rest = bytes;
@@ -139,7 +127,7 @@ mod tests {
             Err(error) => return error.message,
         };
         let error = crate::json::fields(&text).unwrap_err();
-        not_an_object(&text, &error, HERE).message
+        not_an_object(&text, &error, HERE, r#"{"messages":[{"role":"user","content":"Hello"}]}"#).message
     }
 
     #[test]
@@ -164,7 +152,6 @@ mod tests {
             let message = message(body);
             assert!(message.contains(said), "{message}");
         }
-        assert_eq!(example("http://localhost/v1/completions"), r#"{"prompt":"Hello"}"#);
     }
 
     #[test]

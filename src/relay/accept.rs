@@ -8,10 +8,12 @@ use ureq::http::HeaderValue;
 use super::finish::FinalWrite;
 use super::in_flight::InFlightGuard;
 use super::shared::Shared;
-use super::{Client, Relay, offline};
+use super::{Client, Relay};
+use crate::builtin;
 use crate::client::exchange::{ConnectionFate, Exchange};
 use crate::dialect::request::Request;
-use crate::dialect::{self, Dialect, Translated, text};
+use crate::dialect::{Action, Dialect, Routed, StandIn, Translated, Untranslatable, Written, text};
+use crate::encoding::percent_decoded;
 use crate::error::ApiError;
 use crate::live::Snapshot;
 use crate::record::metrics::CallMetrics;
@@ -27,15 +29,14 @@ impl Relay {
     #[inline(never)]
     pub fn begin(
         shared: &Arc<Shared>,
-        api: Api,
+        (dialect, route): (&'static dyn Dialect, Routed),
         mut exchange: Box<Exchange>,
         snapshot: Arc<Snapshot>,
         in_flight: InFlightGuard,
     ) -> Result<Box<Self>, ConnectionFate> {
         let began = Instant::now();
-        let body = std::mem::take(&mut exchange.body);
-        let address = || shared.address_of(&exchange.head);
-        let (request, translated) = match understand(api, body, &address, &snapshot) {
+        let understood = understand(dialect, &mut exchange, &route, shared, &snapshot);
+        let (request, translated) = match understood {
             Ok(understood) => understood,
             Err(error) => {
                 let reply = shared.refusal(&exchange.head, &error);
@@ -51,12 +52,11 @@ impl Relay {
         if headers.first().is_none_or(|(name, _)| *name != REFERER) {
             headers.push((REFERER, shared.site.clone()));
         }
-        let dialect = api.native();
-        let written = translated.as_ref().map_or(request.as_written(), |(_, written)| written);
+        let written = translated.as_ref().map_or(request.as_written(), |(_, written)| &written.body);
         let recording = shared.calls.begin(&snapshot, written);
         let metrics = CallMetrics {
-            dialect: api.name().into(),
-            path: recording.as_ref().map(|_| api.path()).unwrap_or_default().into(),
+            dialect: route.api.name.into(),
+            path: recording.as_ref().map(|_| route.shown()).unwrap_or_default().into(),
             asked: request.asked.clone(),
             model: request.model.clone(),
             stream: request.stream,
@@ -65,6 +65,7 @@ impl Relay {
         let mut relay = Box::new(Self {
             shared: Arc::clone(shared),
             dialect,
+            route,
             translated,
             translator: None,
             query: exchange.head.query.take().filter(|_| dialect.forwards_query()),
@@ -97,68 +98,41 @@ impl Relay {
     }
 }
 
-/// An API, as the relay is asked in it.
-#[derive(Clone, Copy)]
-pub enum Api {
-    /// One that the upstream knows.
-    Native(&'static dyn Dialect),
-    /// One that is translated.
-    Translated(&'static dyn Translated),
-}
-
-impl Api {
-    /// The API of a path.
-    pub fn of(path: &str) -> Option<Self> {
-        dialect::of(path).map(Self::Native).or_else(|| dialect::translated_of(path).map(Self::Translated))
-    }
-
-    fn native(self) -> &'static dyn Dialect {
-        match self {
-            Self::Native(dialect) => dialect,
-            Self::Translated(translated) => translated.native(),
-        }
-    }
-
-    /// Where clients ask for it.
-    fn path(self) -> String {
-        match self {
-            Self::Native(dialect) => format!("/v1{}", dialect.path()),
-            Self::Translated(translated) => translated.path().to_owned(),
-        }
-    }
-
-    /// How it is called in the panel.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Native(dialect) => dialect.name(),
-            Self::Translated(translated) => translated.name(),
-        }
-    }
-}
-
-type Understood = (Request, Option<(&'static dyn Translated, String)>);
+type Understood = (Request, Option<(&'static dyn Translated, Written)>);
 
 fn understand(
-    api: Api,
-    body: Vec<u8>,
-    address: &dyn Fn() -> String,
+    dialect: &'static dyn Dialect,
+    exchange: &mut Exchange,
+    route: &Routed,
+    shared: &Shared,
     snapshot: &Snapshot,
 ) -> Result<Understood, ApiError> {
-    let text = text::decode(body, address)?;
-    let not_an_object = |text: &str, error| text::not_an_object(text, &error, &address());
-    let (text, translated) = match api {
-        Api::Native(_) => (text, None),
-        Api::Translated(translated) => {
-            let in_native = translated.translate(&text).map_err(|error| not_an_object(&text, error))?;
-            (in_native, Some((translated, text)))
+    let body = std::mem::take(&mut exchange.body);
+    let head = &exchange.head;
+    let address = || shared.address_of(head);
+    let text = text::decode(body, &address)?;
+    let not_an_object = |text: &str, error| text::not_an_object(text, &error, &address(), route.route.sample);
+    let (text, translated) = match route.route.action {
+        Action::Translate(translated) => {
+            let model = percent_decoded(route.parameter(&head.path));
+            let query = head.query.clone().unwrap_or_default();
+            let written = Written { model, query, body: text };
+            let in_native = translated.translate(&written).map_err(|error| match error {
+                Untranslatable::NotAnObject(error) => not_an_object(&written.body, error),
+                Untranslatable::Refused(error) => error,
+            })?;
+            (in_native, Some((translated, written)))
         }
+        _ => (text, None),
     };
-    let dialect = api.native();
     let settings = &snapshot.settings;
-    let default_model = match dialect.any_model_will_do() {
-        true => settings.model.as_str(),
-        false if settings.test_mode => offline::NAME,
-        false => settings.embedding_model.as_deref().unwrap_or_default(),
+    if let Some(refusal) = builtin::refusal(dialect).filter(|_| settings.test_mode) {
+        return Err(refusal);
+    }
+    let default_model = match dialect.stand_in() {
+        StandIn::Model => settings.model.as_str(),
+        StandIn::Named(_) if settings.test_mode => builtin::NAME,
+        StandIn::Named(named) => settings.named_model(named.setting).unwrap_or_default(),
     };
     let request = Request::parse(dialect, text, &settings.rule(default_model));
     let request = request.map_err(|(text, error)| not_an_object(&text, error))?;

@@ -8,9 +8,9 @@ use super::Relay;
 use super::finish::Served;
 use super::gate::Pass;
 use super::in_flight::CancelHandle;
-use super::offline;
 use super::patience::{self, Verdict};
 use super::shared_call::{Follower, Replay, SharedCall, Source};
+use crate::builtin;
 use crate::client::exchange::Reply;
 use crate::dialect::errors;
 use crate::error::{ApiError, EMPTY, UNKNOWN_NAME, reason_in_words};
@@ -83,7 +83,7 @@ pub(super) struct Answer {
 
 enum From {
     Upstream(Box<Call>),
-    BuiltIn(offline::Answer),
+    BuiltIn(builtin::Answer),
     /// One of before, and how much of it has been read.
     Kept(Arc<Kept>, usize),
     /// One that is coming in for another.
@@ -205,7 +205,8 @@ impl Relay {
             Some(Source::Follower(ride)) => From::Follower(ride),
             None => {
                 let cancel = Arc::clone(self.in_flight.cancel());
-                From::BuiltIn(offline::answer(self.dialect, &self.request, cancel))
+                let is_cut_off = move || cancel.reason().is_some();
+                From::BuiltIn(builtin::answer(self.dialect, &self.request, is_cut_off))
             }
         }
     }

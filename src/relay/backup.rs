@@ -8,6 +8,7 @@ use super::gate::local_time;
 use super::patience::{self, Verdict};
 use super::{ConnectionFate, Relay};
 use crate::console::say;
+use crate::dialect::StandIn;
 use crate::error::ApiError;
 use crate::language::either;
 use crate::record::metrics::FailedTry;
@@ -19,7 +20,7 @@ impl Relay {
         let backups = self.snapshot.settings.backups.clone();
         let stopping = self.shared.in_flight.is_stopping();
         let is_final = stopping || failed.verdict.is_the_routers(&self.model);
-        let makes_sense = self.dialect.any_model_will_do() && !is_final && another_could(&failed);
+        let makes_sense = self.dialect.stand_in() == StandIn::Model && !is_final && another_could(&failed);
         if backups.is_empty() || !makes_sense {
             return self.fail(failed);
         }

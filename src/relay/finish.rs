@@ -96,7 +96,13 @@ impl Relay {
                     };
                     (Reply::json(status, body), error)
                 }
-                FailedAnswer::Own(error) => (Reply::error(self.path(), &error), error.object()),
+                FailedAnswer::Own(error) => {
+                    let reply = match &self.client {
+                        Client::Waiting(exchange) => Reply::refusal(&exchange.head, &error),
+                        _ => Reply::default(), // nobody is there to get it
+                    };
+                    (Reply { status: error.status, ..reply }, error.object())
+                }
             };
             status = reply.status;
             reply.headers = self.with_proxy_headers(reply.headers, &self.metrics.model);
@@ -116,11 +122,6 @@ impl Relay {
             Some((translated, written)) => translated.translator(written).broken_off(error),
             None => self.dialect.reader(false).broken_off(error),
         }
-    }
-
-    /// Where the client asked.
-    fn path(&self) -> &'static str {
-        self.translated.as_ref().map_or(self.dialect.path(), |(translated, _)| translated.path())
     }
 
     fn tries(&self) -> usize {

@@ -4,19 +4,17 @@
 //! This file is the loop. Beside it: how a request begins ([`accept`]), one try and what may come of it ([`attempt`]), the
 //! two kinds of answers ([`plain`], [`stream`]), how a request ends ([`finish`]); which model is next ([`routing`],
 //! [`model_history`]) and which other server ([`backup`]); what the loop goes by ([`patience`], [`gate`], [`in_flight`]), the sources of
-//! answers that aren't the upstream ([`offline`], [`shared_call`]), what else is asked of the upstream ([`models`], [`quota`]), and
-//! what all requests share ([`shared`]). May import `record`, `live`, `client`, `upstream`, `settings`, `dialect` and leaves.
+//! answers that aren't the upstream ([`crate::builtin`], [`shared_call`]), what else is asked of the upstream ([`models`], [`quota`]), and
+//! what all requests share ([`shared`]). May import `builtin`, `record`, `live`, `client`, `upstream`, `settings`, `dialect` and leaves.
 
 mod accept;
 mod attempt;
 mod backup;
-mod example;
 mod finish;
 pub mod gate;
 pub mod in_flight;
 pub mod model_history;
 pub mod models;
-pub mod offline;
 pub mod patience;
 mod plain;
 pub mod quota;
@@ -35,14 +33,13 @@ use crate::client::exchange::{ConnectionFate, Exchange, Stream};
 use crate::console::say;
 use crate::dialect::free_models;
 use crate::dialect::request::Request;
-use crate::dialect::{Dialect, Translated, Translator};
+use crate::dialect::{Dialect, Routed, StandIn, Translated, Translator, Written};
 use crate::error::ApiError;
 use crate::language::either;
 use crate::live::Snapshot;
 use crate::record::calls::Recording;
 use crate::record::metrics::{CallMetrics, FailedTry};
 
-pub use accept::Api;
 use attempt::{FailedAnswer, FailedAttempt};
 use finish::{FinalWrite, Served};
 use gate::{Admission, Limit, Pass, Turn, local_time};
@@ -57,8 +54,10 @@ pub struct Relay {
     shared: Arc<Shared>,
     /// The API that the upstream is asked in.
     dialect: &'static dyn Dialect,
+    /// Where the client asked.
+    route: Routed,
     /// The one that the client speaks, where that is another; and the body as it wrote it.
-    translated: Option<(&'static dyn Translated, String)>,
+    translated: Option<(&'static dyn Translated, Written)>,
     /// Tells the present answer to such a client.
     translator: Option<Box<dyn Translator>>,
     client: Client,
@@ -117,7 +116,7 @@ impl Relay {
         let shared = Arc::clone(&self.shared);
         let settings = &self.snapshot.settings;
         if self.request.model.is_empty() {
-            return self.refuse_embedding();
+            return self.refuse_unnamed();
         }
         if settings.test_mode {
             return self.go_on(None);
@@ -140,11 +139,14 @@ impl Relay {
         }
     }
 
-    /// No model was named that may make this embedding, and none stands in for another.
+    /// No model was named that may do this, and none stands in for another.
     #[inline(never)]
-    fn refuse_embedding(self: Box<Self>) -> ConnectionFate {
-        let free = self.shared.embedding_models.ids(&self.snapshot);
-        self.refuse(ApiError::no_embedding_model(&free))
+    fn refuse_unnamed(self: Box<Self>) -> ConnectionFate {
+        let StandIn::Named(named) = self.dialect.stand_in() else {
+            return self.refuse(ApiError::no_such_model());
+        };
+        let free = self.shared.models_at(named.list).ids(&self.snapshot);
+        self.refuse(ApiError::model_not_free(named.what, named.setting, &free))
     }
 
     /// Tries until there is an answer, no try is left, or the account's limit is reached.

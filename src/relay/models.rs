@@ -1,15 +1,11 @@
 //! `GET /v1/models`: the free models of the upstream, as it describes them.
 
-use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use chrono::DateTime;
-
 use crate::client::exchange::Reply;
-use crate::dialect::Needs;
 use crate::dialect::free_models::{ROUTER, is_free};
-use crate::dialect::ollama::{self, Listed};
+use crate::dialect::{CHAT_MODELS, Listed, Needs, Show};
 use crate::error::ApiError;
 use crate::json;
 use crate::live::Snapshot;
@@ -62,63 +58,41 @@ impl Models {
         Self { path, last: Mutex::default() }
     }
 
-    /// The ids of the free models there are, without the router.
+    /// Where the upstream has it.
+    pub fn path(&self) -> &'static str {
+        self.path
+    }
+
+    /// The ids of the free models there are.
     pub fn ids(&self, snapshot: &Snapshot) -> Vec<String> {
+        self.current(snapshot).iter().map(|model| model.id.clone()).collect()
+    }
+
+    /// Answers with the list, as an API writes it.
+    pub fn list(&self, snapshot: &Snapshot, write: fn(&[Listed<'_>]) -> String) -> Reply {
         let models = self.current(snapshot);
-        models.iter().map(|model| model.id.clone()).filter(|id| id != ROUTER).collect()
+        Reply::json(200, write(&models.iter().map(Model::listed).collect::<Vec<_>>()))
     }
 
-    /// Answers `GET /models`; `anthropic`, so that Anthropic's SDK can read it, too.
-    pub fn list(&self, snapshot: &Snapshot, anthropic: bool) -> Reply {
-        let models = self.current(snapshot);
-        let data = models.iter().map(|model| model.json(anthropic)).collect::<Vec<_>>().join(",");
-        let mut list = format!(r#"{{"object":"list","data":[{data}]"#);
-        if let (true, Some(first), Some(last)) = (anthropic, models.first(), models.last()) {
-            let (first, last) = (json::quoted(&first.id), json::quoted(&last.id));
-            list.push_str(&format!(r#","has_more":false,"first_id":{first},"last_id":{last}"#));
-        }
-        list.push('}');
-        Reply::json(200, list)
-    }
-
-    /// Answers `GET /models/{id}`.
-    pub fn one(&self, snapshot: &Snapshot, id: &str, anthropic: bool) -> Reply {
-        let id = percent_decoded(id);
-        match self.current(snapshot).iter().find(|model| model.id == id) {
-            Some(model) => Reply::json(200, model.json(anthropic).into_owned()),
-            None => Reply::error("", &ApiError::no_such_model()),
-        }
-    }
-
-    /// Answers Ollama's `GET /api/tags`.
-    pub fn tags(&self, snapshot: &Snapshot) -> Reply {
-        let models = self.current(snapshot);
-        let tags = models.iter().map(|model| model.listed().tag().to_string()).collect::<Vec<_>>().join(",");
-        Reply::json(200, format!(r#"{{"models":[{tags}]}}"#))
-    }
-
-    /// Answers Ollama's `POST /api/show`. A name that isn't free means what answers in its place.
-    pub fn show(&self, snapshot: &Snapshot, body: &[u8]) -> Reply {
-        let asked = match ollama::shown_model(body) {
-            Ok(asked) => asked,
-            Err(error) => return Reply::error("/api/show", &error),
-        };
+    /// Answers with one of them.
+    pub fn show(&self, snapshot: &Snapshot, show: Show, asked: &str) -> Result<Reply, ApiError> {
         let models = self.current(snapshot);
         let named = |id: &str| models.iter().find(|model| model.id == id);
-        let shown = match (named(&asked), is_free(&asked)) {
-            (Some(model), _) => Some(model),
-            (None, true) => None,
-            (None, false) => named(&snapshot.settings.model).or_else(|| models.first()),
-        };
-        match shown {
-            Some(model) => Reply::json(200, model.listed().show().to_string()),
-            None => Reply::error("/api/show", &ApiError::no_such_model()),
-        }
+        let stand_in = || named(&snapshot.settings.model).or_else(|| models.first());
+        let any_name = show.any_name && !is_free(asked);
+        let shown = named(asked).or_else(|| stand_in().filter(|_| any_name));
+        let shown = shown.ok_or_else(ApiError::no_such_model)?;
+        Ok(Reply::json(200, (show.write)(&shown.listed(), asked)))
     }
 
-    /// The models there are, the router first.
+    /// What is there without the upstream: the router, which chats and does nothing else.
+    fn known(&self) -> Vec<Model> {
+        if self.path == CHAT_MODELS { vec![router()] } else { Vec::new() }
+    }
+
+    /// The models there are, those that chat with the router first.
     pub fn current(&self, snapshot: &Snapshot) -> Arc<Vec<Model>> {
-        let alone = || Arc::new(vec![router()]);
+        let alone = || Arc::new(self.known());
         if snapshot.settings.test_mode {
             return alone();
         }
@@ -134,7 +108,7 @@ impl Models {
         if let Some(fetched) = good {
             return fetched.models.clone().unwrap_or_else(alone);
         }
-        let models = fetch(&snapshot.upstream, self.path).map(Arc::new);
+        let models = fetch(&snapshot.upstream, self.path, self.known()).map(Arc::new);
         *last = Some(Fetched {
             when: Instant::now(),
             upstream: Arc::clone(&snapshot.upstream),
@@ -190,20 +164,8 @@ impl Model {
     }
 
     fn listed(&self) -> Listed<'_> {
-        let Self { id, name, context_length, can, created, .. } = self;
-        Listed { id, name, context_length: *context_length, can: *can, created: *created }
-    }
-
-    fn json(&self, anthropic: bool) -> Cow<'_, str> {
-        match self.json.strip_suffix('}') {
-            Some(object) if anthropic => {
-                let created = DateTime::from_timestamp(self.created as i64, 0).unwrap_or_default();
-                let (name, created) = (json::quoted(&self.name), created.format("%Y-%m-%dT%H:%M:%SZ"));
-                let more = format!(r#""type":"model","display_name":{name},"created_at":"{created}""#);
-                Cow::Owned(format!("{object},{more}}}"))
-            }
-            _ => Cow::Borrowed(&self.json),
-        }
+        let Self { id, name, context_length, can, created, json } = self;
+        Listed { id, name, context_length: *context_length, can: *can, created: *created, json }
     }
 }
 
@@ -223,50 +185,31 @@ fn router() -> Model {
     }
 }
 
-fn fetch(upstream: &Arc<Upstream>, path: &str) -> Option<Vec<Model>> {
+fn fetch(upstream: &Arc<Upstream>, path: &str, known: Vec<Model>) -> Option<Vec<Model>> {
     let mut call = upstream.get(path).ok()?;
     let mut body = Vec::new();
     let whole = call.read_whole(&mut body, MAX_LIST_BYTES).ok()?;
     if call.status() != 200 || !whole {
         return None;
     }
-    free_models(std::str::from_utf8(&body).ok()?)
+    free_models(std::str::from_utf8(&body).ok()?, known)
 }
 
-/// The router first, then all whose id ends in `:free`.
-fn free_models(list: &str) -> Option<Vec<Model>> {
+/// What is `known`, then all whose id ends in `:free`.
+fn free_models(list: &str, known: Vec<Model>) -> Option<Vec<Model>> {
     let fields = json::fields(list).ok()?;
     let data = json::elements(json::field(&fields, "data")?.value)?;
-    let mut models = vec![router()];
+    let mut models = known;
     for model in data.into_iter().filter_map(Model::parse) {
         if model.id == ROUTER {
-            models[0] = Model { can: models[0].can, ..model };
+            if let Some(router) = models.first_mut().filter(|first| first.id == ROUTER) {
+                *router = Model { can: router.can, ..model };
+            }
         } else if is_free(&model.id) {
             models.push(model);
         }
     }
     Some(models)
-}
-
-/// Some clients write the slash in an id as `%2F` and the colon as `%3A`.
-fn percent_decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = text.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
-        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                decoded.push(byte);
-                at += 3;
-            }
-            None => {
-                decoded.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
 }
 
 #[cfg(test)]
@@ -276,7 +219,7 @@ mod tests {
     #[test]
     fn the_router_is_first_and_the_rest_is_free() {
         let list = r#"{"data":[{"id":"a/b","x":1},{"id":"c/d:free","pricing":{"prompt":"0"}, "n":1.0},{"id":"openrouter/free","name":"R","created":7,"object":"model","owned_by":"o"},7]}"#;
-        let models = free_models(list).unwrap();
+        let models = free_models(list, vec![router()]).unwrap();
         let json = models.iter().map(|m| m.json.as_str()).collect::<Vec<_>>();
         assert_eq!(
             json,
@@ -285,8 +228,8 @@ mod tests {
                 r#"{"id":"c/d:free","pricing":{"prompt":"0"},"n":1.0,"object":"model","created":0,"owned_by":"c"}"#
             ]
         );
-        assert_eq!(free_models(r#"{"data":[]}"#).unwrap()[0].id, ROUTER);
-        assert!(free_models("<html>").is_none());
+        assert_eq!(free_models(r#"{"data":[]}"#, vec![router()]).unwrap()[0].id, ROUTER);
+        assert!(free_models("<html>", Vec::new()).is_none());
     }
 
     #[test]
@@ -299,15 +242,5 @@ mod tests {
         assert_eq!(model.context_length, Some(131_072));
         assert!(model.json.ends_with(r#","object":"model","owned_by":"a"}"#), "{}", model.json);
         assert!(!model.json.contains("null"), "{}", model.json);
-        let both = model.json(true);
-        assert!(both.ends_with(r#""display_name":"B","created_at":"2026-02-02T02:40:00Z"}"#), "{both}");
-        serde_json::from_str::<serde_json::Value>(&both).unwrap();
-    }
-
-    #[test]
-    fn ids_in_addresses() {
-        assert_eq!(percent_decoded("a%2Fb%3Afree"), "a/b:free");
-        assert_eq!(percent_decoded("100%"), "100%");
-        assert_eq!(percent_decoded("%é"), "%é");
     }
 }

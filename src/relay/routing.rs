@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Relay;
 use super::model_history::{self, Wanted};
 use crate::console::say;
+use crate::dialect::StandIn;
 use crate::dialect::errors::ModelTrouble;
 use crate::dialect::free_models::{ROUTER, is_free};
 use crate::language::either;
@@ -12,14 +13,14 @@ use crate::language::either;
 impl Relay {
     /// What a model is needed for.
     pub(super) fn wanted(&self) -> Wanted {
-        (self.dialect.name(), self.request.needs)
+        (self.dialect.path(), self.request.needs)
     }
 
     /// The model of the next try.
     pub(super) fn choose_model(&self) -> String {
         let first = &self.request.model;
-        if !self.dialect.any_model_will_do() {
-            return first.clone(); // its numbers would mean something else
+        if self.dialect.stand_in() != StandIn::Model {
+            return first.clone(); // another one's answer would mean something else
         }
         let history = &self.shared.history;
         let tried = |model: &str| self.metrics.failed_tries.iter().any(|failed| failed.model == model);
@@ -56,7 +57,7 @@ impl Relay {
         if kept_for.is_zero() || !is_free(&self.request.model) {
             return;
         }
-        let marks = model_history::marks(self.dialect.name(), &self.request.turns());
+        let marks = model_history::marks(self.dialect.path(), &self.request.turns());
         let beginnings = marks.iter().rev().skip(1).copied();
         self.belongs_to = self.shared.history.conversation(beginnings, kept_for);
         self.mark = marks.last().copied();

@@ -5,19 +5,20 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::Relay;
 use super::gate::Gate;
 use super::in_flight::InFlight;
 use super::model_history::ModelHistory;
 use super::models::Models;
 use super::quota::QuotaCache;
 use super::shared_call::Reuse;
-use super::{Api, Relay};
 use ureq::http::HeaderValue;
 
 use crate::body::Spare;
 use crate::client::exchange::Reply;
 use crate::client::head::Head;
 use crate::client::idle::Idle;
+use crate::dialect::{self, CHAT_MODELS, Named};
 use crate::error::ApiError;
 use crate::live::Live;
 use crate::record::calls::Calls;
@@ -46,8 +47,8 @@ pub struct Shared {
     pub history: ModelHistory,
     /// The list of models.
     pub models: Models,
-    /// The list of models for embeddings.
-    pub embedding_models: Models,
+    /// The lists of those of which none stands in for another.
+    pub named_models: Vec<(Named, Models)>,
     /// What calls say they come from: this proxy's address.
     pub site: HeaderValue,
     /// The account's free quota.
@@ -71,8 +72,8 @@ impl Shared {
             in_flight: Arc::new(InFlight::new(idle)),
             gate: Gate::default(),
             history: ModelHistory::default(),
-            models: Models::at("/models"),
-            embedding_models: Models::at("/embeddings/models"),
+            models: Models::at(CHAT_MODELS),
+            named_models: dialect::named_kinds().map(|named| (named, Models::at(named.list))).collect(),
             site: HeaderValue::try_from(format!("http://localhost:{port}"))
                 .unwrap_or(HeaderValue::from_static("http://localhost")),
             quota: QuotaCache::default(),
@@ -86,8 +87,14 @@ impl Shared {
 
     /// Says and records that this was refused, and answers so.
     pub fn refusal(&self, head: &Head, error: &ApiError) -> Reply {
-        self.refused(&asked(head), Api::of(&head.path).map_or("", Api::name), error);
-        Reply::error(&head.path, error)
+        self.refused(&asked(head), head.route.as_ref().map_or("", |route| route.api.name), error);
+        Reply::refusal(head, error)
+    }
+
+    /// The models that the upstream lists at this path.
+    pub fn models_at(&self, path: &str) -> &Models {
+        let named = self.named_models.iter().find(|(named, _)| named.list == path);
+        named.map_or(&self.models, |(_, models)| models)
     }
 
     /// Says and records that this was refused.

@@ -17,7 +17,7 @@ use super::in_flight::{CancelHandle, CancelReason};
 use super::shared::Shared;
 use crate::client::exchange::ConnectionFate;
 use crate::client::head::Head;
-use crate::dialect::Translator;
+use crate::dialect::{Translator, Written};
 use crate::error::ApiError;
 use crate::live::Snapshot;
 use crate::record::answers::{AnswerHead, Answers, Kept, Key, MAX_ANSWER_BYTES};
@@ -501,12 +501,16 @@ impl Relay {
     fn key(&self) -> Key {
         let settings = &self.snapshot.settings;
         let body = self.request.body(&self.request.model);
-        let written = self.translated.as_ref().map_or("", |(_, written)| written);
+        let nothing = Written::default();
+        let written = self.translated.as_ref().map_or(&nothing, |(_, written)| written);
+        let path = self.route.shown();
         let mut parts = vec![
-            self.metrics.dialect.as_bytes(),
+            path.as_bytes(),
             if settings.test_mode { b"" } else { settings.base_url.as_bytes() },
             self.query.as_deref().unwrap_or_default().as_bytes(),
-            written.as_bytes(),
+            written.model.as_bytes(),
+            written.query.as_bytes(),
+            written.body.as_bytes(),
             &body,
         ];
         for (name, value) in self.headers.iter().filter(|(name, _)| name.as_str().starts_with("anthropic-")) {

@@ -29,16 +29,17 @@ use crate::client::idle::{Idle, Parked};
 use crate::client::listen;
 use crate::client::slot;
 use crate::client::socket::CLIENT_TIMEOUT;
-use crate::dialect::{self, messages, ollama};
+use crate::dialect::{Action, Dialect, Routed};
+use crate::encoding::percent_decoded;
 use crate::error::ApiError;
 use crate::live::{Live, Snapshot};
 use crate::record::calls::Calls;
 use crate::record::refusals;
+use crate::relay::Relay;
 use crate::relay::gate::{Limit, Next, Pass};
 use crate::relay::in_flight::InFlightGuard;
 use crate::relay::shared::Shared;
 use crate::relay::shared_call::{CacheControl, Reused};
-use crate::relay::{Api, Relay};
 use crate::settings::{Listen, Settings};
 use poller::Poller;
 use pool::Pool;
@@ -86,7 +87,7 @@ impl Call {
     /// Ends one that is cut off.
     fn abandon(self, shared: &Arc<Shared>) -> ConnectionFate {
         match self {
-            Self::New(exchange, in_flight) => match Api::of(&exchange.head.path) {
+            Self::New(exchange, in_flight) => match asked(&exchange) {
                 Some(api) => match Relay::begin(shared, api, exchange, shared.live.snapshot(), in_flight) {
                     Ok(relay) => relay.abandon(),
                     Err(after) => after,
@@ -279,31 +280,35 @@ impl Server {
         if access::is_preflight(exchange) {
             return Some(access::preflight(exchange));
         }
-        match exchange.head.path.as_str() {
-            "/health" => Some(panel::health(&self.shared)),
-            "/" => Some(panel::front_page(&self.shared)),
-            messages::COUNT_PATH => Some(self.count_tokens(exchange)),
-            "/api/version" => Some(Reply::json(200, ollama::VERSION)),
-            "/api/ps" => Some(Reply::json(200, ollama::RUNNING)),
-            path if routes::needs_worker(path) => without_a_model(path, &exchange.body),
-            _ => Some(panel::answer(&self.shared, exchange, snapshot)),
-        }
-    }
-
-    fn count_tokens(&self, exchange: &mut Exchange) -> Reply {
-        let body = std::mem::take(&mut exchange.body);
-        match messages::count_tokens(body, &self.shared.address_of(&exchange.head)) {
-            Ok(count) => Reply::json(200, count),
-            Err(error) => self.shared.refusal(&exchange.head, &error),
+        let Some(routed) = &exchange.head.route else {
+            return Some(match exchange.head.path.as_str() {
+                "/health" => panel::health(&self.shared),
+                "/" => panel::front_page(&self.shared),
+                _ => panel::answer(&self.shared, exchange, snapshot),
+            });
+        };
+        match routed.route.action {
+            Action::Local(answer) => {
+                let body = std::mem::take(&mut exchange.body);
+                Some(match answer(body, &self.shared.address_of(&exchange.head)) {
+                    Ok(answer) => Reply::json(200, answer),
+                    Err(error) => self.shared.refusal(&exchange.head, &error),
+                })
+            }
+            Action::Translate(translated) => {
+                let body = std::str::from_utf8(&exchange.body).ok()?;
+                Some(Reply::json(200, translated.without_a_model(body)?))
+            }
+            _ => None,
         }
     }
 
     /// Takes a place for a request, or has it wait for one.
     fn enter(&self, exchange: Box<Exchange>, snapshot: Arc<Snapshot>) -> Step {
         let in_flight = self.shared.in_flight.begin(exchange.socket().ok_or(ConnectionFate::Gone)?);
-        let call = match (snapshot.settings.reuse.is_zero(), Api::of(&exchange.head.path)) {
-            (false, Some(api)) => {
-                Call::Begun(begin_reusing(&self.shared, api, exchange, &snapshot, in_flight)?)
+        let call = match (snapshot.settings.reuse.is_zero(), asked(&exchange)) {
+            (false, Some(asked)) => {
+                Call::Begun(begin_reusing(&self.shared, asked, exchange, &snapshot, in_flight)?)
             }
             _ => Call::New(exchange, in_flight),
         };
@@ -433,10 +438,11 @@ fn forward_new(
     // So that the tests can see what becomes of one; not in the release build.
     #[cfg(debug_assertions)]
     assert!(exchange.head.header("x-test-panic").is_none(), "asked for by a test");
-    let Some(api) = Api::of(&exchange.head.path) else {
-        return list_models(shared, *exchange, &snapshot);
+    let Some(asked) = asked(&exchange) else {
+        let reply = tell_models(shared, &exchange, &snapshot);
+        return exchange.reply(reply);
     };
-    match Relay::begin(shared, api, exchange, snapshot, in_flight) {
+    match Relay::begin(shared, asked, exchange, snapshot, in_flight) {
         Ok(relay) => relay.run(),
         Err(after) => after,
     }
@@ -446,34 +452,42 @@ fn forward_new(
 #[inline(never)]
 fn begin_reusing(
     shared: &Arc<Shared>,
-    api: Api,
+    asked: Asked,
     exchange: Box<Exchange>,
     snapshot: &Arc<Snapshot>,
     in_flight: InFlightGuard,
 ) -> Result<Box<Relay>, ConnectionFate> {
     let cache_control = CacheControl::of(&exchange.head);
-    let relay = Relay::begin(shared, api, exchange, Arc::clone(snapshot), in_flight)?;
+    let relay = Relay::begin(shared, asked, exchange, Arc::clone(snapshot), in_flight)?;
     match relay.reuse(cache_control) {
         Reused::Call(relay) => Ok(relay),
         Reused::Done(after) => Err(after),
     }
 }
 
-/// The answer where nothing is asked of a model.
-fn without_a_model(path: &str, body: &[u8]) -> Option<Reply> {
-    let answer = dialect::translated_of(path)?.without_a_model(std::str::from_utf8(body).ok()?)?;
-    Some(Reply::json(200, answer))
+/// The API that the upstream is asked in, and where the client has asked.
+type Asked = (&'static dyn Dialect, Routed);
+
+/// What a model is asked in; `None` where none is.
+fn asked(exchange: &Exchange) -> Option<Asked> {
+    let routed = exchange.head.route.as_ref()?;
+    Some((routed.route.action.native()?, routed.clone()))
 }
 
+/// The list of models, or one of it.
 #[inline(never)]
-fn list_models(shared: &Arc<Shared>, exchange: Exchange, snapshot: &Snapshot) -> ConnectionFate {
-    let anthropic = exchange.head.header("anthropic-version").is_some();
-    let path = exchange.head.path.as_str();
-    let reply = match (path, path.strip_prefix("/models/")) {
-        ("/api/tags", _) => shared.models.tags(snapshot),
-        ("/api/show", _) => shared.models.show(snapshot, &exchange.body),
-        (_, None) => shared.models.list(snapshot, anthropic),
-        (_, Some(id)) => shared.models.one(snapshot, id, anthropic),
+fn tell_models(shared: &Arc<Shared>, exchange: &Exchange, snapshot: &Snapshot) -> Reply {
+    let Exchange { head, body, .. } = exchange;
+    let told = match head.route.as_ref().map(|routed| (routed, routed.route.action)) {
+        Some((_, Action::List(path, write))) => Ok(shared.models_at(path).list(snapshot, write)),
+        Some((routed, Action::Show(show))) => {
+            let named = match show.named_in {
+                Some(named_in) => named_in(body),
+                None => Ok(percent_decoded(routed.parameter(&head.path))),
+            };
+            named.and_then(|asked| shared.models.show(snapshot, show, &asked))
+        }
+        _ => Err(ApiError::internal()), // nothing else gets here
     };
-    exchange.reply(reply)
+    told.unwrap_or_else(|error| Reply::refusal(head, &error))
 }

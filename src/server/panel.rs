@@ -1,11 +1,14 @@
 //! What people look at: `/`, `/health`, and in debug mode the panel with its data.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use ureq::http::Method;
 
+use super::routes::OWN;
 use crate::client::exchange::{Exchange, Reply};
+use crate::dialect;
 use crate::error::ApiError;
 use crate::json::quoted;
 use crate::live::Snapshot;
@@ -53,20 +56,17 @@ pub fn health(shared: &Shared) -> Reply {
 /// `GET /`
 pub fn front_page(shared: &Shared) -> Reply {
     let port = shared.live.snapshot().settings.listen.port;
-    let text = format!(
+    let mut text = format!(
         "local-api-proxy: OpenRouter's free models for every AI tool on this machine\n\n\
          Point your tool at   http://localhost:{port}/v1   with any API key and any model.\n\
-         (Claude Code and other tools of Anthropic's API: http://localhost:{port}, without /v1.)\n\n\
-         POST /v1/chat/completions   chat completions, plain and streamed\n\
-         POST /v1/responses          OpenAI's Responses API (Codex)\n\
-         POST /v1/messages           Anthropic's Messages API (Claude Code)\n\
-         POST /v1/completions        legacy completions\n\
-         POST /v1/embeddings         embeddings, by free models only\n\
-         GET  /v1/models             the free models\n\
-         GET  /api/tags              Ollama's API: /api/chat, /api/generate, /api/embed, ...\n\
-         GET  /health                whether it runs\n\
-         GET  /debug                 the panel (create an empty file DEBUG_MODE.txt to switch it on)\n"
+         (Claude Code and other tools of Anthropic's API: http://localhost:{port}, without /v1.)\n\n"
     );
+    let routes = dialect::ALL.iter().flat_map(|api| api.routes.iter().map(move |route| (api, route)));
+    let routes = routes.map(|(api, route)| (route.method, api.shown(route), route.about));
+    let own = OWN.iter().map(|(path, about)| ("GET", (*path).to_owned(), *about));
+    for (method, path, about) in routes.chain(own).filter(|(.., about)| !about.is_empty()) {
+        let _ = writeln!(text, "{method:<4} {path:<27} {about}"); // a string takes everything
+    }
     Reply::new(200, "text/plain; charset=utf-8", text)
 }
 
@@ -150,14 +150,14 @@ fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
     let mut others = shared.history.models().into_keys().collect::<Vec<_>>();
     others.retain(|id| !listed.iter().any(|model| *model.id == **id));
     others.sort_unstable();
-    // It is no list of those that make embeddings, which has one of its own.
-    let embedding = match others.is_empty() {
-        true => Arc::default(),
-        false => shared.embedding_models.current(snapshot),
-    };
-    rows.extend(others.iter().map(|id| match embedding.iter().find(|model| *model.id == **id) {
-        Some(model) => row(id, Some(model), "EMBEDDING_MODEL"),
-        None => row(id, None, "MODEL"),
+    // It doesn't hold those of which none stands in for another: they have lists of their own.
+    let named = shared.named_models.iter().filter(|_| !others.is_empty());
+    let named = named.map(|(named, models)| (named.setting, models.current(snapshot))).collect::<Vec<_>>();
+    rows.extend(others.iter().map(|id| {
+        let of = |(setting, models): &'_ (&'static str, Arc<Vec<Model>>)| {
+            models.iter().find(|model| *model.id == **id).map(|model| row(id, Some(model), setting))
+        };
+        named.iter().find_map(of).unwrap_or_else(|| row(id, None, "MODEL"))
     }));
     let backups = snapshot.settings.backups.iter().map(|backup| {
         let rests = or_null(shared.history.backup_rests_until(&backup.name).map(at));

@@ -1,131 +1,171 @@
-//! Which paths there are, and what was probably meant where somebody asks for another.
+//! Which paths there are beside those of the APIs, and what was probably meant where somebody asks for another.
 
 use crate::client::access;
 use crate::client::exchange::Exchange;
-use crate::dialect::{messages, ollama};
+use crate::dialect::api::{self, PARAMETER};
+use crate::dialect::{ALL, Action};
 use crate::error::ApiError;
-use crate::relay::{Api, shared};
+use crate::relay::shared;
 
-/// Where requests go to a model, as tools append it to their base URL. The longer of two with the same end first.
-const ENDPOINTS: [&str; 12] = [
-    "/chat/completions",
-    "/messages/count_tokens",
-    "/completions",
-    "/responses",
-    "/messages",
-    "/embeddings",
-    "/models",
-    "/api/chat",
-    "/api/generate",
-    "/api/embed",
-    "/api/tags",
-    "/api/show",
+/// Our own, with what the front page says of each.
+pub const OWN: [(&str, &str); 2] = [
+    ("/health", "whether it runs"),
+    ("/debug", "the panel (create an empty file DEBUG_MODE.txt to switch it on)"),
 ];
-/// Parts of OpenAI's API that no free model serves.
-const NOT_SERVED: [&str; 12] = [
-    "/audio",
-    "/images",
-    "/moderations",
-    "/files",
-    "/uploads",
-    "/batches",
-    "/assistants",
-    "/threads",
-    "/fine_tuning",
-    "/vector_stores",
-    "/realtime",
-    "/rerank",
+
+/// Parts of the APIs that nothing serves, and why, in English and Chinese.
+const NOT_SERVED: [(&[&str], [&str; 2]); 7] = [
+    (
+        &["/images", "/v1beta/models/{model}:predict", "/models/{model}:predict"],
+        ["No free model that makes images is known.", "没有已知的免费图像模型"],
+    ),
+    (
+        &["/audio/transcriptions", "/audio/translations"],
+        ["No free model that transcribes speech is known.", "没有已知的免费语音识别模型"],
+    ),
+    (
+        &["/videos", "/v1beta/models/{model}:predictLongRunning", "/models/{model}:predictLongRunning"],
+        ["No free model that makes videos is known.", "没有已知的免费视频模型"],
+    ),
+    (
+        &["/moderations"],
+        [
+            "There are no moderations here: ask a free safety model in a chat (GET /v1/models?output_modalities=all).",
+            "这里没有审核接口：请在对话中使用免费的安全模型",
+        ],
+    ),
+    (
+        &[
+            "/batches",
+            "/messages/batches",
+            "/v1beta/batches",
+            "/v1beta/models/{model}:batchGenerateContent",
+            "/models/{model}:batchGenerateContent",
+        ],
+        [
+            "There are no batches here: send each request by itself; those beyond the account's limit wait.",
+            "这里没有批处理：请逐个发送请求，超出限额的会自动等待",
+        ],
+    ),
+    (
+        &["/files", "/uploads", "/v1beta/files", "/upload/v1beta/files", "/v1beta/cachedContents"],
+        [
+            "No files are kept here: send their content inside of the request.",
+            "这里不保存文件：请把内容直接放进请求",
+        ],
+    ),
+    (
+        &["/assistants", "/threads", "/fine_tuning", "/vector_stores", "/realtime"],
+        ["OpenRouter has nothing like it.", "OpenRouter 没有这项功能"],
+    ),
 ];
 /// Paths that are as alike as this are the same with a slip in it (Jaro and Winkler: 1 is the same).
 const ALIKE: f64 = 0.93;
 
-/// Whether a path leads to the upstream.
-pub fn needs_worker(path: &str) -> bool {
-    let lists = matches!(path, "/models" | "/api/tags" | "/api/show");
-    Api::of(path).is_some() || lists || path.starts_with("/models/")
-}
-
-/// 404 and 405, which need nothing but the request line. `port` is the one in use.
+/// 404, 405 and other refusals, which need nothing but the request's head. `port` is the one in use.
 pub fn check(exchange: &Exchange, port: u16) -> Result<(), ApiError> {
     if access::is_preflight(exchange) {
         return Ok(()); // whatever the path: the page learns from the request itself that nothing is there
     }
-    let path = exchange.head.path.as_str();
-    let get = ["GET", "HEAD"];
-    let allowed: &[&str] = match path {
-        path if path == messages::COUNT_PATH || path == "/api/show" || Api::of(path).is_some() => &["POST"],
-        path if ollama::ELSEWHERE.contains(&path) => return Err(ApiError::not_ollamas_disk()),
-        "/api/version" | "/api/tags" | "/api/ps" => &get,
-        "/" | "/health" | "/models" | "/debug" | "/debug/stats" | "/debug/calls" => &get,
-        _ if path.starts_with("/models/") || path.starts_with("/debug/") => &get,
-        _ => return Err(not_found(&shared::asked(&exchange.head), path, port)),
-    };
-    let method = exchange.head.method.as_str();
-    match allowed.contains(&method) {
-        true => Ok(()),
-        false => {
-            let mut error = ApiError::method_not_allowed(&shared::asked(&exchange.head), allowed);
-            if path == "/" && method == "POST" {
-                // Some tools want the whole address, and append nothing to it.
-                let [english, chinese] = slip(path, port);
-                error.message = format!("{} {}", error.message, english.trim_end());
-                error = error.chinese(chinese);
-            }
-            Err(error)
-        }
+    let head = &exchange.head;
+    match &head.route {
+        Some(routed) => match routed.route.action {
+            Action::Refuse(refusal) => return Err(refusal()),
+            _ => return Ok(()),
+        },
+        None if is_own(&head.path) && head.method.as_str() == "GET" => return Ok(()),
+        None => {}
     }
+    let path = head.path.as_str();
+    let asked = shared::asked(head);
+    if let Some(why) = not_served(path) {
+        return Err(not_found(&asked, why.map(str::to_owned)));
+    }
+    let allowed = if is_own(path) { vec!["GET", "HEAD"] } else { api::methods(path) };
+    if allowed.is_empty() {
+        return Err(not_found(&asked, slip(path, port)));
+    }
+    let mut error = ApiError::method_not_allowed(&asked, &allowed);
+    if path == "/" && head.method.as_str() == "POST" {
+        // Some tools want the whole address, and append nothing to it.
+        let [english, chinese] = slip(path, port);
+        error.message = format!("{} {english}", error.message);
+        error = error.chinese(chinese);
+    }
+    Err(error)
 }
 
-fn not_found(asked: &str, path: &str, port: u16) -> ApiError {
-    let [english, chinese] = slip(path, port);
-    let error = ApiError::not_found(asked, &english);
+fn is_own(path: &str) -> bool {
+    path == "/" || OWN.iter().any(|(own, _)| *own == path) || path.starts_with("/debug/")
+}
+
+fn not_found(asked: &str, [english, chinese]: [String; 2]) -> ApiError {
+    let slip = if english.is_empty() { english } else { format!("{english} ") };
+    let error = ApiError::not_found(asked, &slip, &served());
     match chinese.is_empty() {
         true => error,
         false => error.chinese(format!("没有这个地址。{chinese}")),
     }
 }
 
-/// What is wrong with a path that isn't there, where it is plain: in English, with a blank behind it, and in Chinese.
+/// All that is served and worth being named.
+fn served() -> String {
+    let routes = ALL.iter().flat_map(|api| api.routes.iter().map(move |route| (api, route)));
+    let told = routes.filter(|(_, route)| !route.about.is_empty());
+    let told = told.map(|(api, route)| format!("{} {}", route.method, api.shown(route)));
+    let own = OWN.iter().map(|(path, _)| format!("GET {path}"));
+    told.chain(own).collect::<Vec<_>>().join(", ")
+}
+
+/// Why a part of an API isn't served.
+fn not_served(path: &str) -> Option<[&'static str; 2]> {
+    let is_part = |part: &str| match part.split_once(PARAMETER) {
+        Some((before, behind)) => path.starts_with(before) && path.ends_with(behind),
+        None => path.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+    };
+    NOT_SERVED.iter().find(|(parts, _)| parts.iter().any(|part| is_part(part))).map(|(_, why)| *why)
+}
+
+/// What is wrong with a path that isn't there, where it is plain, in English and Chinese.
 fn slip(path: &str, port: u16) -> [String; 2] {
-    let base = format!("http://localhost:{port}");
+    let here = format!("http://localhost:{port}");
     let base_url = |added: &str, base: &str| {
         [
-            format!("The tool adds {added} by itself: set its base URL to {base}. "),
-            format!("工具会自己加上 {added}：请把它的基础地址（Base URL）设为 {base}"),
+            format!("The tool adds {added} by itself: set its base URL to {here}{base}."),
+            format!("工具会自己加上 {added}：请把它的基础地址（Base URL）设为 {here}{base}"),
         ]
     };
-    let plain = |english: &str, chinese: &str| [format!("{english} "), chinese.to_owned()];
     if path == "/" {
         return [
             format!(
-                "Set the tool's base URL to {base}/v1; one that wants the whole address, to {base}/v1/chat/completions. "
+                "Set the tool's base URL to {here}/v1; one that wants the whole address, to {here}/v1/chat/completions."
             ),
             format!(
-                "请把工具的基础地址（Base URL）设为 {base}/v1；如果它要完整地址，则为 {base}/v1/chat/completions"
+                "请把工具的基础地址（Base URL）设为 {here}/v1；如果它要完整地址，则为 {here}/v1/chat/completions"
             ),
         ];
     }
-    let appended = ENDPOINTS.iter().find_map(|endpoint| Some((path.strip_suffix(endpoint)?, endpoint)));
-    if let Some((more, endpoint)) = appended {
-        return match more.ends_with("/v1") {
-            true => base_url("/v1", &base),
-            false => base_url(endpoint, &format!("{base}/v1")),
+    if let Some((end, api)) = api::appended(path) {
+        let more = &path[..path.len() - end.len()];
+        let version =
+            ["/v1", api.shown_base].into_iter().find(|base| !base.is_empty() && more.ends_with(base));
+        return match version {
+            Some(version) => base_url(version, ""),
+            None => base_url(end, api.shown_base),
         };
     }
     if path.starts_with("/responses/") || path.starts_with("/chat/completions/") {
-        return plain(
-            "No answers are kept here: send the whole conversation with each request.",
-            "这里不保存回答：请在每个请求中发送整个对话",
-        );
+        return [
+            "No answers are kept here: send the whole conversation with each request.".into(),
+            "这里不保存回答：请在每个请求中发送整个对话".into(),
+        ];
     }
-    if NOT_SERVED.iter().any(|part| path == *part || path.starts_with(&format!("{part}/"))) {
-        return plain("There are no free models for it.", "没有提供这项功能的免费模型");
-    }
-    let alike = |endpoint: &&str| strsim::jaro_winkler(endpoint, path);
-    match ENDPOINTS.iter().max_by(|a, b| alike(a).total_cmp(&alike(b))) {
-        Some(endpoint) if alike(endpoint) >= ALIKE => {
-            let version = if endpoint.starts_with("/api") { "" } else { "/v1" };
-            [format!("Did you mean {version}{endpoint}? "), format!("是否指 {version}{endpoint}？")]
+    let patterns = ALL.iter().flat_map(|api| api.routes.iter().map(move |route| (api, route.pattern)));
+    let alike = patterns.map(|(api, pattern)| (api, pattern, strsim::jaro_winkler(pattern, path)));
+    match alike.max_by(|(.., a), (.., b)| a.total_cmp(b)) {
+        Some((api, pattern, alike)) if alike >= ALIKE => {
+            let meant = format!("{}{pattern}", api.shown_base);
+            [format!("Did you mean {meant}?"), format!("是否指 {meant}？")]
         }
         _ => [String::new(), String::new()],
     }
@@ -140,22 +180,35 @@ mod tests {
         let slip = |path, port| slip(path, port)[0].clone();
         assert!(
             slip("/v1/chat/completions", 5001)
-                .contains("adds /v1 by itself: set its base URL to http://localhost:5001. ")
+                .contains("adds /v1 by itself: set its base URL to http://localhost:5001.")
         );
         assert!(
             slip("/v1/messages", 5001)
-                .contains("adds /v1 by itself: set its base URL to http://localhost:5001. ")
+                .contains("adds /v1 by itself: set its base URL to http://localhost:5001.")
         );
         assert!(slip("/chat/completions/chat/completions", 1).contains("adds /chat/completions by itself"));
-        assert!(slip("/openai/responses", 1).contains("to http://localhost:1/v1. "));
+        assert!(slip("/openai/responses", 1).contains("to http://localhost:1/v1."));
         assert!(slip("/chat/completion", 1).contains("Did you mean /v1/chat/completions?"));
         assert!(slip("/message", 1).contains("/v1/messages?"));
-        assert!(slip("/images/generations", 1).contains("no free models"));
         assert!(
             slip("/messages/v1/messages", 1)
-                .contains("adds /v1 by itself: set its base URL to http://localhost:1. ")
+                .contains("adds /v1 by itself: set its base URL to http://localhost:1.")
         );
         assert!(slip("/", 1).contains("http://localhost:1/v1/chat/completions"));
         assert_eq!(slip("/nothing/like/it", 1), "");
+    }
+
+    #[test]
+    fn what_is_not_served_says_why() {
+        for (path, why) in [
+            ("/images/generations", "makes images"),
+            ("/models/imagen-4:predict", "makes images"),
+            ("/audio/transcriptions", "transcribes"),
+            ("/messages/batches", "no batches"),
+            ("/v1beta/files", "No files"),
+        ] {
+            assert!(not_served(path).is_some_and(|[english, _]| english.contains(why)), "{path}");
+        }
+        assert_eq!(not_served("/models/a:free"), None);
     }
 }

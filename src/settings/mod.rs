@@ -137,6 +137,14 @@ pub struct Shown {
 }
 
 impl Settings {
+    /// The model that a setting names for a kind of which none stands in for another.
+    pub fn named_model(&self, setting: &str) -> Option<&str> {
+        match setting {
+            "EMBEDDING_MODEL" => self.embedding_model.as_deref(),
+            _ => None,
+        }
+    }
+
     /// The proxy that requests to this address go through.
     pub fn proxy(&self, base_url: &str) -> Option<&ProxyUrl> {
         let uri = base_url.parse::<Uri>().ok()?;

@@ -121,7 +121,7 @@ impl Upstream {
 
     /// Prepares what each call to this address needs.
     pub fn at(settings: &Settings, base_url: &str, key: Option<&Secret>) -> Self {
-        let paths = dialect::ALL.iter().map(|dialect| dialect.path());
+        let paths = dialect::natives().map(|dialect| dialect.path());
         let endpoints = paths.map(|path| (path, format!("{base_url}{path}").parse().ok()));
         let mut headers = HeaderMap::with_capacity(MAX_HEADERS);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -15,7 +15,7 @@ fn with_models() -> Upstream {
 fn every_usual_way_to_write_the_base_url() {
     let upstream = with_models();
     let proxy = Proxy::before(&upstream, "");
-    for prefix in ["/v1", "/api/v1", ""] {
+    for prefix in ["/v1", "/api/v1", "/openai/v1", ""] {
         let request = format!(
             "POST {prefix}/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{HELLO}",
             HELLO.len()
@@ -46,6 +46,7 @@ fn models_are_the_free_ones_with_the_router_first() {
     assert_eq!(proxy.get("/v1/models/a%2Fb%3Afree").json()["name"], "A");
     assert_eq!(proxy.get("/v1/models/openrouter/free").json()["id"], "openrouter/free");
     assert_eq!(proxy.get("/v1/models/paid/model").status, 404);
+    assert_eq!(proxy.get("/v1/models/user").json(), list);
 }
 
 #[test]

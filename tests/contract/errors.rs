@@ -175,7 +175,9 @@ fn errors_name_the_cause() {
         ("/v1/v1/messages", format!("set its base URL to http://localhost:{port}.")),
         ("/v1/chat/completions/chat/completions", format!("set its base URL to http://localhost:{port}/v1.")),
         ("/v1/chat/completion", "Did you mean /v1/chat/completions?".to_owned()),
-        ("/v1/images/generations", "no free models".to_owned()),
+        ("/v1/images/generations", "No free model that makes images is known.".to_owned()),
+        ("/v1/files", "send their content inside of the request".to_owned()),
+        ("/v1/batches", "send each request by itself".to_owned()),
     ] {
         let refused = proxy.post(path, "{}");
         refused.assert_status(404);

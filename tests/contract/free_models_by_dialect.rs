@@ -611,6 +611,9 @@ fn embeddings_need_a_free_embedding_model() {
         assert!(message.contains("n/embed-1b:free") && message.contains("other/embed:free"), "{message}");
         assert!(!message.contains("embed-3-large"), "{message}");
     }
+    let list = proxy.get("/v1/embeddings/models").json();
+    let ids = list["data"].as_array().unwrap().iter().map(|model| &model["id"]).collect::<Vec<_>>();
+    assert_eq!(ids, ["n/embed-1b:free", "other/embed:free"], "the free ones, without the router that chats");
     let spent = upstream.received().iter().filter(|request| request.path.ends_with("/embeddings")).count();
     assert_eq!(spent, 0);
     let free = r#"{"model":"n/embed-1b:free","input":["x",[1,2]],"dimensions":2.0}"#;

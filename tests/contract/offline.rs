@@ -63,8 +63,8 @@ fn structured_answers_fit() {
     };
     let schema = r#"{"type":"json_schema","json_schema":{"name":"x","schema":{"type":"object","required":["n"],"properties":{"n":{"type":"integer","exclusiveMinimum":4},"o":{"type":"string"}}}}}"#;
     assert_eq!(content(schema, "go"), serde_json::json!({"n": 5}));
-    let keys = content(r#"{"type":"json_object"}"#, "Reply in JSON with the keys name and age.");
-    assert_eq!(keys.as_object().unwrap().keys().collect::<Vec<_>>(), ["name", "age"]);
+    let object = content(r#"{"type":"json_object"}"#, "Reply in JSON with the keys name and age.");
+    assert!(object["answer"].as_str().unwrap().contains("built-in test model"), "{object}");
     let edit = r"main.py\n```\nprint(1)\n```\n<<<<<<< SEARCH\na\n=======\nb\n>>>>>>> REPLACE";
     let text = proxy.chat(&format!(r#"{{"messages":[{{"role":"user","content":"{edit}"}}]}}"#)).json();
     let text = text["choices"][0]["message"]["content"].as_str().unwrap();

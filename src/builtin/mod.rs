@@ -1,18 +1,29 @@
-//! The built-in model of `--offline`: no network, no key, no intelligence, but every form of answer that a client can
-//! ask for, so that a tool can be tried before there is a key.
+//! The built-in model of `--offline`: no network, no key, no intelligence, but the forms of answers that clients ask for,
+//! so that a tool can be tried before there is a key. One file for each API that it answers in ([`VOICES`]); what is
+//! translated to one of them needs none.
+//!
+//! May import `upstream`, `dialect` and leaves.
+
+mod chat;
+mod completions;
+mod embeddings;
+mod example;
+mod messages;
+mod responses;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::example::{fitting, named_in};
-use super::in_flight::CancelHandle;
+use crate::dialect::Dialect;
+use crate::dialect::chat::text_of;
 use crate::dialect::request::Request;
-use crate::dialect::{Choice, Dialect, Format, Question, Said};
+use crate::dialect::{data_event, named_event};
+use crate::error::ApiError;
 use crate::upstream::{Failure, Trouble};
+use example::fitting;
 
 /// Between two chunks of a stream.
 const PAUSE: Duration = Duration::from_millis(15);
@@ -23,6 +34,27 @@ const QUOTED_CHARS: usize = 100;
 pub const NAME: &str = "local-api-proxy/built-in:free";
 const INTRODUCTION: &str = "This is the built-in test model of local-api-proxy: it needs no network and no key, and it is no real AI.";
 
+/// How it answers in one API: what is asked, and the answer as one piece or as the events of a stream.
+type Voice = (fn(&Value) -> Question, fn(&Said, bool) -> Vec<String>);
+
+/// By the upstream's path.
+const VOICES: [(&str, Voice); 5] = [
+    ("/chat/completions", (chat::question, chat::tell)),
+    ("/completions", (completions::question, completions::tell)),
+    ("/responses", (responses::question, responses::tell)),
+    ("/messages", (messages::question, messages::tell)),
+    ("/embeddings", (embeddings::question, embeddings::tell)),
+];
+
+fn voice(dialect: &dyn Dialect) -> Option<Voice> {
+    VOICES.iter().find(|(path, _)| *path == dialect.path()).map(|(_, voice)| *voice)
+}
+
+/// What it says of requests in an API that it can't imitate.
+pub fn refusal(dialect: &dyn Dialect) -> Option<ApiError> {
+    voice(dialect).is_none().then(ApiError::not_offline)
+}
+
 /// An answer of the built-in model, told at the pace of a fast model.
 pub struct Answer {
     streams: bool,
@@ -31,7 +63,7 @@ pub struct Answer {
     begun: bool,
     /// What of the last piece didn't fit.
     rest: Vec<u8>,
-    cancel: Arc<CancelHandle>,
+    is_cut_off: Box<dyn Fn() -> bool + Send>,
 }
 
 impl Answer {
@@ -49,7 +81,7 @@ impl Answer {
             if std::mem::replace(&mut self.begun, true) {
                 thread::sleep(PAUSE);
             }
-            if self.cancel.reason().is_some() {
+            if (self.is_cut_off)() {
                 return Err(Failure::Broken(Trouble::BrokeOff, "it was cut off".into()));
             }
             self.rest = piece.into_bytes();
@@ -61,22 +93,22 @@ impl Answer {
     }
 }
 
-/// Answers a request in the API that it was asked in, unless `cutter` cuts it off.
-pub fn answer(dialect: &dyn Dialect, request: &Request, cancel: Arc<CancelHandle>) -> Answer {
+/// Answers a request in the API that it was asked in, until `is_cut_off`. In one that it can't imitate there is nothing to
+/// say ([`refusal`]).
+pub fn answer(
+    dialect: &dyn Dialect,
+    request: &Request,
+    is_cut_off: impl Fn() -> bool + Send + 'static,
+) -> Answer {
     let asked = serde_json::from_str::<Value>(request.as_written()).unwrap_or_default();
-    let question = dialect.question(&asked);
-    let keys = match question.format {
-        Format::Object => named_in(&question.text).or_else(|| named_in(&all_texts(&asked))),
-        _ => None,
-    };
-    let said = reply_to(&question, keys);
-    let mut pieces = dialect.tell(&said, request.stream);
+    let tell = |(question, tell): Voice| tell(&reply_to(&question(&asked)), request.stream);
+    let mut pieces = voice(dialect).map(tell).unwrap_or_default();
     pieces.reverse();
-    Answer { streams: request.stream && pieces.len() > 1, pieces, begun: false, rest: Vec::new(), cancel }
+    let streams = request.stream && pieces.len() > 1;
+    Answer { streams, pieces, begun: false, rest: Vec::new(), is_cut_off: Box::new(is_cut_off) }
 }
 
-/// `keys`: the object that an answer of any object is.
-fn reply_to(question: &Question, keys: Option<Value>) -> Said {
+fn reply_to(question: &Question) -> Said {
     let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let call = tool_to_call(question)
         .map(|(name, schema)| (name.clone(), fitting(schema)))
@@ -84,12 +116,83 @@ fn reply_to(question: &Question, keys: Option<Value>) -> Said {
     let text = match (&question.format, &call) {
         (_, Some((name, _))) => format!("{INTRODUCTION} It calls {name}, as it was asked to."),
         (Format::Schema(schema), None) => fitting(schema).to_string(),
-        (Format::Object, None) => keys.unwrap_or_else(|| json!({"answer": INTRODUCTION})).to_string(),
+        (Format::Object, None) => json!({"answer": INTRODUCTION}).to_string(),
         (Format::Text, None) => format!("{INTRODUCTION} You said: {}", quoted(&question.text)),
     };
     let tokens = (question.words, text.split_whitespace().count().max(1));
     let vectors = question.inputs.iter().map(|input| vector(input)).collect();
     Said { model: NAME, created, text, call, tokens, vectors, base64: question.base64 }
+}
+
+/// What is asked, whatever the API.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Question {
+    /// What was said last.
+    pub text: String,
+    /// All that was said, for counting.
+    pub words: usize,
+    /// Tools that it may call: name and JSON schema of the arguments.
+    pub tools: Vec<(String, Value)>,
+    /// What the client says about calling them.
+    pub choice: Choice,
+    /// What was said last is the result of a tool.
+    pub tool_has_answered: bool,
+    /// The structure that the answer must have.
+    pub format: Format,
+    /// How many answers are wanted, where there can be several (embeddings).
+    pub inputs: Vec<String>,
+    /// The numbers are wanted in base64 (embeddings).
+    pub base64: bool,
+}
+
+/// Which tool is to be called.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// Whichever the model likes, or none.
+    #[default]
+    Free,
+    /// None.
+    None,
+    /// Any, but one.
+    Any,
+    /// This one.
+    Named(String),
+}
+
+/// The structure of an answer.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub enum Format {
+    /// Text.
+    #[default]
+    Text,
+    /// Some JSON object.
+    Object,
+    /// JSON of this schema.
+    Schema(Value),
+}
+
+/// What is said.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Said {
+    /// Its name.
+    pub model: &'static str,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// The text.
+    pub text: String,
+    /// A tool that it calls: name and arguments.
+    pub call: Option<(String, Value)>,
+    /// Tokens of request and answer.
+    pub tokens: (usize, usize),
+    /// Numbers, one list for each input (embeddings).
+    pub vectors: Vec<Vec<f32>>,
+    /// The numbers in base64.
+    pub base64: bool,
+}
+
+/// Words of any JSON: it counts no better.
+fn words(value: &Value) -> usize {
+    value.to_string().split_whitespace().count().max(1)
 }
 
 /// The beginning of a question as a sentence: on one line and without what editors take for code, or for an edit.
@@ -109,29 +212,6 @@ fn quoted(text: &str) -> String {
         Some((end, _)) => format!("{}...", &sentence[..end]),
         None => sentence,
     }
-}
-
-/// All that was said to the model, whatever the API.
-fn all_texts(asked: &Value) -> String {
-    fn collect(value: &Value, texts: &mut String) {
-        match value {
-            Value::String(text) => {
-                texts.push_str(text);
-                texts.push('\n');
-            }
-            Value::Array(list) => list.iter().for_each(|value| collect(value, texts)),
-            Value::Object(object) => {
-                let said = object.iter().filter(|(name, _)| matches!(name.as_str(), "content" | "text"));
-                said.for_each(|(_, value)| collect(value, texts));
-            }
-            _ => {}
-        }
-    }
-    let mut texts = String::new();
-    ["instructions", "system", "messages", "input", "prompt"]
-        .iter()
-        .for_each(|part| collect(&asked[part], &mut texts));
-    texts
 }
 
 /// The tool that is called: the one that must be, or one that was asked for by its name, but none in answer to a tool.
@@ -172,10 +252,10 @@ mod tests {
 
     #[test]
     fn it_says_what_it_is() {
-        let said = reply_to(&Question { text: "hello".into(), ..Question::default() }, None);
+        let said = reply_to(&Question { text: "hello".into(), ..Question::default() });
         assert!(said.text.contains("built-in test model") && said.text.ends_with("hello"), "{}", said.text);
         let edit = "main.py\n```\nprint(1)\n```\n<<<<<<< SEARCH\nold\n=======\nnew\n>>>>>>> REPLACE\n";
-        let said = reply_to(&Question { text: edit.into(), ..Question::default() }, None);
+        let said = reply_to(&Question { text: edit.into(), ..Question::default() });
         assert!(said.text.ends_with("main.py print(1) SEARCH old new REPLACE"), "{}", said.text);
     }
 
@@ -186,7 +266,7 @@ mod tests {
             let tools = vec![("get".to_owned(), json!({})), ("get_weather".to_owned(), schema.clone())];
             let question =
                 Question { text: text.into(), tools, choice, tool_has_answered, ..Question::default() };
-            reply_to(&question, None).call
+            reply_to(&question).call
         };
         let (name, arguments) = ask("call get_weather now", Choice::Free, false).unwrap();
         assert_eq!((name.as_str(), &arguments["days"]), ("get_weather", &json!(1)));

@@ -1,8 +1,6 @@
-//! A value that fits a JSON schema, or what a prompt says of one: the built-in model's structured answers.
+//! A value that fits a JSON schema: the built-in model's structured answers.
 
-use std::cmp::Reverse;
-
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// Schemas can refer to themselves; this deep they are cut where they allow it.
 const MAX_DEPTH: usize = 16;
@@ -149,121 +147,6 @@ fn text(schema: &Value) -> Value {
     )
 }
 
-/// An object with the keys that a prompt names: in quotes (`"name"`), or in a list behind the word (`with the keys name and
-/// age`, `包含 name 和 age 字段`). `None` where it names none.
-pub fn named_in(prompt: &str) -> Option<Value> {
-    let mut keys = quoted(prompt);
-    if keys.is_empty() {
-        keys = listed(prompt);
-    }
-    let keys = keys.into_iter().map(|key| (key.to_owned(), json!(TEXT))).collect::<Map<_, _>>();
-    (!keys.is_empty()).then_some(Value::Object(keys))
-}
-
-fn is_key(text: &str) -> bool {
-    let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
-    text.starts_with(letter)
-        && text.len() <= 40
-        && text.chars().all(|c| letter(c) || c.is_ascii_digit() || c == '-')
-        && !text.eq_ignore_ascii_case("json")
-}
-
-/// What stands between two of the same quotes. Of an example with values in quotes (`{"name": "Ann"}`) only the keys.
-fn quoted(prompt: &str) -> Vec<&str> {
-    let mut found = Vec::new();
-    for quote in ['"', '`', '\''] {
-        let mut rest = prompt;
-        while let Some((_, after)) = rest.split_once(quote) {
-            let Some((inside, behind)) = after.split_once(quote) else {
-                break;
-            };
-            let is_quoted = is_key(inside);
-            if is_quoted && !found.iter().any(|(key, _)| *key == inside) {
-                found.push((inside, behind.trim_start().starts_with(':')));
-            }
-            // An apostrophe is no quote.
-            rest = if is_quoted { behind } else { after };
-        }
-        if !found.is_empty() {
-            break;
-        }
-    }
-    let example = found.iter().any(|(_, is_before_a_value)| *is_before_a_value);
-    found.into_iter().filter(|(_, before_value)| !example || *before_value).map(|(key, _)| key).collect()
-}
-
-fn listed(prompt: &str) -> Vec<&str> {
-    const NOUNS: [&str; 8] = ["keys", "key", "fields", "field", "properties", "property", "字段", "键"];
-    const BETWEEN: [&str; 12] =
-        ["and", "or", "the", "named", "called", "are", "is", "exactly", "only", "both", "with", "following"];
-    let lower = prompt.to_ascii_lowercase();
-    let places = NOUNS.iter().filter_map(|noun| Some((lower.find(noun)?, noun.len())));
-    let Some((at, length)) = places.min_by_key(|(at, length)| (*at, Reverse(*length))) else {
-        return Vec::new();
-    };
-    // ASCII alone changes its case, so that places are the same in both.
-    let words = |text: &'_ str| -> Vec<(usize, usize)> {
-        let mut words = Vec::new();
-        let mut begin = None;
-        for (at, c) in text.char_indices().chain([(text.len(), ' ')]) {
-            let inside = c.is_ascii_alphanumeric() || c == '_' || c == '-';
-            match (begin, inside) {
-                (None, true) => begin = Some(at),
-                (Some(start), false) => {
-                    words.push((start, at));
-                    begin = None;
-                }
-                _ => {}
-            }
-        }
-        words
-    };
-    let behind = &prompt[at + length..];
-    let mut keys = Vec::new();
-    let mut end = 0;
-    for (start, stop) in words(behind) {
-        let word = &behind[start..stop];
-        let before = &behind[..start];
-        if before.matches('(').count() > before.matches(')').count() {
-            continue; // what is said of a name
-        }
-        let gap = &behind[end..start];
-        if gap.contains(['.', '。', ';', '；', '\n']) && !keys.is_empty() {
-            break;
-        }
-        let is_between = BETWEEN.contains(&word.to_ascii_lowercase().as_str());
-        if is_between {
-            end = stop;
-            continue;
-        }
-        // A list goes on behind a comma or an "and"; another word ends it.
-        let goes_on = keys.is_empty()
-            || gap.contains([',', '、', '，', '和', '与', '/', '&'])
-            || before.trim_end().ends_with("and")
-            || before.trim_end().ends_with("or");
-        if !goes_on {
-            break;
-        }
-        if is_key(word) {
-            keys.push(word);
-        }
-        end = stop;
-    }
-    if keys.is_empty() {
-        // In Chinese the names come before the word, and are all that is ASCII in the sentence.
-        let sentence = prompt[..at].rsplit(['。', '；', '\n']).next().unwrap_or_default();
-        keys = words(sentence)
-            .into_iter()
-            .map(|(start, stop)| &sentence[start..stop])
-            .filter(|w| is_key(w))
-            .collect();
-        if sentence.is_ascii() {
-            keys.clear();
-        }
-    }
-    keys
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -319,29 +202,5 @@ mod tests {
         let base = json!({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"],
             "anyOf": [{"required": ["a"]}]});
         assert_eq!(fitting(&base)["a"], 1);
-    }
-
-    #[test]
-    fn keys_that_a_prompt_names() {
-        let keys = |prompt: &str| {
-            named_in(prompt)
-                .map(|object| object.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" "))
-        };
-        for (prompt, named) in [
-            ("Reply in JSON with the keys name and age.", "name age"),
-            ("Give me JSON with fields: title, summary, tags. Be brief.", "title summary tags"),
-            ("Return JSON with keys name and age for a person in Rome", "name age"),
-            ("JSON keys: name (string), age (integer)", "name age"),
-            ("Answer as {\"city\": \"Rome\", \"temp_c\": 20}", "city temp_c"),
-            ("Use `id` and `score`; don't explain", "id score"),
-            ("It's JSON with a key \"answer\"", "answer"),
-            ("请返回 JSON，包含 name 和 age 两个字段", "name age"),
-            ("返回 JSON，字段：title、summary", "title summary"),
-        ] {
-            assert_eq!(keys(prompt).as_deref(), Some(named), "{prompt}");
-        }
-        for prompt in ["Say hello as JSON", "", "It's a key question. Don't guess."] {
-            assert_eq!(keys(prompt).filter(|k| !k.is_empty() && !k.contains("question")), None, "{prompt}");
-        }
     }
 }
