@@ -80,6 +80,12 @@ impl ApiError {
 }
 
 impl ApiError {
+    /// Somebody has cancelled the call in the panel.
+    pub fn cancelled() -> Self {
+        let error = Self::new(499, "cancelled", "The call was cancelled in the panel.");
+        error.with("x-should-retry", "false").chinese("调用已在面板中取消")
+    }
+
     fn case_in_chinese(&self) -> &'static str {
         match (self.status, self.code) {
             (_, "invalid_json") => "请求正文不是可用的 JSON（详见返回给客户端的错误信息）",

@@ -108,15 +108,27 @@ fn push_quoted(json: &mut String, text: &str) {
     }
 }
 
+/// What is nested deeper than this stands on one line: nobody reads it by its indentation any more.
+const MAX_INDENTED_LEVEL: usize = 40;
+/// Blanks that may be more than [`MAX_BLANKS`] times as much as the text.
+const FREE_BLANKS: usize = 1 << 20;
+const MAX_BLANKS: usize = 4;
+
 /// Appends valid JSON `text` to `out`, one field or element a line, indented by 2, with non-ASCII characters as
-/// themselves. Numbers keep their digits and objects their order: the text is laid out, not understood.
+/// themselves. Numbers keep their digits and objects their order: the text is laid out, not understood. However it nests,
+/// it doesn't grow to more than some times its length: what would is laid out no further.
 pub fn indent(text: &str, level: usize, out: &mut String) {
     let bytes = text.as_bytes();
     let mut level = level;
     let mut at = 0;
-    let line = |out: &mut String, level: usize| {
-        out.push('\n');
-        out.extend(std::iter::repeat_n("  ", level));
+    let mut blanks_left = text.len().saturating_mul(MAX_BLANKS).saturating_add(FREE_BLANKS);
+    let mut line = |out: &mut String, level: usize| {
+        let blanks = 1 + 2 * level;
+        if level <= MAX_INDENTED_LEVEL && blanks <= blanks_left {
+            blanks_left -= blanks;
+            out.push('\n');
+            out.extend(std::iter::repeat_n("  ", level));
+        }
     };
     while at < bytes.len() {
         match bytes[at] {
@@ -260,6 +272,22 @@ mod tests {
         assert_eq!(read(r#"{"a":"\uzzzz"}"#), None);
         assert_eq!(read("\\"), None);
         assert_eq!(read("\\é\\u12"), None);
+    }
+
+    #[test]
+    fn indentation_is_no_larger_than_some_times_the_text() {
+        for (open, close, count) in [("[", "]", 100_000), (r#"{"a":"#, "}", 20_000)] {
+            let deep = format!("{}1{}", open.repeat(count), close.repeat(count));
+            let mut out = String::new();
+            indent(&deep, 1, &mut out);
+            assert!(out.len() < 5 * deep.len() + 2 * FREE_BLANKS, "{} bytes of {}", out.len(), deep.len());
+            assert_eq!(out.replace([' ', '\n'], ""), deep);
+        }
+        let wide = format!("{}{}1{}", "[".repeat(40), "1,".repeat(1_000_000), "]".repeat(40));
+        let mut out = String::new();
+        indent(&wide, 1, &mut out);
+        assert!(out.len() < 5 * wide.len() + 2 * FREE_BLANKS, "{} bytes of {}", out.len(), wide.len());
+        assert!(serde_json::from_str::<serde_json::Value>(&out).is_ok());
     }
 
     #[test]

@@ -18,7 +18,7 @@ const label = (text, x, y, anchor) => svg("text", { x, y, "text-anchor": anchor 
 /** Calls of the last 24 hours, errors on top. */
 export function hours(counted, width) {
   const slots = lastHours().map((begin) => ({ begin, ok: 0, errors: 0 }));
-  for (const { begin_ms, ok, errors } of counted) {
+  for (const { begin_ms, answered: ok, errors } of counted) {
     const slot = slots.find(({ begin }) => Math.abs(begin - begin_ms) < HOUR_MS / 2);
     if (slot) {
       slot.ok += ok;

@@ -1,44 +1,171 @@
 //! The day's count: what its folder knew when this run first looked, and what has come since.
 
-use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Local, NaiveDate, NaiveDateTime};
+use serde_json::Value;
 
-use super::names::{Kind, Name, count_name, timestamp};
+use super::disk;
+use super::history;
+use super::metrics::CallMetrics;
+use super::names::{Kind, Name, count_name, moment, timestamp};
 use crate::json;
+
+/// A day's count with what was turned away is shorter than this.
+const MAX_COUNT_BYTES: u64 = 1 << 20;
+/// Of a day, so many of those that were turned away are kept, the newest ones.
+pub(super) const MAX_REFUSALS: usize = 100;
+/// Files that a crash has left uncounted are looked into, but not more of them than this.
+const MAX_UNCOUNTED: usize = 1000;
+/// The client left, or somebody cancelled the call.
+const CANCELLED_STATUS: u16 = 499;
+
+/// What is counted of a day, or of an hour.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Calls that left a RESPONSE.
+    pub answered: u64,
+    /// Calls that ended with an error.
+    pub errors: u64,
+    /// Calls that nobody waited for any more.
+    pub cancelled: u64,
+    /// What was turned away before it was understood.
+    pub refused: u64,
+    /// Answers of before, for which no call was made.
+    pub reused: u64,
+    /// Tries that failed and were followed by others.
+    pub failed_tries: u64,
+    /// Tokens of requests.
+    pub prompt_tokens: u64,
+    /// Tokens of answers.
+    pub completion_tokens: u64,
+}
+
+impl Figures {
+    /// Of one call that has ended so.
+    pub fn of(kind: Kind, metrics: &CallMetrics) -> Self {
+        let cancelled = kind != Kind::Response && metrics.status == CANCELLED_STATUS;
+        Self {
+            cancelled: cancelled.into(),
+            errors: (kind != Kind::Response && !cancelled).into(),
+            reused: metrics.reused.is_some().into(),
+            failed_tries: metrics.failed_tries.len() as u64,
+            prompt_tokens: metrics.prompt_tokens.unwrap_or(0),
+            completion_tokens: metrics.completion_tokens.unwrap_or(0),
+            ..Self::of_kind(kind)
+        }
+    }
+
+    /// Of a call of which only the kind of its second file is known.
+    pub fn of_kind(kind: Kind) -> Self {
+        let answered = kind == Kind::Response;
+        Self { answered: answered.into(), errors: (!answered).into(), ..Self::default() }
+    }
+
+    /// Of one that was turned away.
+    pub fn refusal() -> Self {
+        Self { refused: 1, ..Self::default() }
+    }
+
+    /// Adds others; what a damaged file says can't overflow.
+    pub fn add(&mut self, more: &Self) {
+        let others = more.all();
+        for ((_, figure), (_, more)) in self.all_mut().into_iter().zip(others) {
+            *figure = figure.saturating_add(more);
+        }
+    }
+
+    fn all(&self) -> [(&'static str, u64); 8] {
+        let mut copy = *self;
+        copy.all_mut().map(|(name, figure)| (name, *figure))
+    }
+
+    fn all_mut(&mut self) -> [(&'static str, &mut u64); 8] {
+        [
+            ("answered", &mut self.answered),
+            ("errors", &mut self.errors),
+            ("cancelled", &mut self.cancelled),
+            ("refused", &mut self.refused),
+            ("reused", &mut self.reused),
+            ("failed_tries", &mut self.failed_tries),
+            ("prompt_tokens", &mut self.prompt_tokens),
+            ("completion_tokens", &mut self.completion_tokens),
+        ]
+    }
+
+    /// `"answered": …, …`
+    pub fn fields(&self) -> String {
+        self.all().map(|(name, figure)| format!(r#""{name}": {figure}"#)).join(", ")
+    }
+
+    fn read(object: &Value) -> Self {
+        let mut figures = Self::default();
+        for (name, figure) in figures.all_mut() {
+            *figure = object[name].as_u64().unwrap_or(0);
+        }
+        figures
+    }
+}
 
 /// `CALLS_YYYYMMDD.json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DayCount {
     /// The day, in local time.
     pub date: NaiveDate,
-    /// Calls that left a RESPONSE.
-    pub count: u64,
-    /// When the last of them ended.
+    /// What is counted of it; `count` in the file is what was answered.
+    pub figures: Figures,
+    /// When the last call ended that was answered.
     pub last_updated: Option<DateTime<Local>>,
+    /// The newest of what was turned away, each a JSON object.
+    pub refusals: Vec<Arc<str>>,
 }
 
 impl DayCount {
-    /// `"date": …, "count": …, "last_updated": …`
+    /// A day without calls.
+    pub fn none(date: NaiveDate) -> Self {
+        Self { date, figures: Figures::default(), last_updated: None, refusals: Vec::new() }
+    }
+
+    /// `"date": …, "count": …, "last_updated": …, …`
     pub fn fields(&self) -> String {
         let last = self.last_updated.map_or("null".into(), |t| json::quoted(&timestamp(t)));
-        let date = self.date.format("%Y%m%d");
-        format!(r#""date": "{date}", "count": {}, "last_updated": {last}"#, self.count)
+        let (date, count) = (self.date.format("%Y%m%d"), self.figures.answered);
+        format!(r#""date": "{date}", "count": {count}, "last_updated": {last}, {}"#, self.figures.fields())
+    }
+
+    /// What the file holds.
+    pub(super) fn text(&self) -> String {
+        let refusals = match self.refusals.is_empty() {
+            true => String::new(),
+            false => format!(r#", "refusals": [{}]"#, self.refusals.join(", ")),
+        };
+        format!("{{{}{refusals}}}", self.fields())
+    }
+
+    /// The day's file, as far as it can be read.
+    pub(super) fn read(dir: &Path, date: NaiveDate) -> Option<Self> {
+        let file = disk::read_file(&dir.join(count_name(date)), MAX_COUNT_BYTES).ok()?;
+        let saved = serde_json::from_slice::<Value>(&file).ok()?;
+        let time = saved["last_updated"].as_str();
+        let time = time.and_then(|t| NaiveDateTime::parse_from_str(t, "%Y-%m-%dT%H:%M:%S%.f").ok());
+        let answered = saved["count"].as_u64().unwrap_or(0);
+        let refusals = saved["refusals"].as_array().into_iter().flatten().map(|r| r.to_string().into());
+        Some(Self {
+            date,
+            figures: Figures { answered, ..Figures::read(&saved) },
+            last_updated: time.map(moment),
+            refusals: refusals.take(MAX_REFUSALS).collect(),
+        })
     }
 }
 
 /// The day's calls: those that the folder knew of when this run first looked, and those since.
 #[derive(Debug, Clone)]
 pub struct Tally {
-    /// The day, in local time.
-    pub date: NaiveDate,
-    /// Calls that left a RESPONSE since then.
-    pub since: u64,
-    /// When the last of them ended.
-    pub last_updated: Option<DateTime<Local>>,
+    /// What has come since then.
+    pub since: DayCount,
     /// What was there before.
     pub earlier: Arc<Earlier>,
 }
@@ -46,15 +173,20 @@ pub struct Tally {
 impl Tally {
     /// A day without calls so far.
     pub fn new(date: NaiveDate) -> Self {
-        let earlier = Earlier::known(DayCount { date, count: 0, last_updated: None });
-        Self { date, since: 0, last_updated: None, earlier }
+        Self { since: DayCount::none(date), earlier: Earlier::known(DayCount::none(date)) }
     }
 
     /// All of them. The disk gets `patience` to say what it knew; what it hasn't said by then isn't counted.
     pub fn total(&self, patience: Duration) -> DayCount {
-        let earlier = self.earlier.wait(patience);
-        let (count, last) = earlier.map_or((0, None), |earlier| (earlier.count, earlier.last_updated));
-        DayCount { date: self.date, count: count + self.since, last_updated: self.last_updated.or(last) }
+        let mut total = self.since.clone();
+        if let Some(earlier) = self.earlier.wait(patience) {
+            total.figures.add(&earlier.figures);
+            total.last_updated = total.last_updated.or(earlier.last_updated);
+            let skipped = (earlier.refusals.len() + total.refusals.len()).saturating_sub(MAX_REFUSALS);
+            let refusals = earlier.refusals.into_iter().chain(total.refusals);
+            total.refusals = refusals.skip(skipped).collect();
+        }
+        total
     }
 }
 
@@ -75,36 +207,58 @@ impl Earlier {
         self.read.notify_all();
     }
 
-    fn wait(&self, limit: Duration) -> Option<DayCount> {
+    pub(super) fn wait(&self, limit: Duration) -> Option<DayCount> {
         let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.read.wait_timeout_while(count, limit, |count| count.is_none());
         waited.unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 }
 
-/// The day's count as the files have it. A crash may have come between a RESPONSE and the count, and somebody may have
-/// removed RESPONSEs: the larger number is right.
+/// The day's count as the files have it. A crash may have come between a call's end and the count, and somebody may have
+/// removed files: the larger number is right.
 pub(super) fn count_on_disk(dir: &Path, date: NaiveDate) -> DayCount {
-    let none = DayCount { date, count: 0, last_updated: None };
-    let saved = fs::read_to_string(dir.join(count_name(date))).ok();
-    let saved =
-        saved.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok()).unwrap_or_default();
-    let time = saved["last_updated"]
-        .as_str()
-        .and_then(|t| NaiveDateTime::parse_from_str(t, "%Y-%m-%dT%H:%M:%S%.f").ok());
-    let time = time.and_then(|t| t.and_local_timezone(Local).earliest());
-    let saved = DayCount { count: saved["count"].as_u64().unwrap_or(0), last_updated: time, ..none };
-    let mut count = 0;
-    let mut last = None;
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_str().and_then(Name::parse);
-        if let Some(name) = name.filter(|n| n.kind == Kind::Response && n.time.date_naive() == date) {
-            count += 1;
-            last = last.max(Some(name.time));
+    let mut count = DayCount::read(dir, date).unwrap_or_else(|| DayCount::none(date));
+    let of_the_day = |name: &Name| name.kind != Kind::Request && name.time.date() == date;
+    let mut names = history::names(dir).filter(of_the_day).collect::<Vec<_>>();
+    names.sort_unstable();
+    let Figures { answered, errors, cancelled, .. } = count.figures;
+    for (kind, counted) in [(Kind::Response, answered), (Kind::Error, errors.saturating_add(cancelled))] {
+        let names = names.iter().filter(|name| name.kind == kind).collect::<Vec<_>>();
+        let uncounted = names.iter().skip(usize::try_from(counted).unwrap_or(usize::MAX));
+        for (number, name) in uncounted.rev().enumerate() {
+            let metrics = (number < MAX_UNCOUNTED).then(|| history::read_figures(dir, name)).flatten();
+            let figures =
+                metrics.as_ref().map_or(Figures::of_kind(kind), |call| Figures::of(kind, &call.metrics));
+            count.figures.add(&figures);
+            if kind == Kind::Response {
+                count.last_updated = count.last_updated.max(metrics.map(|call| call.ended));
+            }
         }
     }
-    if count <= saved.count {
-        return saved;
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_says_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let date = NaiveDate::from_ymd_opt(2024, 2, 14).unwrap();
+        let path = dir.path().join(count_name(date));
+        let figures =
+            Figures { answered: 42, cancelled: 1, refused: 2, prompt_tokens: 7, ..Figures::default() };
+        let count = DayCount { date, figures, last_updated: None, refusals: vec![r#"{"a":1}"#.into()] };
+        std::fs::write(&path, count.text()).unwrap();
+        assert_eq!(DayCount::read(dir.path(), date), Some(count));
+        std::fs::write(&path, r#"{"date": "20240214", "count": 18446744073709551615, "last_updated": null}"#)
+            .unwrap();
+        let mut tally = Tally::new(date);
+        tally.earlier = Earlier::known(count_on_disk(dir.path(), date));
+        tally.since.figures.add(&Figures { answered: 3, ..Figures::default() });
+        assert_eq!(tally.total(Duration::ZERO).figures.answered, u64::MAX, "it doesn't wrap");
+        std::fs::write(&path, "{").unwrap();
+        assert_eq!(DayCount::read(dir.path(), date), None);
     }
-    DayCount { date, count, last_updated: last.or(saved.last_updated) }
 }

@@ -24,6 +24,8 @@ use crate::secrets;
 const MAX_QUEUED_BYTES: usize = 64 << 20;
 /// The day's count is not written anew more often than this: each time costs a stick, or a card, a block or two.
 const COUNT_INTERVAL: Duration = Duration::from_millis(250);
+/// What one takes up while it waits, roughly.
+const COUNT_BYTES: usize = 2048;
 /// How often the thread looks whether a day has ended.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(30);
 /// How often a file's folder is made anew: somebody who deletes it can come between more than once.
@@ -52,7 +54,7 @@ pub struct DebugFile {
     pub attempts: Option<String>,
     /// JSON of the call's figures, once it has ended.
     pub metrics: Option<String>,
-    /// The day's count with this call, when it left a RESPONSE.
+    /// The day's count with this call, once it has ended.
     pub calls: Option<Tally>,
 }
 
@@ -69,6 +71,7 @@ enum Job {
     SaveAnswer(PathBuf, Vec<u8>),
     Remove(PathBuf),
     Count(Arc<Path>, NaiveDate, Arc<Earlier>),
+    SaveCount(Arc<Path>, Tally),
     Flush(Sender<()>),
 }
 
@@ -107,6 +110,15 @@ impl Files {
             return;
         }
         let _ = self.jobs.send(Job::Save(Box::new(file)));
+    }
+
+    /// Hands the day's count over where it changed without a file; never waits. One that is left out is in the next.
+    pub fn save_count(&self, dir: &Arc<Path>, tally: Tally) {
+        if self.queued_bytes.fetch_add(COUNT_BYTES, Ordering::Relaxed) > MAX_QUEUED_BYTES {
+            self.queued_bytes.fetch_sub(COUNT_BYTES, Ordering::Relaxed);
+            return;
+        }
+        let _ = self.jobs.send(Job::SaveCount(Arc::clone(dir), tally));
     }
 
     /// Hands an answer over that may be given again; never waits. One that is left out costs a call.
@@ -180,6 +192,10 @@ impl Writer {
                 }
                 Ok(Job::Remove(path)) => drop(fs::remove_file(path)),
                 Ok(Job::Count(dir, date, earlier)) => earlier.set(count_on_disk(&dir, date)),
+                Ok(Job::SaveCount(dir, tally)) => {
+                    self.note_count(&dir, &tally);
+                    self.queued_bytes.fetch_sub(COUNT_BYTES, Ordering::Relaxed);
+                }
                 Ok(Job::Flush(done)) => {
                     self.save_count();
                     let _ = done.send(());
@@ -218,23 +234,29 @@ impl Writer {
     }
 
     fn save(&mut self, file: &DebugFile) {
-        let name = Name { time: file.time, kind: file.kind, message_id: file.message_id };
+        let name = Name { time: file.time.naive_local(), kind: file.kind, message_id: file.message_id };
         let written = write_whole(&file.dir, &name.to_string(), secrets::hidden(&text(file)).as_bytes());
         self.report(&file.dir, &written);
-        if let Some(count) = &file.calls {
-            let other_day = |(dir, saved): &(Arc<Path>, Tally)| saved.date != count.date || *dir != file.dir;
-            if self.unsaved_count.as_ref().is_some_and(other_day) {
-                self.save_count();
-            }
-            self.unsaved_count = Some((Arc::clone(&file.dir), count.clone()));
+        // Behind the file, so that a crash in between leaves a call uncounted and not the other way round.
+        if let Some(tally) = &file.calls {
+            self.note_count(&file.dir, tally);
         }
+    }
+
+    fn note_count(&mut self, dir: &Arc<Path>, tally: &Tally) {
+        let date = tally.since.date;
+        let another = |(other, saved): &(Arc<Path>, Tally)| saved.since.date != date || other != dir;
+        if self.unsaved_count.as_ref().is_some_and(another) {
+            self.save_count();
+        }
+        self.unsaved_count = Some((Arc::clone(dir), tally.clone()));
     }
 
     fn save_count(&mut self) {
         if let Some((dir, count)) = self.unsaved_count.take() {
             let count = count.total(Duration::ZERO); // this thread has read it
-            let text = format!("{{{}}}", count.fields());
-            let written = write_whole(&dir, &count_name(count.date), text.as_bytes());
+            let text = count.text();
+            let written = write_whole(&dir, &count_name(count.date), secrets::hidden(&text).as_bytes());
             self.report(&dir, &written);
             self.count_saved = Some(Instant::now());
         }
@@ -371,7 +393,7 @@ mod tests {
             metrics: None,
             calls: None,
         };
-        let name = Name { time, kind: file.kind, message_id: file.message_id };
+        let name = Name { time: time.naive_local(), kind: file.kind, message_id: file.message_id };
         assert_eq!(name.to_string(), "20240214_103045_123_REQUEST_a1b2c3d4.json");
         let read = Name::parse(&name.to_string()).unwrap();
         assert_eq!((read.to_string(), read.kind), (name.to_string(), name.kind));

@@ -6,28 +6,35 @@ use std::collections::{BinaryHeap, HashMap};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use chrono::{DateTime, Local};
+use chrono::{DateTime, Local, NaiveDateTime, TimeDelta};
 use serde_json::Value;
 
+use super::changes::read_changes;
+use super::disk;
 use super::files::CALL_KEY;
 use super::metrics::{CallMetrics, FailedTry};
-use super::names::{Kind, MessageId, Name};
+use super::names::{Kind, Name, moment};
 use crate::json;
 
-/// The figures stand within this much of a file's end: reading them costs as much for a large call as for a small one.
-const TAIL_BYTES: u64 = 64 * 1024;
+/// The figures stand within this much of a file's end: nearly always, and always. Reading them costs as much for a large
+/// call as for a small one.
+const TAIL_BYTES: [u64; 2] = [4 * 1024, 64 * 1024];
+/// What is opened of a file: twice the largest body that is taken by default, or nothing.
+pub const MAX_OPENED_BYTES: u64 = 128 << 20;
+/// Calls of the last day whose figures are read.
+const MAX_READ: usize = 5000;
 
 /// A call as its files tell it.
 #[derive(Debug)]
 pub struct PastCall {
-    /// The same in both of its files.
-    pub message_id: MessageId,
-    /// When it began.
-    pub begun: DateTime<Local>,
-    /// When it ended, and whether with a RESPONSE or an ERROR.
-    pub ended: (DateTime<Local>, Kind),
+    /// Its second file: a RESPONSE or an ERROR.
+    pub ending: Name,
+    /// When it began, where that is known.
+    pub begun: Option<DateTime<Local>>,
+    /// When it ended.
+    pub ended: DateTime<Local>,
     /// What its second file says of it.
     pub metrics: CallMetrics,
 }
@@ -37,72 +44,94 @@ pub struct PastCall {
 pub struct Past {
     /// The newest calls, oldest first.
     pub calls: Vec<PastCall>,
-    /// The calls of today, each by when it ended, and whether it was answered.
-    pub today: Vec<(DateTime<Local>, bool)>,
+    /// Older ones of the last 24 hours, of which nothing but the name is known.
+    pub older: Vec<Name>,
 }
 
-/// Reads what was there `before` a moment: at most `limit` calls.
-pub fn read(dir: &Path, before: DateTime<Local>, limit: usize) -> Past {
+/// Reads what was there `before` a moment.
+pub fn read(dir: &Path, before: DateTime<Local>) -> Past {
+    // At the end of summer time a later moment has an earlier name.
+    let latest = before.naive_local() + TimeDelta::hours(2);
+    let day_before = before.naive_local() - TimeDelta::hours(25);
     let mut past = Past::default();
-    let mut newest = BinaryHeap::with_capacity(limit + 1);
-    for name in names(dir).filter(|name| name.kind != Kind::Request && name.time < before) {
-        if name.time.date_naive() == before.date_naive() {
-            past.today.push((name.time, name.kind == Kind::Response));
-        }
-        newest.push(Reverse((name.time, name.message_id.0, name.kind)));
-        if newest.len() > limit {
-            newest.pop();
+    let mut newest = BinaryHeap::with_capacity(MAX_READ + 1);
+    for name in names(dir).filter(|name| name.kind != Kind::Request && name.time < latest) {
+        newest.push(Reverse(name));
+        if newest.len() > MAX_READ
+            && let Some(Reverse(oldest)) = newest.pop()
+            && oldest.time >= day_before
+        {
+            past.older.push(oldest);
         }
     }
-    let mut begun = HashMap::<u32, DateTime<Local>>::new();
-    let wanted = newest.iter().map(|Reverse((ended, id, _))| (*id, *ended)).collect::<HashMap<_, _>>();
+    let mut requests = HashMap::<_, Name>::new();
+    let wanted = newest.iter().map(|Reverse(name)| (name.message_id, name.time)).collect::<HashMap<_, _>>();
     for name in names(dir).filter(|name| name.kind == Kind::Request) {
         // An id may come again after four thousand million others.
-        let id = name.message_id.0;
-        if wanted.get(&id).is_some_and(|ended| name.time <= *ended) {
-            let time = begun.entry(id).or_insert(name.time);
-            *time = name.time.max(*time);
+        let came_before = |ended: &NaiveDateTime| name.time <= *ended + TimeDelta::hours(2);
+        if wanted.get(&name.message_id).is_some_and(came_before) {
+            let known = requests.entry(name.message_id).or_insert(name);
+            *known = name.max(*known);
         }
     }
     let newest_first = newest.into_sorted_vec(); // by `Reverse`
-    past.calls = newest_first
-        .into_iter()
-        .rev()
-        .filter_map(|Reverse((ended, id, kind))| {
-            let message_id = MessageId(id);
-            let name = Name { time: ended, kind, message_id };
-            let metrics = read_figures(&dir.join(name.to_string()), kind)?;
-            let begun = begun.get(&id).copied().unwrap_or(ended);
-            Some(PastCall { message_id, begun, ended: (ended, kind), metrics })
-        })
-        .collect();
+    let calls = newest_first.into_iter().rev().filter_map(|Reverse(name)| {
+        let call = read_figures(dir, &name)?;
+        let begun = call.begun.or_else(|| Some(moment(requests.get(&name.message_id)?.time)));
+        (call.ended < before).then_some(PastCall { begun, ..call })
+    });
+    past.calls = calls.collect();
     past
 }
 
-/// The `data` of a file, as it stands there.
-pub fn read_data(dir: &Path, name: &Name) -> Option<String> {
-    let text = fs::read_to_string(dir.join(name.to_string())).ok()?;
-    let fields = json::fields(&text).ok()?;
-    json::field(&fields, "data").map(|data| data.value.to_owned())
+/// The `data` of a file, as it stands there. The length of one that is too large to be opened is the error.
+pub fn read_data(dir: &Path, name: &Name) -> Result<Option<String>, u64> {
+    let path = dir.join(name.to_string());
+    let length = fs::metadata(&path).map_or(0, |file| file.len());
+    if length > MAX_OPENED_BYTES {
+        return Err(length);
+    }
+    let text = disk::read_file(&path, MAX_OPENED_BYTES).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let data = |text: &String| {
+        let fields = json::fields(text).ok()?;
+        json::field(&fields, "data").map(|data| data.value.to_owned())
+    };
+    Ok(text.as_ref().and_then(data))
 }
 
-fn names(dir: &Path) -> impl Iterator<Item = Name> {
+/// The debug files of a folder.
+pub(super) fn names(dir: &Path) -> impl Iterator<Item = Name> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.filter_map(|entry| Name::parse(entry.file_name().to_str()?))
 }
 
 /// What a call's second file says at its end. Files of earlier versions say less.
-fn read_figures(path: &Path, kind: Kind) -> Option<CallMetrics> {
-    let mut file = File::open(path).ok()?;
-    let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES))).ok()?;
-    let mut tail = Vec::new();
-    file.take(TAIL_BYTES).read_to_end(&mut tail).ok()?;
-    let tail = String::from_utf8_lossy(&tail);
-    // A key of the file itself: what is in its data stands further in.
-    let after = |key: &str| {
-        let at = tail.rfind(&format!("\n  \"{key}\": "))?;
-        let value = &tail[at..].split_once(": ")?.1;
+pub(super) fn read_figures(dir: &Path, name: &Name) -> Option<PastCall> {
+    let path = dir.join(name.to_string());
+    let metadata = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
+    let mut file = File::open(&path).ok()?;
+    let mut tail = String::new();
+    for length in TAIL_BYTES {
+        file.seek(SeekFrom::Start(metadata.len().saturating_sub(length))).ok()?;
+        let mut bytes = Vec::new();
+        (&mut file).take(length).read_to_end(&mut bytes).ok()?;
+        tail = String::from_utf8_lossy(&bytes).into_owned();
+        if tail.contains(&key(CALL_KEY)) {
+            break;
+        }
+    }
+    Some(parse_figures(&tail, *name))
+}
+
+/// A key of the file itself: what is in its data stands further in.
+fn key(name: &str) -> String {
+    format!("\n  \"{name}\": ")
+}
+
+fn parse_figures(tail: &str, ending: Name) -> PastCall {
+    let after = |name: &str| {
+        let at = tail.rfind(&key(name))?;
+        let value = tail[at..].split_once(": ")?.1;
         let mut values = serde_json::Deserializer::from_str(value).into_iter::<Value>();
         values.next()?.ok()
     };
@@ -110,18 +139,27 @@ fn read_figures(path: &Path, kind: Kind) -> Option<CallMetrics> {
     let attempts = after("attempts").unwrap_or_default();
     let text = |name: &str| call[name].as_str().map(str::to_owned);
     let time = |value: &Value| value.as_f64().and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok());
+    let moment_of = |name: &str| {
+        let time = DateTime::from_timestamp_millis(call[name].as_i64()?)?;
+        Some(time.with_timezone(&Local))
+    };
     let tried = |tried: &Value| {
+        let until = tried["rests_until_ms"].as_u64().map(Duration::from_millis);
         Some(FailedTry {
             model: tried["model"].as_str()?.to_owned(),
             reason: tried["failed"].as_str()?.to_owned(),
             at: time(&tried["after_ms"])?,
+            rests_until: until.and_then(|until| SystemTime::UNIX_EPOCH.checked_add(until)),
         })
     };
-    let status = match kind {
+    let status = match ending.kind {
         Kind::Response => 200,
         _ => after("data").and_then(|data| data["status"].as_u64()).unwrap_or(0) as u16,
     };
-    Some(CallMetrics {
+    let metrics = CallMetrics {
+        tool: text("tool").unwrap_or_default(),
+        first_words: text("first_words").unwrap_or_default(),
+        changes: read_changes(&call["changes"]),
         dialect: text("dialect").unwrap_or_default().into(),
         path: text("path").unwrap_or_default().into(),
         backup: text("backup"),
@@ -137,5 +175,7 @@ fn read_figures(path: &Path, kind: Kind) -> Option<CallMetrics> {
         prompt_tokens: call["prompt_tokens"].as_u64(),
         completion_tokens: call["completion_tokens"].as_u64(),
         error_code: text("error_code"),
-    })
+    };
+    let ended = moment_of("ended_ms").unwrap_or_else(|| moment(ending.time));
+    PastCall { ending, begun: moment_of("begun_ms"), ended, metrics }
 }

@@ -1,9 +1,10 @@
 //! The figures of a call, as the panel and the debug files have them.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::json::quoted;
+use crate::record::changes::{Change, changes_json};
 
 /// One try of a call that failed and was followed by another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,11 +15,19 @@ pub struct FailedTry {
     pub reason: String,
     /// When, from the beginning of the call.
     pub at: Duration,
+    /// Until when the model isn't asked again, where it rests because of this.
+    pub rests_until: Option<SystemTime>,
 }
 
 /// The figures of a call.
 #[derive(Debug, Clone, Default)]
 pub struct CallMetrics {
+    /// Who asked: the name of a tool.
+    pub tool: String,
+    /// How what was asked begins.
+    pub first_words: String,
+    /// What was changed of the request on the way.
+    pub changes: Vec<Change>,
     /// The API that it was asked in.
     pub dialect: Cow<'static, str>,
     /// Where clients ask for it.
@@ -54,19 +63,19 @@ pub struct CallMetrics {
 impl CallMetrics {
     /// The fields of a JSON object; those that only an end brings are null before it.
     pub(super) fn json(&self, ended: bool) -> String {
-        let or_null = |value: Option<String>| value.unwrap_or_else(|| "null".into());
         let once_ended = |value: String| or_null(Some(value).filter(|_| ended));
-        let ms = |d: Duration| ((d.as_secs_f64() * 10_000.0).round() / 10.0).to_string();
         format!(
             concat!(
-                r#""status":{},"dialect":{},"path":{},"asked":{},"model":{},"backup":{},"reused":{},"stream":{},"waited_ms":{},"#,
-                r#""first_token_ms":{},"total_ms":{},"prompt_tokens":{},"completion_tokens":{},"error_code":{}"#
+                r#""status":{},"tool":{},"first_words":{},"dialect":{},"path":{},"asked":{},"model":{},"backup":{},"reused":{},"stream":{},"#,
+                r#""waited_ms":{},"first_token_ms":{},"total_ms":{},"prompt_tokens":{},"completion_tokens":{},"error_code":{}"#
             ),
             once_ended(self.status.to_string()),
+            quoted(&self.tool),
+            quoted(&self.first_words),
             quoted(&self.dialect),
             quoted(&self.path),
             or_null(self.asked.as_deref().map(quoted)),
-            once_ended(quoted(&self.model)),
+            or_null(Some(&self.model).filter(|model| !model.is_empty()).map(|model| quoted(model))),
             or_null(self.backup.as_deref().map(quoted)),
             or_null(self.reused.map(|age| age.as_secs().to_string())),
             self.stream,
@@ -78,16 +87,36 @@ impl CallMetrics {
             or_null(self.error_code.as_deref().map(quoted)),
         )
     }
+
+    /// The same as the second file of a call has it, with what reading it again needs.
+    pub(super) fn file_json(&self, begun_ms: i64, ended_ms: i64) -> String {
+        let changes = changes_json(&self.changes);
+        format!(r#"{{"begun_ms":{begun_ms},"ended_ms":{ended_ms},{},"changes":{changes}}}"#, self.json(true))
+    }
+}
+
+fn or_null(value: Option<String>) -> String {
+    value.unwrap_or_else(|| "null".into())
+}
+
+fn ms(duration: Duration) -> String {
+    ((duration.as_secs_f64() * 10_000.0).round() / 10.0).to_string()
+}
+
+/// Milliseconds since 1970.
+pub(super) fn unix_ms(time: SystemTime) -> u128 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis()
 }
 
 /// The tries that failed, a JSON array.
 pub(super) fn attempts_json(metrics: &CallMetrics) -> String {
     let tries = metrics.failed_tries.iter().map(|failed| {
         format!(
-            r#"{{"model":{},"failed":{},"after_ms":{}}}"#,
+            r#"{{"model":{},"failed":{},"after_ms":{},"rests_until_ms":{}}}"#,
             quoted(&failed.model),
             quoted(&failed.reason),
-            failed.at.as_millis()
+            failed.at.as_millis(),
+            or_null(failed.rests_until.map(|until| unix_ms(until).to_string())),
         )
     });
     format!("[{}]", tries.collect::<Vec<_>>().join(","))

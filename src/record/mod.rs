@@ -3,10 +3,16 @@
 //! May import `live` and what stands below it.
 
 pub mod answers;
+pub mod callers;
 pub mod calls;
+pub mod changes;
 pub mod day;
+mod disk;
 pub mod files;
+pub mod first_words;
 pub mod history;
 pub mod metrics;
 pub mod names;
 pub mod refusals;
+pub mod search;
+pub mod statistics;

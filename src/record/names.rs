@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Local, NaiveDate, NaiveDateTime};
+use chrono::{DateTime, Local, NaiveDate, NaiveDateTime, TimeDelta};
 
 const TIME_IN_NAME: &str = "YYYYMMDD_HHMMSS_mmm";
 
@@ -30,10 +30,11 @@ impl Kind {
 }
 
 /// `YYYYMMDD_HHMMSS_mmm_TYPE_ID.json`, in local time.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name {
-    /// To the millisecond where it was read.
-    pub time: DateTime<Local>,
+    /// As the clock on the wall showed it, to the millisecond where it was read: which of two hours of the same name it
+    /// was at the end of summer time, only the file can tell.
+    pub time: NaiveDateTime,
     /// What the file is about.
     pub kind: Kind,
     /// The same in both files of a call.
@@ -58,14 +59,12 @@ impl Name {
             _ => b.is_ascii_digit(),
         });
         let time = NaiveDateTime::parse_from_str(time, "%Y%m%d_%H%M%S_%3f").ok().filter(|_| shaped)?;
-        // An hour that the end of summer time repeats: its first.
-        let time = time.and_local_timezone(Local).earliest()?;
         Some(Self { time, kind, message_id: MessageId::parse(id)? })
     }
 }
 
 /// What the files of a call have in common: 8 lower-case hex digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(pub u32);
 
 impl fmt::Display for MessageId {
@@ -87,6 +86,13 @@ pub fn timestamp(time: DateTime<Local>) -> String {
     time.format("%Y-%m-%dT%H:%M:%S%.6f").to_string()
 }
 
+/// The moment at which a clock on the wall showed this: the first of two, and where the beginning of summer time leaves it
+/// out, what comes behind the gap.
+pub(super) fn moment(time: NaiveDateTime) -> DateTime<Local> {
+    let local = |time: NaiveDateTime| time.and_local_timezone(Local).earliest();
+    local(time).or_else(|| local(time + TimeDelta::hours(1))).unwrap_or_else(|| time.and_utc().into())
+}
+
 /// `CALLS_YYYYMMDD.json`
 pub(super) fn count_name(date: NaiveDate) -> String {
     format!("CALLS_{}.json", date.format("%Y%m%d"))
@@ -95,7 +101,7 @@ pub(super) fn count_name(date: NaiveDate) -> String {
 /// The day in the name of a file that this program made; `None` for all others.
 pub(super) fn date_in_name(name: &str) -> Option<NaiveDate> {
     let Some(count) = name.strip_prefix("CALLS_") else {
-        return Name::parse(name).map(|name| name.time.date_naive());
+        return Name::parse(name).map(|name| name.time.date());
     };
     let date = count.strip_suffix(".json")?;
     let digits = date.len() == 8 && date.bytes().all(|b| b.is_ascii_digit());

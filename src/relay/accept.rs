@@ -16,7 +16,9 @@ use crate::dialect::{Action, Dialect, Routed, StandIn, Translated, Untranslatabl
 use crate::encoding::percent_decoded;
 use crate::error::ApiError;
 use crate::live::Snapshot;
+use crate::record::calls::Running;
 use crate::record::metrics::CallMetrics;
+use crate::record::{callers, changes, first_words};
 use crate::upstream::{FORWARDED, REFERER};
 
 /// Longer values of the client's headers don't go upstream.
@@ -53,15 +55,21 @@ impl Relay {
             headers.push((REFERER, shared.site.clone()));
         }
         let written = translated.as_ref().map_or(request.as_written(), |(_, written)| &written.body);
-        let recording = shared.calls.begin(&snapshot, written);
-        let metrics = CallMetrics {
+        let mut metrics = CallMetrics {
             dialect: route.api.name.into(),
-            path: recording.as_ref().map(|_| route.shown()).unwrap_or_default().into(),
             asked: request.asked.clone(),
             model: request.model.clone(),
             stream: request.stream,
             ..CallMetrics::default()
         };
+        if snapshot.debug {
+            metrics.tool = callers::of(&exchange.head);
+            metrics.path = route.shown().into();
+            metrics.first_words = first_words::of(written);
+            metrics.changes = changes::between(request.as_written(), &request.body(&request.model));
+        }
+        let running = || Running::new(dialect, in_flight.canceller());
+        let recording = shared.calls.begin(&snapshot, written, &metrics, running);
         let mut relay = Box::new(Self {
             shared: Arc::clone(shared),
             dialect,
@@ -88,7 +96,6 @@ impl Relay {
             final_write: FinalWrite::Nothing,
             source: None,
             leader: None,
-            events: Vec::new(),
             said: Vec::new(),
             end_is_told: false,
         });

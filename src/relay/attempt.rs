@@ -13,6 +13,7 @@ use super::shared_call::{Follower, Replay, SharedCall, Source};
 use crate::builtin;
 use crate::client::exchange::Reply;
 use crate::dialect::errors;
+use crate::dialect::free_models::is_free;
 use crate::error::{ApiError, EMPTY, UNKNOWN_NAME, reason_in_words};
 use crate::record::answers::{AnswerHead, Kept};
 use crate::upstream::{Call, CallError, Failure, PoolUse, Trouble};
@@ -188,7 +189,11 @@ impl Relay {
             true => self.take_local(),
             false => From::Upstream(self.call(model)?),
         };
-        self.judge(from, model, pass)
+        let judged = self.judge(from, model, pass);
+        if self.backup.is_none() && judged.as_ref().is_err_and(|failed| failed.status == Some(429)) {
+            self.shared.quota.rejected();
+        }
+        judged
     }
 
     /// An answer that is there already, or the built-in model's.
@@ -251,6 +256,9 @@ impl Relay {
         match self.present_backup() {
             None => {
                 self.calls_made += 1;
+                if is_free(model) {
+                    self.shared.quota.sent();
+                }
                 body = self.request.body(model);
                 upstream = &self.snapshot.upstream;
                 headers = Cow::Borrowed(&self.headers[..]);

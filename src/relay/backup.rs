@@ -28,7 +28,7 @@ impl Relay {
         let reason = failed.reason.clone();
         if self.calls_made > 0 {
             let at = self.began.elapsed();
-            self.metrics.failed_tries.push(FailedTry { model: model.clone(), reason, at });
+            self.metrics.failed_tries.push(FailedTry { model: model.clone(), reason, at, rests_until: None });
         }
         // For clients, and for the console.
         let (mut reasons, mut said) = (Vec::new(), Vec::new());
@@ -47,6 +47,7 @@ impl Relay {
             self.backup = Some(number);
             self.metrics.model = backup.model().to_owned();
             self.metrics.backup = Some(backup.name.clone());
+            self.report(None);
             match self.attempt(backup.model(), &mut None) {
                 Ok(served) => return self.finish(served),
                 Err(at_backup) => {
@@ -60,6 +61,7 @@ impl Relay {
                         model: format!("{} ({})", backup.model(), backup.name),
                         reason: at_backup.reason,
                         at: self.began.elapsed(),
+                        rests_until: self.shared.history.backup_rests_until(&backup.name),
                     });
                 }
             }

@@ -226,7 +226,7 @@ impl Relay {
         };
         let line = call_line(&self.metrics, &reason);
         if let Some(recording) = self.recording.take() {
-            self.shared.calls.end(recording, self.metrics, ending, &self.events);
+            recording.end(self.metrics, ending);
         }
         self.shared.spare.keep(self.request.into_buffer());
         let after = match (self.client, self.final_write) {

@@ -27,6 +27,8 @@ pub enum CancelReason {
     ClientLeft,
     /// The program stops.
     Stopping,
+    /// Somebody has cancelled it in the panel.
+    Cancelled,
 }
 
 /// Requests that have been accepted and not yet answered in full.
@@ -222,6 +224,15 @@ impl InFlightGuard {
         &self.cancel
     }
 
+    /// Cancels this request from elsewhere, whatever it waits for.
+    pub fn canceller(&self) -> impl Fn() + Send + Sync + 'static {
+        let (in_flight, cancel) = (Arc::clone(&self.in_flight), Arc::clone(&self.cancel));
+        move || {
+            in_flight.cut(&cancel, CancelReason::Cancelled);
+            in_flight.idle.wake_poller(); // it may wait for a place
+        }
+    }
+
     /// Pauses, but not longer than the client is there and the program goes on. Whether it was the whole time.
     pub fn pause(&self, duration: Duration) -> bool {
         let deadline = Instant::now() + duration;
@@ -287,6 +298,7 @@ impl CancelHandle {
         let code = match reason {
             CancelReason::ClientLeft => 1,
             CancelReason::Stopping => 2,
+            CancelReason::Cancelled => 3,
         };
         let _ = self.cut.compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst);
         self.abort();
@@ -302,6 +314,7 @@ impl CancelHandle {
         match self.cut.load(Ordering::SeqCst) {
             1 => Some(CancelReason::ClientLeft),
             2 => Some(CancelReason::Stopping),
+            3 => Some(CancelReason::Cancelled),
             _ => None,
         }
     }

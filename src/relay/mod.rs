@@ -25,7 +25,7 @@ mod stream;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ureq::http::{HeaderName, HeaderValue};
 
@@ -37,7 +37,7 @@ use crate::dialect::{Dialect, Routed, StandIn, Translated, Translator, Written};
 use crate::error::ApiError;
 use crate::language::either;
 use crate::live::Snapshot;
-use crate::record::calls::Recording;
+use crate::record::calls::{Recording, Waiting};
 use crate::record::metrics::{CallMetrics, FailedTry};
 
 use attempt::{FailedAnswer, FailedAttempt};
@@ -92,8 +92,6 @@ pub struct Relay {
     source: Option<Source>,
     /// Others may want its answer, too.
     leader: Option<Leader>,
-    /// What the panel shows of a stream.
-    events: Vec<u8>,
     /// What has been told of the beginning of a stream in the API that the client speaks.
     said: Vec<u8>,
     /// The end of it, too.
@@ -131,6 +129,7 @@ impl Relay {
         }
         let turn = Turn { order: self.order, waited: self.metrics.waited, max_wait: settings.max_wait };
         let key = settings.key.clone();
+        self.report(Some(Waiting::Limit(shared.gate.closed().map(|limit| limit.reset))));
         match shared.gate.admit(self, turn, key.as_ref()) {
             Admission::Go(relay, pass) => relay.go_on(Some(pass)),
             Admission::Waits => ConnectionFate::Gone,
@@ -154,6 +153,7 @@ impl Relay {
         loop {
             let model = self.model.clone();
             self.metrics.model.clone_from(&model);
+            self.report(None);
             let mut failed = match self.attempt(&model, &mut pass) {
                 Ok(served) => return self.finish(served),
                 Err(failed) => failed,
@@ -163,6 +163,10 @@ impl Relay {
                 Some(CancelReason::Stopping) => {
                     failed.verdict = Verdict::PassOn;
                     failed.answer = FailedAnswer::Own(ApiError::stopping());
+                }
+                Some(CancelReason::Cancelled) => {
+                    failed.verdict = Verdict::PassOn;
+                    failed.answer = FailedAnswer::Own(ApiError::cancelled());
                 }
                 None => {}
             }
@@ -193,7 +197,12 @@ impl Relay {
             }
             let at = self.began.elapsed();
             let reason = failed.reason.clone();
-            self.metrics.failed_tries.push(FailedTry { model: model.clone(), reason, at });
+            self.metrics.failed_tries.push(FailedTry {
+                model: model.clone(),
+                reason,
+                at,
+                rests_until: self.shared.history.rests_until(&model),
+            });
             self.model = self.choose_model();
             if matches!(failed.verdict, Verdict::NextModel(_)) && self.model == model {
                 self.metrics.failed_tries.pop(); // there is no other model that could
@@ -212,6 +221,9 @@ impl Relay {
                 ),
             });
             pass = None;
+            if !pause.is_zero() {
+                self.report(Some(Waiting::Pause(SystemTime::now() + pause)));
+            }
             if !self.in_flight.pause(pause) {
                 return self.abandon();
             }
@@ -259,6 +271,7 @@ impl Relay {
     pub fn abandon(self: Box<Self>) -> ConnectionFate {
         match self.in_flight.cancel().reason() {
             Some(CancelReason::Stopping) => self.refuse(ApiError::stopping()),
+            Some(CancelReason::Cancelled) => self.refuse(ApiError::cancelled()),
             None if self.shared.in_flight.is_stopping() => self.refuse(ApiError::stopping()),
             _ => self.finish(Served::ClientLeft(None)),
         }
@@ -286,6 +299,13 @@ impl Relay {
             Ok(after) => after,
             Err(relay) if relay.is_cut_off() => relay.abandon(),
             Err(relay) => relay.run(),
+        }
+    }
+
+    /// Tells the panel what is known of this request now, and what it waits for beside an answer.
+    pub fn report(&self, waiting: Option<Waiting>) {
+        if let Some(recording) = &self.recording {
+            recording.update(&self.metrics, waiting);
         }
     }
 

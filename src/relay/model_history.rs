@@ -122,6 +122,13 @@ impl ModelHistory {
         }
     }
 
+    /// Until when a model isn't asked, where it rests.
+    pub fn rests_until(&self, model: &str) -> Option<SystemTime> {
+        let state = self.lock();
+        let seen = state.models.get(model)?;
+        seen.rests_until.filter(|_| seen.rests())
+    }
+
     /// A model has failed; where its provider says for how long it wants to be left alone, `rest`.
     pub fn failed(&self, model: &str, rest: Option<Option<Duration>>) {
         if model == ROUTER {

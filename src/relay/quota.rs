@@ -1,19 +1,23 @@
-//! The account's free quota, which the panel shows: asked for only while somebody looks, at most once a minute.
+//! What the upstream says of the account, for the panel: its free quota, or that the key isn't taken. Asked at the first
+//! look, after each 429 and on a new day (UTC), and counted down in between: nobody asks while nobody looks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 
 use crate::live::Snapshot;
 use crate::settings::Secret;
 
-/// How long an answer, or its absence, is good.
-const CACHED_FOR: Duration = Duration::from_secs(60);
+/// Where there was no answer, it is asked again after this.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(15);
+/// Whoever looks after so long a time looks for the first time.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 /// A description of a key is shorter than this.
 const MAX_BYTES: usize = 64 * 1024;
+const DAY_SECONDS: u64 = 24 * 60 * 60;
 
 /// Requests to free models today: <https://openrouter.ai/docs/api/reference/limits>
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -26,57 +30,132 @@ pub struct Quota {
     pub used: u64,
 }
 
-/// The last answer.
+/// What came of a look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Account {
+    /// The key is taken; its quota, where the upstream tells one.
+    Taken(Option<Quota>),
+    /// 401.
+    Refused,
+    /// No answer, for this reason.
+    Unreachable(String),
+    /// An answer that says nothing.
+    Unknown,
+}
+
+/// The last answer, and what has been sent since.
 #[derive(Debug, Default)]
 pub struct QuotaCache {
-    last: Arc<Mutex<Option<Answer>>>,
+    state: Arc<Mutex<State>>,
     asking: Arc<AtomicBool>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
+struct State {
+    last: Option<Answer>,
+    /// Calls sent since it was asked.
+    sent: u64,
+    /// A 429 has come since then.
+    rejected: bool,
+    looked_at: Option<SystemTime>,
+}
+
+#[derive(Debug, Clone)]
 struct Answer {
-    since: Instant,
+    asked_at: SystemTime,
     key: Option<Secret>,
-    quota: Option<Quota>,
+    base_url: String,
+    account: Account,
 }
 
 impl QuotaCache {
-    /// The quota as last told. Where that is too long ago, it is asked for meanwhile: nobody waits for it.
-    pub fn current(&self, snapshot: &Arc<Snapshot>) -> Option<Quota> {
-        let key = &snapshot.settings.key;
-        if key.is_none() || snapshot.settings.test_mode {
+    /// A call to a free model goes out.
+    pub fn sent(&self) {
+        self.lock().sent += 1;
+    }
+
+    /// It came back with a 429: what is left is not what was thought.
+    pub fn rejected(&self) {
+        self.lock().rejected = true;
+    }
+
+    /// The account as last told, counted on, and when it was told. Where there may be something new, it is asked for
+    /// meanwhile: nobody waits for it.
+    pub fn current(&self, snapshot: &Arc<Snapshot>) -> Option<(Account, SystemTime)> {
+        let settings = &snapshot.settings;
+        if settings.key.is_none() || settings.test_mode {
             return None;
         }
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = last.as_ref().filter(|answer| answer.key == *key);
-        let good = told.is_some_and(|answer| answer.since.elapsed() < CACHED_FOR);
+        let now = SystemTime::now();
+        let mut state = self.lock();
+        let since = |time: SystemTime| now.duration_since(time).unwrap_or_default();
+        let new_look = state.looked_at.replace(now).is_none_or(|last| since(last) > FORGOTTEN_AFTER);
+        let told =
+            state.last.clone().filter(|last| last.key == settings.key && last.base_url == settings.base_url);
+        let good = told.as_ref().is_some_and(|answer| match answer.account {
+            Account::Taken(_) => day_of(answer.asked_at) == day_of(now) && !state.rejected && !new_look,
+            Account::Unknown => since(answer.asked_at) < FORGOTTEN_AFTER,
+            Account::Refused | Account::Unreachable(_) => since(answer.asked_at) < TRY_AGAIN_AFTER,
+        });
+        let sent = state.sent;
+        drop(state);
         if !good && !self.asking.swap(true, Ordering::SeqCst) {
-            let (last, asking, snapshot) =
-                (Arc::clone(&self.last), Arc::clone(&self.asking), Arc::clone(snapshot));
-            let asked = thread::Builder::new().name("quota".into()).spawn(move || {
-                let answer = Answer {
-                    since: Instant::now(),
-                    key: snapshot.settings.key.clone(),
-                    quota: ask(&snapshot),
-                };
-                *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
-                asking.store(false, Ordering::SeqCst);
-            });
-            if asked.is_err() {
-                self.asking.store(false, Ordering::SeqCst);
-            }
+            self.ask(Arc::clone(snapshot), now);
         }
-        told.and_then(|answer| answer.quota)
+        let Answer { mut account, asked_at, .. } = told?;
+        if let Account::Taken(Some(quota)) = &mut account {
+            quota.remaining = quota.remaining.saturating_sub(sent);
+            quota.used = quota.used.saturating_add(sent);
+        }
+        Some((account, asked_at))
+    }
+
+    fn ask(&self, snapshot: Arc<Snapshot>, now: SystemTime) {
+        let mut state = self.lock();
+        state.rejected = false;
+        // What goes out from here on may not be in the answer.
+        let sent_before = state.sent;
+        drop(state);
+        let (state, asking) = (Arc::clone(&self.state), Arc::clone(&self.asking));
+        let asked = thread::Builder::new().name("quota".into()).spawn(move || {
+            let account = ask(&snapshot);
+            let (key, base_url) = (snapshot.settings.key.clone(), snapshot.settings.base_url.clone());
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.last = Some(Answer { asked_at: now, key, base_url, account });
+            state.sent -= sent_before;
+            drop(state);
+            asking.store(false, Ordering::SeqCst);
+        });
+        if asked.is_err() {
+            self.asking.store(false, Ordering::SeqCst);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn ask(snapshot: &Snapshot) -> Option<Quota> {
-    let mut call = snapshot.upstream.get("/key").ok()?;
-    if call.status() != 200 {
-        return None;
+/// OpenRouter counts its days in UTC.
+fn day_of(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() / DAY_SECONDS
+}
+
+fn ask(snapshot: &Snapshot) -> Account {
+    let mut call = match snapshot.upstream.get("/key") {
+        Ok(call) => call,
+        Err(error) => return Account::Unreachable(error.failure.to_string()),
+    };
+    match call.status() {
+        200 => {}
+        401 => return Account::Refused,
+        _ => return Account::Unknown,
     }
     let mut body = Vec::new();
-    call.read_whole(&mut body, MAX_BYTES).ok()?.then(|| parse(&body)).flatten()
+    match call.read_whole(&mut body, MAX_BYTES) {
+        Ok(true) => Account::Taken(parse(&body)),
+        _ => Account::Unknown,
+    }
 }
 
 fn parse(body: &[u8]) -> Option<Quota> {

@@ -21,6 +21,7 @@ use crate::client::idle::Idle;
 use crate::dialect::{self, CHAT_MODELS, Named};
 use crate::error::ApiError;
 use crate::live::Live;
+use crate::record::callers;
 use crate::record::calls::Calls;
 use crate::record::refusals::{self, Refusals};
 
@@ -87,7 +88,8 @@ impl Shared {
 
     /// Says and records that this was refused, and answers so.
     pub fn refusal(&self, head: &Head, error: &ApiError) -> Reply {
-        self.refused(&asked(head), head.route.as_ref().map_or("", |route| route.api.name), error);
+        let dialect = head.route.as_ref().map_or("", |route| route.api.name);
+        self.refused(&asked(head), callers::of(head), dialect, error);
         Reply::refusal(head, error)
     }
 
@@ -98,9 +100,9 @@ impl Shared {
     }
 
     /// Says and records that this was refused.
-    pub fn refused(&self, asked: &str, dialect: &'static str, error: &ApiError) {
+    pub fn refused(&self, asked: &str, tool: String, dialect: &'static str, error: &ApiError) {
         if self.refusals.note(asked, error) {
-            self.calls.refused(&self.live.snapshot(), asked, dialect, error);
+            self.calls.refused(&self.live.snapshot(), asked, tool, dialect, error);
         }
     }
 

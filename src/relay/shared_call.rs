@@ -21,6 +21,7 @@ use crate::dialect::{Translator, Written};
 use crate::error::ApiError;
 use crate::live::Snapshot;
 use crate::record::answers::{AnswerHead, Answers, Kept, Key, MAX_ANSWER_BYTES};
+use crate::record::calls::Waiting;
 use crate::upstream::{Failure, Trouble};
 
 /// Requests that may share one answer before it begins.
@@ -471,6 +472,7 @@ impl Relay {
         let mut state = shared_call.lock();
         if state.phase == Phase::Waiting && state.parked.len() < MAX_PARKED {
             let cancel = Arc::clone(self.in_flight.cancel());
+            self.report(Some(Waiting::Another));
             state.parked.push(self);
             drop(state);
             cancel.wait_for(shared_call);

@@ -11,7 +11,6 @@ use super::{Client, Relay};
 use crate::dialect::sse::{Events, Prelude};
 use crate::dialect::{AnswerSummary, Reader, Translator, errors};
 use crate::error::{ApiError, CUT, SAID_NOTHING};
-use crate::record::calls::MAX_EVENTS_BYTES;
 use crate::upstream::{Failure, Trouble};
 
 /// What is read at first, and once the stream has turned out to be a fast one.
@@ -49,7 +48,9 @@ impl Relay {
             leader.begin(answer.head(model, self.metrics.backup.as_ref()));
         }
         let told = |reader: Box<dyn Reader>| reader.answer().map(|answer| answer.to_string());
-        self.events.clear();
+        if let Some(recording) = &self.recording {
+            recording.clear_events();
+        }
         let mut said = std::mem::take(&mut self.said);
         self.translate_end(reader.summary(), &mut said);
         let first = if self.translator.is_some() { &said } else { &held };
@@ -59,6 +60,7 @@ impl Relay {
         self.keep_events(&held);
         drop(held);
         self.metrics.first_token.get_or_insert_with(|| self.began.elapsed());
+        self.report(None);
         let ending = loop {
             if ended {
                 break None;
@@ -104,6 +106,7 @@ impl Relay {
             _ if summary.done => None,
             (Some(CancelReason::ClientLeft), _) => return Ok(Served::ClientLeft(told(reader))),
             (Some(CancelReason::Stopping), _) => Some(ApiError::stopping()),
+            (Some(CancelReason::Cancelled), _) => Some(ApiError::cancelled()),
             (None, Some(failure)) => Some(broke_off(&failure)),
             (None, None) if summary.finished => None,
             (None, None) => {
@@ -206,10 +209,9 @@ impl Relay {
     }
 
     /// Keeps what the panel shows of a stream.
-    fn keep_events(&mut self, piece: &[u8]) {
-        if self.recording.is_some() {
-            let room = MAX_EVENTS_BYTES - self.events.len();
-            self.events.extend_from_slice(&piece[..piece.len().min(room)]);
+    fn keep_events(&self, piece: &[u8]) {
+        if let Some(recording) = &self.recording {
+            recording.push_events(piece);
         }
     }
 

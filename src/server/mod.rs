@@ -33,7 +33,7 @@ use crate::dialect::{Action, Dialect, Routed};
 use crate::encoding::percent_decoded;
 use crate::error::ApiError;
 use crate::live::{Live, Snapshot};
-use crate::record::calls::Calls;
+use crate::record::calls::{Calls, Waiting};
 use crate::record::refusals;
 use crate::relay::Relay;
 use crate::relay::gate::{Limit, Next, Pass};
@@ -229,7 +229,7 @@ impl Server {
     /// Refuses what isn't a request.
     fn refuse(&self, connection: Connection, error: &ApiError) {
         connection.socket.write_now(&refusal(&connection.buffer, error));
-        self.shared.refused(&refusals::asked(&connection.buffer), "", error);
+        self.shared.refused(&refusals::asked(&connection.buffer), String::new(), "", error);
         self.drain(connection);
     }
 
@@ -310,8 +310,18 @@ impl Server {
             (false, Some(asked)) => {
                 Call::Begun(begin_reusing(&self.shared, asked, exchange, &snapshot, in_flight)?)
             }
+            // While it waits, the panel shows what was asked.
+            (true, Some(api)) if snapshot.debug && self.slots.are_taken() => {
+                let relay = Relay::begin(&self.shared, api, exchange, Arc::clone(&snapshot), in_flight)?;
+                Call::Begun(relay)
+            }
             _ => Call::New(exchange, in_flight),
         };
+        if let Call::Begun(relay) = &call
+            && self.slots.are_taken()
+        {
+            relay.report(Some(Waiting::Place));
+        }
         match self.slots.enter(call) {
             Entry::SlotGuard(call) => Ok((call, snapshot)),
             Entry::Full(Call::New(exchange, in_flight)) => {

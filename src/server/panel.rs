@@ -2,19 +2,26 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use ring::digest::{SHA256, digest};
 use ureq::http::Method;
 
 use super::routes::OWN;
 use crate::client::exchange::{Exchange, Reply};
 use crate::dialect;
+use crate::encoding::percent_decoded;
 use crate::error::ApiError;
 use crate::json::quoted;
-use crate::live::Snapshot;
+use crate::live::{DEBUG_FILE, Snapshot};
+use crate::relay::gate::local_time;
 use crate::relay::models::Model;
+use crate::relay::quota::Account;
 use crate::relay::shared::Shared;
 use crate::secrets;
+use crate::settings::env_file;
 
 /// The name by which a second start recognizes the first.
 pub const NAME: &str = "local-api-proxy";
@@ -41,6 +48,9 @@ const FILES: [(&str, &str, &str); 13] = [
     ("chat.js", JAVASCRIPT, include_str!("../../static/chat.js")),
 ];
 const PAGE: &str = include_str!("../../static/panel.html");
+const OFF_PAGE: &str = include_str!("../../static/off.html");
+/// A limit that ends within this is the minute's, not the day's.
+const A_MINUTES_LIMIT: Duration = Duration::from_secs(120);
 
 /// `GET /health`
 pub fn health(shared: &Shared) -> Reply {
@@ -73,23 +83,30 @@ pub fn front_page(shared: &Shared) -> Reply {
 /// Everything under `/debug`, for those who may see it.
 pub fn answer(shared: &Shared, exchange: &Exchange, snapshot: &Arc<Snapshot>) -> Reply {
     if !snapshot.debug {
-        return Reply::error("", &ApiError::debug_disabled());
+        return switched_off(shared, exchange);
     }
-    debug_assert_eq!(exchange.head.method, Method::GET);
     let path = exchange.head.path.strip_prefix("/debug").unwrap_or_default().trim_start_matches('/');
     let reply = match path {
         "" => Reply::new(200, "text/html; charset=utf-8", PAGE),
         "stats" => Reply::json(200, shared.calls.stats_json(snapshot)),
-        "calls" => shown(shared.calls.list_json(snapshot)),
+        "calls" => shown(calls_json(shared, exchange, snapshot)),
+        "days" => Reply::json(200, shared.calls.days_json(snapshot)),
         "settings" => Reply::json(200, settings_json(snapshot)),
         "models" => Reply::json(200, models_json(shared, snapshot)),
-        "state" => Reply::json(200, state_json(shared, snapshot)),
+        "state" => shown(state_json(shared, snapshot)),
         _ => match (path.strip_prefix("calls/"), FILES.iter().find(|(name, ..)| *name == path)) {
-            (Some(id), _) => match shared.calls.call_json(id) {
+            (Some(id), _) if exchange.head.method == Method::DELETE => {
+                if shared.calls.cancel(id) {
+                    Reply::json(200, r#"{"cancelled":true}"#)
+                } else {
+                    not_found("No such call is under way.")
+                }
+            }
+            (Some(id), _) => match shared.calls.call_json(snapshot, id) {
                 Some(call) => shown(call),
                 None => not_found("No such call among the recent ones."),
             },
-            (None, Some((_, content_type, text))) => Reply::new(200, content_type, *text),
+            (None, Some((_, content_type, bytes))) => Reply::new(200, content_type, *bytes),
             (None, None) => not_found("The panel has no such page."),
         },
     };
@@ -98,6 +115,65 @@ pub fn answer(shared: &Shared, exchange: &Exchange, snapshot: &Arc<Snapshot>) ->
         .with("content-security-policy", CONTENT_SECURITY_POLICY)
         .with("x-content-type-options", "nosniff")
         .with("referrer-policy", "no-referrer")
+}
+
+/// Debug mode is off. Somebody who looks with a browser is told how it is switched on, in the browser's language.
+fn switched_off(shared: &Shared, exchange: &Exchange) -> Reply {
+    const STYLE: &str = "body{font:16px/1.6 system-ui,sans-serif;color-scheme:light dark;margin:0}\
+        main{max-width:40rem;margin:12vh auto;padding:0 1rem}h1{font-size:1.25rem}\
+        pre{padding:.75rem 1rem;border:1px solid;border-radius:6px;white-space:pre-wrap;overflow-wrap:anywhere}";
+    let header = |name: &str| exchange.head.header(name).unwrap_or_default();
+    if !header("accept").contains("text/html") {
+        return Reply::error("", &ApiError::debug_disabled());
+    }
+    let path = shared.live.home().join(DEBUG_FILE).display().to_string();
+    let path = path.replace('&', "&amp;").replace('<', "&lt;");
+    let [lang, title, words, then] = match header("accept-language").trim_start().starts_with("zh") {
+        true => [
+            "zh-CN",
+            "调试模式已关闭",
+            "新建一个空文件即可打开面板：",
+            "无需重启：文件一出现，本页就会变成面板。删除该文件即可再次关闭。",
+        ],
+        false => [
+            "en",
+            "Debug mode is off",
+            "Create this file, empty, to open the panel:",
+            "No restart is needed: this page becomes the panel as soon as the file is there. Delete it to switch the panel off again.",
+        ],
+    };
+    let parts = [
+        ("lang", lang),
+        ("style", STYLE),
+        ("title", title),
+        ("words", words),
+        ("path", &path),
+        ("then", then),
+    ];
+    let page = parts
+        .iter()
+        .fold(OFF_PAGE.to_owned(), |page, (name, text)| page.replace(&format!("{{{name}}}"), text));
+    let hash = BASE64.encode(digest(&SHA256, STYLE.as_bytes()));
+    let policy =
+        format!("default-src 'none'; style-src 'sha256-{hash}'; img-src data:; frame-ancestors 'none'");
+    Reply::new(403, "text/html; charset=utf-8", page)
+        .with("cache-control", "no-store")
+        .with("content-security-policy", policy)
+        .with("vary", "Accept, Accept-Language")
+}
+
+/// All calls, what is new of them, or those in which words stand.
+fn calls_json(shared: &Shared, exchange: &Exchange, snapshot: &Snapshot) -> String {
+    let query = exchange.head.query.as_deref().unwrap_or_default();
+    let value = |name: &str| {
+        let value =
+            query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?.replace('+', " ");
+        Some(percent_decoded(&value))
+    };
+    match value("find") {
+        Some(words) => shared.calls.search_json(&words),
+        None => shared.calls.list_json(snapshot, value("since").and_then(|since| since.parse().ok())),
+    }
 }
 
 fn not_found(message: &str) -> Reply {
@@ -171,18 +247,76 @@ fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
 
 /// What the top line of the panel says, and the account's quota where the upstream tells it.
 fn state_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
+    let or_null = |text: Option<String>| text.map_or("null".into(), |text| quoted(&text));
     let settings = &snapshot.settings;
-    let limit = shared.gate.closed().map(|limit| crate::relay::gate::local_time(limit.reset));
-    let limit = limit.map_or("null".into(), |time| quoted(&time));
-    let quota = shared.quota.current(snapshot).map_or("null".into(), |quota| {
+    let closed = shared.gate.closed();
+    let limit = closed.map(|limit| local_time(limit.reset));
+    let told = shared.quota.current(snapshot);
+    let (state, reason) = if settings.test_mode {
+        ("test_mode", None)
+    } else if settings.key.is_none() {
+        ("no_key", None)
+    } else if shared.in_flight.is_stopping() {
+        ("stopping", None)
+    } else if closed.is_some() {
+        ("limit", None)
+    } else {
+        trouble(shared, told.as_ref())
+    };
+    let account = told.map(|(account, _)| account);
+    let mut quota = match account {
+        Some(Account::Taken(quota)) => quota,
+        _ => None,
+    };
+    if let (Some(quota), Some(limit)) = (&mut quota, closed)
+        && limit.remaining() > A_MINUTES_LIMIT
+    {
+        quota.used += quota.remaining;
+        quota.remaining = 0;
+    }
+    let quota = quota.map_or("null".into(), |quota| {
         format!(r#"{{"limit":{},"remaining":{},"used":{}}}"#, quota.limit, quota.remaining, quota.used)
     });
+    let via = settings.proxy(&settings.base_url).map(|proxy| proxy.address());
+    let home = |name: &str| quoted(&shared.live.home().join(name).display().to_string());
+    let cache_dir = settings.cache_dir.as_ref().map(|dir| dir.display().to_string());
     format!(
-        r#"{{"model":{},"key":{},"test_mode":{},"saving":{},"limit_until":{limit},"waiting":{},"quota":{quota}}}"#,
-        quoted(&settings.model),
-        settings.key.is_some(),
-        settings.test_mode,
-        settings.cache_dir.is_some(),
-        shared.gate.waiting()
+        concat!(
+            r#"{{"state":"{state}","reason":{reason},"via":{via},"address":{address},"model":{model},"key":{key},"test_mode":{test_mode},"#,
+            r#""saving":{saving},"cache_dir":{cache_dir},"env_file":{env_file},"limit_until":{limit},"waiting":{waiting},"quota":{quota},"version":"{version}"}}"#
+        ),
+        state = state,
+        reason = or_null(reason),
+        via = or_null(via),
+        address = quoted(&settings.base_url),
+        model = quoted(&settings.model),
+        key = settings.key.is_some(),
+        test_mode = settings.test_mode,
+        saving = settings.cache_dir.is_some(),
+        cache_dir = or_null(cache_dir),
+        env_file = home(env_file::NAME),
+        limit = or_null(limit),
+        waiting = shared.gate.waiting(),
+        quota = quota,
+        version = env!("CARGO_PKG_VERSION"),
     )
+}
+
+/// Whether the upstream can be used, by the later of what the last call met and what came of the last look.
+fn trouble(shared: &Shared, told: Option<&(Account, SystemTime)>) -> (&'static str, Option<String>) {
+    let look = told.and_then(|(account, when)| match account {
+        Account::Taken(_) => Some((*when, ("ok", None))),
+        Account::Refused => Some((*when, ("key_refused", None))),
+        Account::Unreachable(reason) => Some((*when, ("unreachable", Some(reason.clone())))),
+        Account::Unknown => None,
+    });
+    let last = shared.calls.last_outcome().map(|outcome| {
+        let state = match outcome.error_code.as_deref() {
+            Some("upstream_unreachable") => ("unreachable", outcome.reason),
+            _ if outcome.status == 401 => ("key_refused", None),
+            _ => ("ok", None),
+        };
+        (outcome.ended, state)
+    });
+    look.into_iter().chain(last).max_by_key(|(when, _)| *when).map_or(("ok", None), |(_, state)| state)
 }

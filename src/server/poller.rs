@@ -118,6 +118,7 @@ impl Poller {
         let token = event.token();
         if token == WAKER {
             self.look_after_clients();
+            self.server.abandon_those_who_left();
             return;
         }
         if token.0 < self.listeners.len() {

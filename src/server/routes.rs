@@ -73,7 +73,7 @@ pub fn check(exchange: &Exchange, port: u16) -> Result<(), ApiError> {
             Action::Refuse(refusal) => return Err(refusal()),
             _ => return Ok(()),
         },
-        None if is_own(&head.path) && head.method.as_str() == "GET" => return Ok(()),
+        None if own_methods(&head.path).contains(&head.method.as_str()) => return Ok(()),
         None => {}
     }
     let path = head.path.as_str();
@@ -81,7 +81,8 @@ pub fn check(exchange: &Exchange, port: u16) -> Result<(), ApiError> {
     if let Some(why) = not_served(path) {
         return Err(not_found(&asked, why.map(str::to_owned)));
     }
-    let allowed = if is_own(path) { vec!["GET", "HEAD"] } else { api::methods(path) };
+    let own = own_methods(path).to_vec();
+    let allowed = if own.is_empty() { api::methods(path) } else { own };
     if allowed.is_empty() {
         return Err(not_found(&asked, slip(path, port)));
     }
@@ -95,8 +96,15 @@ pub fn check(exchange: &Exchange, port: u16) -> Result<(), ApiError> {
     Err(error)
 }
 
-fn is_own(path: &str) -> bool {
-    path == "/" || OWN.iter().any(|(own, _)| *own == path) || path.starts_with("/debug/")
+/// What may be asked of a path that is no API's.
+fn own_methods(path: &str) -> &'static [&'static str] {
+    match path {
+        _ if path.starts_with("/debug/calls/") => &["GET", "HEAD", "DELETE"],
+        _ if path == "/" || path.starts_with("/debug/") || OWN.iter().any(|(own, _)| *own == path) => {
+            &["GET", "HEAD"]
+        }
+        _ => &[],
+    }
 }
 
 fn not_found(asked: &str, [english, chinese]: [String; 2]) -> ApiError {

@@ -38,6 +38,11 @@ impl<T> Slots<T> {
         }
     }
 
+    /// Whether whoever comes now has to wait.
+    pub fn are_taken(&self) -> bool {
+        self.lock().free == 0
+    }
+
     /// Takes a place, or waits for one.
     pub fn enter(&self, who: T) -> Entry<T> {
         let mut state = self.lock();

@@ -117,7 +117,7 @@ fn the_quota_is_asked_for_only_while_somebody_looks() {
     for _ in 0..5 {
         proxy.get("/debug/state");
     }
-    assert_eq!(upstream.calls(), 2, "at most once a minute");
+    assert_eq!(upstream.calls(), 2, "nothing is new");
     assert_eq!(upstream.last().path, "/api/v1/key");
 
     let without = Upstream::start(|_, answer| answer.json(404, "{}"));
@@ -293,4 +293,380 @@ fn the_models_and_what_was_seen_of_them() {
     assert_eq!((&embedding["setting"], &some["setting"]), (&"EMBEDDING_MODEL".into(), &"MODEL".into()));
     assert_eq!(page["backups"][0]["name"], "ollama");
     assert_eq!(page["backups"][0]["model"], "llama3.2");
+}
+
+fn calls_of(proxy: &Proxy) -> Vec<Value> {
+    proxy.get("/debug/calls").json()["calls"].as_array().unwrap().clone()
+}
+
+fn whole(proxy: &Proxy, call: &Value) -> Value {
+    proxy.get(&format!("/debug/calls/{}", call["message_id"].as_str().unwrap())).json()
+}
+
+fn figures(of: &Value) -> [u64; 4] {
+    ["answered", "errors", "cancelled", "refused"].map(|name| of[name].as_u64().unwrap())
+}
+
+/// Nothing but the day's file knows of what was turned away.
+fn until_refusals_are_saved(proxy: &Proxy) {
+    let cache = proxy.dir.join("cache");
+    eventually("the day's count", || {
+        let mut names = std::fs::read_dir(&cache).ok()?.flatten();
+        let day = names.find(|entry| entry.file_name().to_string_lossy().starts_with("CALLS_"))?;
+        std::fs::read_to_string(day.path()).ok()?.contains("\"refusals\"").then_some(())
+    });
+}
+
+/// What is counted is counted once: the figures, the hours, the days and the table say the same, also after a restart.
+#[test]
+fn the_figures_agree() {
+    let upstream = Upstream::start(|request, answer| match request.number {
+        1 | 2 => answer.say("hi"),
+        3 => answer.json(402, r#"{"error":{"code":402,"message":"no credits"}}"#),
+        _ => assert!(answer.sees_close()),
+    });
+    let proxy = Proxy::recording(&upstream, "");
+    for _ in 0..3 {
+        proxy.chat(HELLO);
+    }
+    let mut leaving = proxy.connect();
+    leaving.send_chat(HELLO);
+    upstream.wait_for(4);
+    drop(leaving);
+    proxy.get("/v1/v1/models");
+    proxy.get("/debug/nothing");
+    let expected = [2, 1, 1, 1];
+    let check = |proxy: &Proxy| {
+        let stats = proxy.get("/debug/stats").json();
+        if figures(&stats) != expected {
+            return None;
+        }
+        let calls = calls_of(proxy);
+        let of = |test: &dyn Fn(&Value) -> bool| calls.iter().filter(|call| test(call)).count() as u64;
+        let in_table = [
+            of(&|call| call["status"] == 200),
+            of(&|call| call["status"] == 402),
+            of(&|call| call["status"] == 499),
+            of(&|call| call["refused"].is_string()),
+        ];
+        if in_table != expected {
+            return None;
+        }
+        let hours = stats["hours"].as_array().unwrap();
+        assert_eq!(hours.len(), 24);
+        let sum =
+            hours.iter().map(figures).fold([0; 4], |sum, hour| [0, 1, 2, 3].map(|at| sum[at] + hour[at]));
+        assert_eq!(sum, expected);
+        let days = proxy.get("/debug/days").json();
+        assert_eq!(figures(&days["days"][0]), expected);
+        assert_eq!(
+            (&days["days"][0]["date"], &days["days"][0]["prompt_tokens"]),
+            (&stats["date"], &6.into())
+        );
+        assert_eq!(days["days"].as_array().unwrap().len(), 30);
+        assert_eq!((&stats["count"], &stats["completion_tokens"]), (&2.into(), &4.into()));
+        Some(())
+    };
+    eventually("figures that agree", || check(&proxy));
+    proxy.files(8);
+    until_refusals_are_saved(&proxy);
+    let home = proxy.kill();
+    let proxy = Start::from(home).start();
+    eventually("the same after a restart", || check(&proxy));
+}
+
+#[test]
+fn days_before_today_are_in_their_files() {
+    let upstream = Upstream::saying("hi");
+    let home = Proxy::recording(&upstream, "").kill();
+    let cache = home.path().join("cache");
+    std::fs::create_dir_all(&cache).unwrap();
+    let day = |ago: u32| {
+        let date =
+            std::process::Command::new("date").args(["-d", &format!("{ago} days ago"), "+%Y%m%d"]).output();
+        String::from_utf8(date.unwrap().stdout).unwrap().trim().to_owned()
+    };
+    let old = format!(r#"{{"date": "{}", "count": 7, "last_updated": null}}"#, day(29));
+    std::fs::write(cache.join(format!("CALLS_{}.json", day(29))), old).unwrap();
+    std::fs::write(cache.join(format!("CALLS_{}.json", day(1))), r#"{"count": 2, "errors": 3, "cancelled": 1, "refused": 4, "prompt_tokens": 5, "completion_tokens": 6}"#).unwrap();
+    std::fs::write(cache.join(format!("CALLS_{}.json", day(30))), r#"{"count": 9}"#).unwrap();
+    let proxy = Start::from(home).start();
+    let days = proxy.get("/debug/days").json();
+    let days = days["days"].as_array().unwrap();
+    assert_eq!((days.len(), days[1]["date"].as_str()), (30, Some(&*day(1))));
+    assert_eq!((figures(&days[1]), figures(&days[29])), ([2, 3, 1, 4], [7, 0, 0, 0]));
+    assert_eq!((&days[1]["prompt_tokens"], &days[1]["completion_tokens"]), (&5.into(), &6.into()));
+}
+
+#[test]
+fn only_what_is_new_since_a_number() {
+    let upstream = Upstream::start(|request, answer| {
+        if request.body.contains("held") {
+            answer.stream_head();
+            answer.piece(&delta("some"));
+            assert!(answer.sees_close());
+        } else {
+            answer.say("hi");
+        }
+    });
+    let proxy = Proxy::recording(&upstream, "");
+    proxy.chat(HELLO);
+    let all = proxy.get("/debug/calls").json();
+    assert_eq!((all["calls"].as_array().unwrap().len(), &all["whole"]), (1, &true.into()));
+    let since = |next: &Value| proxy.get(&format!("/debug/calls?since={next}")).json();
+    let nothing = since(&all["next"]);
+    assert_eq!((nothing["calls"].as_array().unwrap().len(), &nothing["whole"]), (0, &false.into()));
+    assert_eq!(nothing["next"], all["next"]);
+    let mut client = proxy.connect();
+    client.send_chat(&HELLO_STREAM.replace("hello", "held"));
+    client.read_head_and_until("some");
+    let more = since(&all["next"]);
+    assert_eq!((more["calls"].as_array().unwrap().len(), &more["calls"][0]["status"]), (1, &Value::Null));
+    drop(client);
+    let ended = eventually("its end", || {
+        Some(since(&more["next"])).filter(|answer| answer["calls"][0]["status"] == 499)
+    });
+    assert_eq!(ended["calls"].as_array().unwrap().len(), 1);
+    for of_another_run in ["0", "1", "99999999999999999", "x", ""] {
+        let answer = proxy.get(&format!("/debug/calls?since={of_another_run}")).json();
+        assert_eq!((answer["calls"].as_array().unwrap().len(), &answer["whole"]), (2, &true.into()));
+    }
+    for _ in 0..1005 {
+        proxy.chat(HELLO);
+    }
+    let gone = since(&ended["next"]);
+    assert_eq!(gone["dropped"].as_array().unwrap().len(), 7);
+    assert_eq!(gone["calls"].as_array().unwrap().len(), 1000);
+}
+
+/// Which tool, what was asked, and what became of it on the way.
+#[test]
+fn a_call_says_who_asked_what() {
+    let upstream = Upstream::start(|request, answer| match request.number {
+        1 => answer.json(503, r#"{"error":{"code":503,"message":"busy"}}"#),
+        _ => answer.say("hi"),
+    });
+    let proxy = Proxy::recording(&upstream, "FALLBACK_MODELS=c/d:free");
+    let body = r#"{"model":"gpt-4o","preset":"p","messages":[{"role":"user","content":"Where is the \u7b80\u5386 of\nthe zebra?"}]}"#;
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nUser-Agent: codex_cli_rs/0.171.0 (Linux)\r\n";
+    let length = body.len();
+    proxy.connect().exchange(&format!("{head}Content-Length: {length}\r\n\r\n{body}")).assert_status(200);
+    proxy.connect().exchange("GET /v1/v1 HTTP/1.1\r\nHost: localhost\r\nUser-Agent: curl/8.5.0\r\n\r\n");
+    let calls = calls_of(&proxy);
+    assert_eq!([&calls[0]["tool"], &calls[1]["tool"]], ["curl", "Codex"]);
+    assert_eq!(calls[1]["first_words"], "Where is the 简历 of the zebra?");
+    let told = whole(&proxy, &calls[1]);
+    let changes = told["changes"].as_array().unwrap();
+    let changed = changes.iter().map(|change| change["field"].as_str().unwrap()).collect::<Vec<_>>();
+    assert_eq!(changed, ["model", "preset"]);
+    assert_eq!((&changes[1]["from"], &changes[1]["to"]), (&"\"p\"".into(), &Value::Null));
+    assert_eq!(told["tries"][0]["failed"], "503 busy");
+    let found = |words: &str| proxy.get(&format!("/debug/calls?find={words}")).json()["found"].clone();
+    assert_eq!(found("ZEBRA"), serde_json::json!([calls[1]["message_id"]]));
+    assert_eq!(found("%E7%AE%80%E5%8E%86+of"), serde_json::json!([calls[1]["message_id"]]));
+    assert_eq!(found("giraffe"), serde_json::json!([]));
+    proxy.files(2);
+    let text = std::fs::read_to_string(proxy.dir.join("cache").join(&proxy.files(2)[1].0)).unwrap();
+    assert!(text.contains("\"tool\": \"Codex\""), "{text}");
+
+    until_refusals_are_saved(&proxy);
+    let proxy = Start::from(proxy.kill()).start();
+    let calls = eventually("the calls", || Some(calls_of(&proxy)).filter(|calls| calls.len() == 2));
+    assert_eq!([&calls[0]["tool"], &calls[1]["tool"]], ["curl", "Codex"], "what was turned away, too");
+    let again = whole(&proxy, &calls[1]);
+    assert_eq!((&again["changes"], &again["tries"]), (&told["changes"], &told["tries"]));
+    let found = proxy.get("/debug/calls?find=zebra").json();
+    assert_eq!(
+        (&found["found"][0], &found["complete"]),
+        (&calls[1]["message_id"], &true.into()),
+        "in its file"
+    );
+}
+
+#[test]
+fn calls_under_way_are_seen_and_cancelled() {
+    let upstream = Upstream::start(|_, answer| {
+        answer.stream_head();
+        answer.piece(&delta("so "));
+        answer.piece(&delta("far"));
+        assert!(answer.sees_close());
+    });
+    let proxy = Proxy::recording(&upstream, "");
+    let mut client = proxy.connect();
+    client.send_chat(HELLO_STREAM);
+    client.read_head_and_until("far");
+    let call = calls_of(&proxy).remove(0);
+    assert_eq!(
+        (&call["status"], &call["asked"], &call["first_words"]),
+        (&Value::Null, &MODEL.into(), &"hello".into())
+    );
+    assert!(call["first_token_ms"].is_number() && call["total_ms"].is_null());
+    let told = eventually("what has come", || {
+        let told = whole(&proxy, &call);
+        (told["partial"]["choices"][0]["message"]["content"] == "so far").then_some(told)
+    });
+    assert!(told["events"].as_str().unwrap().contains("far") && told["request"].is_object());
+    assert_eq!(proxy.get("/debug/stats").json()["running"], 1);
+    let cancel = |more: &str| {
+        let id = call["message_id"].as_str().unwrap();
+        proxy
+            .connect()
+            .exchange(&format!("DELETE /debug/calls/{id} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n"))
+    };
+    assert_eq!(cancel("Origin: http://localhost:1\r\n").status, 403, "another page");
+    assert_eq!(cancel("").status, 200);
+    assert!(client.rest_of_chunks().contains("cancelled"));
+    upstream.wait_for_closed(1);
+    let call = eventually("its end", || Some(whole(&proxy, &call)).filter(|call| !call["status"].is_null()));
+    assert_eq!((&call["status"], &call["error_code"]), (&499.into(), &"cancelled".into()));
+    assert_eq!(figures(&proxy.get("/debug/stats").json()), [0, 0, 1, 1]);
+    cancel("").assert_status(404);
+}
+
+#[test]
+fn what_is_waited_for_is_said_and_can_be_cancelled() {
+    let upstream = Upstream::start(|request, answer| {
+        if request.body.contains("held") {
+            assert!(answer.sees_close());
+            return;
+        }
+        let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        let reset = now.as_millis() + 40_000;
+        answer.respond(
+            429,
+            &format!(
+                "content-type: application/json\r\nx-ratelimit-remaining: 0\r\nx-ratelimit-reset: {reset}\r\n"
+            ),
+            r#"{"error":{"code":429,"message":"Rate limit exceeded: free-models-per-min"}}"#,
+        );
+    });
+    let proxy = Proxy::recording(&upstream, "WORKERS=1");
+    let waiting = |what: &str| {
+        eventually(what, || calls_of(&proxy).into_iter().find(|call| call["waiting"]["for"] == what))
+    };
+    let cancel = |call: &Value| {
+        let id = call["message_id"].as_str().unwrap();
+        proxy
+            .connect()
+            .exchange(&format!("DELETE /debug/calls/{id} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+            .assert_status(200);
+    };
+    let mut held = proxy.connect();
+    held.send_chat(&HELLO.replace("hello", "held"));
+    upstream.wait_for(1);
+    let mut client = proxy.connect();
+    client.send_chat(HELLO);
+    let call = waiting("place");
+    assert_eq!(call["first_words"], "hello");
+    cancel(&call);
+    client.response().assert_error(499, "cancelled");
+
+    cancel(&calls_of(&proxy).into_iter().find(|call| call["first_words"] == "held").unwrap());
+    held.response().assert_error(499, "cancelled");
+    let mut client = proxy.connect();
+    client.send_chat(HELLO);
+    let call = waiting("limit");
+    assert!(call["waiting"]["until"].is_string(), "{call}");
+    cancel(&call);
+    client.response().assert_error(499, "cancelled");
+}
+
+#[test]
+fn the_quota_is_counted_down() {
+    let upstream = Upstream::start(|request, answer| match request.path.as_str() {
+        "/api/v1/key" => answer
+            .json(200, r#"{"data":{"free_model_daily_requests":{"limit":50,"remaining":38,"used":12}}}"#),
+        _ if request.body.contains("busy") => answer.json(429, r#"{"error":{"code":429,"message":"busy"}}"#),
+        _ if request.body.contains("day") => {
+            answer.json(429, r#"{"error":{"code":429,"message":"Rate limit exceeded: free-models-per-day"}}"#)
+        }
+        _ => answer.say("hi"),
+    });
+    let proxy = Proxy::recording(&upstream, "RETRIES=0");
+    let keys = || upstream.received().iter().filter(|request| request.path == "/api/v1/key").count();
+    let remaining = || proxy.get("/debug/state").json()["quota"]["remaining"].as_u64();
+    let until = |expected| eventually("the quota", || (remaining() == Some(expected)).then_some(()));
+    proxy.chat(HELLO);
+    until(38);
+    proxy.chat(HELLO);
+    proxy.chat(HELLO);
+    assert_eq!((remaining(), keys()), (Some(36), 1));
+    proxy.chat(&HELLO.replace("hello", "busy"));
+    until(38);
+    assert_eq!(keys(), 2, "asked again after a 429");
+    proxy.chat(&HELLO.replace("hello", "day"));
+    let state = eventually("the limit", || {
+        Some(proxy.get("/debug/state").json()).filter(|state| state["quota"]["remaining"] == 0)
+    });
+    assert_eq!(state["state"], "limit");
+    assert_eq!(state["quota"]["used"], 50);
+}
+
+#[test]
+fn what_is_wrong_with_the_upstream_is_said_without_a_call() {
+    let upstream = Upstream::start(|_, answer| {
+        answer.json(401, r#"{"error":{"code":401,"message":"User not found."}}"#)
+    });
+    let proxy = Proxy::recording(&upstream, "");
+    let state = |proxy: &Proxy, expected: &str| {
+        eventually(expected, || Some(proxy.get("/debug/state").json()).filter(|s| s["state"] == expected))
+    };
+    state(&proxy, "key_refused");
+    proxy.write_env("OPENROUTER_API_KEY=sk-or-v1-x\nOPENROUTER_BASE_URL=http://127.0.0.1:1/api/v1\nHTTP_PROXY=http://127.0.0.1:2\nCACHE_DIR=cache");
+    let unreachable = state(&proxy, "unreachable");
+    assert!(unreachable["reason"].is_string() && unreachable["env_file"].as_str().unwrap().ends_with(".env"));
+    proxy.write_env("CACHE_DIR=cache");
+    state(&proxy, "no_key");
+}
+
+#[test]
+fn what_is_too_large_to_open_is_named() {
+    let upstream = Upstream::saying("hi");
+    let home = Proxy::recording(&upstream, "").kill();
+    let cache = home.path().join("cache");
+    std::fs::create_dir_all(&cache).unwrap();
+    let large = std::fs::File::create(cache.join("20240214_103045_123_RESPONSE_a1b2c3d4.json")).unwrap();
+    large.set_len(400 << 20).unwrap();
+    let proxy = Start::from(home).start();
+    let before = proxy.usage().peak_kib;
+    let call = eventually("the call", || calls_of(&proxy).pop());
+    let told = whole(&proxy, &call);
+    assert_eq!(told["too_large"][0]["bytes"], 400 << 20, "{told}");
+    assert!(told["too_large"][0]["path"].as_str().unwrap().ends_with("_RESPONSE_a1b2c3d4.json"));
+    assert!(proxy.usage().peak_kib < before + 50_000, "it isn't read whole");
+}
+
+/// A link to a call stays good for as long as its files are there.
+#[test]
+fn a_call_that_is_no_longer_among_the_newest_opens_from_its_files() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::recording(&upstream, "");
+    let mut client = proxy.connect();
+    client.chat(&HELLO.replace("hello", "the first"));
+    let first = calls_of(&proxy).remove(0);
+    for _ in 0..1001 {
+        client.chat(HELLO);
+    }
+    assert!(calls_of(&proxy).iter().all(|call| call["message_id"] != first["message_id"]));
+    let told = whole(&proxy, &first);
+    assert_eq!((&told["first_words"], &told["time_ms"]), (&"the first".into(), &first["time_ms"]));
+    assert_eq!(told["response"]["choices"][0]["message"]["content"], "hi");
+}
+
+#[test]
+fn a_browser_is_told_how_debug_mode_is_switched_on() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "");
+    let ask = |path: &str, more: &str| {
+        proxy.connect().exchange(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n"))
+    };
+    let english = ask("/debug", "Accept: text/html,*/*;q=0.8\r\nAccept-Language: de,en\r\n");
+    assert_eq!((english.status, english.header("content-type")), (403, Some("text/html; charset=utf-8")));
+    let path = proxy.dir.join("DEBUG_MODE.txt").display().to_string();
+    assert!(english.text().contains(&path) && english.text().contains("Debug mode is off"));
+    assert!(!english.header("content-security-policy").unwrap().contains("unsafe"));
+    let chinese = ask("/debug", "Accept: text/html\r\nAccept-Language: zh-CN,zh;q=0.9\r\n");
+    assert!(chinese.text().contains("调试模式已关闭") && chinese.text().contains(&path));
+    ask("/debug", "Accept: */*\r\n").assert_error(403, "debug_disabled");
+    ask("/debug/stats", "").assert_error(403, "debug_disabled");
 }

@@ -1,0 +1,109 @@
+//! What became of a request on its way upstream: its fields as the client wrote them beside those that were sent.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use crate::json::{self, Field, quoted};
+
+/// Of a value, so many characters are told.
+const MAX_SHOWN_CHARACTERS: usize = 80;
+/// More changes than this are no help to anybody.
+const MAX_CHANGES: usize = 50;
+
+/// One field that isn't as the client wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Its name.
+    pub field: String,
+    /// Its value as written, or the beginning of it; `None` where it wasn't there.
+    pub from: Option<String>,
+    /// The same of what was sent; `None` where it went.
+    pub to: Option<String>,
+}
+
+/// What is different between the body of a request and what was `sent`.
+pub fn between(written: &str, sent: &[u8]) -> Vec<Change> {
+    let sent = String::from_utf8_lossy(sent);
+    let (Ok(before), Ok(after)) = (json::fields(written), json::fields(&sent)) else {
+        return Vec::new();
+    };
+    let value = |fields: &[Field<'_>], name: &str| json::field(fields, name).map(|field| shown(field.value));
+    let mut changes = Vec::<Change>::new();
+    let mut push = |name: &Cow<'_, str>| {
+        if changes.len() < MAX_CHANGES && !changes.iter().any(|change| change.field == **name) {
+            let (from, to) = (value(&before, name), value(&after, name));
+            changes.push(Change { field: name.chars().take(MAX_SHOWN_CHARACTERS).collect(), from, to });
+        }
+    };
+    // Nearly always the same fields in the same order.
+    let mut rest = after.iter().peekable();
+    for field in &before {
+        match rest.peek() {
+            Some(next) if next.name == field.name => {
+                if next.value != field.value {
+                    push(&field.name);
+                }
+                rest.next();
+            }
+            _ => push(&field.name),
+        }
+    }
+    rest.for_each(|field| push(&field.name));
+    changes.retain(|change| change.from != change.to);
+    changes
+}
+
+/// A value in a few characters: of a list how long it is.
+fn shown(value: &str) -> String {
+    match value.starts_with('[') {
+        true => format!("[{}]", json::elements(value).map_or(0, |elements| elements.len())),
+        false => value.chars().take(MAX_SHOWN_CHARACTERS).collect(),
+    }
+}
+
+/// A JSON array.
+pub(super) fn changes_json(changes: &[Change]) -> String {
+    let or_null = |text: &Option<String>| text.as_deref().map_or("null".into(), quoted);
+    let changes = changes.iter().map(|change| {
+        let (from, to) = (or_null(&change.from), or_null(&change.to));
+        format!(r#"{{"field":{},"from":{from},"to":{to}}}"#, quoted(&change.field))
+    });
+    format!("[{}]", changes.collect::<Vec<_>>().join(","))
+}
+
+/// As [`changes_json`] wrote them.
+pub(super) fn read_changes(list: &Value) -> Vec<Change> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let read = |change: &Value| {
+        Some(Change { field: text(&change["field"])?, from: text(&change["from"]), to: text(&change["to"]) })
+    };
+    list.as_array().into_iter().flatten().filter_map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(written: &str, sent: &str) -> String {
+        let changes = between(written, sent.as_bytes());
+        assert_eq!(read_changes(&serde_json::from_str(&changes_json(&changes)).unwrap()), changes);
+        let part = |part: &Option<String>| part.clone().unwrap_or_else(|| "-".into());
+        let told = changes.iter().map(|c| format!("{}: {} > {}", c.field, part(&c.from), part(&c.to)));
+        told.collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn what_is_different_is_told() {
+        assert_eq!(told(r#"{"model":"a","x":1}"#, r#"{"model":"a", "x":1}"#), "");
+        assert_eq!(
+            told(
+                r#"{"model":"gpt-4o","preset":"p","tools":[1,2],"messages":[]}"#,
+                r#"{"model":"openrouter/free","tools":[1],"messages":[],"plugins":[{}]}"#
+            ),
+            r#"model: "gpt-4o" > "openrouter/free", preset: "p" > -, tools: [2] > [1], plugins: - > [1]"#
+        );
+        assert_eq!(told(r#"{"messages":[]}"#, r#"{"messages":[],"model":"m"}"#), r#"model: - > "m""#);
+        assert_eq!(told("{}", "no JSON"), "");
+    }
+}

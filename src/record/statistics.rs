@@ -1,0 +1,225 @@
+//! The last 24 hours, hour by hour: how many calls, how fast, and which model had how many tokens.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+
+use chrono::{DateTime, Local, TimeDelta, Timelike};
+
+use crate::json::quoted;
+use crate::record::day::Figures;
+use crate::record::metrics::CallMetrics;
+use crate::record::names::timestamp;
+
+/// Hours of which the calls are counted, the present one among them.
+const MAX_HOURS: usize = 24;
+/// Calls of which a median is taken: the last ones.
+const MAX_SAMPLES: usize = 1000;
+/// Models of which figures are kept; an upstream may name any number.
+const MAX_MODELS: usize = 200;
+/// Models that are told.
+const MAX_MODELS_TOLD: usize = 12;
+
+/// Times in ms of which the median and the like are wanted: the last [`MAX_SAMPLES`].
+#[derive(Debug, Clone, Default)]
+pub struct Times {
+    times: Vec<u32>,
+    next: usize,
+}
+
+impl Times {
+    /// Adds one.
+    pub fn push(&mut self, ms: u32) {
+        if self.times.len() < MAX_SAMPLES {
+            self.times.push(ms);
+        } else {
+            self.times[self.next] = ms;
+        }
+        self.next = (self.next + 1) % MAX_SAMPLES;
+    }
+
+    fn extend(&mut self, others: &Self) {
+        others.times.iter().for_each(|ms| self.push(*ms));
+    }
+
+    /// The one below which so many of 100 are; `null` where there are none.
+    pub fn percentile(&self, percent: usize) -> String {
+        let mut times = self.times.clone();
+        times.sort_unstable();
+        let at = (times.len() * percent / 100).min(times.len().saturating_sub(1));
+        times.get(at).map_or("null".into(), u32::to_string)
+    }
+}
+
+/// What is kept of a model, or of all.
+#[derive(Debug, Clone, Default)]
+struct Speed {
+    calls: u64,
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    first: Times,
+    total: Times,
+}
+
+impl Speed {
+    fn add(&mut self, metrics: &CallMetrics) {
+        self.calls += 1;
+        self.prompt_tokens = self.prompt_tokens.saturating_add(metrics.prompt_tokens.unwrap_or(0));
+        self.completion_tokens =
+            self.completion_tokens.saturating_add(metrics.completion_tokens.unwrap_or(0));
+        if let Some(first) = metrics.first_token {
+            self.first.push(first.as_millis() as u32);
+        }
+        self.total.push(metrics.total.as_millis() as u32);
+    }
+
+    fn extend(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.prompt_tokens = self.prompt_tokens.saturating_add(other.prompt_tokens);
+        self.completion_tokens = self.completion_tokens.saturating_add(other.completion_tokens);
+        self.first.extend(&other.first);
+        self.total.extend(&other.total);
+    }
+
+    fn json(&self) -> String {
+        format!(
+            r#""first_ms":{},"total_ms":{},"slow_ms":{}"#,
+            self.first.percentile(50),
+            self.total.percentile(50),
+            self.total.percentile(95)
+        )
+    }
+}
+
+#[derive(Debug)]
+struct Hour {
+    begin: DateTime<Local>,
+    figures: Figures,
+    all: Speed,
+    models: HashMap<String, Speed>,
+}
+
+/// The hours in which something happened, the newest last.
+#[derive(Debug, Default)]
+pub struct Hours {
+    hours: VecDeque<Hour>,
+}
+
+impl Hours {
+    /// Counts what ended at this time, with what is known of it.
+    pub fn count(&mut self, time: DateTime<Local>, figures: Figures, metrics: Option<&CallMetrics>) {
+        let begin = begin_of_hour(time);
+        // Nearly always the last one.
+        let at = self.hours.iter().rposition(|hour| hour.begin <= begin);
+        let hour = match at {
+            Some(at) if self.hours[at].begin == begin => &mut self.hours[at],
+            _ => {
+                let at = at.map_or(0, |at| at + 1);
+                let hour = Hour {
+                    begin,
+                    figures: Figures::default(),
+                    all: Speed::default(),
+                    models: HashMap::new(),
+                };
+                self.hours.insert(at, hour);
+                &mut self.hours[at]
+            }
+        };
+        hour.figures.add(&figures);
+        // How fast the models are isn't told by what failed, nor by what was there already.
+        if let Some(metrics) = metrics.filter(|metrics| figures.answered > 0 && metrics.reused.is_none()) {
+            hour.all.add(metrics);
+            let is_known = hour.models.contains_key(&metrics.model);
+            if !metrics.model.is_empty() && (is_known || hour.models.len() < MAX_MODELS) {
+                hour.models.entry(metrics.model.clone()).or_default().add(metrics);
+            }
+        }
+        if self.hours.len() > MAX_HOURS {
+            self.hours.pop_front();
+        }
+    }
+
+    /// `"hours": […], "models": […]`: the last 24 hours up to now, also those in which nothing happened.
+    pub fn fields(&self, now: DateTime<Local>) -> String {
+        let current = begin_of_hour(now);
+        let mut models = HashMap::<&str, Speed>::new();
+        let hours = (0..MAX_HOURS as i64).rev().map(|ago| {
+            let begin = current - TimeDelta::hours(ago);
+            let hour = self.hours.iter().find(|hour| hour.begin == begin);
+            for (model, speed) in hour.into_iter().flat_map(|hour| &hour.models) {
+                models.entry(model).or_default().extend(speed);
+            }
+            let (figures, all) = hour.map(|hour| (hour.figures, hour.all.clone())).unwrap_or_default();
+            format!(
+                r#"{{"begin":{},"begin_ms":{},{},{}}}"#,
+                quoted(&timestamp(begin)),
+                begin.timestamp_millis(),
+                figures.fields(),
+                all.json()
+            )
+        });
+        let hours = hours.collect::<Vec<_>>().join(",");
+        let mut models = models.into_iter().collect::<Vec<_>>();
+        let tokens = |speed: &Speed| speed.prompt_tokens.saturating_add(speed.completion_tokens);
+        models.sort_by(|(a, x), (b, y)| (tokens(y), y.calls, a).cmp(&(tokens(x), x.calls, b)));
+        let models = models.iter().take(MAX_MODELS_TOLD).map(|(model, speed)| {
+            let Speed { calls, prompt_tokens, completion_tokens, .. } = speed;
+            format!(
+                r#"{{"model":{},"calls":{calls},"prompt_tokens":{prompt_tokens},"completion_tokens":{completion_tokens},{}}}"#,
+                quoted(model),
+                speed.json()
+            )
+        });
+        format!(r#""hours": [{hours}], "models": [{}]"#, models.collect::<Vec<_>>().join(","))
+    }
+}
+
+/// By the clock on the wall: some zones are half an hour off.
+fn begin_of_hour(time: DateTime<Local>) -> DateTime<Local> {
+    let seconds = i64::from(time.minute()) * 60 + i64::from(time.second());
+    time - TimeDelta::seconds(seconds) - TimeDelta::nanoseconds(time.nanosecond().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::names::Kind;
+    use std::time::Duration;
+
+    #[test]
+    fn hours_come_in_their_order_and_go() {
+        let now = Local::now();
+        let mut hours = Hours::default();
+        let metrics = |model: &str, ms| CallMetrics {
+            status: 200,
+            model: model.into(),
+            total: Duration::from_millis(ms),
+            prompt_tokens: Some(3),
+            ..CallMetrics::default()
+        };
+        for ago in [30, 2, 1, 0, 2] {
+            let call = metrics(if ago == 0 { "b" } else { "a" }, 100);
+            hours.count(now - TimeDelta::hours(ago), Figures::of(Kind::Response, &call), Some(&call));
+        }
+        let failed = CallMetrics { status: 502, ..metrics("b", 9000) };
+        hours.count(now, Figures::of(Kind::Error, &failed), Some(&failed));
+        let told = serde_json::from_str::<serde_json::Value>(&format!("{{{}}}", hours.fields(now))).unwrap();
+        let counts = told["hours"].as_array().unwrap().iter();
+        let counts = counts.map(|hour| [&hour["answered"], &hour["errors"]].map(|n| n.as_u64().unwrap()));
+        let counts = counts.collect::<Vec<_>>();
+        assert_eq!((counts.len(), &counts[21..]), (24, &[[2, 0], [1, 0], [1, 1]][..]));
+        assert_eq!(told["hours"][23]["total_ms"], 100, "an error says nothing of it");
+        let models = told["models"].as_array().unwrap();
+        assert_eq!((&models[0]["model"], &models[0]["prompt_tokens"]), (&"a".into(), &9.into()));
+    }
+
+    #[test]
+    fn one_slow_call_is_no_median() {
+        let mut times = Times::default();
+        assert_eq!(times.percentile(50), "null");
+        (0..99).for_each(|_| times.push(10));
+        times.push(60_000);
+        assert_eq!((times.percentile(50), times.percentile(95)), ("10".into(), "10".into()));
+        (0..1000).for_each(|_| times.push(20));
+        assert_eq!(times.percentile(100), "20", "the last ones count");
+    }
+}
