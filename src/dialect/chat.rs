@@ -33,10 +33,11 @@ pub static API: Api = Api {
     ..Api::DEFAULT
 };
 
-/// OpenAI's list of models.
+/// OpenAI's list of models, with what OpenRouter's has beside.
 pub(super) fn list(models: &[Listed<'_>]) -> String {
     let data = models.iter().map(|model| model.json).collect::<Vec<_>>().join(",");
-    format!(r#"{{"object":"list","data":[{data}]}}"#)
+    let count = models.len();
+    format!(r#"{{"object":"list","data":[{data}],"total_count":{count},"links":{{"next":null}}}}"#)
 }
 
 fn show(model: &Listed<'_>, _: &str) -> String {

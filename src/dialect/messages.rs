@@ -45,7 +45,8 @@ fn list(models: &[Listed<'_>]) -> String {
     let data = models.iter().map(|model| show(model, "")).collect::<Vec<_>>().join(",");
     let [first, last] = [models.first(), models.last()].map(|model| model.map(|model| model.id));
     let [first, last] = [first, last].map(|id| id.map_or("null".into(), json::quoted));
-    format!(r#"{{"object":"list","data":[{data}],"has_more":false,"first_id":{first},"last_id":{last}}}"#)
+    let (count, more) = (models.len(), format!(r#""has_more":false,"first_id":{first},"last_id":{last}"#));
+    format!(r#"{{"object":"list","data":[{data}],"total_count":{count},"links":{{"next":null}},{more}}}"#)
 }
 
 fn show(model: &Listed<'_>, _: &str) -> String {

@@ -144,6 +144,11 @@ impl Mapping {
         (!pattern.is_empty()).then_some(Self { pattern, to })
     }
 
+    /// Who answers.
+    pub fn to(&self) -> &Target {
+        &self.to
+    }
+
     /// In time that grows as the name does: each part is looked for once, as far to the left as it stands.
     fn fits(&self, asked: &str) -> bool {
         let asked = asked.to_lowercase();

@@ -66,8 +66,12 @@ impl DebugFile {
     }
 }
 
+/// What a file is to hold, asked for when it is written.
+pub type Text = Box<dyn FnOnce() -> String + Send>;
+
 enum Job {
     Save(Box<DebugFile>),
+    SaveSoon(PathBuf, Text),
     SaveAnswer(PathBuf, Vec<u8>),
     Remove(PathBuf),
     Count(Arc<Path>, NaiveDate, Arc<Earlier>),
@@ -94,6 +98,7 @@ impl Files {
             not_saved: Arc::clone(&files.not_saved),
             failing: false,
             unsaved_count: None,
+            unsaved_text: None,
             count_saved: None,
             cleaned_on: None,
         };
@@ -131,6 +136,11 @@ impl Files {
         let _ = self.jobs.send(Job::SaveAnswer(path, bytes));
     }
 
+    /// Has a file that changes with every call written, but not with every call; never waits.
+    pub fn save_soon(&self, path: PathBuf, text: Text) {
+        let _ = self.jobs.send(Job::SaveSoon(path, text));
+    }
+
     /// Has a file removed, once all that was handed over before is written.
     pub fn remove(&self, path: PathBuf) {
         let _ = self.jobs.send(Job::Remove(path));
@@ -163,6 +173,8 @@ struct Writer {
     failing: bool,
     /// Calls since the count was last written.
     unsaved_count: Option<(Arc<Path>, Tally)>,
+    /// What is to be written along with it.
+    unsaved_text: Option<(PathBuf, Text)>,
     count_saved: Option<Instant>,
     /// The day on which old files were last removed.
     cleaned_on: Option<(Arc<Path>, NaiveDate, u32)>,
@@ -173,9 +185,9 @@ impl Writer {
         self.check_folder();
         self.clean();
         loop {
-            let patience = match self.unsaved_count {
-                Some(_) => self.count_due(),
-                None => CLOCK_INTERVAL,
+            let patience = match self.unsaved_count.is_some() || self.unsaved_text.is_some() {
+                true => self.count_due(),
+                false => CLOCK_INTERVAL,
             };
             match jobs.recv_timeout(patience) {
                 Ok(Job::Save(file)) => {
@@ -189,6 +201,12 @@ impl Writer {
                         self.report(dir, &written);
                     }
                     self.queued_bytes.fetch_sub(bytes.len(), Ordering::Relaxed);
+                }
+                Ok(Job::SaveSoon(path, text)) => {
+                    if self.unsaved_text.as_ref().is_some_and(|(other, _)| *other != path) {
+                        self.save_text();
+                    }
+                    self.unsaved_text = Some((path, text));
                 }
                 Ok(Job::Remove(path)) => drop(fs::remove_file(path)),
                 Ok(Job::Count(dir, date, earlier)) => earlier.set(count_on_disk(&dir, date)),
@@ -252,7 +270,19 @@ impl Writer {
         self.unsaved_count = Some((Arc::clone(dir), tally.clone()));
     }
 
+    fn save_text(&mut self) {
+        let Some((path, text)) = self.unsaved_text.take() else {
+            return;
+        };
+        if let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str)) {
+            let written = write_whole(dir, name, secrets::hidden(&text()).as_bytes());
+            self.report(dir, &written);
+            self.count_saved = Some(Instant::now());
+        }
+    }
+
     fn save_count(&mut self) {
+        self.save_text();
         if let Some((dir, count)) = self.unsaved_count.take() {
             let count = count.total(Duration::ZERO); // this thread has read it
             let text = count.text();

@@ -10,10 +10,13 @@
 mod accept;
 mod attempt;
 mod backup;
+pub mod best;
 mod finish;
 pub mod gate;
 pub mod in_flight;
+pub mod model;
 pub mod model_history;
+pub mod model_stats;
 pub mod models;
 pub mod patience;
 mod plain;
@@ -44,6 +47,7 @@ use attempt::{FailedAnswer, FailedAttempt};
 use finish::{FinalWrite, Served};
 use gate::{Admission, Limit, Pass, Turn, local_time};
 use in_flight::{CancelReason, InFlightGuard};
+use model::Kind;
 use patience::Verdict;
 use shared::Shared;
 use shared_call::{Leader, Source};
@@ -144,7 +148,7 @@ impl Relay {
         let StandIn::Named(named) = self.dialect.stand_in() else {
             return self.refuse(ApiError::no_such_model());
         };
-        let free = self.shared.models_at(named.list).ids(&self.snapshot);
+        let free = self.shared.models.ids(Kind::at(named.list), &self.snapshot);
         self.refuse(ApiError::model_not_free(named.what, named.setting, &free))
     }
 

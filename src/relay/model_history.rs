@@ -1,32 +1,42 @@
 //! What was seen of the free models: which one answered what, which failed, which rest, and which one a conversation
-//! belongs to. Kept in memory only; a fresh start knows nothing.
+//! belongs to. Kept in memory; where debug mode saves files, the figures of each model outlive a restart.
 
 use std::collections::{HashMap, VecDeque};
+use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use chrono::Utc;
+use crossbeam_channel::bounded;
 use serde_json::Value;
 
+use super::best::{self, Candidate, NEVER_SEEN};
+use super::model::Model;
+use super::model_stats::{MAX_NAME_BYTES, ModelStats, StatsTable};
+use crate::console::say;
 use crate::dialect::Needs;
 use crate::dialect::free_models::{ROUTER, is_free};
+use crate::language::either;
+use crate::record::files::Files;
 
-/// A retired model isn't asked for so long.
-const RETIRED_FOR: Duration = Duration::from_secs(60 * 60);
+/// In `CACHE_DIR`.
+const FILE: &str = ".local-api-proxy-models.json";
+/// A longer one isn't ours.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+/// How long the start waits for the file.
+const FILE_PATIENCE: Duration = Duration::from_millis(50);
 /// One whose provider says 429 isn't, where it doesn't say for how long.
 const RESTS_FOR: Duration = Duration::from_secs(60);
 /// What answered is worth trying for so long.
 const GOOD_FOR: Duration = Duration::from_secs(10 * 60);
 /// Models that are remembered for the same needs.
 const MAX_GOOD: usize = 8;
-/// Models that figures are kept of; an upstream may name any number.
-const MAX_MODELS: usize = 1000;
-/// Clients make names up.
-const MAX_NAME_BYTES: usize = 200;
 /// Of the beginning and of the end of a turn.
 const HASHED_BYTES: usize = 4096;
-/// Times to the first token of which a model's median is taken.
-const MAX_TIMES: usize = 31;
 /// Conversations that are remembered.
 const MAX_CONVERSATIONS: usize = 10_000;
 
@@ -34,11 +44,15 @@ const MAX_CONVERSATIONS: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct ModelHistory {
     state: Mutex<State>,
+    /// The file is about to be written.
+    is_queued: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    models: HashMap<Arc<str>, ModelStats>,
+    stats: StatsTable,
+    /// The folder whose file has been read.
+    read_from: Option<Arc<Path>>,
     /// Models that answered, by what was needed, the last one last.
     good: HashMap<Wanted, VecDeque<(Arc<str>, Instant)>>,
     /// The model that each belongs to, and since when.
@@ -65,35 +79,6 @@ impl Seconds {
 /// What a model was asked for: the dialect, and what it must be able to do.
 pub type Wanted = (&'static str, Needs);
 
-/// What was seen of a model.
-#[derive(Debug, Default, Clone)]
-pub struct ModelStats {
-    /// Calls to it.
-    pub calls: u64,
-    /// Those that were answered.
-    pub answered: u64,
-    /// Until when it isn't asked.
-    pub rests_until: Option<SystemTime>,
-    /// It is said to be there no more.
-    pub retired: bool,
-    /// In milliseconds.
-    first_tokens: VecDeque<u32>,
-}
-
-impl ModelStats {
-    /// The median time to the first token of the last answers.
-    pub fn first_token(&self) -> Option<Duration> {
-        let mut times = self.first_tokens.iter().copied().collect::<Vec<_>>();
-        times.sort_unstable();
-        times.get(times.len() / 2).map(|ms| Duration::from_millis((*ms).into()))
-    }
-
-    /// Whether it isn't to be asked now.
-    pub fn rests(&self) -> bool {
-        self.rests_until.is_some_and(|until| until > SystemTime::now())
-    }
-}
-
 impl ModelHistory {
     /// A model has answered.
     pub fn answered(&self, model: &str, wanted: Wanted, first_token: Option<Duration>) {
@@ -101,19 +86,12 @@ impl ModelHistory {
             return;
         }
         let mut state = self.lock();
-        if let Some(seen) = state.seen(model) {
-            seen.calls += 1;
-            seen.answered += 1;
-            seen.rests_until = None;
-            seen.retired = false;
-            if let Some(first_token) = first_token {
-                seen.first_tokens.truncate(MAX_TIMES - 1);
-                seen.first_tokens.push_front(first_token.as_millis() as u32);
-            }
-        }
-        let Some(model) = state.name_of(model) else {
+        let Some(model) = state.stats.name_of(model) else {
             return;
         };
+        if let Some(stats) = state.stats.of(&model) {
+            stats.answered(first_token);
+        }
         let good = state.good.entry(wanted).or_default();
         good.retain(|(known, _)| *known != model);
         good.push_back((model, Instant::now()));
@@ -125,7 +103,7 @@ impl ModelHistory {
     /// Until when a model isn't asked, where it rests.
     pub fn rests_until(&self, model: &str) -> Option<SystemTime> {
         let state = self.lock();
-        let seen = state.models.get(model)?;
+        let seen = state.stats.get(model)?;
         seen.rests_until.filter(|_| seen.rests())
     }
 
@@ -135,10 +113,10 @@ impl ModelHistory {
             return;
         }
         let mut state = self.lock();
-        if let Some(seen) = state.seen(model) {
-            seen.calls += 1;
+        if let Some(stats) = state.stats.of(model) {
+            stats.failed();
             if let Some(named) = rest {
-                seen.rests_until = SystemTime::now().checked_add(named.unwrap_or(RESTS_FOR));
+                stats.rest(named.unwrap_or(RESTS_FOR));
             }
         }
         for good in state.good.values_mut() {
@@ -148,26 +126,27 @@ impl ModelHistory {
 
     /// A model is there no more. Whether that is news.
     pub fn retired(&self, model: &str) -> bool {
-        let mut state = self.lock();
-        let Some(seen) = state.seen(model) else {
-            return true;
-        };
-        let known = seen.retired && seen.rests();
-        seen.retired = true;
-        seen.rests_until = SystemTime::now().checked_add(RETIRED_FOR);
-        !known
+        self.lock().stats.of(model).is_none_or(ModelStats::retire)
     }
 
     /// Whether a model isn't to be asked now.
     pub fn rests(&self, model: &str) -> bool {
-        self.lock().models.get(model).is_some_and(ModelStats::rests)
+        self.lock().stats.get(model).is_some_and(ModelStats::rests)
+    }
+
+    /// Those of the models that can do what is needed now, the best one first.
+    pub fn in_order(&self, models: &[Arc<Model>], needs: Needs) -> Vec<Candidate> {
+        let state = self.lock();
+        let now = SystemTime::now();
+        let seen = |id: &str| state.stats.get(id).map_or(NEVER_SEEN, |stats| stats.seen(now));
+        best::in_order(models, needs, Utc::now().date_naive(), seen)
     }
 
     /// The model that last answered a request with the same needs, and hasn't failed since.
     pub fn good(&self, wanted: Wanted, not_these: impl Fn(&str) -> bool) -> Option<String> {
         let state = self.lock();
         let fits = |(model, since): &&(Arc<str>, Instant)| {
-            let rests = state.models.get(model).is_some_and(ModelStats::rests);
+            let rests = state.stats.get(model).is_some_and(ModelStats::rests);
             since.elapsed() < GOOD_FOR && !rests && !not_these(model)
         };
         state.good.get(&wanted)?.iter().rev().find(fits).map(|(model, _)| model.to_string())
@@ -193,7 +172,7 @@ impl ModelHistory {
             let middle = times[times.len() / 2];
             state.conversations.retain(|_, (_, since)| *since > middle);
         }
-        if let Some(model) = state.name_of(model) {
+        if let Some(model) = state.stats.name_of(model) {
             state.conversations.insert(mark, (model, Seconds::now()));
         }
     }
@@ -212,7 +191,7 @@ impl ModelHistory {
 
     /// What was seen of each model.
     pub fn models(&self) -> HashMap<Arc<str>, ModelStats> {
-        self.lock().models.clone()
+        self.lock().stats.all().clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -220,25 +199,57 @@ impl ModelHistory {
     }
 }
 
-impl State {
-    /// `None` when too many are known already, or it is no name of a model.
-    fn seen(&mut self, model: &str) -> Option<&mut ModelStats> {
-        if model.len() > MAX_NAME_BYTES {
-            return None;
+/// The file, where debug mode saves any.
+impl ModelHistory {
+    /// Reads what an earlier run has left, without waiting long for it.
+    pub fn look_back(self: &Arc<Self>, dir: Option<&Arc<Path>>) {
+        let Some(dir) = dir.cloned() else {
+            return;
+        };
+        let history = Arc::clone(self);
+        let (done, read) = bounded(1);
+        let look_back = move || {
+            history.read(&dir);
+            let _ = done.send(());
+        };
+        if thread::Builder::new().name("history".into()).spawn(look_back).is_ok() {
+            let _ = read.recv_timeout(FILE_PATIENCE);
         }
-        if !self.models.contains_key(model) {
-            if self.models.len() >= MAX_MODELS {
-                return None;
-            }
-            self.models.insert(model.into(), ModelStats::default());
-        }
-        self.models.get_mut(model)
     }
 
-    /// The name as all hold it together.
-    fn name_of(&mut self, model: &str) -> Option<Arc<str>> {
-        self.seen(model)?;
-        self.models.get_key_value(model).map(|(name, _)| Arc::clone(name))
+    /// Has what is known written soon.
+    pub fn save(self: &Arc<Self>, dir: &Arc<Path>, files: &Files) {
+        if self.is_queued.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (history, dir) = (Arc::clone(self), Arc::clone(dir));
+        let path = dir.join(FILE);
+        let text = move || {
+            history.is_queued.store(false, Ordering::Relaxed);
+            history.read(&dir); // else it would be overwritten unread
+            history.lock().stats.to_json()
+        };
+        files.save_soon(path, Box::new(text));
+    }
+
+    /// Reads a folder's file, once. What has been seen since it was written counts for more.
+    fn read(&self, dir: &Arc<Path>) {
+        if self.lock().read_from.replace(Arc::clone(dir)).as_ref() == Some(dir) {
+            return;
+        }
+        let path = dir.join(FILE);
+        let length = match fs::symlink_metadata(&path) {
+            Ok(file) if file.is_file() => file.len(),
+            _ => return,
+        };
+        let json = if length <= MAX_FILE_BYTES { fs::read(&path).unwrap_or_default() } else { Vec::new() };
+        if !self.lock().stats.add_json(&json) {
+            let path = path.display();
+            say(either(
+                format_args!("{path} can't be read: what was known of the models is forgotten"),
+                format_args!("无法读取 {path}：之前对各模型的了解已丢失"),
+            ));
+        }
     }
 }
 
@@ -347,6 +358,6 @@ mod tests {
         }
         let state = known.lock();
         assert!(state.conversations.len() <= MAX_CONVERSATIONS && state.conversations.contains_key(&29_999));
-        assert!(state.models.len() <= MAX_MODELS && state.good[&WANTED].len() <= MAX_GOOD);
+        assert!(state.stats.all().len() <= 1000 && state.good[&WANTED].len() <= MAX_GOOD);
     }
 }

@@ -1,215 +1,291 @@
-//! `GET /v1/models`: the free models of the upstream, as it describes them.
+//! The free models that the upstream lists: for `GET /v1/models` and its like, and for whoever chooses the next model.
+//!
+//! A list is fetched when it is first needed, by a thread of its own, and again when somebody looks at one that is old:
+//! nobody waits for it but those who come while there has been none yet, and a program that nobody uses does nothing.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashSet;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use super::model::{Kind, Model, chats_by_name};
 use crate::client::exchange::Reply;
-use crate::dialect::free_models::{ROUTER, is_free};
-use crate::dialect::{CHAT_MODELS, Listed, Needs, Show};
+use crate::dialect::free_models::{self, ROUTER, is_free};
+use crate::dialect::model_name::{BEST, Target};
+use crate::dialect::{Listed, Show};
+use crate::encoding::percent_decoded;
 use crate::error::ApiError;
 use crate::json;
 use crate::live::Snapshot;
 use crate::upstream::Upstream;
 
 /// How long a list is good.
-const CACHED_FOR: Duration = Duration::from_secs(600);
+const GOOD_FOR: Duration = Duration::from_secs(600);
+/// How long one that couldn't be had isn't asked for again.
+const MISSING_FOR: Duration = Duration::from_secs(10);
+/// How long the first who need a list wait for it.
+const FIRST_WAIT: Duration = Duration::from_secs(3);
 /// A list longer than this isn't one.
 const MAX_LIST_BYTES: usize = 16 << 20;
-/// 2026-02-01, when the router was released.
-const ROUTER_CREATED: u64 = 1_769_904_000;
+/// What the account's privacy settings leave of [`Kind::Chat`]'s.
+const OF_THE_ACCOUNT: &str = "/models/user";
 
-/// The list, for as long as it is good.
-#[derive(Debug)]
+/// What the upstream has of one kind.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The router, where it is listed.
+    router: Option<Arc<Model>>,
+    /// The free models, in the upstream's order.
+    pub models: Vec<Arc<Model>>,
+    /// Free ones that are for something else.
+    others: Vec<String>,
+}
+
+impl Listing {
+    /// The router as it is listed, or as it is known.
+    pub fn router(&self) -> Arc<Model> {
+        self.router.clone().unwrap_or_else(|| Arc::new(Model::router()))
+    }
+}
+
+/// The lists of all kinds.
+#[derive(Debug, Default)]
 pub struct Models {
-    /// Where the upstream has it.
-    path: &'static str,
-    /// Held while the list is fetched, so that it is fetched once, whatever comes of it.
-    last: Mutex<Option<Fetched>>,
+    lists: [Arc<List>; Kind::ALL.len()],
 }
 
-#[derive(Debug)]
-struct Fetched {
-    when: Instant,
-    upstream: Arc<Upstream>,
-    /// `None` when the upstream couldn't be reached.
-    models: Option<Arc<Vec<Model>>>,
+/// One list, for as long as it is good.
+#[derive(Debug, Default)]
+struct List {
+    state: Mutex<State>,
+    changed: Condvar,
 }
 
-/// A free model.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Model {
-    /// What a request names it by.
-    pub id: String,
-    /// What people call it.
-    pub name: String,
-    /// Tokens that request and answer may have together.
-    pub context_length: Option<u64>,
-    /// What it can do.
-    pub can: Needs,
-    /// Seconds since 1970.
-    created: u64,
-    /// The object as the upstream wrote it, and what clients need beside.
-    json: String,
+#[derive(Debug, Default)]
+struct State {
+    /// Whose list it is.
+    upstream: Option<Arc<Upstream>>,
+    listing: Option<Arc<Listing>>,
+    fetch: Fetch,
+    /// No fetch from this upstream has ended yet.
+    is_first: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+enum Fetch {
+    #[default]
+    Never,
+    /// Since when.
+    UnderWay(Instant),
+    /// When it has ended, well or not.
+    Got(Instant),
+    Failed(Instant),
+}
+
+impl Fetch {
+    fn is_due(self) -> bool {
+        match self {
+            Self::Never => true,
+            Self::UnderWay(_) => false,
+            Self::Got(when) => when.elapsed() >= GOOD_FOR,
+            Self::Failed(when) => when.elapsed() >= MISSING_FOR,
+        }
+    }
 }
 
 impl Models {
-    /// The list that the upstream has at this path.
-    pub fn at(path: &'static str) -> Self {
-        Self { path, last: Mutex::default() }
+    /// The free models of a kind. While the very first list is on its way, that is waited for.
+    pub fn listing(&self, kind: Kind, snapshot: &Snapshot) -> Arc<Listing> {
+        if snapshot.settings.test_mode {
+            return Arc::default();
+        }
+        let list = &self.lists[kind as usize];
+        let mut state = list.fresh_state(kind, snapshot);
+        if let (true, Fetch::UnderWay(since)) = (state.is_first, state.fetch) {
+            let left = FIRST_WAIT.saturating_sub(since.elapsed());
+            let unknown = |state: &mut State| state.is_first && state.is_of(&snapshot.upstream);
+            let waited = list.changed.wait_timeout_while(state, left, unknown);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.listing.clone().filter(|_| state.is_of(&snapshot.upstream)).unwrap_or_default()
     }
 
-    /// Where the upstream has it.
-    pub fn path(&self) -> &'static str {
-        self.path
+    /// Those of several kinds; they are fetched at the same time.
+    fn listings(&self, kinds: &[Kind], snapshot: &Snapshot) -> Vec<(Kind, Arc<Listing>)> {
+        if !snapshot.settings.test_mode {
+            kinds.iter().for_each(|kind| drop(self.lists[*kind as usize].fresh_state(*kind, snapshot)));
+        }
+        kinds.iter().map(|kind| (*kind, self.listing(*kind, snapshot))).collect()
     }
 
-    /// The ids of the free models there are.
-    pub fn ids(&self, snapshot: &Snapshot) -> Vec<String> {
-        self.current(snapshot).iter().map(|model| model.id.clone()).collect()
+    /// The free model of this id that is for something else than chatting.
+    pub fn of_another_kind(&self, id: &str, snapshot: &Snapshot) -> Option<(Kind, Arc<Model>)> {
+        let listings = self.listings(&[Kind::Embeddings, Kind::Rerank, Kind::Speech], snapshot);
+        let find = |(kind, listing): &(Kind, Arc<Listing>)| {
+            let found = listing.models.iter().find(|model| model.id == id)?;
+            Some((*kind, Arc::clone(found)))
+        };
+        listings.iter().find_map(find)
     }
 
-    /// Answers with the list, as an API writes it.
-    pub fn list(&self, snapshot: &Snapshot, write: fn(&[Listed<'_>]) -> String) -> Reply {
-        let models = self.current(snapshot);
-        Reply::json(200, write(&models.iter().map(Model::listed).collect::<Vec<_>>()))
+    /// Has the list of chat models fetched where the settings say that requests will need it, so that none waits for it.
+    pub fn fetch_ahead(&self, snapshot: &Snapshot) {
+        let settings = &snapshot.settings;
+        let names_best =
+            settings.model == BEST || settings.model_map.iter().any(|map| *map.to() == Target::Best);
+        if names_best && settings.key.is_some() && !settings.test_mode {
+            drop(self.lists[Kind::Chat as usize].fresh_state(Kind::Chat, snapshot));
+        }
+    }
+
+    /// Whether one can chat with a model: as the list has it, else by its name. Nothing is fetched for it.
+    pub fn chats(&self, id: &str) -> bool {
+        let listing = self.lists[Kind::Chat as usize].lock().listing.clone().unwrap_or_default();
+        let is_listed = listing.models.iter().any(|model| model.id == id);
+        is_listed || chats_by_name(id) && !listing.others.iter().any(|other| other == id)
+    }
+
+    /// The ids of the free models of a kind.
+    pub fn ids(&self, kind: Kind, snapshot: &Snapshot) -> Vec<String> {
+        self.listing(kind, snapshot).models.iter().map(|model| model.id.clone()).collect()
+    }
+
+    /// All that a request may name: the router first, `best` second, then the chat models that there are, and those of the
+    /// backups.
+    pub fn named(&self, snapshot: &Snapshot) -> Vec<Arc<Model>> {
+        let listing = self.listing(Kind::Chat, snapshot);
+        let backups = snapshot.settings.backups.iter();
+        let of_backups = backups.flat_map(|backup| {
+            backup.models.iter().map(|model| Arc::new(Model::of_backup(&backup.name, model)))
+        });
+        let first = [listing.router(), Arc::new(Model::best())];
+        first.into_iter().chain(listing.models.iter().cloned()).chain(of_backups).collect()
+    }
+
+    /// Answers with the list of what the upstream has at this path, as an API writes it.
+    pub fn list(
+        &self,
+        path: &str,
+        query: Option<&str>,
+        snapshot: &Snapshot,
+        write: fn(&[Listed<'_>]) -> String,
+    ) -> Reply {
+        let models = match Kind::at(path) {
+            Kind::Chat => {
+                let others = self.listings(&kinds_wanted(query.unwrap_or_default()), snapshot);
+                let others = others.iter().flat_map(|(_, listing)| listing.models.iter().cloned());
+                self.named(snapshot).into_iter().chain(others).collect()
+            }
+            kind => self.listing(kind, snapshot).models.clone(),
+        };
+        Reply::json(200, write(&models.iter().map(|model| model.listed()).collect::<Vec<_>>()))
     }
 
     /// Answers with one of them.
     pub fn show(&self, snapshot: &Snapshot, show: Show, asked: &str) -> Result<Reply, ApiError> {
-        let models = self.current(snapshot);
-        let named = |id: &str| models.iter().find(|model| model.id == id);
-        let stand_in = || named(&snapshot.settings.model).or_else(|| models.first());
-        let any_name = show.any_name && !is_free(asked);
-        let shown = named(asked).or_else(|| stand_in().filter(|_| any_name));
-        let shown = shown.ok_or_else(ApiError::no_such_model)?;
+        let models = self.named(snapshot);
+        let named = |id: &str| models.iter().find(|model| model.id == id).cloned();
+        let stand_in = || named(&snapshot.settings.model).or_else(|| models.first().cloned());
+        let of_another_kind = || self.of_another_kind(asked, snapshot).map(|(_, model)| model);
+        let found = named(asked).or_else(|| match (is_free(asked), show.any_name) {
+            (true, false) => of_another_kind(),
+            (false, true) => stand_in(),
+            _ => None,
+        });
+        let shown = found.ok_or_else(ApiError::no_such_model)?;
         Ok(Reply::json(200, (show.write)(&shown.listed(), asked)))
     }
+}
 
-    /// What is there without the upstream: the router, which chats and does nothing else.
-    fn known(&self) -> Vec<Model> {
-        if self.path == CHAT_MODELS { vec![router()] } else { Vec::new() }
-    }
-
-    /// The models there are, those that chat with the router first.
-    pub fn current(&self, snapshot: &Snapshot) -> Arc<Vec<Model>> {
-        let alone = || Arc::new(self.known());
-        if snapshot.settings.test_mode {
-            return alone();
+impl List {
+    /// What there is; where that is old, or of another upstream, a new one is on its way.
+    fn fresh_state(self: &Arc<Self>, kind: Kind, snapshot: &Snapshot) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        if !state.is_of(&snapshot.upstream) {
+            *state =
+                State { upstream: Some(Arc::clone(&snapshot.upstream)), is_first: true, ..State::default() };
         }
-        let asked = Instant::now();
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let good = last.as_ref().filter(|last| {
-            let is_fresh = match last.models {
-                Some(_) => last.when.elapsed() < CACHED_FOR,
-                None => last.when > asked, // this request has waited for it; the next one tries again
-            };
-            is_fresh && Arc::ptr_eq(&last.upstream, &snapshot.upstream)
-        });
-        if let Some(fetched) = good {
-            return fetched.models.clone().unwrap_or_else(alone);
+        if state.fetch.is_due() {
+            let (list, upstream) = (Arc::clone(self), Arc::clone(&snapshot.upstream));
+            let has_key = snapshot.settings.key.is_some();
+            let fetch = move || list.fetched(&upstream, fetch(&upstream, kind, has_key));
+            let started = thread::Builder::new().name("models".into()).spawn(fetch);
+            let now = Instant::now();
+            state.fetch = if started.is_ok() { Fetch::UnderWay(now) } else { Fetch::Failed(now) };
         }
-        let models = fetch(&snapshot.upstream, self.path, self.known()).map(Arc::new);
-        *last = Some(Fetched {
-            when: Instant::now(),
-            upstream: Arc::clone(&snapshot.upstream),
-            models: models.clone(),
-        });
-        models.unwrap_or_else(alone)
+        state
     }
-}
 
-impl Model {
-    /// Understands an entry of the upstream's list; `None` for what is none.
-    fn parse(written: &str) -> Option<Self> {
-        let fields = json::fields(written).ok()?;
-        let value = |name: &str| json::field(&fields, name).map(|field| field.value);
-        let id = value("id").and_then(json::string)?.into_owned();
-        let list = |holder: &str, name: Option<&str>| {
-            let holder = value(holder).unwrap_or_default();
-            let inside = json::fields(holder).unwrap_or_default();
-            let list = name.map_or(Some(holder), |name| json::field(&inside, name).map(|field| field.value));
-            serde_json::from_str::<Vec<String>>(list.unwrap_or_default()).unwrap_or_default()
-        };
-        let parameters = list("supported_parameters", None);
-        let supports = |names: &[&str]| parameters.iter().any(|known| names.contains(&known.as_str()));
-        let owner = id.split('/').next().unwrap_or_default();
-        let mut missing = String::new();
-        for (name, is_there, given) in [
-            ("object", value("object").is_some_and(|v| v.starts_with('"')), json::quoted("model")),
-            ("created", value("created").is_some_and(|v| v.parse::<i64>().is_ok()), "0".to_owned()),
-            ("owned_by", value("owned_by").is_some_and(|v| v.starts_with('"')), json::quoted(owner)),
-        ] {
-            if !is_there {
-                missing.push_str(&format!(",\"{name}\":{given}"));
-            }
+    /// A fetch has ended. What there was stays where nothing else came.
+    fn fetched(&self, upstream: &Arc<Upstream>, listing: Option<Listing>) {
+        let mut state = self.lock();
+        if !state.is_of(upstream) {
+            return; // the settings have changed meanwhile
         }
-        let wrong = |field: &&json::Field<'_>| !missing.contains(&format!(",{}:", field.raw_name));
-        let kept = fields.iter().filter(wrong).cloned().collect::<Vec<_>>();
-        let json = match (missing.is_empty(), json::object(&kept).strip_suffix('}')) {
-            (false, Some(object)) => format!("{object}{missing}}}"),
-            _ => written.to_owned(),
-        };
-        Some(Self {
-            name: value("name").and_then(json::string).map_or_else(|| id.clone(), |name| name.into_owned()),
-            context_length: value("context_length").and_then(|n| n.parse::<f64>().ok()).map(|n| n as u64),
-            can: Needs {
-                tools: supports(&["tools"]),
-                images: list("architecture", Some("input_modalities")).iter().any(|kind| kind == "image"),
-                structured: supports(&["structured_outputs", "response_format"]),
-            },
-            created: value("created").and_then(|n| n.parse().ok()).unwrap_or(0),
-            id,
-            json,
-        })
+        let now = Instant::now();
+        state.fetch = if listing.is_some() { Fetch::Got(now) } else { Fetch::Failed(now) };
+        state.is_first = false;
+        if let Some(listing) = listing {
+            state.listing = Some(Arc::new(listing));
+        }
+        drop(state);
+        self.changed.notify_all();
     }
 
-    fn listed(&self) -> Listed<'_> {
-        let Self { id, name, context_length, can, created, json } = self;
-        Listed { id, name, context_length: *context_length, can: *can, created: *created, json }
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What is known of the router where the upstream doesn't list it.
-fn router() -> Model {
-    let json = format!(
-        r#"{{"id":"{ROUTER}","object":"model","created":{ROUTER_CREATED},"owned_by":"openrouter","name":"Free Models Router","context_length":200000}}"#
-    );
-    let can = Needs { tools: true, images: true, structured: true };
-    Model {
-        id: ROUTER.into(),
-        name: "Free Models Router".into(),
-        context_length: Some(200_000),
-        can,
-        created: ROUTER_CREATED,
-        json,
+impl State {
+    fn is_of(&self, upstream: &Arc<Upstream>) -> bool {
+        self.upstream.as_ref().is_some_and(|known| Arc::ptr_eq(known, upstream))
     }
 }
 
-fn fetch(upstream: &Arc<Upstream>, path: &str, known: Vec<Model>) -> Option<Vec<Model>> {
-    let mut call = upstream.get(path).ok()?;
-    let mut body = Vec::new();
-    let whole = call.read_whole(&mut body, MAX_LIST_BYTES).ok()?;
-    if call.status() != 200 || !whole {
-        return None;
-    }
-    free_models(std::str::from_utf8(&body).ok()?, known)
+fn fetch(upstream: &Arc<Upstream>, kind: Kind, has_key: bool) -> Option<Listing> {
+    let get = |path: &str| {
+        let mut call = upstream.get(path).ok()?;
+        let mut body = Vec::new();
+        let whole = call.read_whole(&mut body, MAX_LIST_BYTES).ok()?;
+        let text = std::str::from_utf8(&body).ok().filter(|_| call.status() == 200 && whole)?;
+        free_models(text, kind)
+    };
+    let of_the_account = (kind == Kind::Chat && has_key).then(|| get(OF_THE_ACCOUNT)).flatten();
+    of_the_account.or_else(|| get(kind.path()))
 }
 
-/// What is `known`, then all whose id ends in `:free`.
-fn free_models(list: &str, known: Vec<Model>) -> Option<Vec<Model>> {
+/// The free ones of a list; each id once.
+fn free_models(list: &str, kind: Kind) -> Option<Listing> {
     let fields = json::fields(list).ok()?;
     let data = json::elements(json::field(&fields, "data")?.value)?;
-    let mut models = known;
-    for model in data.into_iter().filter_map(Model::parse) {
+    let mut listing = Listing::default();
+    let mut known = HashSet::new();
+    for (model, is_of_kind) in data.into_iter().filter_map(|entry| Model::parse(entry, kind)) {
+        if !known.insert(model.id.clone()) {
+            continue;
+        }
         if model.id == ROUTER {
-            if let Some(router) = models.first_mut().filter(|first| first.id == ROUTER) {
-                *router = Model { can: router.can, ..model };
-            }
-        } else if is_free(&model.id) {
-            models.push(model);
+            listing.router = Some(Arc::new(model.as_router()));
+        } else if is_of_kind {
+            listing.models.push(Arc::new(model));
+        } else {
+            listing.others.push(model.id);
         }
     }
-    Some(models)
+    if kind == Kind::Chat {
+        free_models::are_listed(known.iter().map(String::as_str));
+    }
+    Some(listing)
+}
+
+/// The kinds beside chat models that `?output_modalities=` asks for.
+fn kinds_wanted(query: &str) -> Vec<Kind> {
+    let value = query.split('&').find_map(|part| part.strip_prefix("output_modalities="));
+    let value = percent_decoded(value.unwrap_or_default());
+    let wanted = value.split(',').map(str::trim).collect::<Vec<_>>();
+    let others = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Chat);
+    others.filter(|kind| wanted.contains(&"all") || wanted.contains(&kind.output())).collect()
 }
 
 #[cfg(test)]
@@ -217,30 +293,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_router_is_first_and_the_rest_is_free() {
-        let list = r#"{"data":[{"id":"a/b","x":1},{"id":"c/d:free","pricing":{"prompt":"0"}, "n":1.0},{"id":"openrouter/free","name":"R","created":7,"object":"model","owned_by":"o"},7]}"#;
-        let models = free_models(list, vec![router()]).unwrap();
-        let json = models.iter().map(|m| m.json.as_str()).collect::<Vec<_>>();
-        assert_eq!(
-            json,
-            [
-                r#"{"id":"openrouter/free","name":"R","created":7,"object":"model","owned_by":"o"}"#,
-                r#"{"id":"c/d:free","pricing":{"prompt":"0"},"n":1.0,"object":"model","created":0,"owned_by":"c"}"#
-            ]
-        );
-        assert_eq!(free_models(r#"{"data":[]}"#, vec![router()]).unwrap()[0].id, ROUTER);
-        assert!(free_models("<html>", Vec::new()).is_none());
+    fn the_free_ones_of_a_list_each_once() {
+        let list = r#"{"data":[{"id":"a/b","x":1},{"id":"c/d:free"},{"id":"openrouter/free","name":"R"},7,{"id":"c/d:free","x":2},{"id":"e/guard:free"}]}"#;
+        let listing = free_models(list, Kind::Chat).unwrap();
+        assert_eq!(listing.router.unwrap().name, "R");
+        let ids = listing.models.iter().map(|model| model.id.as_str()).collect::<Vec<_>>();
+        assert_eq!(ids, ["c/d:free"]);
+        assert!(free_models(r#"{"data":[]}"#, Kind::Chat).unwrap().models.is_empty());
+        for none in ["<html>", "{}", r#"{"data":{}}"#, "[]"] {
+            assert!(free_models(none, Kind::Chat).is_none(), "{none}");
+        }
     }
 
     #[test]
-    fn what_a_model_can_do() {
-        let model = Model::parse(
-            r#"{"id":"a/b:free","name":"B","created":1770000000,"object":null,"context_length":131072,"architecture":{"input_modalities":["text","image"]},"supported_parameters":["tools","temperature"]}"#,
-        )
-        .unwrap();
-        assert_eq!(model.can, Needs { tools: true, images: true, structured: false });
-        assert_eq!(model.context_length, Some(131_072));
-        assert!(model.json.ends_with(r#","object":"model","owned_by":"a"}"#), "{}", model.json);
-        assert!(!model.json.contains("null"), "{}", model.json);
+    fn kinds_are_asked_for_by_what_they_make() {
+        let others = [Kind::Embeddings, Kind::Rerank, Kind::Speech];
+        assert_eq!(kinds_wanted("a=b&output_modalities=all"), others);
+        assert_eq!(kinds_wanted("output_modalities=text%2Cspeech,rerank"), [Kind::Rerank, Kind::Speech]);
+        assert_eq!(kinds_wanted("output_modalities=image&x=all"), []);
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Relay;
+use super::model::Kind;
 use super::model_history::{self, Wanted};
 use crate::console::say;
 use crate::dialect::StandIn;
@@ -46,8 +47,8 @@ impl Relay {
     }
 
     fn largest_context(&self, usable: &dyn Fn(&str) -> bool) -> Option<String> {
-        let models = self.shared.models.current(&self.snapshot);
-        let others = models.iter().filter(|model| model.id != ROUTER && usable(&model.id));
+        let listing = self.shared.models.listing(Kind::Chat, &self.snapshot);
+        let others = listing.models.iter().filter(|model| usable(&model.id));
         Some(others.max_by_key(|model| model.context_length)?.id.clone())
     }
 
@@ -73,11 +74,19 @@ impl Relay {
         if let Some(mark) = self.mark {
             history.converse(mark, &self.metrics.model);
         }
+        self.save_history();
+    }
+
+    fn save_history(&self) {
+        if let Some(dir) = self.snapshot.settings.cache_dir.as_ref().filter(|_| self.snapshot.debug) {
+            self.shared.history.save(dir, self.shared.calls.files());
+        }
     }
 
     /// A try has failed; `rest` where the model's provider wants to be left alone, for so long if it said so.
     pub(super) fn learn_from_failure(&self, model: &str, rest: Option<Option<Duration>>) {
         self.shared.history.failed(model, rest);
+        self.save_history();
     }
 
     /// The model that was asked can't serve this.

@@ -18,7 +18,6 @@ use crate::body::Spare;
 use crate::client::exchange::Reply;
 use crate::client::head::Head;
 use crate::client::idle::Idle;
-use crate::dialect::{self, CHAT_MODELS, Named};
 use crate::error::ApiError;
 use crate::live::Live;
 use crate::record::callers;
@@ -45,11 +44,9 @@ pub struct Shared {
     /// Who waits for the account's limit.
     pub gate: Gate<Box<Relay>>,
     /// What was seen of the models.
-    pub history: ModelHistory,
-    /// The list of models.
+    pub history: Arc<ModelHistory>,
+    /// The lists of models.
     pub models: Models,
-    /// The lists of those of which none stands in for another.
-    pub named_models: Vec<(Named, Models)>,
     /// What calls say they come from: this proxy's address.
     pub site: HeaderValue,
     /// The account's free quota.
@@ -72,9 +69,8 @@ impl Shared {
             calls,
             in_flight: Arc::new(InFlight::new(idle)),
             gate: Gate::default(),
-            history: ModelHistory::default(),
-            models: Models::at(CHAT_MODELS),
-            named_models: dialect::named_kinds().map(|named| (named, Models::at(named.list))).collect(),
+            history: Arc::default(),
+            models: Models::default(),
             site: HeaderValue::try_from(format!("http://localhost:{port}"))
                 .unwrap_or(HeaderValue::from_static("http://localhost")),
             quota: QuotaCache::default(),
@@ -91,12 +87,6 @@ impl Shared {
         let dialect = head.route.as_ref().map_or("", |route| route.api.name);
         self.refused(&asked(head), callers::of(head), dialect, error);
         Reply::refusal(head, error)
-    }
-
-    /// The models that the upstream lists at this path.
-    pub fn models_at(&self, path: &str) -> &Models {
-        let named = self.named_models.iter().find(|(named, _)| named.list == path);
-        named.map_or(&self.models, |(_, models)| models)
     }
 
     /// Says and records that this was refused.

@@ -135,7 +135,12 @@ pub fn start(live: Arc<Live>, calls: Calls, listeners: Vec<TcpListener>) -> io::
     // It lives as long as the program.
     let resumes = Arc::clone(&server);
     shared.reuse.resume_by(move |relay| resumes.come_back(Call::Begun(relay)));
-    shared.calls.look_back(&shared.live.snapshot());
+    let snapshot = shared.live.snapshot();
+    shared.calls.look_back(&snapshot);
+    if snapshot.debug {
+        shared.history.look_back(snapshot.settings.cache_dir.as_ref());
+    }
+    shared.models.fetch_ahead(&snapshot);
     let gatekeeper = Arc::clone(&server);
     thread::Builder::new().name("gate".into()).spawn(move || gatekeeper.keep_gate())?;
     Poller::start(server, idle, poll, listeners)?;
@@ -489,7 +494,9 @@ fn asked(exchange: &Exchange) -> Option<Asked> {
 fn tell_models(shared: &Arc<Shared>, exchange: &Exchange, snapshot: &Snapshot) -> Reply {
     let Exchange { head, body, .. } = exchange;
     let told = match head.route.as_ref().map(|routed| (routed, routed.route.action)) {
-        Some((_, Action::List(path, write))) => Ok(shared.models_at(path).list(snapshot, write)),
+        Some((_, Action::List(path, write))) => {
+            Ok(shared.models.list(path, head.query.as_deref(), snapshot, write))
+        }
         Some((routed, Action::Show(show))) => {
             let named = match show.named_in {
                 Some(named_in) => named_in(body),

@@ -12,12 +12,13 @@ use ureq::http::Method;
 use super::routes::OWN;
 use crate::client::exchange::{Exchange, Reply};
 use crate::dialect;
+use crate::dialect::Needs;
 use crate::encoding::percent_decoded;
 use crate::error::ApiError;
 use crate::json::quoted;
 use crate::live::{DEBUG_FILE, Snapshot};
 use crate::relay::gate::local_time;
-use crate::relay::models::Model;
+use crate::relay::model::{Kind, Model};
 use crate::relay::quota::Account;
 use crate::relay::shared::Shared;
 use crate::secrets;
@@ -193,20 +194,27 @@ fn settings_json(snapshot: &Snapshot) -> String {
     format!(r#"{{"settings":[{}]}}"#, settings.collect::<Vec<_>>().join(","))
 }
 
-/// The free models there are now, what was seen of them here, and the backups.
+/// The free models there are now, what was seen of them here, in which order `best` asks them and why; and the backups.
 fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
     let or_null = |value: Option<String>| value.unwrap_or_else(|| "null".into());
     let at = |time: SystemTime| {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         since.as_millis().to_string()
     };
-    let listed = shared.models.current(snapshot);
+    let figure = |value: f64| format!("{value:.3}");
+    let now = SystemTime::now();
+    let listing = shared.models.listing(Kind::Chat, snapshot);
+    let order = shared.history.in_order(&listing.models, Needs::default());
     let mut seen = shared.history.models();
     let mut row = |id: &str, listed: Option<&Model>, setting: &str| {
         let seen = seen.remove(id).unwrap_or_default();
         let can = listed.map(|model| model.can).unwrap_or_default();
+        let rank = order.iter().position(|candidate| candidate.model.id == id);
+        let candidate = rank.map(|rank| &order[rank]);
+        let index = candidate.map(|candidate| candidate.index);
+        let known = listed.and_then(|model| model.indexes.intelligence);
         format!(
-            r#"{{"id":{},"name":{},"setting":"{setting}","listed":{},"context_length":{},"tools":{},"images":{},"structured":{},"calls":{},"answered":{},"first_token_ms":{},"rests_until_ms":{},"retired":{}}}"#,
+            r#"{{"id":{},"name":{},"setting":"{setting}","listed":{},"context_length":{},"tools":{},"images":{},"structured":{},"expires":{},"calls":{},"answered":{},"first_token_ms":{},"rests_until_ms":{},"retired":{},"rank":{},"worth":{},"index":{},"index_known":{},"share":{},"speed":{}}}"#,
             quoted(id),
             quoted(listed.map_or(id, |model| &model.name)),
             listed.is_some(),
@@ -214,26 +222,37 @@ fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
             can.tools,
             can.images,
             can.structured,
+            or_null(listed.and_then(|model| model.expires).map(|date| quoted(&date.to_string()))),
             seen.calls,
             seen.answered,
             or_null(seen.first_token().map(|time| time.as_millis().to_string())),
             or_null(seen.rests_until.filter(|_| seen.rests()).map(at)),
             seen.retired && seen.rests(),
+            or_null(rank.map(|rank| (rank + 1).to_string())),
+            or_null(candidate.map(|candidate| figure(candidate.worth))),
+            or_null(known.or(index).map(figure)),
+            known.is_some(),
+            figure(seen.share(now)),
+            or_null(candidate.map(|candidate| figure(candidate.speed))),
         )
     };
-    let mut rows = listed.iter().map(|model| row(&model.id, Some(model), "MODEL")).collect::<Vec<_>>();
+    let router = listing.router();
+    let mut rows = vec![row(&router.id, Some(&router), "MODEL")];
+    rows.extend(order.iter().map(|candidate| row(&candidate.model.id, Some(&candidate.model), "MODEL")));
+    let is_ranked = |id: &str| order.iter().any(|candidate| candidate.model.id == id);
+    let resting = listing.models.iter().filter(|model| !is_ranked(&model.id));
+    rows.extend(resting.map(|model| row(&model.id, Some(model), "MODEL")));
+    // The kinds of which none stands in for another.
+    let setting_of = |kind| {
+        dialect::named_kinds().find(|named| Kind::at(named.list) == kind).map_or("MODEL", |n| n.setting)
+    };
     // Those that were asked for, and that the list doesn't have.
-    let mut others = shared.history.models().into_keys().collect::<Vec<_>>();
-    others.retain(|id| !listed.iter().any(|model| *model.id == **id));
+    let is_listed = |id: &str| listing.models.iter().any(|model| model.id == id);
+    let mut others = shared.history.models().into_keys().filter(|id| !is_listed(id)).collect::<Vec<_>>();
     others.sort_unstable();
-    // It doesn't hold those of which none stands in for another: they have lists of their own.
-    let named = shared.named_models.iter().filter(|_| !others.is_empty());
-    let named = named.map(|(named, models)| (named.setting, models.current(snapshot))).collect::<Vec<_>>();
-    rows.extend(others.iter().map(|id| {
-        let of = |(setting, models): &'_ (&'static str, Arc<Vec<Model>>)| {
-            models.iter().find(|model| *model.id == **id).map(|model| row(id, Some(model), setting))
-        };
-        named.iter().find_map(of).unwrap_or_else(|| row(id, None, "MODEL"))
+    rows.extend(others.iter().map(|id| match shared.models.of_another_kind(id, snapshot) {
+        Some((kind, model)) => row(id, Some(&model), setting_of(kind)),
+        None => row(id, None, "MODEL"),
     }));
     let backups = snapshot.settings.backups.iter().map(|backup| {
         let rests = or_null(shared.history.backup_rests_until(&backup.name).map(at));

@@ -32,7 +32,8 @@ fn models_are_the_free_ones_with_the_router_first() {
     let proxy = Proxy::before(&upstream, "");
     let list = proxy.get("/v1/models").json();
     let ids = list["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap()).collect::<Vec<_>>();
-    assert_eq!(ids, ["openrouter/free", "a/b:free", "c/d:free"]);
+    assert_eq!(ids, ["openrouter/free", "best", "a/b:free", "c/d:free"]);
+    assert_eq!((&list["total_count"], &list["links"]["next"]), (&4.into(), &serde_json::Value::Null));
     let text = proxy.get("/v1/models").text().to_owned();
     let as_given = r#"{"id":"a/b:free","name":"A","context_length":1e3,"pricing":{"prompt":"0"}"#;
     assert!(text.contains(as_given), "{text}");
@@ -40,7 +41,7 @@ fn models_are_the_free_ones_with_the_router_first() {
         assert!(entry["created"].is_u64() && entry["owned_by"].is_string(), "{entry}");
         assert_eq!(entry["object"], "model");
     }
-    assert_eq!(upstream.calls(), 1, "cached");
+    assert_eq!(upstream.calls(), 2, "cached, and the account's own isn't there");
 
     assert_eq!(proxy.get("/v1/models/a/b:free").json()["name"], "A");
     assert_eq!(proxy.get("/v1/models/a%2Fb%3Afree").json()["name"], "A");
@@ -67,18 +68,20 @@ fn anthropics_clients_can_read_the_list_too() {
 }
 
 #[test]
-fn without_an_upstream_there_is_the_router_alone() {
+fn without_an_upstream_there_is_what_needs_none() {
     let proxy = Start::new()
-        .env_file(format!("OPENROUTER_API_KEY={KEY}\nOPENROUTER_BASE_URL=http://127.0.0.1:1/v1"))
+        .env_file(format!("OPENROUTER_API_KEY={KEY}\nOPENROUTER_BASE_URL=http://127.0.0.1:1/v1\nBACKUPS=ollama\nOLLAMA_MODEL=llama3.2,qwen3:8b"))
         .start();
     let list = proxy.get("/v1/models").json();
-    assert_eq!(list["data"].as_array().unwrap().len(), 1);
-    assert_eq!(list["data"][0]["id"], "openrouter/free");
+    let ids = list["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap());
+    let expected = ["openrouter/free", "best", "ollama/llama3.2", "ollama/qwen3:8b"];
+    assert_eq!(ids.collect::<Vec<_>>(), expected);
+    assert_eq!(proxy.get("/v1/models/ollama/qwen3:8b").json()["owned_by"], "ollama");
 }
 
 #[test]
 fn an_upstream_that_keeps_silent_holds_no_list_up_for_long() {
-    let upstream = Upstream::start(|request, answer| match request.path.ends_with("/models") {
+    let upstream = Upstream::start(|request, answer| match request.body.is_empty() {
         true => drop(answer.sees_close()),
         false => answer.say("hi"),
     });
@@ -90,10 +93,16 @@ fn an_upstream_that_keeps_silent_holds_no_list_up_for_long() {
     for client in &mut clients {
         let list = client.response().json();
         assert_eq!(list["data"][0]["id"], "openrouter/free");
-        assert_eq!(list["data"].as_array().unwrap().len(), 1);
+        assert_eq!(list["data"].as_array().unwrap().len(), 2);
     }
-    let asked = upstream.received().iter().filter(|r| r.path.ends_with("/models")).count();
-    assert_eq!(asked, 1, "all who waited got the one answer");
+    let lists_asked = || upstream.received().iter().filter(|request| request.body.is_empty()).count();
+    assert_eq!(lists_asked(), 1, "all waited for the same one");
+    // Only the first wait for it, and nobody asks again while it hangs.
+    for path in ["/v1/models", "/api/tags", "/v1/models/best", "/v1/models/user"] {
+        proxy.get(path).assert_status(200);
+    }
+    proxy.post("/api/show", r#"{"model":"x"}"#).assert_status(200);
+    assert_eq!(lists_asked(), 1, "still the first fetch, of 10 s");
 }
 
 #[test]

@@ -13,7 +13,8 @@ fn answering() -> Upstream {
 fn asked_for(proxy: &Proxy, upstream: &Upstream, path: &str, body: &Value) -> (String, Option<String>) {
     let response = proxy.post(path, &body.to_string());
     response.assert_status(200);
-    let sent = upstream.last().json();
+    let received = upstream.received();
+    let sent = received.iter().rev().find(|request| !request.body.is_empty()).unwrap().json();
     (sent["model"].as_str().unwrap().to_owned(), response.header("x-proxy-model").map(str::to_owned))
 }
 

@@ -253,3 +253,176 @@ fn a_batch_of_a_hundred_among_ten_models_of_which_half_fail() {
         assert!(upstream.calls() <= 170, "{seed}: {} calls", upstream.calls());
     }
 }
+
+/// An upstream with a list for each kind, and another one for the account.
+fn with_lists() -> Upstream {
+    let list = |entries: &[(&str, &str)]| {
+        let entries = entries.iter().map(|(id, output)| {
+            format!(r#"{{"id":"{id}","architecture":{{"input_modalities":["text"],"output_modalities":["{output}"]}}}}"#)
+        });
+        format!(r#"{{"data":[{}]}}"#, entries.collect::<Vec<_>>().join(","))
+    };
+    Upstream::start(move |request, answer| match request.path.strip_prefix("/api/v1").unwrap() {
+        "/models/user" if request.header("authorization").is_some() => answer.json(
+            200,
+            &list(&[
+                ("a/chat:free", "text"),
+                ("paid/chat", "text"),
+                ("n/content-safety:free", "text"),
+                ("a/chat:free", "text"),
+                ("b/image:free", "image"),
+                ("b/chat:free", "text"),
+            ]),
+        ),
+        "/models" => {
+            answer.json(200, &list(&[("a/chat:free", "text"), ("hidden/by-the-account:free", "text")]))
+        }
+        "/embeddings/models" => {
+            answer.json(200, &list(&[("n/vectors:free", "embeddings"), ("n/paid", "embeddings")]))
+        }
+        "/models?output_modalities=rerank" => answer.json(200, &list(&[("n/order:free", "rerank")])),
+        "/models?output_modalities=speech" => {
+            answer.json(200, &list(&[("f/voice:free", "speech"), ("a/chat:free", "text")]))
+        }
+        _ => answer.json(404, &error(404, "no such path")),
+    })
+}
+
+fn ids_at(proxy: &Proxy, path: &str) -> Vec<String> {
+    let list = proxy.get(path).json();
+    let ids = list["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap().to_owned());
+    ids.collect()
+}
+
+#[test]
+fn the_list_has_what_the_account_may_chat_with_and_other_kinds_where_they_are_asked_for() {
+    let upstream = with_lists();
+    let proxy = Proxy::before(&upstream, "");
+    let chat = ["openrouter/free", "best", "a/chat:free", "b/chat:free"];
+    for path in [
+        "/v1/models",
+        "/v1/models/user",
+        "/models?output_modalities=text&x=y",
+        "/api/v1/models?output_modalities=image",
+    ] {
+        assert_eq!(ids_at(&proxy, path), chat, "{path}");
+    }
+    let with = |others: &[&str]| chat.iter().chain(others).map(|id| (*id).to_owned()).collect::<Vec<_>>();
+    assert_eq!(
+        ids_at(&proxy, "/v1/models?output_modalities=all"),
+        with(&["n/vectors:free", "n/order:free", "f/voice:free"])
+    );
+    assert_eq!(
+        ids_at(&proxy, "/v1/models?output_modalities=speech%2Cembeddings"),
+        with(&["n/vectors:free", "f/voice:free"])
+    );
+    assert_eq!(ids_at(&proxy, "/v1/embeddings/models"), ["n/vectors:free"]);
+    assert_eq!(proxy.get("/v1/models/f/voice:free").json()["object"], "model");
+    assert_eq!(proxy.get("/v1/models/n/content-safety:free").status, 404);
+
+    // Without a key there is no account.
+    proxy.write_env(&format!("OPENROUTER_BASE_URL={}\n", upstream.url()));
+    proxy.wait_for_console("OPENROUTER_API_KEY = not set");
+    assert_eq!(
+        ids_at(&proxy, "/v1/models"),
+        ["openrouter/free", "best", "a/chat:free", "hidden/by-the-account:free"]
+    );
+    assert_eq!(upstream.received().last().unwrap().path, "/api/v1/models");
+}
+
+/// <https://openrouter.ai/docs/api/api-reference/models/get-models>
+#[test]
+fn every_entry_has_what_openrouters_own_clients_insist_on() {
+    let upstream = with_troubles(&[]);
+    let proxy = Proxy::before(&upstream, "BACKUPS=ollama\nOLLAMA_MODEL=llama3.2");
+    let list = proxy.get("/v1/models").json();
+    for entry in list["data"].as_array().unwrap() {
+        for text in ["id", "name", "canonical_slug"] {
+            assert!(entry[text].is_string(), "{text} of {entry}");
+        }
+        for (holder, inside) in [
+            ("architecture", "input_modalities"),
+            ("architecture", "output_modalities"),
+            ("pricing", "prompt"),
+            ("pricing", "completion"),
+            ("top_provider", "is_moderated"),
+            ("links", "details"),
+        ] {
+            assert!(!entry[holder][inside].is_null(), "{holder}.{inside} of {entry}");
+        }
+        for present in ["context_length", "per_request_limits", "default_parameters", "supported_voices"] {
+            assert!(entry.as_object().unwrap().contains_key(present), "{present} of {entry}");
+        }
+        assert!(entry["supported_parameters"].is_array() && entry["created"].is_u64(), "{entry}");
+    }
+}
+
+#[test]
+fn a_list_that_failed_is_not_asked_for_at_every_request() {
+    let upstream = Upstream::start(|_, answer| answer.json(500, "{}"));
+    let proxy = Proxy::before(&upstream, "");
+    for _ in 0..20 {
+        assert_eq!(ids_at(&proxy, "/v1/models"), ["openrouter/free", "best"]);
+    }
+    assert_eq!(upstream.calls(), 2, "/models/user and /models, once each");
+}
+
+#[test]
+fn made_up_names_dont_stop_the_learning() {
+    let upstream = Upstream::start(|request, answer| match request.body.contains("gone/") {
+        true => answer.json(404, &error(404, "No endpoints found for it.")),
+        false => answer.json(502, "{}"),
+    });
+    let proxy = Proxy::before(&upstream, "RETRIES=0");
+    let ask = |model: &str| proxy.chat(&HELLO.replace(MODEL, model)).status;
+    let mut client = proxy.connect();
+    for number in 0..1100 {
+        client.chat(&HELLO.replace(MODEL, &format!("made/up-{number}:free")));
+    }
+    assert_eq!(ask("gone/one:free"), 404);
+    assert_eq!(ask("gone/one:free"), 502, "it isn't asked again: the router is");
+}
+
+/// The rests, the share and the times that were seen.
+#[test]
+fn what_was_seen_of_the_models_outlives_a_restart() {
+    let upstream = Upstream::start(|request, answer| match request.body.contains("busy/one") {
+        _ if request.body.is_empty() => {
+            answer.json(200, r#"{"data":[{"id":"some/model:free"},{"id":"busy/one:free"}]}"#)
+        }
+        true => answer.respond(
+            429,
+            "retry-after: 3600\r\n",
+            r#"{"error":{"code":429,"message":"Provider returned error","metadata":{"provider_name":"P"}}}"#,
+        ),
+        false => answer.say("hi"),
+    });
+    let proxy = Proxy::recording(&upstream, "RETRIES=0");
+    proxy.chat(HELLO).assert_status(200);
+    proxy.chat(&HELLO.replace(MODEL, "busy/one:free")).assert_status(429);
+    let of = |proxy: &Proxy, id: &str| {
+        let page = proxy.get("/debug/models").json();
+        page["models"].as_array().unwrap().iter().find(|model| model["id"] == id).cloned().unwrap()
+    };
+    let file = proxy.dir.join("cache/.local-api-proxy-models.json");
+    let (some, busy) = (of(&proxy, MODEL), of(&proxy, "busy/one:free"));
+    assert!(busy["rests_until_ms"].is_u64() && busy["rank"].is_null(), "{busy}");
+    assert_eq!((&some["calls"], &some["rank"]), (&1.into(), &1.into()));
+    eventually("the file", || std::fs::read_to_string(&file).ok().filter(|text| text.contains("busy/one")));
+
+    let again = Start::from(proxy.kill()).start();
+    let (some_now, busy_now) = (of(&again, MODEL), of(&again, "busy/one:free"));
+    assert_eq!((&some_now["calls"], &some_now["first_token_ms"]), (&some["calls"], &some["first_token_ms"]));
+    assert_eq!(busy_now["rests_until_ms"], busy["rests_until_ms"]);
+
+    let home = again.kill();
+    std::fs::write(home.path().join("cache/.local-api-proxy-models.json"), "{\"a").unwrap();
+    let again = Start::from(home).start();
+    again.wait_for_console("what was known of the models is forgotten");
+    assert_eq!(of(&again, MODEL)["calls"], 0);
+    again.chat(HELLO).assert_status(200);
+    let text = eventually("a whole file again", || {
+        std::fs::read_to_string(&file).ok().filter(|text| text.contains(MODEL))
+    });
+    serde_json::from_str::<serde_json::Value>(&text).unwrap();
+}
