@@ -19,7 +19,9 @@ pub mod messages;
 pub mod model_name;
 pub mod ollama;
 pub mod request;
+pub mod rerank;
 pub mod responses;
+pub mod speech;
 pub mod sse;
 pub mod text;
 pub mod tokens;
@@ -34,8 +36,16 @@ use request::Edits;
 pub use api::{Action, Api, Named, Route, Routed, Show, StandIn, error_body};
 
 /// Every API. Of those that have the same route, the first serves whoever doesn't say which one is meant.
-pub static ALL: [&Api; 6] =
-    [&chat::API, &responses::API, &messages::API, &completions::API, &embeddings::API, &ollama::API];
+pub static ALL: [&Api; 8] = [
+    &chat::API,
+    &responses::API,
+    &messages::API,
+    &completions::API,
+    &embeddings::API,
+    &rerank::API,
+    &speech::API,
+    &ollama::API,
+];
 
 /// Where the upstream lists the models that chat.
 pub const CHAT_MODELS: &str = "/models";
@@ -93,6 +103,11 @@ pub trait Dialect: Sync {
     /// What stands in for a model that may not be asked.
     fn stand_in(&self) -> StandIn {
         StandIn::Model
+    }
+
+    /// Whether its answers aren't JSON but bytes that nobody here can read.
+    fn answers_in_bytes(&self) -> bool {
+        false
     }
 
     /// What a plain answer says about itself.

@@ -171,8 +171,16 @@ impl Answer {
     }
 
     fn is_event_stream(&self) -> bool {
+        self.is_of_type("text/event-stream")
+    }
+
+    fn is_sound(&self) -> bool {
+        self.is_of_type("audio/") || self.is_of_type("application/octet-stream")
+    }
+
+    fn is_of_type(&self, begin: &str) -> bool {
         let content_type = self.header("content-type").unwrap_or_default();
-        content_type.trim_start().get(..17).is_some_and(|t| t.eq_ignore_ascii_case("text/event-stream"))
+        content_type.trim_start().get(..begin.len()).is_some_and(|t| t.eq_ignore_ascii_case(begin))
     }
 }
 
@@ -243,6 +251,9 @@ impl Relay {
         }
         match answer.is_event_stream() {
             true => self.relay_stream(answer, model),
+            false if self.dialect.answers_in_bytes() && answer.is_sound() => {
+                self.relay_bytes(&mut answer, model)
+            }
             false => self.relay_plain(&mut answer, model),
         }
     }

@@ -2,7 +2,7 @@
 //! can heal leads back to the top, as long as nothing of an answer has gone to the client.
 //!
 //! This file is the loop. Beside it: how a request begins ([`accept`]), one try and what may come of it ([`attempt`]), the
-//! two kinds of answers ([`plain`], [`stream`]), how a request ends ([`finish`]); which model is next ([`routing`],
+//! three kinds of answers ([`plain`], [`stream`], [`bytes`]), how a request ends ([`finish`]); which model is next ([`routing`],
 //! [`model_history`]) and which other server ([`backup`]); what the loop goes by ([`patience`], [`gate`], [`in_flight`]), the sources of
 //! answers that aren't the upstream ([`crate::builtin`], [`shared_call`]), what else is asked of the upstream ([`models`], [`quota`]), and
 //! what all requests share ([`shared`]). May import `builtin`, `record`, `live`, `client`, `upstream`, `settings`, `dialect` and leaves.
@@ -11,6 +11,7 @@ mod accept;
 mod attempt;
 mod backup;
 pub mod best;
+mod bytes;
 mod finish;
 pub mod gate;
 pub mod in_flight;

@@ -15,6 +15,7 @@ use ureq::http::Uri;
 
 use crate::dialect::free_models;
 use crate::dialect::model_name::{Mapping, Rule};
+use crate::dialect::named_kinds;
 use crate::language::either;
 use backups::Backup;
 pub use read::{Sources, Warning};
@@ -54,8 +55,8 @@ pub struct Settings {
     pub model: String,
     /// `FALLBACK_MODELS`: free unless `allow_paid_models`.
     pub fallback_models: Vec<String>,
-    /// `EMBEDDING_MODEL`: free unless `allow_paid_models`; the router makes no embeddings.
-    pub embedding_model: Option<String>,
+    /// `EMBEDDING_MODEL` and its like, by name: free unless `allow_paid_models`; never the router, which only chats.
+    pub named_models: Vec<(&'static str, Option<String>)>,
     /// `MODEL_MAP`, in its order.
     pub model_map: Vec<Mapping>,
     /// `ALLOW_PAID_MODELS`.
@@ -103,7 +104,7 @@ impl Default for Settings {
             cache_keep_days: None,
             model: free_models::ROUTER.into(),
             fallback_models: Vec::new(),
-            embedding_model: None,
+            named_models: Vec::new(),
             model_map: Vec::new(),
             allow_paid_models: false,
             base_url: "https://openrouter.ai/api/v1".into(),
@@ -139,10 +140,7 @@ pub struct Shown {
 impl Settings {
     /// The model that a setting names for a kind of which none stands in for another.
     pub fn named_model(&self, setting: &str) -> Option<&str> {
-        match setting {
-            "EMBEDDING_MODEL" => self.embedding_model.as_deref(),
-            _ => None,
-        }
+        self.named_models.iter().find(|(name, _)| *name == setting)?.1.as_deref()
     }
 
     /// The proxy that requests to this address go through.
@@ -178,7 +176,7 @@ impl Settings {
             value,
             needs_restart: matches!(name, "HOST" | "PORT" | "WORKERS" | "QUEUE"),
         };
-        vec![
+        let mut shown = vec![
             entry("OPENROUTER_API_KEY", or_none(self.key.as_ref().map(Secret::masked))),
             entry("CACHE_DIR", or_none(self.cache_dir.as_deref().map(path))),
             entry("MODEL", self.model.clone()),
@@ -196,7 +194,10 @@ impl Settings {
                 or_none(Some(self.allowed_origins.join(", ")).filter(|v| !v.is_empty())),
             ),
             entry("ALLOW_PAID_MODELS", self.allow_paid_models.to_string()),
-            entry("EMBEDDING_MODEL", or_none(self.embedding_model.clone())),
+        ];
+        let named = named_kinds().map(|named| named.setting);
+        shown.extend(named.map(|name| entry(name, or_none(self.named_model(name).map(str::to_owned)))));
+        shown.extend([
             entry("MODEL_MAP", or_none(Some(joined(&self.model_map)).filter(|v| !v.is_empty()))),
             entry("RETRIES", self.retries.to_string()),
             entry(
@@ -219,7 +220,8 @@ impl Settings {
                 ),
             ),
             entry("CACHE_KEEP_DAYS", self.cache_keep_days.map_or(KEEP_ALL.into(), |d| d.to_string())),
-        ]
+        ]);
+        shown
     }
 
     /// What is different in `newer`, a line each.

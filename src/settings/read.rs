@@ -13,6 +13,7 @@ use super::values::{
 use super::{Listen, MB_BYTES, ProxyUrl, Settings, Shown, in_words};
 use crate::dialect::free_models;
 use crate::dialect::model_name::{BEST, Mapping};
+use crate::dialect::{Named, named_kinds};
 use crate::language::either;
 
 const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
@@ -77,8 +78,17 @@ impl Settings {
         let good = |id: &String| free(id);
         let default_model = |id: &String| good(id) || id == BEST;
         let last_model = Some(&last_good.model).filter(|id| default_model(id)).unwrap_or(&default.model);
-        let embeds = |id: &String| good(id) && id != free_models::ROUTER;
-        let last_embedding = last_good.embedding_model.clone().filter(embeds);
+        let named_range = either(
+            "a model of that kind whose id ends in :free (ALLOW_PAID_MODELS=true lifts this)",
+            "id 以 :free 结尾的该类模型（ALLOW_PAID_MODELS=true 可解除限制）",
+        );
+        let named_models = named_kinds().map(|Named { setting, .. }| {
+            let fits = |id: &String| good(id) && id != free_models::ROUTER;
+            let last = last_good.named_model(setting).map(str::to_owned).filter(fits);
+            let read = |v: &str| Some(v.to_owned()).filter(fits).map(Some);
+            (setting, r.read(setting, named_range, read, None, last))
+        });
+        let named_models = named_models.collect();
 
         let is_example = sources.get("OPENROUTER_API_KEY").is_some_and(|key| is_placeholder(&key));
         let key_range = match is_example {
@@ -105,7 +115,10 @@ impl Settings {
             listen: Listen {
                 host: r.read(
                     "HOST",
-                    either("localhost, an IP address or a host name, without a port (that is PORT)", "localhost、IP 地址或主机名（端口用 PORT 设置）"),
+                    either(
+                        "localhost, an IP address or a host name, without a port (that is PORT)",
+                        "localhost、IP 地址或主机名（端口用 PORT 设置）",
+                    ),
                     parse_host,
                     default.listen.host.clone(),
                     last_good.listen.host.clone(),
@@ -160,18 +173,16 @@ impl Settings {
                 default.model.clone(),
                 last_model.clone(),
             ),
-            fallback_models: r.read_list("FALLBACK_MODELS", model_range, |id| Some(id.to_owned()).filter(good)),
-            embedding_model: r.read(
-                "EMBEDDING_MODEL",
-                either("a model that makes embeddings and whose id ends in :free (ALLOW_PAID_MODELS=true lifts this)", "生成嵌入向量且 id 以 :free 结尾的模型（ALLOW_PAID_MODELS=true 可解除限制）"),
-                |v| Some(v.to_owned()).filter(embeds).map(Some),
-                None,
-                last_embedding,
-            ),
+            fallback_models: r
+                .read_list("FALLBACK_MODELS", model_range, |id| Some(id.to_owned()).filter(good)),
+            named_models,
             allow_paid_models,
             base_url: r.read(
                 "OPENROUTER_BASE_URL",
-                either("an address such as https://openrouter.ai/api/v1", "地址，例如 https://openrouter.ai/api/v1"),
+                either(
+                    "an address such as https://openrouter.ai/api/v1",
+                    "地址，例如 https://openrouter.ai/api/v1",
+                ),
                 parse_base_url,
                 default.base_url.clone(),
                 last_good.base_url.clone(),
@@ -196,7 +207,10 @@ impl Settings {
             ),
             allowed_origins: r.read_list(
                 "ALLOWED_ORIGINS",
-                either("an origin such as https://app.example.com, or *", "来源，例如 https://app.example.com，或 *"),
+                either(
+                    "an origin such as https://app.example.com, or *",
+                    "来源，例如 https://app.example.com，或 *",
+                ),
                 parse_origin,
             ),
             test_mode: sources.args.offline
@@ -243,7 +257,9 @@ impl Settings {
                 default.reuse,
                 last_good.reuse,
             ),
-            model_map: r.read_list("MODEL_MAP", mapping_range, |entry| Mapping::parse(entry, allow_paid_models, &backup_models)),
+            model_map: r.read_list("MODEL_MAP", mapping_range, |entry| {
+                Mapping::parse(entry, allow_paid_models, &backup_models)
+            }),
             backups,
         };
         let mut settings = settings;

@@ -21,6 +21,8 @@ mod offline;
 mod ollama;
 mod panel;
 mod patience;
+mod rerank;
 mod routes_upstream;
 mod secrets;
 mod settings;
+mod speech;
