@@ -6,8 +6,11 @@ use std::collections::HashSet;
 use std::fmt;
 
 use serde::Deserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
+
+/// Places at which a text is looked at for JSON.
+const MAX_LOOKS: usize = 16;
 
 /// One field of an object, borrowed from the text.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,6 +82,17 @@ pub fn unescaped(value: &str) -> Cow<'_, str> {
     let parsed =
         value.contains('\\').then(|| serde_json::from_str::<serde_json::Value>(value).ok()).flatten();
     parsed.map_or(Cow::Borrowed(value), |value| Cow::Owned(value.to_string()))
+}
+
+/// Whether JSON stands in a text, alone, in a fence, or between other words.
+pub fn stands_in(text: &str) -> bool {
+    let is_json = |text: &str| serde_json::from_str::<IgnoredAny>(text).is_ok();
+    let begins_with_json = |text: &str| {
+        let mut values = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
+        values.next().is_some_and(|value| value.is_ok())
+    };
+    is_json(text.trim())
+        || memchr::memchr_iter(b'{', text.as_bytes()).take(MAX_LOOKS).any(|at| begins_with_json(&text[at..]))
 }
 
 /// The elements of an array as written; `None` for any other value.

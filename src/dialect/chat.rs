@@ -14,7 +14,7 @@ use super::{
     Action, AnswerSummary, Api, CHAT_MODELS, Dialect, Listed, Needs, Reader, Route, Show, Usage, data_event,
     given,
 };
-use super::{is_nothing, may_mention};
+use super::{Flaw, are_arguments, flaw_of, is_nothing, may_mention};
 use crate::error::ApiError;
 use crate::json::{self, Field, Halves};
 
@@ -56,17 +56,9 @@ const TOOLS: ToolRule = ToolRule {
 };
 
 /// The fields of a message of which at least one holds something in any answer worth having.
-const CONTENT_FIELDS: [&str; 9] = [
-    "content",
-    "reasoning",
-    "reasoning_content",
-    "reasoning_details",
-    "refusal",
-    "audio",
-    "images",
-    "tool_calls",
-    "function_call",
-];
+const CONTENT_FIELDS: [&str; 6] = ["content", "refusal", "audio", "images", "tool_calls", "function_call"];
+/// What a model thinks before it answers.
+const REASONING_FIELDS: [&str; 3] = ["reasoning", "reasoning_content", "reasoning_details"];
 
 impl Dialect for Chat {
     fn path(&self) -> &'static str {
@@ -91,18 +83,21 @@ impl Dialect for Chat {
         Some("messages")
     }
 
-    fn read_answer(&self, body: &str) -> AnswerSummary {
+    fn read_answer(&self, body: &str, needs: Needs) -> AnswerSummary {
         let Some(part) = Part::parse(body).filter(|part| part.choices.is_some() || part.error.is_some())
         else {
-            return AnswerSummary::unknown();
+            return AnswerSummary::unreadable();
         };
         let mut summary = AnswerSummary::default();
-        part.add_to(&mut summary);
+        if (needs.tools || needs.structured) && part.error.is_none() {
+            summary.flaw = part.flaw(needs);
+        }
+        part.add_to(&mut summary, Needs::default());
         summary
     }
 
-    fn reader(&self, assemble: bool) -> Box<dyn Reader> {
-        Box::new(ChatReader::new("chat.completion", assemble))
+    fn reader(&self, assemble: bool, needs: Needs) -> Box<dyn Reader> {
+        Box::new(ChatReader::new("chat.completion", assemble, needs))
     }
 }
 
@@ -157,7 +152,26 @@ impl<'a> Part<'a> {
         serde_json::from_str(text).ok()
     }
 
-    fn add_to(self, summary: &mut AnswerSummary) {
+    /// What makes a plain answer useless to whoever offered tools, or wanted JSON.
+    fn flaw(&self, needs: Needs) -> Option<Flaw> {
+        let mut messages = self.choices.iter().flatten().filter_map(|choice| choice.message);
+        messages.find_map(|message| {
+            let fields = json::fields(message.get()).ok()?;
+            let calls = given(&fields, "tool_calls").and_then(json::elements).unwrap_or_default();
+            let is_broken = |call: &&str| {
+                let call = serde_json::from_str::<Value>(call).unwrap_or_default();
+                call["function"]["arguments"].as_str().is_some_and(|arguments| !are_arguments(arguments))
+            };
+            if calls.iter().any(is_broken) {
+                return Some(Flaw::BrokenArguments);
+            }
+            let content = given(&fields, "content").filter(|_| calls.is_empty())?;
+            let text = text_of(&serde_json::from_str(content).ok()?);
+            flaw_of(&text, needs)
+        })
+    }
+
+    fn add_to(self, summary: &mut AnswerSummary, needs: Needs) {
         if let Some(model) = self.model.filter(|model| summary.model.as_deref() != Some(model)) {
             summary.model = Some(model.into_owned());
         }
@@ -172,38 +186,40 @@ impl<'a> Part<'a> {
             if let Some(reason) = choice.finish_reason.filter(|reason| !is_nothing(reason.get())) {
                 summary.finished = true;
                 summary.cut_short |= matches!(reason.get(), "\"length\"" | "\"content_filter\"");
-                if reason.get() == "\"error\"" && summary.error.is_none() {
-                    summary.error = Some(choice.error.map_or(CHOICE_ERROR, RawValue::get).to_owned());
+                if reason.get() == "\"error\"" && choice.error.is_none() && summary.error.is_none() {
+                    summary.error = Some(CHOICE_ERROR.to_owned());
                 }
             }
-            summary.has_content |= summary.has_content
-                || choice.text.is_some_and(|text| !is_nothing(text.get()))
-                || choice.message.or(choice.delta).is_some_and(holds_something);
+            if summary.error.is_none() {
+                summary.error = choice.error.map(|error| error.get().to_owned());
+            }
+            summary.has_content |= choice.text.is_some_and(|text| !is_nothing(text.get()));
+            let Some(message) = choice.message.or(choice.delta) else { continue };
+            let fields = json::fields(message.get()).unwrap_or_default();
+            let holds = |names: &[&str]| names.iter().any(|name| given(&fields, name).is_some());
+            summary.has_content |= holds(&CONTENT_FIELDS);
+            summary.has_reasoning |= holds(&REASONING_FIELDS);
+            if needs.tools
+                && let Some(text) = given(&fields, "content").and_then(json::string)
+            {
+                summary.read_opening(&text);
+            }
         }
     }
-}
-
-/// What a plain answer of chat's family says about itself.
-pub(super) fn summary_of(body: &str) -> AnswerSummary {
-    Chat.read_answer(body)
-}
-
-fn holds_something(message: &RawValue) -> bool {
-    let fields = json::fields(message.get()).unwrap_or_default();
-    fields.iter().any(|f| CONTENT_FIELDS.contains(&f.name.as_ref()) && !is_nothing(f.value))
 }
 
 /// Reads a stream of chunks, of chat or of legacy completions.
 pub(super) struct ChatReader {
     summary: AnswerSummary,
     object: &'static str,
+    needs: Needs,
     assembly: Option<Assembly>,
 }
 
 impl ChatReader {
     /// `object` is what the whole answer is called.
-    pub(super) fn new(object: &'static str, assemble: bool) -> Self {
-        Self { summary: AnswerSummary::default(), object, assembly: assemble.then(Assembly::default) }
+    pub(super) fn new(object: &'static str, assemble: bool, needs: Needs) -> Self {
+        Self { summary: AnswerSummary::default(), object, needs, assembly: assemble.then(Assembly::default) }
     }
 }
 
@@ -218,11 +234,15 @@ impl Reader for ChatReader {
             return;
         }
         // Of a thousand tokens all but the first and the last tell nothing new.
-        if self.summary.has_content && self.assembly.is_none() && is_just_a_token(data) {
+        if self.summary.has_content
+            && self.summary.says_something()
+            && self.assembly.is_none()
+            && is_just_a_token(data)
+        {
             return;
         }
         if let Some(part) = Part::parse(data) {
-            part.add_to(&mut self.summary);
+            part.add_to(&mut self.summary, self.needs);
         }
         if let Some(assembly) = &mut self.assembly {
             assembly.add(data);
@@ -345,8 +365,12 @@ impl Assembly {
 mod tests {
     use super::*;
 
+    fn summary_of(body: &str) -> AnswerSummary {
+        Chat.read_answer(body, Needs::default())
+    }
+
     fn read(events: &[&str], assemble: bool) -> Box<ChatReader> {
-        let mut reader = Box::new(ChatReader::new("chat.completion", assemble));
+        let mut reader = Box::new(ChatReader::new("chat.completion", assemble, Needs::default()));
         events.iter().for_each(|data| reader.read(Some(data)));
         reader
     }
@@ -371,7 +395,7 @@ mod tests {
             finished: true,
             done: true,
             error: None,
-            doubtful: false,
+            ..AnswerSummary::default()
         };
         assert_eq!(read(&events, false).summary, expected);
         assert_eq!(read(&events, true).summary, expected);
@@ -395,7 +419,6 @@ mod tests {
         }
         for something in [
             r#""message":{"content":" "}"#,
-            r#""message":{"content":null,"reasoning":"hm"}"#,
             r#""message":{"content":"","tool_calls":[{}]}"#,
             r#""message":{"content":null,"refusal":"no"}"#,
             r#""message":{"content":"","audio":{"id":"x"}}"#,
@@ -405,7 +428,65 @@ mod tests {
         }
         let cut = r#"{"choices":[{"finish_reason":"length","message":{"content":""}}]}"#;
         assert!(summary_of(cut).is_an_answer());
-        assert!(summary_of(r#"{"ok":true}"#).is_an_answer(), "not a completion");
+        let thought = summary_of(&answer(r#""message":{"content":null,"reasoning":"hm"}"#));
+        assert!(!thought.is_an_answer() && thought.has_reasoning && !thought.unreadable);
+        for other in [r#"{"ok":true}"#, "{}", "[]", "null", "<html>", ""] {
+            assert!(summary_of(other).unreadable, "{other}");
+        }
+        let part = r#"{"choices":[{"finish_reason":"error","message":{"content":"x"}}]}"#;
+        assert!(summary_of(part).error.is_some());
+    }
+
+    #[test]
+    fn content_that_nobody_asked_for() {
+        let needs = Needs { tools: true, images: false, structured: false };
+        let flaw = |message: &str, needs| {
+            let body = format!(r#"{{"choices":[{{"finish_reason":"stop","message":{message}}}]}}"#);
+            Chat.read_answer(&body, needs).flaw
+        };
+        for call in ["<tool_call>{}", "  <function=f>", "[TOOL_CALLS] x", "<|tool_call_begin|>"] {
+            let message = format!(r#"{{"content":"{call}"}}"#);
+            assert_eq!(flaw(&message, needs), Some(Flaw::CallAsText), "{call}");
+            assert_eq!(flaw(&message, Needs::default()), None, "no tools were offered");
+        }
+        let call = |arguments: &str| {
+            format!(
+                r#"{{"content":"<b>","tool_calls":[{{"function":{{"name":"f","arguments":"{arguments}"}}}}]}}"#
+            )
+        };
+        assert_eq!(flaw(&call("{a"), needs), Some(Flaw::BrokenArguments));
+        assert_eq!(flaw(&call(""), needs), None, "no arguments are none");
+        assert_eq!(flaw(&call("{}"), needs), None);
+        let json = Needs { structured: true, ..Needs::default() };
+        assert_eq!(flaw(r#"{"content":"Sure, here you are"}"#, json), Some(Flaw::NoJson));
+        for text in [
+            r#"{"a":1}"#,
+            r#"```json
+{"a":1}
+```"#,
+            r#"Here: {"a":1}."#,
+            "[1]",
+            "7",
+        ] {
+            assert_eq!(flaw(&format!(r#"{{"content":"{text}"}}"#), json), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_stream_says_nothing_while_it_could_become_a_call() {
+        let needs = Needs { tools: true, images: false, structured: false };
+        let after = |texts: &[&str]| {
+            let mut reader = ChatReader::new("chat.completion", false, needs);
+            for text in texts {
+                reader.read(Some(&format!(r#"{{"choices":[{{"delta":{{"content":"{text}"}}}}]}}"#)));
+            }
+            (reader.summary.says_something(), reader.summary.flaw)
+        };
+        assert_eq!(after(&["<"]), (false, None));
+        assert_eq!(after(&["<", "tool_"]), (false, None));
+        assert_eq!(after(&["<", "tool_", "call>"]), (true, Some(Flaw::CallAsText)));
+        assert_eq!(after(&["<", "b>"]), (true, None));
+        assert_eq!(after(&["Hello"]), (true, None));
     }
 
     #[test]
@@ -431,7 +512,7 @@ mod tests {
             "usage": {"prompt_tokens": 1, "completion_tokens": 2}
         });
         assert_eq!(reader.answer(), Some(expected));
-        assert_eq!(Box::new(ChatReader::new("chat.completion", true)).answer(), None);
+        assert_eq!(Box::new(ChatReader::new("chat.completion", true, Needs::default())).answer(), None);
     }
 
     #[test]

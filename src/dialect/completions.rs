@@ -1,6 +1,6 @@
 //! OpenAI's legacy completions, which editors complete code with: chat's shape, with `text` in place of messages.
 
-use super::chat::{ChatReader, summary_of};
+use super::chat::{Chat, ChatReader};
 use super::files;
 use super::request::Edits;
 use super::{Action, AnswerSummary, Api, Dialect, Needs, Reader, Route};
@@ -36,12 +36,12 @@ impl Dialect for Completions {
         Needs::default()
     }
 
-    fn read_answer(&self, body: &str) -> AnswerSummary {
-        summary_of(body)
+    fn read_answer(&self, body: &str, needs: Needs) -> AnswerSummary {
+        Chat.read_answer(body, needs)
     }
 
-    fn reader(&self, assemble: bool) -> Box<dyn Reader> {
-        Box::new(ChatReader::new("text_completion", assemble))
+    fn reader(&self, assemble: bool, needs: Needs) -> Box<dyn Reader> {
+        Box::new(ChatReader::new("text_completion", assemble, needs))
     }
 }
 
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn texts_add_up_and_break_off_in_their_own_shape() {
-        let mut reader = Completions.reader(true);
+        let mut reader = Completions.reader(true, Needs::default());
         for chunk in [
             r#"{"id":"c","object":"text_completion","model":"a:free","choices":[{"text":"He","index":0,"finish_reason":null}]}"#,
             r#"{"choices":[{"text":"llo","index":0,"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#,

@@ -45,7 +45,7 @@ impl Dialect for Embeddings {
         StandIn::Named(MODELS)
     }
 
-    fn read_answer(&self, body: &str) -> AnswerSummary {
+    fn read_answer(&self, body: &str, _: Needs) -> AnswerSummary {
         #[derive(Deserialize)]
         struct Body<'a> {
             #[serde(default)]
@@ -63,21 +63,25 @@ impl Dialect for Embeddings {
             embedding: Option<&'a RawValue>,
         }
         let Ok(body) = serde_json::from_str::<Body<'_>>(body) else {
-            return AnswerSummary::unknown();
+            return AnswerSummary::unreadable();
         };
         let holds_numbers = |vector: &Vector<'_>| vector.embedding.is_some_and(|v| !is_nothing(v.get()));
         AnswerSummary {
             model: body.model,
             usage: body.usage.unwrap_or_default(),
-            has_content: body.data.is_some_and(|data| !data.is_empty() && data.iter().all(holds_numbers)),
+            has_content: body
+                .data
+                .as_ref()
+                .is_some_and(|data| !data.is_empty() && data.iter().all(holds_numbers)),
+            unreadable: body.data.is_none() && body.error.is_none(),
             error: body.error.map(|error| error.get().to_owned()),
             ..AnswerSummary::default()
         }
     }
 
-    fn reader(&self, assemble: bool) -> Box<dyn Reader> {
+    fn reader(&self, assemble: bool, needs: Needs) -> Box<dyn Reader> {
         // There are no streams of it; what came as one all the same would be told as chat's.
-        Box::new(ChatReader::new("list", assemble))
+        Box::new(ChatReader::new("list", assemble, needs))
     }
 }
 
@@ -87,11 +91,12 @@ mod tests {
 
     #[test]
     fn numbers_in_either_form_are_an_answer() {
-        let summary = |data: &str| {
-            Embeddings.read_answer(&format!(
+        let summary =
+            |data: &str| {
+                Embeddings.read_answer(&format!(
                 r#"{{"data":[{data}],"model":"m:free","usage":{{"prompt_tokens":3,"total_tokens":3}}}}"#
-            ))
-        };
+            ), Needs::default())
+            };
         assert!(
             summary(r#"{"embedding":[0.1]}"#).has_content && summary(r#"{"embedding":"AAAA"}"#).has_content
         );

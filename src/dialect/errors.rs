@@ -1,5 +1,7 @@
-//! Errors of upstreams, in whichever API's shape: what they say, which status they name, and where the account's limit
-//! stands in them.
+//! Errors of upstreams, read once, in whichever API's shape: what one is about, and what it says.
+//!
+//! OpenRouter's stable fields decide (`error_type`, `availability`, `limit_source`, `metadata`:
+//! <https://openrouter.ai/docs/api/reference/errors-and-debugging>), then wordings that are known, then the status alone.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,33 +11,467 @@ use crate::json;
 
 /// What is read aloud of an error's message.
 const MAX_MESSAGE_CHARS: usize = 200;
+/// Whatever an upstream says, nobody rests for longer: a later time is nonsense.
+const LONGEST_REST: Duration = Duration::from_secs(24 * 60 * 60);
+/// A clock that is off by less than this is right: a `Date` has whole seconds only.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
+const MINUTE: u64 = 60;
+const DAY: u64 = 24 * 60 * 60;
 
-/// The words that the APIs have for a status, as `type` or `code`:
-/// <https://docs.anthropic.com/en/api/errors>, <https://openrouter.ai/docs/api/reference/errors-and-debugging>
-const NAMED: [(&str, u16); 22] = [
-    ("rate_limit_error", 429),
+/// `error_type` and its status, and the words that other APIs and servers have as `type` or `code`:
+/// <https://docs.anthropic.com/en/api/errors>
+const NAMED: [(&str, u16); 42] = [
+    ("authentication", 401),
+    ("permission_denied", 403),
+    ("payment_required", 402),
     ("rate_limit_exceeded", 429),
+    ("provider_overloaded", 503),
+    ("provider_unavailable", 502),
+    ("timeout", 504),
+    ("server", 500),
+    ("unmapped", 500),
+    ("context_length_exceeded", 400),
+    ("max_tokens_exceeded", 400),
+    ("token_limit_exceeded", 400),
+    ("string_too_long", 400),
+    ("invalid_request", 400),
+    ("invalid_prompt", 400),
+    ("content_policy_violation", 400),
+    ("refusal", 400),
+    ("invalid_image", 400),
+    ("image_too_large", 400),
+    ("image_too_small", 400),
+    ("unsupported_image_format", 400),
+    ("image_download_failed", 400),
+    ("not_found", 404),
+    ("image_not_found", 404),
+    ("precondition_failed", 412),
+    ("payload_too_large", 413),
+    ("unprocessable", 422),
+    ("rate_limit_error", 429),
     ("too_many_requests", 429),
     ("overloaded_error", 529),
     ("api_error", 500),
     ("server_error", 500),
     ("internal_error", 500),
     ("timeout_error", 504),
-    ("provider_unavailable", 503),
     ("server_is_overloaded", 503),
     ("invalid_request_error", 400),
-    ("invalid_prompt", 400),
-    ("invalid_request", 400),
-    ("context_length_exceeded", 400),
     ("authentication_error", 401),
     ("billing_error", 402),
     ("insufficient_quota", 402),
-    ("payment_required", 402),
     ("permission_error", 403),
-    ("image_content_policy_violation", 403),
     ("not_found_error", 404),
     ("request_too_large", 413),
 ];
+
+/// What a failure is about decides what follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// The account's limit for free models is reached.
+    AccountLimit(LimitNotice),
+    /// The account, its key or its settings: no other try changes them.
+    Account,
+    /// The request: it fails everywhere.
+    Request,
+    /// The model that was asked: another one could serve this.
+    Model(ModelFault),
+    /// The provider that served the model: another one takes this, perhaps.
+    Provider,
+    /// The moment: the same may succeed soon.
+    Moment,
+    /// Nothing that is known.
+    Unknown,
+}
+
+/// What is the matter with a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelFault {
+    /// It isn't there; `for_good` where nobody says that this passes.
+    Gone {
+        /// `availability.retryable` isn't true.
+        for_good: bool,
+    },
+    /// It can't do what this request needs.
+    Unfit,
+    /// The prompt is longer than its context.
+    TooLong,
+    /// It, or its providers, have too much to do, or aren't for this region: it rests for so long, if that is known.
+    Busy(Option<Duration>),
+}
+
+/// An account's limit as an upstream tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitNotice {
+    /// When the next window begins, by our own clock.
+    pub reset: SystemTime,
+    /// Requests a minute, where it is that limit and says so.
+    pub per_window: Option<u32>,
+}
+
+/// An upstream's error, understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// What follows is decided by this.
+    pub about: About,
+    /// Of the response; of an error in a 200 the one that it names, else 502.
+    pub status: u16,
+    /// What it says, on one line.
+    pub message: String,
+    /// For how long the upstream wants to be left alone.
+    pub retry_after: Option<Duration>,
+    /// A provider said it, not OpenRouter itself.
+    pub is_the_providers: bool,
+}
+
+/// Where a header's value comes from; names are lower case.
+pub type Headers<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Capabilities, and the words in which a model is said to lack one.
+const CAPABILITIES: [&str; 9] = [
+    "tool",
+    "image",
+    "vision",
+    "multimodal",
+    "modalit",
+    "structured",
+    "response_format",
+    "json_schema",
+    "function call",
+];
+const LACKS: [&str; 6] =
+    ["support", "not available", "no endpoints", "not enabled", "is not a multimodal", "not allowed"];
+
+/// How OpenRouter and its providers say that a prompt is too long.
+const TOO_LONG: [&str; 14] = [
+    "context_length_exceeded",
+    "maximum context length",
+    "maximum context",
+    "context length",
+    "context window",
+    "available context size",
+    "exceed context limit",
+    "exceeds the maximum number of tokens allowed",
+    "maximum prompt length",
+    "prompt is too long",
+    "prompt too long",
+    "input is too long",
+    "too many tokens",
+    "token limit",
+];
+
+impl Diagnosis {
+    /// Reads an error: `status` of the response (below 400 where the error came in a success), its header fields, and its
+    /// body or the event that it came as.
+    pub fn read(status: u16, header: Headers<'_>, text: &str) -> Self {
+        let body = serde_json::from_str::<Value>(text).unwrap_or_default();
+        Evidence::of(&body, status, header).diagnose()
+    }
+}
+
+/// What stands in an error, in whichever place its API has it.
+struct Evidence<'a> {
+    body: &'a Value,
+    error: &'a Value,
+    header: Headers<'a>,
+    status: u16,
+}
+
+impl<'a> Evidence<'a> {
+    fn of(body: &'a Value, status: u16, header: Headers<'a>) -> Self {
+        let places = ["/error", "/response/error", "/choices/0/error"];
+        let found = places.into_iter().filter_map(|path| body.pointer(path)).find(|error| !error.is_null());
+        let mut evidence = Self { body, error: found.unwrap_or(body), header, status };
+        if status < 400 {
+            evidence.status = evidence.named_status().unwrap_or(502);
+        }
+        evidence
+    }
+
+    /// The values that may stand beside the error, in it, or in its `metadata`.
+    fn all(&self, name: &'a str) -> impl Iterator<Item = &'a Value> {
+        let holders =
+            [self.error, &self.error["metadata"], self.body, &self.body["metadata"], &self.body["response"]];
+        let more = [&self.body["response"]["metadata"], &self.body["openrouter_metadata"]];
+        holders.into_iter().chain(more).map(move |holder| &holder[name]).filter(|value| !value.is_null())
+    }
+
+    fn text(&self, name: &'a str) -> Option<&'a str> {
+        self.all(name).find_map(Value::as_str)
+    }
+
+    fn named_status(&self) -> Option<u16> {
+        let number = |value: &Value| {
+            let number = value.as_u64().or_else(|| value.as_str()?.parse().ok())?;
+            u16::try_from(number).ok().filter(|status| (400..600).contains(status))
+        };
+        let word = |value: &Value| {
+            let word = value.as_str()?;
+            NAMED.iter().find(|(name, _)| *name == word).map(|(_, status)| *status)
+        };
+        let read = |value: &Value| number(value).or_else(|| word(value));
+        let words = self.all("error_type").find_map(word);
+        let code = || ["code", "http_status", "type"].iter().find_map(|name| read(&self.error[*name]));
+        words.or_else(code).or_else(|| self.all("http_status").find_map(number))
+    }
+
+    fn diagnose(self) -> Diagnosis {
+        let retry_after = self.retry_after();
+        let is_the_providers = self.is_the_providers();
+        let about = self.about(retry_after, is_the_providers);
+        let message = self.message();
+        Diagnosis { about, status: self.status, message, retry_after, is_the_providers }
+    }
+
+    fn about(&self, retry_after: Option<Duration>, is_the_providers: bool) -> About {
+        let said = self.said();
+        let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
+        if let Some(limit) = self.account_limit(&said, is_the_providers) {
+            return About::AccountLimit(limit);
+        }
+        let error_type = self.text("error_type").unwrap_or_default();
+        match error_type {
+            "authentication" | "payment_required" => return About::Account,
+            "content_policy_violation"
+            | "refusal"
+            | "string_too_long"
+            | "invalid_image"
+            | "image_too_large"
+            | "image_too_small"
+            | "unsupported_image_format"
+            | "image_download_failed"
+            | "image_not_found" => {
+                return About::Request;
+            }
+            "context_length_exceeded" | "max_tokens_exceeded" | "token_limit_exceeded" => {
+                return About::Model(ModelFault::TooLong);
+            }
+            _ => {}
+        }
+        if let Some(about) = self.availability(retry_after) {
+            return about;
+        }
+        if self.status == 429 {
+            let rest = retry_after.or_else(|| self.until_reset());
+            return About::Model(ModelFault::Busy(rest));
+        }
+        match error_type {
+            "permission_denied" => return About::Account,
+            "provider_overloaded" | "provider_unavailable" | "timeout" | "server" | "unmapped" => {
+                return About::Moment;
+            }
+            _ => {}
+        }
+        if matches!(self.status, 400 | 404 | 413 | 422) {
+            if says(&TOO_LONG) || (self.status == 413 && says(&["context", "token", "too long"])) {
+                return About::Model(ModelFault::TooLong);
+            }
+            if says(&["data policy", "guardrail", "allowed providers", "privacy settings"]) {
+                return About::Model(ModelFault::Unfit);
+            }
+            // Any provider may refuse for reasons of its own what the next one takes.
+            if is_the_providers {
+                return About::Provider;
+            }
+            if says(&CAPABILITIES) && says(&LACKS) {
+                return About::Model(ModelFault::Unfit);
+            }
+            if is_about_a_missing_model(&said) {
+                return About::Model(ModelFault::Gone { for_good: true });
+            }
+        }
+        if self.status == 403 && says(&["region", "country", "territory"]) {
+            return About::Model(ModelFault::Busy(retry_after));
+        }
+        match self.status {
+            401..=403 => About::Account,
+            400 | 422 => About::Request,
+            408 | 500 | 502..=599 => About::Moment,
+            _ => About::Unknown,
+        }
+    }
+
+    /// What `error.availability` says, which is about the model.
+    fn availability(&self, retry_after: Option<Duration>) -> Option<About> {
+        let availability = self.all("availability").find(|value| value.is_object())?;
+        let fault = match availability["code"].as_str()? {
+            "model_not_found"
+            | "no_endpoints"
+            | "model_deprecated"
+            | "model_unavailable_upstream"
+            | "free_variant_ended" => ModelFault::Gone { for_good: availability["retryable"] != true },
+            "wrong_endpoint" | "privacy_restricted" => ModelFault::Unfit,
+            "constraint_filtered" => match availability["excluded_by"].as_str() {
+                Some("geo" | "data_region") => ModelFault::Busy(retry_after),
+                Some("context_length") => ModelFault::TooLong,
+                _ => ModelFault::Unfit,
+            },
+            "region_restricted" | "capacity_exhausted" | "temporarily_unavailable" => {
+                ModelFault::Busy(retry_after)
+            }
+            _ => return None,
+        };
+        Some(About::Model(fault))
+    }
+
+    /// A provider's name stands in it, or the words that OpenRouter has for a provider's refusal.
+    fn is_the_providers(&self) -> bool {
+        let named = self.all("provider_name").any(|name| name.as_str().is_some_and(|name| !name.is_empty()));
+        let pool = self.text("limit_source").is_some_and(|source| source.starts_with("upstream_provider"));
+        named
+            || pool
+            || self.all("provider_code").next().is_some()
+            || self.error["message"].as_str().is_some_and(|said| said.starts_with("Provider returned error"))
+    }
+
+    /// All that is said in words, in lower case.
+    fn said(&self) -> String {
+        let message = self.error["message"].as_str().or_else(|| self.error.as_str());
+        let code = self.error["code"].as_str();
+        let raw =
+            self.all("raw").next().map(|raw| raw.as_str().map_or_else(|| raw.to_string(), str::to_owned));
+        let words = message.into_iter().chain(code).chain(raw.as_deref());
+        words.collect::<Vec<_>>().join(" ").to_lowercase()
+    }
+
+    fn message(&self) -> String {
+        let message = self.error["message"].as_str().or_else(|| self.error.as_str());
+        let message = message.or_else(|| self.body["message"].as_str()).unwrap_or_default();
+        // A provider's own words say what OpenRouter's don't.
+        let raw = self.all("raw").next().filter(|_| message.starts_with("Provider returned error"));
+        match raw.map(|raw| raw.as_str().map_or_else(|| raw.to_string(), str::to_owned)) {
+            Some(raw) => one_line(&format!("{message}: {raw}")),
+            None => one_line(message),
+        }
+    }
+
+    /// The limit of the account, by its name, or where no other limit is named and nothing is left of it.
+    fn account_limit(&self, said: &str, is_the_providers: bool) -> Option<LimitNotice> {
+        let source = self.text("limit_source").unwrap_or_default();
+        let names = |words: &[&str]| words.iter().any(|word| said.contains(word) || source.contains(word));
+        let is_a_days = names(&["free-models-per-day", "free_tier_daily", "free_tier_per_day"]);
+        let is_a_minutes = names(&["free-models-per-min", "free_tier_per_minute", "free_tier_minute"]);
+        let remaining = self.rate_limit("x-ratelimit-remaining");
+        if remaining.is_some_and(|remaining| remaining > 0.0) {
+            return None;
+        }
+        let is_named = is_a_days || is_a_minutes || source.contains("free_tier");
+        let is_used_up = remaining.is_some() && !said.contains("limit_rpm/");
+        let is_reached = is_used_up || (is_named && self.status == 429);
+        if is_the_providers || !is_reached {
+            return None;
+        }
+        // Where nothing can be believed, the next window of the limit that is named.
+        let left = self.until_reset().unwrap_or_else(|| {
+            let since = self.date().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let window = if is_a_days { DAY } else { MINUTE };
+            Duration::from_secs((since.as_secs() / window + 1) * window).saturating_sub(since)
+        });
+        let per_window = self.rate_limit("x-ratelimit-limit").filter(|n| *n >= 1.0).map(|n| n as u32);
+        let per_window = per_window.filter(|_| !is_a_days);
+        Some(LimitNotice { reset: SystemTime::now().checked_add(left)?, per_window })
+    }
+
+    /// `X-RateLimit-*`: in the head, or in the body's `metadata.headers`.
+    fn rate_limit(&self, name: &str) -> Option<f64> {
+        let in_body = self.all("headers").filter_map(Value::as_object).flatten();
+        let in_body = in_body.filter(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+        let in_body =
+            in_body.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).next();
+        (self.header)(name).or(in_body)?.trim().parse::<f64>().ok().filter(|number| number.is_finite())
+    }
+
+    /// How long it is until `X-RateLimit-Reset` (ms since 1970) by the upstream's own clock.
+    fn until_reset(&self) -> Option<Duration> {
+        let since = Duration::try_from_secs_f64(self.rate_limit("x-ratelimit-reset")? / 1000.0).ok()?;
+        let left = SystemTime::UNIX_EPOCH.checked_add(since)?.duration_since(self.date()).ok()?;
+        (left <= LONGEST_REST).then_some(left)
+    }
+
+    /// What time it is where the answer comes from; clocks are wrong by hours where two systems share a machine.
+    fn date(&self) -> SystemTime {
+        let now = SystemTime::now();
+        let date = (self.header)("date").and_then(|date| httpdate::parse_http_date(&date).ok());
+        let off = |date: &SystemTime| {
+            let apart = now.duration_since(*date).or_else(|_| date.duration_since(now)).unwrap_or_default();
+            apart > CLOCK_TOLERANCE
+        };
+        date.filter(off).unwrap_or(now)
+    }
+
+    /// Seconds or a date: [RFC 9110, 10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3); or what `availability`
+    /// says, or a provider's `metadata`. Nonsense is as if it weren't there.
+    fn retry_after(&self) -> Option<Duration> {
+        let in_head = (self.header)("retry-after").and_then(|value| self.parse_retry_after(&value));
+        let in_body = || {
+            let availability = self.all("availability").map(|availability| &availability["retry_after"]);
+            let beside = ["retry_after", "retry_after_seconds"].into_iter().flat_map(|name| self.all(name));
+            let headers = self.all("headers").filter_map(Value::as_object).flatten();
+            let headers =
+                headers.filter(|(name, _)| name.eq_ignore_ascii_case("retry-after")).map(|(_, value)| value);
+            availability.chain(beside).chain(headers).find_map(|value| match value {
+                Value::Number(_) => bounded(value.as_f64()?),
+                Value::String(text) => self.parse_retry_after(text),
+                _ => None,
+            })
+        };
+        in_head.or_else(in_body)
+    }
+
+    fn parse_retry_after(&self, value: &str) -> Option<Duration> {
+        let value = value.trim();
+        if let Ok(seconds) = value.parse::<f64>() {
+            return bounded(seconds);
+        }
+        let date = httpdate::parse_http_date(value).ok()?;
+        Some(date.duration_since(self.date()).unwrap_or_default()).filter(|rest| *rest <= LONGEST_REST)
+    }
+}
+
+fn bounded(seconds: f64) -> Option<Duration> {
+    let seconds = if seconds < 0.0 { 0.0 } else { seconds };
+    Duration::try_from_secs_f64(seconds).ok().filter(|rest| *rest <= LONGEST_REST)
+}
+
+/// Whether it says that there is no such model. What doesn't exist, or is deprecated, may also be a picture, a tool or a
+/// parameter: "`temperature` is deprecated for this model" says nothing about the model's being there.
+fn is_about_a_missing_model(said: &str) -> bool {
+    let plain = [
+        "no endpoints",
+        "not a valid model",
+        "no such model",
+        "model not found",
+        "model_not_found",
+        "unknown model",
+        "free period",
+        "free variant",
+        "unavailable for free",
+    ];
+    if plain.iter().any(|words| said.contains(words)) {
+        return true;
+    }
+    let missing = ["does not exist", "deprecated", "no longer available", "not found"];
+    said.split(['.', '\n', ';']).any(|sentence| {
+        let at = missing.iter().filter_map(|words| sentence.find(words)).min();
+        let Some((before, after)) = at.map(|at| sentence.split_at(at)) else {
+            return false;
+        };
+        let is_a_models = before.contains("model") || before.contains(":free");
+        let others = ["image", "tool", "function", "file", "url", "parameter"];
+        is_a_models
+            && !after.starts_with("deprecated for")
+            && !others.iter().any(|other| before.contains(other))
+    })
+}
+
+fn one_line(text: &str) -> String {
+    let mut printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut said = printable.by_ref().take(MAX_MESSAGE_CHARS).collect::<String>();
+    if printable.next().is_some() {
+        said.push('…');
+    }
+    said
+}
 
 /// The error object of a body: `error`, or the `error` of its `response`.
 pub fn object(body: &str) -> Option<String> {
@@ -47,33 +483,11 @@ pub fn object(body: &str) -> Option<String> {
     error(&fields).or_else(|| error(&json::fields(json::field(&fields, "response")?.value).ok()?))
 }
 
-/// The status that an error object names by its number or by its words.
-pub fn status(error: &str) -> Option<u16> {
-    let fields = json::fields(error).ok()?;
-    let value = |name: &str| {
-        let value = json::field(&fields, name)?.value;
-        Some(json::string(value).map_or_else(|| value.to_owned(), |text| text.into_owned()))
-    };
-    let named = [value("code"), value("type"), value("error_type")];
-    let number = named.iter().flatten().find_map(|text| text.parse::<u16>().ok());
-    let number = number.filter(|status| (400..600).contains(status));
-    let word = || {
-        named.iter().flatten().find_map(|text| NAMED.iter().find(|(word, _)| word == text).map(|(_, n)| *n))
-    };
-    number.or_else(word)
-}
-
 /// What an error object says, on one line.
 pub fn message(error: &str) -> String {
     let fields = json::fields(error).unwrap_or_default();
     let message = json::field(&fields, "message").and_then(|field| json::string(field.value));
-    let message = message.or_else(|| json::string(error)).unwrap_or_default();
-    let mut printable = message.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let mut said = printable.by_ref().take(MAX_MESSAGE_CHARS).collect::<String>();
-    if printable.next().is_some() {
-        said.push('…');
-    }
-    said
+    one_line(&message.or_else(|| json::string(error)).unwrap_or_default())
 }
 
 /// An error object's `code`, a word or a number; its `type` where it has none.
@@ -86,195 +500,190 @@ pub fn code(error: &str) -> Option<String> {
     value("code").or_else(|| value("type"))
 }
 
-/// Why a model can't serve a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ModelTrouble {
-    /// There is no such model, or nobody offers it any more.
-    Gone,
-    /// It lacks what the request needs.
-    Unfit,
-    /// The prompt is longer than its context.
-    TooLong,
-}
-
-/// Whether an error says that the *model* can't serve this, so that another one might.
-///
-/// `error.availability.code` says it plainly where it stands; else the message does.
-pub fn model_trouble(status: u16, body: &str) -> Option<ModelTrouble> {
-    if !matches!(status, 400 | 404 | 413 | 422) {
-        return None;
-    }
-    let body = serde_json::from_str::<Value>(body).ok()?;
-    let error = ["/error", "/response/error"].iter().find_map(|path| body.pointer(path)).unwrap_or(&body);
-    let availability = [&error["availability"], &body["availability"], &error["metadata"]["availability"]];
-    let code = availability.iter().find_map(|availability| availability["code"].as_str());
-    match code {
-        Some(
-            "free_variant_ended"
-            | "no_endpoints"
-            | "model_deprecated"
-            | "model_not_found"
-            | "model_unavailable_upstream",
-        ) => return Some(ModelTrouble::Gone),
-        Some("wrong_endpoint" | "privacy_restricted" | "constraint_filtered") => {
-            return Some(ModelTrouble::Unfit);
-        }
-        _ => {}
-    }
-    let words = [&error["message"], &error["code"], &error["metadata"]["raw"]];
-    let text =
-        words.iter().filter_map(|word| word.as_str()).collect::<Vec<_>>().join(" ").to_ascii_lowercase();
-    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    let too_long = [
-        "context length",
-        "context window",
-        "context_length",
-        "maximum context",
-        "too many tokens",
-        "prompt is too long",
-        "input is too long",
-        "prompt too long",
-        "token limit",
-        "maximum prompt length",
-    ];
-    if says(&too_long) || (status == 413 && says(&["context", "token", "too long"])) {
-        return Some(ModelTrouble::TooLong);
-    }
-    let capability = [
-        "tool",
-        "image",
-        "vision",
-        "multimodal",
-        "modalit",
-        "structured",
-        "response_format",
-        "json_schema",
-        "function call",
-    ];
-    let lacks =
-        ["support", "not available", "no endpoints", "not enabled", "is not a multimodal", "not allowed"];
-    if says(&capability) && says(&lacks) {
-        return Some(ModelTrouble::Unfit);
-    }
-    if says(&["data policy", "guardrail", "allowed providers"]) {
-        return Some(ModelTrouble::Unfit);
-    }
-    let gone = [
-        "no endpoints",
-        "not a valid model",
-        "no such model",
-        "model not found",
-        "unknown model",
-        "does not exist",
-        "deprecated",
-        "free period",
-        "free variant",
-        "unavailable for free",
-        "no longer available",
-        "model_not_found",
-    ];
-    says(&gone).then_some(ModelTrouble::Gone)
-}
-
-/// An account's limit as an upstream tells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LimitNotice {
-    /// When the next window begins.
-    pub reset: SystemTime,
-    /// Requests a window.
-    pub per_window: Option<u32>,
-}
-
-/// Where a header's value comes from; names are lower case.
-pub type Headers<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-/// The limit that this error tells of, if it is the account's own.
-///
-/// `X-RateLimit-*` stand in the head, or in the body below `error.metadata.headers` or `metadata.headers`. Where there is
-/// none, the message or `limit_source` of a 429 names the limit: a day's lasts until midnight UTC, a minute's until the
-/// next full minute.
-pub fn account_limit(status: u16, header: Headers<'_>, body: &str) -> Option<LimitNotice> {
-    let body = match body.contains("imit") || body.contains("\\u") {
-        true => serde_json::from_str::<Value>(body).unwrap_or_default(),
-        false => Value::Null,
-    };
-    let now = SystemTime::now();
-    let within = ["/error/metadata", "/metadata", "/response/error/metadata", "/response/metadata"];
-    let metadata = within.map(|path| body.pointer(path).unwrap_or(&Value::Null));
-    let number = |name: &str| {
-        let in_body = metadata.iter().filter_map(|metadata| metadata["headers"].as_object());
-        let in_body = in_body.flatten().find(|(n, _)| n.eq_ignore_ascii_case(name));
-        let in_body =
-            in_body.map(|(_, value)| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-        header(name).or(in_body)?.trim().parse::<f64>().ok()
-    };
-    if let Some(remaining) = number("x-ratelimit-remaining") {
-        let reset = number("x-ratelimit-reset")
-            .and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok())
-            .and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since))
-            .filter(|reset| *reset > now);
-        if remaining > 0.0 {
-            return None;
-        }
-        if let Some(reset) = reset {
-            return Some(LimitNotice { reset, per_window: number("x-ratelimit-limit").map(|n| n as u32) });
-        }
-    }
-    let from_provider = metadata.iter().any(|metadata| !metadata["provider_code"].is_null());
-    if status != 429 || from_provider {
-        return None;
-    }
-    let source = metadata.iter().filter_map(|metadata| metadata["limit_source"].as_str());
-    let message = ["/error/message", "/message", "/response/error/message", "/error"];
-    let message = message.iter().filter_map(|path| body.pointer(path)?.as_str());
-    let mut texts = source.chain(message).map(str::to_ascii_lowercase);
-    texts.find_map(|text| {
-        let names = |words: &[&str]| words.iter().any(|word| text.contains(word));
-        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let window = if names(&["free-models-per-day", "free_tier_daily", "free_tier_per_day"]) {
-            24 * 60 * 60
-        } else if names(&["free-models-per-min", "free_tier_per_minute", "free_tier_minute"]) {
-            60
-        } else {
-            return None;
-        };
-        let reset = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs((since / window + 1) * window))?;
-        Some(LimitNotice { reset, per_window: None })
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ModelFault::{Busy, Gone, TooLong, Unfit};
 
     fn no_header(_: &str) -> Option<String> {
         None
     }
 
+    fn read(status: u16, body: &str) -> Diagnosis {
+        Diagnosis::read(status, &no_header, body)
+    }
+
+    fn seconds(seconds: u64) -> Option<Duration> {
+        Some(Duration::from_secs(seconds))
+    }
+
+    /// The same error in the place that each API has for it.
+    fn in_each_api(error_type: &str, message: &str, more: &str) -> [String; 4] {
+        [
+            format!(
+                r#"{{"error":{{"code":1,"message":"{message}","metadata":{{"error_type":"{error_type}"}}{more}}}}}"#
+            ),
+            format!(
+                r#"{{"type":"error","error":{{"type":"x","message":"{message}","error_type":"{error_type}"{more}}}}}"#
+            ),
+            format!(
+                r#"{{"error":{{"code":"server_error","message":"{message}"{more}}},"error_type":"{error_type}"}}"#
+            ),
+            format!(
+                r#"{{"type":"response.failed","response":{{"status":"failed","error":{{"code":"server_error","message":"{message}"{more}}},"error_type":"{error_type}"}}}}"#
+            ),
+        ]
+    }
+
     #[test]
-    fn errors_name_their_status() {
-        for (error, expected) in [
-            (r#"{"code":429,"message":"x"}"#, Some(429)),
-            (r#"{"code":"503"}"#, Some(503)),
-            (r#"{"code":"rate_limit_exceeded","message":"x"}"#, Some(429)),
-            (r#"{"type":"overloaded_error"}"#, Some(529)),
-            (r#"{"code":"server_error"}"#, Some(500)),
-            (r#"{"code":null,"type":"not_found_error"}"#, Some(404)),
-            (r#"{"code":"something"}"#, None),
-            (r#""just text""#, None),
-            (r#"{"code":200}"#, None),
+    fn what_each_error_type_is_about() {
+        for (error_type, status, about) in [
+            ("authentication", 401, About::Account),
+            ("permission_denied", 403, About::Account),
+            ("payment_required", 402, About::Account),
+            ("rate_limit_exceeded", 429, About::Model(Busy(None))),
+            ("provider_overloaded", 503, About::Moment),
+            ("provider_unavailable", 502, About::Moment),
+            ("timeout", 504, About::Moment),
+            ("server", 500, About::Moment),
+            ("unmapped", 500, About::Moment),
+            ("context_length_exceeded", 400, About::Model(TooLong)),
+            ("max_tokens_exceeded", 400, About::Model(TooLong)),
+            ("token_limit_exceeded", 400, About::Model(TooLong)),
+            ("string_too_long", 400, About::Request),
+            ("invalid_request", 400, About::Request),
+            ("invalid_prompt", 400, About::Request),
+            ("content_policy_violation", 400, About::Request),
+            ("refusal", 400, About::Request),
+            ("invalid_image", 400, About::Request),
+            ("image_too_large", 400, About::Request),
+            ("image_too_small", 400, About::Request),
+            ("unsupported_image_format", 400, About::Request),
+            ("image_download_failed", 400, About::Request),
+            ("not_found", 404, About::Unknown),
+            ("image_not_found", 404, About::Request),
+            ("precondition_failed", 412, About::Unknown),
+            ("payload_too_large", 413, About::Unknown),
+            ("unprocessable", 422, About::Request),
         ] {
-            assert_eq!(status(error), expected, "{error}");
+            for body in in_each_api(error_type, "x", "") {
+                let in_a_200 = read(200, &body);
+                assert_eq!((in_a_200.status, in_a_200.about), (status, about), "{body}");
+                assert_eq!(read(status, &body).about, about, "{body}");
+            }
         }
-        assert_eq!(object(r#"{"response":{"error":{"code":"x"}}}"#).as_deref(), Some(r#"{"code":"x"}"#));
-        assert_eq!(object(r#"{"error":null}"#), None);
+    }
+
+    #[test]
+    fn what_each_availability_is_about() {
+        for (code, status, more, about) in [
+            ("model_not_found", 400, "", Gone { for_good: true }),
+            ("no_endpoints", 404, "", Gone { for_good: true }),
+            ("model_deprecated", 404, "", Gone { for_good: true }),
+            ("model_unavailable_upstream", 404, r#","retryable":true"#, Gone { for_good: false }),
+            ("free_variant_ended", 404, r#","fallback_models":["a/b"]"#, Gone { for_good: true }),
+            ("wrong_endpoint", 400, "", Unfit),
+            ("privacy_restricted", 404, "", Unfit),
+            ("constraint_filtered", 404, r#","excluded_by":"geo""#, Busy(None)),
+            ("constraint_filtered", 404, r#","excluded_by":"context_length""#, TooLong),
+            ("constraint_filtered", 404, r#","excluded_by":"max_price""#, Unfit),
+            ("capacity_exhausted", 429, r#","retry_after":7"#, Busy(seconds(7))),
+            ("temporarily_unavailable", 503, r#","retryable":true"#, Busy(None)),
+            ("region_restricted", 403, "", Busy(None)),
+        ] {
+            let availability = format!(r#","availability":{{"code":"{code}"{more}}}"#);
+            for body in in_each_api("not_found", "No endpoints", &availability) {
+                for status in [status, 200] {
+                    assert_eq!(read(status, &body).about, About::Model(about), "{body}");
+                }
+            }
+        }
+        let unknown = r#"{"error":{"message":"x","availability":{"code":"something_new"}}}"#;
+        assert_eq!(read(404, unknown).about, About::Unknown);
+    }
+
+    #[test]
+    fn what_words_say() {
+        let long = About::Model(TooLong);
+        for (status, message, about) in [
+            (404, "No endpoints found for a/b:free.", About::Model(Gone { for_good: true })),
+            (400, "a/b:free is not a valid model ID", About::Model(Gone { for_good: true })),
+            (404, "The model `a/b:free` does not exist", About::Model(Gone { for_good: true })),
+            (404, "No endpoints found that support tool use.", About::Model(Unfit)),
+            (400, "This model does not support response_format json_schema", About::Model(Unfit)),
+            (404, "No endpoints found matching your data policy", About::Model(Unfit)),
+            (400, "This endpoint's maximum context length is 8192 tokens.", long),
+            (400, "the request exceeds the available context size", long),
+            (400, "input length and `max_tokens` exceed context limit", long),
+            (400, "The input token count (9) exceeds the maximum number of tokens allowed (8).", long),
+            (400, "Your input exceeds the context window of this model", long),
+            (413, "The request has 9000 tokens, too many for this model", long),
+            (429, "maximum context length: tokens per minute", About::Model(Busy(None))),
+            (400, "`temperature` is deprecated for this model", About::Request),
+            (404, "The image at https://x/y.png does not exist", About::Unknown),
+            (400, "Tool `f` does not exist", About::Request),
+            (413, "Payload too large", About::Unknown),
+            (403, "Blocked by your guardrail", About::Account),
+            (403, "This model is not available in your region", About::Model(Busy(None))),
+        ] {
+            let body = format!(r#"{{"error":{{"code":{status},"message":"{message}"}}}}"#);
+            assert_eq!(read(status, &body).about, about, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_providers_words_are_its_own() {
+        let raw = r#""{\"error\":\"prompt is too long: 9 tokens\"}""#;
+        for (status, metadata, about) in [
+            (
+                400,
+                r#""provider_name":"P","raw":"Developer instruction is not enabled""#.to_owned(),
+                About::Provider,
+            ),
+            (404, r#""provider_name":"P","raw":"nothing here""#.to_owned(), About::Provider),
+            (413, r#""provider_name":"P""#.to_owned(), About::Provider),
+            (422, r#""raw":{"detail":"x"}"#.to_owned(), About::Provider),
+            (400, format!(r#""provider_name":"P","raw":{raw}"#), About::Model(TooLong)),
+            (
+                400,
+                r#""provider_name":"P","raw":{"error":{"message":"maximum context length is 8"}}"#.to_owned(),
+                About::Model(TooLong),
+            ),
+            (
+                429,
+                r#""provider_name":"P","raw":"temporarily rate-limited upstream""#.to_owned(),
+                About::Model(Busy(None)),
+            ),
+            (502, r#""provider_name":"P""#.to_owned(), About::Moment),
+        ] {
+            for body in [
+                format!(
+                    r#"{{"error":{{"message":"Provider returned error","code":{status},"metadata":{{{metadata}}}}}}}"#
+                ),
+                format!(
+                    r#"{{"error":{{"message":"Provider returned error","type":"x"}},"metadata":{{{metadata}}}}}"#
+                ),
+            ] {
+                let diagnosis = read(status, &body);
+                assert_eq!((diagnosis.about, diagnosis.is_the_providers), (about, true), "{body}");
+            }
+        }
+        let raw = r#"{"error":{"message":"Provider returned error","metadata":{"raw":"why not"}}}"#;
+        assert_eq!(read(400, raw).message, "Provider returned error: why not");
     }
 
     fn in_ms(after: Duration) -> u128 {
         (SystemTime::now() + after).duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis()
     }
 
-    fn remaining(limit: Option<LimitNotice>) -> Option<u64> {
+    fn limit(status: u16, header: Headers<'_>, body: &str) -> Option<LimitNotice> {
+        match Diagnosis::read(status, header, body).about {
+            About::AccountLimit(limit) => Some(limit),
+            _ => None,
+        }
+    }
+
+    fn left(limit: Option<LimitNotice>) -> Option<u64> {
         Some(limit?.reset.duration_since(SystemTime::now()).unwrap().as_secs())
     }
 
@@ -293,67 +702,72 @@ mod tests {
             ),
         ] {
             for status in [429, 200, 503] {
-                let limit = account_limit(status, &no_header, &body);
+                let limit = limit(status, &no_header, &body);
                 assert_eq!(limit.and_then(|limit| limit.per_window), Some(20), "{body}");
-                assert!(remaining(limit) >= Some(38));
+                assert!(left(limit) >= Some(38));
             }
-            let past = body.replace(&ms.to_string(), "1000");
-            assert!(account_limit(429, &no_header, &past).is_none() || past.contains("limit_source"));
-            assert_eq!(
-                account_limit(429, &no_header, &body.replace(r#""0""#, r#""3""#)),
-                None,
-                "some are left"
-            );
+            assert_eq!(limit(429, &no_header, &body.replace(r#""0""#, r#""3""#)), None, "some are left");
+            // What can't be believed is as if it weren't there.
+            for nonsense in ["1000".to_owned(), format!("{ms}000000"), "1e300".to_owned(), "soon".to_owned()]
+            {
+                let limit = limit(429, &no_header, &body.replace(&ms.to_string(), &nonsense));
+                assert!(left(limit) <= Some(60), "{nonsense}: until the next full minute");
+            }
         }
         let header = |name: &str| match name {
             "x-ratelimit-remaining" => Some("0".into()),
             "x-ratelimit-reset" => Some(ms.to_string()),
             _ => None,
         };
-        assert!(account_limit(429, &header, "not JSON").is_some(), "in the head");
+        assert!(limit(429, &header, "not JSON").is_some(), "in the head");
     }
 
     #[test]
-    fn what_another_model_could_serve() {
-        use ModelTrouble::{Gone, TooLong, Unfit};
-        let error = |message: &str| format!(r#"{{"error":{{"code":404,"message":"{message}"}}}}"#);
-        for (status, message, expected) in [
-            (404, "No endpoints found for a/b:free.", Some(Gone)),
-            (400, "a/b:free is not a valid model ID", Some(Gone)),
-            (404, "No endpoints found that support tool use.", Some(Unfit)),
-            (404, "No endpoints found that support image input", Some(Unfit)),
-            (400, "This model does not support response_format json_schema", Some(Unfit)),
-            (404, "No endpoints found matching your data policy", Some(Unfit)),
-            (400, "This endpoint's maximum context length is 8192 tokens.", Some(TooLong)),
-            (413, "The request has 9000 tokens, too many for this model", Some(TooLong)),
-            (413, "Payload too large", None),
-            (400, "messages: must not be empty", None),
-            (404, "Nothing here", None),
-            (401, "No such model", None),
-        ] {
-            assert_eq!(model_trouble(status, &error(message)), expected, "{message}");
-        }
-        let told =
-            |code: &str| format!(r#"{{"error":{{"message":"x","availability":{{"code":"{code}"}}}}}}"#);
-        assert_eq!(model_trouble(404, &told("free_variant_ended")), Some(Gone));
-        assert_eq!(model_trouble(400, &told("wrong_endpoint")), Some(Unfit));
-        assert_eq!(model_trouble(404, &told("something_new")), None);
+    fn whose_limit_it_is() {
+        let ms = in_ms(Duration::from_secs(20));
+        let headers = format!(
+            r#""headers":{{"X-RateLimit-Limit":"8","X-RateLimit-Remaining":"0","X-RateLimit-Reset":"{ms}"}}"#
+        );
+        let model = format!(
+            r#"{{"error":{{"message":"Rate limit exceeded: limit_rpm/a/b/1-2. High demand for a/b:free on OpenRouter - limited to 8 requests per minute.","code":429,"metadata":{{{headers},"provider_name":null}}}}}}"#
+        );
+        let About::Model(Busy(Some(rest))) = read(429, &model).about else {
+            panic!("one model's limit isn't the account's");
+        };
+        assert!(rest > Duration::from_secs(15) && rest < Duration::from_secs(21));
+        let provider = format!(
+            r#"{{"error":{{"message":"Provider returned error","code":429,"metadata":{{{headers},"provider_name":"P"}}}}}}"#
+        );
+        assert!(matches!(read(429, &provider).about, About::Model(Busy(_))));
+        let pool = r#"{"error":{"message":"x","code":429,"metadata":{"limit_source":"upstream_provider_shared_pool"}}}"#;
+        assert_eq!(read(429, pool).about, About::Model(Busy(None)));
     }
 
     #[test]
     fn a_limit_told_badly() {
         let body = |message: &str| format!(r#"{{"error":{{"code":429,"message":"{message}"}}}}"#);
         let day = "Rate limit exceeded: free-models-per-day-high-balance. ";
-        assert!(remaining(account_limit(429, &no_header, &body(day))) <= Some(86_400));
+        assert!(left(limit(429, &no_header, &body(day))) <= Some(86_400));
         let minute = "Rate limit exceeded: free-models-per-min. ";
-        assert!(remaining(account_limit(429, &no_header, &body(minute))) <= Some(60));
+        assert!(left(limit(429, &no_header, &body(minute))) <= Some(60));
         let source = r#"{"error":{"code":"rate_limit_exceeded","message":"x"},"metadata":{"limit_source":"openrouter_free_tier_daily"}}"#;
-        assert!(account_limit(429, &no_header, source).is_some());
-        assert_eq!(account_limit(503, &no_header, &body(day)), None, "it is no 429");
-        assert_eq!(account_limit(429, &no_header, &body("Provider returned error: rate limit")), None);
-        let provider = format!(
-            r#"{{"error":{{"code":429,"message":"{day}","metadata":{{"provider_code":429,"raw":"x"}}}}}}"#
-        );
-        assert_eq!(account_limit(429, &no_header, &provider), None, "a provider's");
+        assert!(limit(429, &no_header, source).is_some());
+        assert_eq!(limit(503, &no_header, &body(day)), None, "it is no 429");
+        assert_eq!(limit(429, &no_header, &body("Provider returned error: rate limit")), None);
+    }
+
+    #[test]
+    fn a_reset_is_measured_by_the_upstreams_clock() {
+        let two_hours = Duration::from_secs(7200);
+        let date = httpdate::fmt_http_date(SystemTime::now() + two_hours);
+        let ms = in_ms(two_hours + Duration::from_secs(30)).to_string();
+        let header = |name: &str| match name {
+            "date" => Some(date.clone()),
+            "x-ratelimit-remaining" => Some("0".into()),
+            "x-ratelimit-reset" => Some(ms.clone()),
+            _ => None,
+        };
+        let left = left(limit(429, &header, ""));
+        assert!(left >= Some(28) && left <= Some(31), "{left:?}");
     }
 }

@@ -13,9 +13,8 @@ use super::merge::append;
 use super::request::Edits;
 use super::{
     Action, AnswerSummary, Api, CHAT_MODELS, Dialect, Listed, Needs, Reader, Route, Show, Usage, given,
-    is_nothing,
 };
-use super::{may_mention, named_event};
+use super::{Flaw, flaw_of, may_mention, mentions, named_event};
 use super::{text, tokens};
 use crate::error::{ApiError, NO_THREADS};
 use crate::json::{self, Field, Halves};
@@ -124,19 +123,23 @@ impl Dialect for Messages {
         true
     }
 
-    fn read_answer(&self, body: &str) -> AnswerSummary {
+    fn read_answer(&self, body: &str, needs: Needs) -> AnswerSummary {
         let mut summary = AnswerSummary::default();
         match serde_json::from_str::<Message<'_>>(body) {
             Ok(message) if message.content.is_some() || message.error.is_some() => {
-                message.add_to(&mut summary)
+                message.add_to(&mut summary);
+                if (needs.tools || needs.structured) && summary.error.is_none() {
+                    summary.flaw = message.flaw(needs);
+                }
             }
-            _ => return AnswerSummary::unknown(),
+            _ => return AnswerSummary::unreadable(),
         }
         summary
     }
 
-    fn reader(&self, assemble: bool) -> Box<dyn Reader> {
-        Box::new(MessagesReader { assembly: assemble.then(Assembly::default), ..MessagesReader::default() })
+    fn reader(&self, assemble: bool, needs: Needs) -> Box<dyn Reader> {
+        let assembly = assemble.then(Assembly::default);
+        Box::new(MessagesReader { needs, assembly, ..MessagesReader::default() })
     }
 }
 
@@ -221,8 +224,20 @@ impl Message<'_> {
         summary.model = self.model.as_ref().map(ToString::to_string);
         summary.usage = self.usage.unwrap_or_default();
         summary.error = self.error.map(|error| error.get().to_owned());
-        summary.has_content = self.content.iter().flatten().any(|block| holds_something(block.get()));
+        for block in self.content.iter().flatten() {
+            look_at(block.get(), summary);
+        }
         stopped(self.stop_reason.as_deref(), summary);
+    }
+
+    /// What makes a plain answer useless to whoever offered tools, or wanted JSON.
+    fn flaw(&self, needs: Needs) -> Option<Flaw> {
+        let blocks = self.content.iter().flatten().map(|block| serde_json::from_str::<Value>(block.get()));
+        let blocks = blocks.collect::<Result<Vec<_>, _>>().ok()?;
+        let texts = blocks.iter().filter_map(|block| block["text"].as_str()).collect::<Vec<_>>();
+        let calls =
+            blocks.iter().any(|block| block["type"].as_str().is_some_and(|kind| kind.ends_with("tool_use")));
+        if calls || texts.is_empty() { None } else { flaw_of(&texts.concat(), needs) }
     }
 }
 
@@ -232,14 +247,15 @@ fn stopped(reason: Option<&str>, summary: &mut AnswerSummary) {
 }
 
 /// Whether a block is more than text or thinking without a word.
-fn holds_something(block: &str) -> bool {
+fn look_at(block: &str, summary: &mut AnswerSummary) {
     let fields = json::fields(block).unwrap_or_default();
     let kind = json::field(&fields, "type").and_then(|kind| json::string(kind.value));
-    let holds = |name: &str| json::field(&fields, name).is_some_and(|field| !is_nothing(field.value));
+    let holds = |name: &str| given(&fields, name).is_some();
     match kind.as_deref() {
-        Some("text") => holds("text"),
-        Some("thinking") => holds("thinking") || holds("signature"),
-        _ => true,
+        Some("text") => summary.has_content |= holds("text"),
+        Some("thinking") => summary.has_reasoning |= holds("thinking") || holds("signature"),
+        Some("redacted_thinking") => summary.has_reasoning = true,
+        _ => summary.has_content = true,
     }
 }
 
@@ -250,6 +266,8 @@ struct Event<'a> {
     #[serde(borrow, default)]
     message: Option<&'a RawValue>,
     #[serde(borrow, default)]
+    content_block: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     delta: Option<&'a RawValue>,
     #[serde(default)]
     usage: Option<Usage>,
@@ -257,9 +275,19 @@ struct Event<'a> {
     error: Option<&'a RawValue>,
 }
 
+/// What of a block's delta tells what it brings.
+#[derive(Deserialize)]
+struct Delta<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    text: Cow<'a, str>,
+}
+
 #[derive(Default)]
 struct MessagesReader {
     summary: AnswerSummary,
+    needs: Needs,
     assembly: Option<Assembly>,
 }
 
@@ -271,7 +299,8 @@ impl Reader for MessagesReader {
         };
         // Of a thousand tokens all but the first tell nothing new.
         let is_delta = data.starts_with(r#"{"type":"content_block_delta""#);
-        if self.summary.has_content && self.assembly.is_none() && is_delta {
+        let is_known = self.summary.has_content && self.summary.says_something();
+        if is_known && self.assembly.is_none() && is_delta {
             return;
         }
         let Ok(event) = serde_json::from_str::<Event<'_>>(data) else {
@@ -298,7 +327,31 @@ impl Reader for MessagesReader {
             }
             Some("message_stop") => self.summary.done = true,
             Some("ping") => {}
-            Some("content_block_start" | "content_block_delta") => self.summary.has_content = true,
+            Some("content_block_start") => {
+                if let Some(block) = event.content_block {
+                    look_at(block.get(), &mut self.summary);
+                    // A text could become a call that is written as text, where tools are offered.
+                    self.summary.has_content |= !self.needs.tools && mentions(block.get(), r#""text""#);
+                    // What is to be thought is known by its beginning already.
+                    self.summary.has_reasoning |= mentions(block.get(), r#""thinking""#);
+                }
+            }
+            Some("content_block_delta") => {
+                let delta = event.delta.and_then(|delta| serde_json::from_str::<Delta<'_>>(delta.get()).ok());
+                match delta {
+                    Some(delta) if delta.kind == "text_delta" && delta.text.is_empty() => {}
+                    Some(delta) if delta.kind == "text_delta" => {
+                        self.summary.has_content = true;
+                        if self.needs.tools {
+                            self.summary.read_opening(&delta.text);
+                        }
+                    }
+                    Some(delta) if matches!(&*delta.kind, "thinking_delta" | "signature_delta") => {
+                        self.summary.has_reasoning = true;
+                    }
+                    _ => self.summary.has_content = true,
+                }
+            }
             _ if event.error.is_some() => {
                 self.summary.done = true;
                 if self.summary.error.is_none() {
@@ -484,7 +537,7 @@ mod tests {
     }
 
     fn read(events: &[Value], assemble: bool) -> Box<dyn Reader> {
-        let mut reader = Messages.reader(assemble);
+        let mut reader = Messages.reader(assemble, Needs::default());
         events.iter().for_each(|event| reader.read(Some(&event.to_string())));
         reader
     }
@@ -537,13 +590,16 @@ mod tests {
         );
         assert!(
             Messages
-                .read_answer(r#"{"type":"error","error":{"type":"api_error","message":"m"}}"#)
+                .read_answer(
+                    r#"{"type":"error","error":{"type":"api_error","message":"m"}}"#,
+                    Needs::default()
+                )
                 .error
                 .is_some()
         );
         assert!(
             !Messages
-                .read_answer(r#"{"type":"message","content":[],"stop_reason":"end_turn"}"#)
+                .read_answer(r#"{"type":"message","content":[],"stop_reason":"end_turn"}"#, Needs::default())
                 .is_an_answer()
         );
         let own = (API.error_body)(&ApiError::missing_key());

@@ -30,7 +30,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::ApiError;
-use crate::json::Field;
+use crate::json::{self, Field};
 use request::Edits;
 
 pub use api::{Action, Api, Named, Route, Routed, Show, StandIn, error_body};
@@ -110,11 +110,11 @@ pub trait Dialect: Sync {
         false
     }
 
-    /// What a plain answer says about itself.
-    fn read_answer(&self, body: &str) -> AnswerSummary;
+    /// What a plain answer to a request with these needs says about itself.
+    fn read_answer(&self, body: &str, needs: Needs) -> AnswerSummary;
 
-    /// Reads a stream; puts the whole answer together from it where that is wanted.
-    fn reader(&self, assemble: bool) -> Box<dyn Reader>;
+    /// Reads a stream that answers a request with these needs; puts the whole answer together from it where that is wanted.
+    fn reader(&self, assemble: bool, needs: Needs) -> Box<dyn Reader>;
 }
 
 /// What a request means in an API that is translated to another one.
@@ -203,8 +203,10 @@ pub struct AnswerSummary {
     pub model: Option<String>,
     /// Tokens.
     pub usage: Usage,
-    /// Something has come that the reader is for: text, reasoning, a refusal, a tool call.
+    /// There is text, a refusal, audio or a tool call in it.
     pub has_content: bool,
+    /// There is reasoning in it.
+    pub has_reasoning: bool,
     /// It was ended by a limit or a filter: nothing may be all that was asked for.
     pub cut_short: bool,
     /// The model has said that it is done: the stream may end here.
@@ -213,20 +215,94 @@ pub struct AnswerSummary {
     pub done: bool,
     /// An error has come, as its own text.
     pub error: Option<String>,
-    /// It is in no shape that is known, or isn't done as it says itself: not ours to judge, and not to be given again.
-    pub doubtful: bool,
+    /// It isn't done, as it says itself: not to be given again.
+    pub in_progress: bool,
+    /// No SDK could read it as an answer.
+    pub unreadable: bool,
+    /// Something about the content makes it useless to whoever asked.
+    pub flaw: Option<Flaw>,
+    /// How its text begins, for as long as that could become a tool call written as text.
+    pub opening: Opening,
+}
+
+/// Content that is none of what was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// A tool call that is written as text.
+    CallAsText,
+    /// The arguments of a tool call aren't JSON.
+    BrokenArguments,
+    /// JSON was asked for, and there is none.
+    NoJson,
 }
 
 impl AnswerSummary {
-    /// Whether the client should have what there is: no other try would do better.
+    /// Whether a plain answer has in it what it was asked for.
     pub fn is_an_answer(&self) -> bool {
-        self.has_content || self.cut_short
+        !self.unreadable && (self.has_content || self.cut_short)
     }
 
-    /// What a plain answer in no known shape says: nothing that could be understood.
-    fn unknown() -> Self {
-        Self { has_content: true, doubtful: true, ..Self::default() }
+    /// Whether a stream has said something by which it is known what it is.
+    pub fn says_something(&self) -> bool {
+        let is_decided = self.flaw.is_some() || !self.opening.is_undecided();
+        self.has_reasoning || self.cut_short || (self.has_content && is_decided)
     }
+
+    /// What a plain answer in no known shape says.
+    fn unreadable() -> Self {
+        Self { unreadable: true, ..Self::default() }
+    }
+
+    /// Takes more of the answer's text into account, for a request that offers tools.
+    fn read_opening(&mut self, text: &str) {
+        if self.opening.add(text) {
+            self.flaw = Some(Flaw::CallAsText);
+        }
+    }
+}
+
+/// The beginning of an answer's text, for as long as it could become a tool call that is written as text.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Opening {
+    text: String,
+    is_over: bool,
+}
+
+/// How models write a tool call where their server doesn't know it for one.
+const CALLS_AS_TEXT: [&str; 4] = ["<tool_call>", "<function=", "[TOOL_CALLS]", "<|tool_call"];
+
+impl Opening {
+    /// Adds text. Whether it has turned out to be a tool call.
+    fn add(&mut self, text: &str) -> bool {
+        if self.is_over {
+            return false;
+        }
+        let longest = CALLS_AS_TEXT.iter().map(|call| call.len()).max().unwrap_or_default();
+        let text = if self.text.is_empty() { text.trim_start() } else { text };
+        self.text.extend(text.chars().take(longest));
+        let is_call = CALLS_AS_TEXT.iter().any(|call| self.text.starts_with(call));
+        self.is_over = is_call || !CALLS_AS_TEXT.iter().any(|call| call.starts_with(self.text.as_str()));
+        is_call
+    }
+
+    /// Whether the next characters decide.
+    fn is_undecided(&self) -> bool {
+        !self.is_over && !self.text.is_empty()
+    }
+}
+
+/// The flaw of a plain answer with this text, where there is no tool call in it.
+fn flaw_of(text: &str, needs: Needs) -> Option<Flaw> {
+    let begins_a_call = || CALLS_AS_TEXT.iter().any(|call| text.trim_start().starts_with(call));
+    if needs.tools && begins_a_call() {
+        return Some(Flaw::CallAsText);
+    }
+    (needs.structured && !json::stands_in(text)).then_some(Flaw::NoJson)
+}
+
+/// Whether the arguments of a tool call can be read: empty ones are none.
+fn are_arguments(text: &str) -> bool {
+    text.trim().is_empty() || serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
 /// Tokens as the upstream counted them.
@@ -280,7 +356,7 @@ pub fn named_event(data: &Value) -> String {
 
 /// The field's value, if it holds something.
 fn given<'a>(fields: &[Field<'a>], name: &str) -> Option<&'a str> {
-    let value = crate::json::field(fields, name)?.value;
+    let value = json::field(fields, name)?.value;
     (!is_nothing(value)).then_some(value)
 }
 

@@ -29,6 +29,8 @@ pub struct Request {
     pub stream: bool,
     /// What a model must be able to do to serve it.
     pub needs: Needs,
+    /// How the client calls the conversation.
+    pub session: Option<String>,
     /// It goes on with a conversation that the server is to have kept.
     pub wants_a_kept_conversation: bool,
     /// Where the conversation so far stands in the text, an array.
@@ -64,6 +66,8 @@ impl Request {
         let stream = json::field(&fields, "stream").is_some_and(|field| field.value == "true");
         let needs = dialect.needs(&fields);
         let wants_a_kept_conversation = dialect.wants_a_kept_conversation(&fields);
+
+        let session = session_of(&fields);
 
         let place = |part: &str| {
             let start = part.as_ptr() as usize - text.as_ptr() as usize;
@@ -127,6 +131,7 @@ impl Request {
             names_others,
             stream,
             needs,
+            session,
             wants_a_kept_conversation,
             turns,
         })
@@ -211,6 +216,24 @@ fn others_named(dialect: &dyn Dialect, fields: &[Field<'_>]) -> impl Iterator<It
     let models = list("models").into_iter().filter_map(json::string).map(Cow::into_owned);
     let fallbacks = if dialect.has_fallbacks() { list("fallbacks") } else { Vec::new() };
     models.chain(fallbacks.into_iter().filter_map(named_in)).collect::<Vec<_>>().into_iter()
+}
+
+/// How a client calls its conversation: `session_id` (OpenRouter), `prompt_cache_key` (OpenAI; Codex, opencode), or the session
+/// in `metadata.user_id`, which Claude Code writes as `…_session_ID` or as JSON with a `session_id`.
+fn session_of(fields: &[Field<'_>]) -> Option<String> {
+    let text = |fields: &[Field<'_>], name: &str| {
+        let text = json::string(json::field(fields, name)?.value)?.into_owned();
+        (!text.trim().is_empty()).then_some(text)
+    };
+    let in_metadata = || {
+        let metadata = json::fields(json::field(fields, "metadata")?.value).ok()?;
+        let user = text(&metadata, "user_id")?;
+        match json::fields(&user) {
+            Ok(user) => text(&user, "session_id"),
+            Err(_) => user.rsplit_once("session_").map(|(_, session)| session.to_owned()),
+        }
+    };
+    text(fields, "session_id").or_else(|| text(fields, "prompt_cache_key")).or_else(in_metadata)
 }
 
 /// Fields that only OpenRouter knows; strict servers refuse what they don't know.

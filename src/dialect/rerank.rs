@@ -43,7 +43,7 @@ impl Dialect for Rerank {
         })
     }
 
-    fn read_answer(&self, body: &str) -> AnswerSummary {
+    fn read_answer(&self, body: &str, _: Needs) -> AnswerSummary {
         #[derive(Deserialize)]
         struct Body<'a> {
             #[serde(default)]
@@ -56,19 +56,20 @@ impl Dialect for Rerank {
             results: Option<Vec<&'a RawValue>>,
         }
         let Ok(body) = serde_json::from_str::<Body<'_>>(body) else {
-            return AnswerSummary::unknown();
+            return AnswerSummary::unreadable();
         };
         AnswerSummary {
             model: body.model,
             usage: body.usage.unwrap_or_default(),
+            unreadable: body.results.is_none() && body.error.is_none(),
             has_content: body.results.is_some_and(|results| !results.is_empty()),
             error: body.error.map(|error| error.get().to_owned()),
             ..AnswerSummary::default()
         }
     }
 
-    fn reader(&self, assemble: bool) -> Box<dyn Reader> {
+    fn reader(&self, assemble: bool, needs: Needs) -> Box<dyn Reader> {
         // There are no streams of it; what came as one all the same would be told as chat's.
-        Box::new(ChatReader::new("list", assemble))
+        Box::new(ChatReader::new("list", assemble, needs))
     }
 }

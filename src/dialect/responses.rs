@@ -13,7 +13,7 @@ use super::free_models::{Kept, ROUTER, ToolRule, with};
 use super::merge::append;
 use super::request::{Edits, Keep, Removed, kept_elements};
 use super::{Action, AnswerSummary, Api, Dialect, Needs, Reader, Route, Usage, given, is_nothing};
-use super::{may_mention, mentions, named_event};
+use super::{Flaw, are_arguments, flaw_of, may_mention, mentions, named_event};
 use crate::error::ApiError;
 use crate::json::{self, Field, Halves};
 
@@ -83,22 +83,26 @@ impl Dialect for Responses {
         Some("input")
     }
 
-    fn read_answer(&self, body: &str) -> AnswerSummary {
+    fn read_answer(&self, body: &str, needs: Needs) -> AnswerSummary {
         let mut summary = AnswerSummary::default();
         match serde_json::from_str::<Response<'_>>(body) {
             Ok(response)
                 if response.status.is_some() || response.output.is_some() || response.error.is_some() =>
             {
                 response.add_to(&mut summary);
-                summary.doubtful = matches!(response.status.as_deref(), Some("in_progress" | "queued"));
+                summary.in_progress = matches!(response.status.as_deref(), Some("in_progress" | "queued"));
+                if (needs.tools || needs.structured) && summary.error.is_none() {
+                    summary.flaw = response.flaw(needs);
+                }
             }
-            _ => return AnswerSummary::unknown(),
+            _ => return AnswerSummary::unreadable(),
         }
         summary
     }
 
-    fn reader(&self, assemble: bool) -> Box<dyn Reader> {
-        Box::new(ResponsesReader { assembly: assemble.then(Assembly::default), ..ResponsesReader::default() })
+    fn reader(&self, assemble: bool, needs: Needs) -> Box<dyn Reader> {
+        let assembly = assemble.then(Assembly::default);
+        Box::new(ResponsesReader { needs, assembly, ..ResponsesReader::default() })
     }
 }
 
@@ -157,27 +161,55 @@ impl Response<'_> {
         if let Some(usage) = self.usage {
             summary.usage = usage;
         }
-        summary.has_content |= self.output.iter().flatten().any(|item| holds_something(item.get()));
+        for item in self.output.iter().flatten() {
+            look_at(item.get(), summary);
+        }
         match self.status.as_deref() {
             Some("incomplete") => summary.cut_short = true,
             Some("failed" | "cancelled") if summary.error.is_none() => {
                 let error = self.error.map_or(r#"{"message":"The response failed."}"#, RawValue::get);
                 summary.error = Some(error.to_owned());
             }
-            None if summary.error.is_none() => summary.error = self.error.map(|error| error.get().to_owned()),
+            _ if summary.error.is_none() => summary.error = self.error.map(|error| error.get().to_owned()),
             _ => {}
         }
     }
+
+    /// What makes a plain answer useless to whoever offered tools, or wanted JSON.
+    fn flaw(&self, needs: Needs) -> Option<Flaw> {
+        let items = self.output.iter().flatten().map(|item| serde_json::from_str::<Value>(item.get()));
+        let items = items.collect::<Result<Vec<_>, _>>().ok()?;
+        let mut texts = String::new();
+        for item in &items {
+            match item["type"].as_str() {
+                Some("function_call") if !are_arguments(item["arguments"].as_str().unwrap_or_default()) => {
+                    return Some(Flaw::BrokenArguments);
+                }
+                Some("message") => {
+                    let parts = item["content"].as_array().into_iter().flatten();
+                    texts.extend(parts.filter_map(|part| part["text"].as_str()));
+                }
+                Some("reasoning") => {}
+                _ => return None,
+            }
+        }
+        if texts.is_empty() { None } else { flaw_of(&texts, needs) }
+    }
 }
 
-/// Whether an item is more than a message without a word.
-fn holds_something(item: &str) -> bool {
+/// Whether an item is more than reasoning, or a message without a word.
+fn look_at(item: &str, summary: &mut AnswerSummary) {
     let fields = json::fields(item).unwrap_or_default();
     let kind = json::field(&fields, "type").and_then(|kind| json::string(kind.value));
-    if kind.as_deref() != Some("message") {
-        return true;
+    match kind.as_deref() {
+        Some("message") => summary.has_content |= says_a_word(&fields),
+        Some("reasoning") => summary.has_reasoning = true,
+        _ => summary.has_content = true,
     }
-    let parts = json::field(&fields, "content").and_then(|content| json::elements(content.value));
+}
+
+fn says_a_word(message: &[Field<'_>]) -> bool {
+    let parts = json::field(message, "content").and_then(|content| json::elements(content.value));
     parts.unwrap_or_default().into_iter().any(|part| {
         let fields = json::fields(part).unwrap_or_default();
         fields.iter().any(|f| matches!(f.name.as_ref(), "text" | "refusal") && !is_nothing(f.value))
@@ -196,11 +228,14 @@ struct Event<'a> {
     error: Option<&'a RawValue>,
     #[serde(borrow, default)]
     item: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    delta: Option<&'a RawValue>,
 }
 
 #[derive(Default)]
 struct ResponsesReader {
     summary: AnswerSummary,
+    needs: Needs,
     /// Of the response that has begun.
     id: Option<String>,
     created_at: u64,
@@ -221,7 +256,8 @@ impl Reader for ResponsesReader {
             return;
         };
         // Of a thousand tokens all but the first tell nothing new.
-        if self.summary.has_content && self.assembly.is_none() && is_delta(data) {
+        let is_known = self.summary.has_content && self.summary.says_something();
+        if is_known && self.assembly.is_none() && is_delta(data) {
             self.next_number = number_of(data).unwrap_or(self.next_number) + 1;
             return;
         }
@@ -255,6 +291,26 @@ impl Reader for ResponsesReader {
             }
             Some("response.failed" | "response.error" | "error") => fails(&mut self.summary, error),
             None if error.is_some() => fails(&mut self.summary, error),
+            Some("response.output_text.delta") => {
+                let delta = event.delta.and_then(|delta| json::string(delta.get())).unwrap_or_default();
+                self.summary.has_content |= !delta.is_empty();
+                if self.needs.tools {
+                    self.summary.read_opening(&delta);
+                }
+            }
+            Some(kind) if kind.starts_with("response.reasoning") => self.summary.has_reasoning = true,
+            // A text could become a call that is written as text, where tools are offered.
+            Some("response.content_part.added") if self.needs.tools => {}
+            Some("response.output_item.added") if self.needs.tools => {
+                if let Some(item) = event.item {
+                    look_at(item.get(), &mut self.summary);
+                }
+            }
+            Some("response.output_item.added") => {
+                let is_thought = event.item.is_some_and(|item| mentions(item.get(), r#""reasoning""#));
+                self.summary.has_reasoning |= is_thought;
+                self.summary.has_content |= !is_thought;
+            }
             Some(kind) if kind.starts_with("response.") => {
                 self.summary.has_content = true;
                 let kept = self.done.iter().map(String::len).sum::<usize>();
@@ -470,7 +526,7 @@ mod tests {
     }
 
     fn read(events: &[Value], assemble: bool) -> Box<dyn Reader> {
-        let mut reader = Responses.reader(assemble);
+        let mut reader = Responses.reader(assemble, Needs::default());
         events.iter().for_each(|event| reader.read(Some(&event.to_string())));
         reader
     }
@@ -488,6 +544,10 @@ mod tests {
         assert!(!read(&events, false).summary().has_content);
         events.push(json!({"type": "response.output_item.added", "sequence_number": 2, "output_index": 0, "item": {"type": "message", "content": []}}));
         assert!(read(&events, false).summary().has_content);
+        let needs = Needs { tools: true, ..Needs::default() };
+        let mut reader = Responses.reader(false, needs);
+        events.iter().for_each(|event| reader.read(Some(&event.to_string())));
+        assert!(!reader.summary().has_content, "it may become a tool call that is written as text");
         for number in 3..6 {
             events.push(json!({"type": "response.output_text.delta", "sequence_number": number, "output_index": 0, "content_index": 0, "delta": "x"}));
         }
@@ -530,13 +590,16 @@ mod tests {
         }
         let plain =
             r#"{"id":"r","status":"failed","output":[],"error":{"code":"server_error","message":"m"}}"#;
-        assert!(Responses.read_answer(plain).error.is_some());
+        assert!(Responses.read_answer(plain, Needs::default()).error.is_some());
     }
 
     #[test]
     fn plain_answers_with_nothing_in_them() {
         let summary = |output: &str| {
-            Responses.read_answer(&format!(r#"{{"status":"completed","model":"m:free","output":{output}}}"#))
+            Responses.read_answer(
+                &format!(r#"{{"status":"completed","model":"m:free","output":{output}}}"#),
+                Needs::default(),
+            )
         };
         for nothing in
             ["[]", r#"[{"type":"message","content":[]}]"#, r#"[{"type":"message","content":[{"text":""}]}]"#]
@@ -544,6 +607,8 @@ mod tests {
             assert!(!summary(nothing).is_an_answer(), "{nothing}");
         }
         assert!(summary(r#"[{"type":"function_call","name":"f"}]"#).has_content);
-        assert!(Responses.read_answer(r#"{"status":"incomplete","output":[]}"#).is_an_answer());
+        assert!(
+            Responses.read_answer(r#"{"status":"incomplete","output":[]}"#, Needs::default()).is_an_answer()
+        );
     }
 }

@@ -48,12 +48,12 @@ impl Dialect for Speech {
     }
 
     /// Of sound nothing is read ([`Self::answers_in_bytes`]); JSON is an error, or nothing.
-    fn read_answer(&self, body: &str) -> AnswerSummary {
+    fn read_answer(&self, body: &str, _: Needs) -> AnswerSummary {
         AnswerSummary { error: errors::object(body), ..AnswerSummary::default() }
     }
 
     /// Of `"stream_format": "sse"`.
-    fn reader(&self, _: bool) -> Box<dyn Reader> {
+    fn reader(&self, _: bool, _: Needs) -> Box<dyn Reader> {
         Box::new(SpeechReader::default())
     }
 }

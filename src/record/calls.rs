@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime};
 use chrono::{DateTime, Days, Local, NaiveDate, TimeDelta};
 use serde_json::Value;
 
-use crate::dialect::Dialect;
 use crate::dialect::sse::Events;
+use crate::dialect::{Dialect, Needs};
 use crate::error::ApiError;
 use crate::json::quoted;
 use crate::live::Snapshot;
@@ -120,7 +120,7 @@ impl Running {
     /// What has come of the answer so far, put together.
     fn answer_so_far(&self) -> Option<String> {
         let events = self.events().clone();
-        let mut reader = self.native.reader(true);
+        let mut reader = self.native.reader(true, Needs::default());
         Events::default().feed(&events, |data| reader.read(data));
         reader.answer().map(|answer| answer.to_string())
     }

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use ureq::http::HeaderValue;
 
-use super::finish::FinalWrite;
 use super::in_flight::InFlightGuard;
+use super::outcome::FinalWrite;
 use super::shared::Shared;
-use super::{Client, Relay};
+use super::state::{Asked, Client, ClientSide, Record, Relay, Sharing, Tries};
 use crate::builtin;
 use crate::client::exchange::{ConnectionFate, Exchange};
 use crate::dialect::request::Request;
@@ -23,6 +23,8 @@ use crate::upstream::{FORWARDED, REFERER};
 
 /// Longer values of the client's headers don't go upstream.
 const MAX_FORWARDED_BYTES: usize = 8 * 1024;
+/// Header fields by which clients name a conversation.
+const SESSION_HEADERS: [&str; 2] = ["x-session-id", "x-claude-code-session-id"];
 
 impl Relay {
     /// Understands a request. What has become of one that can't be understood.
@@ -70,37 +72,26 @@ impl Relay {
         }
         let running = || Running::new(dialect, in_flight.canceller());
         let recording = shared.calls.begin(&snapshot, written, &metrics, running);
+        let named =
+            SESSION_HEADERS.iter().find_map(|name| exchange.head.header(name)).map(|name| name.to_string());
+        let query = exchange.head.query.take().filter(|_| dialect.forwards_query());
+        let order = shared.next_order();
         let mut relay = Box::new(Self {
             shared: Arc::clone(shared),
-            dialect,
-            route,
-            translated,
-            translator: None,
-            query: exchange.head.query.take().filter(|_| dialect.forwards_query()),
-            headers,
-            in_flight,
-            client: Client::Waiting(exchange),
-            request,
+            asked: Asked { dialect, route, translated, request, query, headers, began, order },
             snapshot,
-            recording,
-            metrics,
-            began,
-            order: shared.next_order(),
-            model: String::new(),
-            belongs_to: None,
-            mark: None,
-            prompt_is_too_long: false,
-            backup: None,
-            backups_said: None,
-            calls_made: 0,
-            final_write: FinalWrite::Nothing,
-            source: None,
-            leader: None,
-            said: Vec::new(),
-            end_is_told: false,
+            in_flight,
+            tries: Tries::default(),
+            client: ClientSide {
+                state: Client::Waiting(exchange),
+                translator: None,
+                final_write: FinalWrite::Nothing,
+            },
+            sharing: Sharing::default(),
+            record: Record { recording, metrics },
         });
-        relay.look_up_conversation();
-        relay.model = relay.choose_model();
+        relay.look_up_conversation(named.as_deref());
+        relay.tries.model = relay.choose_model();
         Ok(relay)
     }
 }

@@ -1,17 +1,16 @@
 //! Where a request goes when OpenRouter can't answer it: to other servers, one try each, in the order of `BACKUPS`.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::attempt::{FailedAnswer, FailedAttempt};
 use super::gate::local_time;
-use super::patience::{self, Verdict};
-use super::{ConnectionFate, Relay};
+use super::in_flight::Cancellable;
+use super::outcome::{FailedAnswer, FailedAttempt, Verdict};
+use super::parked::Parked;
+use super::state::Relay;
+use crate::client::exchange::ConnectionFate;
 use crate::console::say;
-use crate::dialect::StandIn;
 use crate::error::ApiError;
 use crate::language::either;
-use crate::record::metrics::FailedTry;
 use crate::settings::backups::Backup;
 
 impl Relay {
@@ -19,16 +18,14 @@ impl Relay {
     pub(super) fn give_way(mut self: Box<Self>, mut failed: Box<FailedAttempt>) -> ConnectionFate {
         let backups = self.snapshot.settings.backups.clone();
         let stopping = self.shared.in_flight.is_stopping();
-        let is_final = stopping || failed.verdict.is_the_routers(&self.model);
-        let makes_sense = self.dialect.stand_in() == StandIn::Model && !is_final && another_could(&failed);
+        let makes_sense = self.any_model_will_do() && !stopping && another_could(&failed);
         if backups.is_empty() || !makes_sense {
             return self.fail(failed);
         }
-        let model = std::mem::take(&mut self.metrics.model);
+        let model = std::mem::take(&mut self.record.metrics.model);
         let reason = failed.reason.clone();
-        if self.calls_made > 0 {
-            let at = self.began.elapsed();
-            self.metrics.failed_tries.push(FailedTry { model: model.clone(), reason, at, rests_until: None });
+        if self.tries.calls_made > 0 {
+            self.note_failed_try(model.clone(), reason, None);
         }
         // For clients, and for the console.
         let (mut reasons, mut said) = (Vec::new(), Vec::new());
@@ -44,31 +41,28 @@ impl Relay {
                 format_args!("{reason}: the backup {name} is asked"),
                 format_args!("{reason}：改为询问备用服务 {name}"),
             ));
-            self.backup = Some(number);
-            self.metrics.model = backup.model().to_owned();
-            self.metrics.backup = Some(backup.name.clone());
+            self.tries.backup = Some(number);
+            self.record.metrics.model = backup.model().to_owned();
+            self.record.metrics.backup = Some(backup.name.clone());
             self.report(None);
             match self.attempt(backup.model(), &mut None) {
                 Ok(served) => return self.finish(served),
                 Err(at_backup) => {
-                    if self.in_flight.cancel().reason().is_some() {
-                        return self.abandon();
+                    if self.is_cancelled() {
+                        return Parked::abandon(self);
                     }
                     self.learn_of_backup(backup, &at_backup);
                     reasons.push(format!("{}: {}", backup.name, at_backup.reason));
                     said.push(format!("{}{}{}", backup.name, either(": ", "："), at_backup.said));
-                    self.metrics.failed_tries.push(FailedTry {
-                        model: format!("{} ({})", backup.model(), backup.name),
-                        reason: at_backup.reason,
-                        at: self.began.elapsed(),
-                        rests_until: self.shared.history.backup_rests_until(&backup.name),
-                    });
+                    let rests_until = self.shared.history.backup_rests_until(&backup.name);
+                    let model = format!("{} ({})", backup.model(), backup.name);
+                    self.note_failed_try(model, at_backup.reason, rests_until);
                 }
             }
         }
-        self.backup = None;
-        self.metrics.backup = None;
-        self.metrics.model = model;
+        self.tries.backup = None;
+        self.record.metrics.backup = None;
+        self.record.metrics.model = model;
         let (reasons, said) = (reasons.join("; "), said.join(either("; ", "；")));
         say(either(
             format_args!("no backup could answer: {said}"),
@@ -83,21 +77,18 @@ impl Relay {
         if let FailedAnswer::Own(error) = &mut failed.answer {
             error.message.push_str(&format!(" Backups: {reasons}."));
         }
-        self.backups_said = Some(reasons);
+        self.tries.backups_failed = Some(reasons);
         self.fail(failed)
     }
 
     fn learn_of_backup(&self, backup: &Backup, failed: &FailedAttempt) {
-        let unreachable = matches!(&failed.answer, FailedAnswer::Own(error) if error.code != "upstream_error" || failed.status.is_none());
+        // One that stays silent hasn't been reached either.
+        let out_of_reach = ["upstream_unreachable", "upstream_timeout"];
+        let unreachable =
+            matches!(&failed.answer, FailedAnswer::Own(error) if out_of_reach.contains(&error.code));
         if failed.status == Some(429) || unreachable {
             self.shared.history.backup_rests(&backup.name, failed.retry_after);
         }
-    }
-
-    /// The backup that is asked now.
-    pub(super) fn present_backup(&self) -> Option<(&Backup, &Arc<crate::upstream::Upstream>)> {
-        let number = self.backup?;
-        Some((self.snapshot.settings.backups.get(number)?, self.snapshot.backups.get(number)?))
     }
 }
 
@@ -110,8 +101,8 @@ fn another_could(failed: &FailedAttempt) -> bool {
         }
         _ => false,
     };
-    let healable = matches!(failed.verdict, Verdict::TryAgain(_) | Verdict::NextModel(_));
-    own || healable || failed.status.is_some_and(|status| status == 402 || patience::may_pass(status))
+    let could = matches!(failed.verdict, Verdict::TryAgain(_) | Verdict::NextModel(_) | Verdict::BackupsOnly);
+    own || could || failed.status == Some(429)
 }
 
 /// The 429 for when nobody is left to ask: worth another try when the first of them may be asked again.

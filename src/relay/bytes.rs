@@ -1,8 +1,9 @@
 //! An answer that is sound: every byte as it comes.
 
-use super::attempt::{Answer, FailedAttempt, broke_off, empty_answer, no_answer};
-use super::finish::Served;
-use super::{Client, Relay};
+use super::answer::Answer;
+use super::attempt::{broke_off, empty_answer, no_answer};
+use super::outcome::{FailedAttempt, Served};
+use super::state::{Client, Relay};
 use crate::json;
 
 /// What is read of it at a time.
@@ -20,17 +21,17 @@ impl Relay {
         if read == 0 {
             return Err(empty_answer());
         }
-        if let Some(leader) = &self.leader {
-            leader.begin(answer.head(model, self.metrics.backup.as_ref()));
+        if let Some(leader) = &self.sharing.leader {
+            leader.begin(answer.head(model, self.record.metrics.backup.as_ref()));
         }
         let content_type = json::quoted(answer.header("content-type").unwrap_or_default());
         let mut bytes = read;
         let recorded = |bytes: usize| Some(format!(r#"{{"content_type":{content_type},"bytes":{bytes}}}"#));
         let headers = self.with_proxy_headers(answer.returned_headers(), model);
-        let Client::Waiting(exchange) = std::mem::replace(&mut self.client, Client::Answered) else {
+        let Client::Waiting(exchange) = std::mem::replace(&mut self.client.state, Client::Answered) else {
             return Ok(Served::ClientLeft(None)); // no comment ever goes before it
         };
-        self.metrics.first_token.get_or_insert_with(|| self.began.elapsed());
+        self.record.metrics.first_token.get_or_insert_with(|| self.asked.began.elapsed());
         let Ok(mut stream) = exchange.start(answer.status(), &headers) else {
             return Ok(Served::ClientLeft(recorded(bytes)));
         };
@@ -54,7 +55,7 @@ impl Relay {
             };
             bytes += read;
         }
-        self.client = Client::Streaming(stream);
+        self.client.state = Client::Streaming(stream);
         Ok(Served::Whole(recorded(bytes)))
     }
 }

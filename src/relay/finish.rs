@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
-use super::attempt::{FailedAnswer, FailedAttempt};
-use super::{Client, Relay};
+use super::outcome::{FailedAnswer, FailedAttempt, FinalWrite, ReadableAnswer, Served};
+use super::state::{Client, Relay};
 use crate::client::exchange::{ConnectionFate, Reply};
 use crate::console::say;
 use crate::dialect::free_models::ROUTER;
 use crate::dialect::model_name::BEST;
-use crate::dialect::{AnswerSummary, errors};
+use crate::dialect::{AnswerSummary, Needs, errors};
 use crate::error::ApiError;
 use crate::json;
 use crate::language::either;
@@ -20,29 +20,10 @@ use crate::record::metrics::CallMetrics;
 const USUAL_LINE_BYTES: usize = 128;
 /// `x-proxy-model` is cut to this length.
 const MAX_HEADER_CHARS: usize = 200;
+/// Whether a client's own tries could help, as the SDKs of OpenAI and Anthropic heed it.
+const SHOULD_RETRY: &str = "x-should-retry";
 /// Clients that left.
 const CLIENT_CLOSED_STATUS: u16 = 499;
-
-/// What is still to be sent when everything else is done: whoever has the end of an answer finds it recorded.
-#[derive(Default)]
-pub(super) enum FinalWrite {
-    #[default]
-    Nothing,
-    /// A whole answer.
-    Reply(Reply),
-    /// The last event of a stream.
-    Event(Vec<u8>),
-}
-
-/// How a call came to its end, once something of its answer has gone out.
-pub(super) enum Served {
-    /// In full. The answer's JSON, where it was recorded.
-    Whole(Option<String>),
-    /// With an error in the middle of it, and what had come before.
-    BrokenOff { error: String, status: u16, said: String, partial: Option<String> },
-    /// The client left; what had come so far.
-    ClientLeft(Option<String>),
-}
 
 impl Relay {
     /// The client gets the failure of the last try.
@@ -54,7 +35,7 @@ impl Relay {
             FailedAnswer::Own(error) => Some(error.in_words().to_owned()),
             _ => None,
         };
-        if let Client::Streaming(_) = self.client {
+        if let Client::Streaming(_) = self.client.state {
             let event;
             (event, error, status) = match failed.answer {
                 FailedAnswer::Event { bytes, data, status } => (bytes, error_object(&data, status), status),
@@ -70,8 +51,12 @@ impl Relay {
                     let event = self.broken_off(&error);
                     (event.into_bytes(), error.object(), error.status)
                 }
+                FailedAnswer::Readable(_) => {
+                    let error = ApiError::empty_answer(); // a plain answer is no part of a stream
+                    (self.broken_off(&error).into_bytes(), error.object(), error.status)
+                }
             };
-            self.final_write = FinalWrite::Event(event);
+            self.client.final_write = FinalWrite::Event(event);
         } else {
             let account_limit =
                 matches!(&failed.answer, FailedAnswer::Own(e) if e.code == "rate_limit_exceeded");
@@ -80,7 +65,7 @@ impl Relay {
                 FailedAnswer::Upstream(mut reply) => {
                     let text = String::from_utf8_lossy(&reply.body);
                     let error = error_object(&text, reply.status);
-                    if let Some((translated, written)) = &self.translated {
+                    if let Some((translated, written)) = &self.asked.translated {
                         reply.body = translated.translator(written).error_body(&text).into_bytes();
                     }
                     (reply, error)
@@ -89,7 +74,7 @@ impl Relay {
                     let error = error_object(&data, status);
                     // An event that holds its error elsewhere than a body does becomes one.
                     let is_body = json::field(&json::fields(&data).unwrap_or_default(), "error").is_some();
-                    let body = match (&self.translated, is_body) {
+                    let body = match (&self.asked.translated, is_body) {
                         (Some((translated, written)), _) => translated.translator(written).error_body(&data),
                         (None, true) => data,
                         (None, false) => format!(r#"{{"error":{error}}}"#),
@@ -97,44 +82,52 @@ impl Relay {
                     (Reply::json(status, body), error)
                 }
                 FailedAnswer::Own(error) => {
-                    let reply = match &self.client {
+                    let reply = match &self.client.state {
                         Client::Waiting(exchange) => Reply::refusal(&exchange.head, &error),
                         _ => Reply::default(), // nobody is there to get it
                     };
                     (Reply { status: error.status, ..reply }, error.object())
                 }
+                FailedAnswer::Readable(readable) => return self.serve_readable(*readable),
             };
             status = reply.status;
-            reply.headers = self.with_proxy_headers(reply.headers, &self.metrics.model);
-            if self.tries() > 1 || account_limit {
-                // Heeded by the OpenAI SDKs, so that their tries don't multiply ours.
-                reply.headers.push(("x-should-retry".into(), "false".into()));
+            reply.headers = self.with_proxy_headers(reply.headers, &self.record.metrics.model);
+            // Heeded by the SDKs, so that their tries don't multiply ours, and no failure is repeated that stays.
+            let stays = account_limit || matches!(status, 401..=403);
+            let is_said = reply.headers.iter().any(|(name, _)| name == SHOULD_RETRY);
+            if (self.number_of_tries() > 1 || stays) && !is_said {
+                reply.headers.push((SHOULD_RETRY.into(), "false".into()));
             }
-            self.final_write = FinalWrite::Reply(reply);
+            self.client.final_write = FinalWrite::Reply(reply);
         }
         let said = own.unwrap_or_else(|| errors::message(&error));
         self.finish(Served::BrokenOff { error, status, said, partial: None })
     }
 
-    /// The event that ends a stream of which only comments have been sent.
-    fn broken_off(&self, error: &ApiError) -> String {
-        match &self.translated {
-            Some((translated, written)) => translated.translator(written).broken_off(error),
-            None => self.dialect.reader(false).broken_off(error),
-        }
+    /// What can be read of an answer is better than none.
+    fn serve_readable(mut self: Box<Self>, readable: ReadableAnswer) -> ConnectionFate {
+        let ReadableAnswer { reply, recorded } = readable;
+        let headers = self.with_proxy_headers(reply.headers, &self.record.metrics.model);
+        self.tries.answer_is_flawed = true;
+        self.client.final_write = FinalWrite::Reply(Reply { headers, ..reply });
+        self.finish(Served::Whole(recorded))
     }
 
-    fn tries(&self) -> usize {
-        self.metrics.failed_tries.len() + 1
+    /// The event that ends a stream of which only comments have been sent.
+    fn broken_off(&self, error: &ApiError) -> String {
+        match &self.asked.translated {
+            Some((translated, written)) => translated.translator(written).broken_off(error),
+            None => self.asked.dialect.reader(false, Needs::default()).broken_off(error),
+        }
     }
 
     /// What the answer says about itself.
     pub(super) fn note(&mut self, summary: &AnswerSummary) {
         if let Some(model) = &summary.model {
-            self.metrics.model.clone_from(model);
+            self.record.metrics.model.clone_from(model);
         }
-        self.metrics.prompt_tokens = summary.usage.prompt_tokens;
-        self.metrics.completion_tokens = summary.usage.completion_tokens;
+        self.record.metrics.prompt_tokens = summary.usage.prompt_tokens;
+        self.record.metrics.completion_tokens = summary.usage.completion_tokens;
     }
 
     pub(super) fn with_proxy_headers(
@@ -143,33 +136,34 @@ impl Relay {
         sent: &str,
     ) -> Vec<(Cow<'static, str>, String)> {
         // No model is sent where an embedding is refused.
-        if !sent.is_empty() && (self.request.model_replaced() || sent != self.request.model) {
-            let asked = self.request.asked.as_deref().unwrap_or("(none)");
+        if !sent.is_empty() && (self.asked.request.model_replaced() || sent != self.asked.request.model) {
+            let asked = self.asked.request.asked.as_deref().unwrap_or("(none)");
             headers.push(("x-proxy-model".into(), model_header(asked, sent)));
         }
-        if let Some(name) = &self.metrics.backup {
+        if let Some(name) = &self.record.metrics.backup {
             headers.push(("x-proxy-backup".into(), name.clone()));
         }
-        if let Some(age) = self.metrics.reused {
+        if let Some(age) = self.record.metrics.reused {
             headers.push(("x-proxy-reused".into(), age.as_secs().to_string()));
         }
-        if let Some(said) = &self.backups_said {
+        if let Some(said) = &self.tries.backups_failed {
             headers.push(("x-proxy-backups-failed".into(), model_header_part(said)));
         }
-        if self.tries() > 1 {
-            headers.push(("x-proxy-attempts".into(), self.tries().to_string()));
+        if self.number_of_tries() > 1 {
+            headers.push(("x-proxy-attempts".into(), self.number_of_tries().to_string()));
         }
         headers
     }
 
     /// Says once for each model asked that another one is used.
     pub(super) fn announce_model(&mut self) {
-        let target = self.request.target.to_string();
+        let request = &self.asked.request;
+        let target = request.target.to_string();
         let is_another = |asked: &&String| {
             !asked.eq_ignore_ascii_case(&target) && ![BEST, ROUTER].contains(&asked.as_str())
         };
-        if let Some(asked) = self.request.asked.as_ref().filter(is_another)
-            && self.request.model_replaced()
+        if let Some(asked) = request.asked.as_ref().filter(is_another)
+            && request.model_replaced()
             && self.shared.first_time_asked(asked)
         {
             let asked = model_header_part(asked);
@@ -182,7 +176,7 @@ impl Relay {
 
     /// Says and records how it ended, and then ends it.
     pub(super) fn finish(mut self: Box<Self>, served: Served) -> ConnectionFate {
-        let served = match (served, &self.client) {
+        let served = match (served, &self.client.state) {
             // Others have what it left behind.
             (Served::Whole(answer), Client::Left) => {
                 self.end_leading();
@@ -192,9 +186,9 @@ impl Relay {
         };
         let left_early = matches!(served, Served::ClientLeft(_));
         if !matches!(served, Served::Whole(_)) {
-            self.leader = None; // before the client knows: its next request must not join this one
+            self.sharing.leader = None; // before the client knows: its next request must not join this one
         }
-        self.metrics.total = self.began.elapsed();
+        self.record.metrics.total = self.asked.began.elapsed();
         let left = r#"{"message":"The client closed the connection.","type":"client_error","param":null,"code":"client_closed"}"#;
         let error_data = |error: &str, status: u16, partial: Option<String>| {
             let partial = partial.map(|partial| format!(r#","partial":{partial}"#)).unwrap_or_default();
@@ -205,31 +199,31 @@ impl Relay {
             Served::Whole(answer) => {
                 self.end_leading();
                 self.learn_from_answer();
-                self.metrics.status = 200;
+                self.record.metrics.status = 200;
                 Ending::Response(answer.map_or_else(|| "null".into(), Into::into))
             }
             Served::BrokenOff { error, status, said, partial } => {
                 reason = said;
-                if status == 401 && self.backup.is_none() && self.metrics.reused.is_none() {
+                if status == 401 && self.tries.backup.is_none() && self.record.metrics.reused.is_none() {
                     reason.push_str(&self.refused_key());
                 }
-                self.metrics.status = status;
-                self.metrics.error_code = errors::code(&error);
+                self.record.metrics.status = status;
+                self.record.metrics.error_code = errors::code(&error);
                 error_data(&error, status, partial)
             }
             Served::ClientLeft(partial) => {
                 reason = either("the client left", "客户端已断开").to_owned();
-                self.metrics.status = CLIENT_CLOSED_STATUS;
-                self.metrics.error_code = Some("client_closed".into());
+                self.record.metrics.status = CLIENT_CLOSED_STATUS;
+                self.record.metrics.error_code = Some("client_closed".into());
                 error_data(left, CLIENT_CLOSED_STATUS, partial)
             }
         };
-        let line = call_line(&self.metrics, &reason);
-        if let Some(recording) = self.recording.take() {
-            recording.end(self.metrics, ending);
+        let line = call_line(&self.record.metrics, &reason);
+        if let Some(recording) = self.record.recording.take() {
+            recording.end(self.record.metrics, ending);
         }
-        self.shared.spare.keep(self.request.into_buffer());
-        let after = match (self.client, self.final_write) {
+        self.shared.spare.keep(self.asked.request.into_buffer());
+        let after = match (self.client.state, self.client.final_write) {
             (Client::Waiting(exchange), FinalWrite::Reply(reply)) => exchange.reply(reply),
             (Client::Streaming(stream), final_write) if !left_early => match final_write {
                 FinalWrite::Event(event) => stream.finish(&event),
@@ -265,11 +259,11 @@ impl Relay {
 
     /// The answer is whole: it is there for others.
     fn end_leading(&mut self) {
-        if let Some(mut leader) = self.leader.take() {
-            if let (Some(_), FinalWrite::Event(last)) = (&self.translated, &self.final_write) {
+        if let Some(mut leader) = self.sharing.leader.take() {
+            if let (Some(_), FinalWrite::Event(last)) = (&self.asked.translated, &self.client.final_write) {
                 leader.add_translated(last);
             }
-            leader.end(&self.snapshot);
+            leader.end(&self.snapshot.settings, self.shared.calls.files());
         }
     }
 }

@@ -22,6 +22,8 @@ const USUAL_LIMIT: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(60);
 /// How long others wait for the one that went ahead.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Keys whose windows are remembered: that of a request which began before the last change counts, too.
+const MAX_KEYS: usize = 8;
 /// A limit that wasn't met for so long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(150);
 
@@ -43,7 +45,10 @@ impl Limit {
 
 /// `HH:MM` where this runs.
 pub fn local_time(time: SystemTime) -> String {
-    DateTime::<Local>::from(time).format("%H:%M").to_string()
+    // chrono's own conversion panics beyond the year 262,142.
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let time = i64::try_from(since.as_secs()).ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
+    time.map(|time| time.with_timezone(&Local).format("%H:%M").to_string()).unwrap_or_default()
 }
 
 /// What a request is told.
@@ -61,24 +66,26 @@ pub enum Admission<T> {
 /// Leave to make one call. Dropped, it counts as passed: what came of the call was not the limit.
 #[derive(Debug)]
 pub struct Pass {
-    gate: Arc<Shared>,
+    gate: Arc<Windows>,
+    /// Whose limit the call counts against.
+    key: Option<Secret>,
     /// It goes ahead of others, who wait for what comes of it.
     ahead: bool,
     told: bool,
 }
 
-#[derive(Debug)]
-struct Shared {
+/// A limit belongs to an account, and another key may be another account's: each key has a window of its own.
+#[derive(Debug, Default)]
+struct Windows {
     changed: Condvar,
-    window: Mutex<Window>,
+    windows: Mutex<Vec<Window>>,
 }
 
-/// What is known of the present window.
+/// What is known of a key's present window.
 #[derive(Debug)]
 struct Window {
-    closed: Option<Limit>,
-    /// For which key it is closed.
     key: Option<Secret>,
+    closed: Option<Limit>,
     /// Calls that a window is known to hold, and when the limit was met last.
     limit: Option<(u32, Instant)>,
     began: Instant,
@@ -100,7 +107,7 @@ struct Waiting<T> {
 
 /// The gate, with the requests that wait before it.
 pub struct Gate<T> {
-    shared: Arc<Shared>,
+    shared: Arc<Windows>,
     waiting: Mutex<VecDeque<Waiting<T>>>,
 }
 
@@ -133,32 +140,25 @@ pub enum Next<T> {
 
 impl<T> Default for Gate<T> {
     fn default() -> Self {
-        let window = Window {
-            closed: None,
-            key: None,
-            limit: None,
-            began: Instant::now(),
-            made: 0,
-            allowance: u32::MAX,
-            undecided: 0,
-            blocked_since: None,
-        };
-        Self {
-            shared: Arc::new(Shared { changed: Condvar::new(), window: Mutex::new(window) }),
-            waiting: Mutex::default(),
-        }
+        Self { shared: Arc::default(), waiting: Mutex::default() }
     }
 }
 
 impl<T> Gate<T> {
-    /// Asks for leave to make a call with this key.
-    pub fn admit(&self, request: T, turn: Turn, key: Option<&Secret>) -> Admission<T> {
+    /// Asks for leave to make a call with this key; where it has to wait, the request is kept as `park` makes it.
+    pub fn admit<R>(
+        &self,
+        request: R,
+        turn: Turn,
+        key: Option<&Secret>,
+        park: impl FnOnce(R) -> T,
+    ) -> Admission<R> {
         let mut waiting = self.lock_waiting();
-        let mut window = self.shared.lock();
-        window.follow_key(key);
+        let mut windows = self.shared.lock();
+        let window = window_of(&mut windows, key);
         let nobody_before = waiting.front().is_none_or(|first| first.order > turn.order);
         if nobody_before && let Some(ahead) = window.try_pass() {
-            return Admission::Go(request, self.pass(ahead));
+            return Admission::Go(request, self.pass(ahead, key));
         }
         if let Some(limit) = window.closed.filter(|limit| turn.waited + limit.remaining() > turn.max_wait) {
             return Admission::TooLate(request, limit);
@@ -168,9 +168,9 @@ impl<T> Gate<T> {
         }
         // One that was rejected goes back to where it was: before all that came later.
         let at = waiting.partition_point(|other| other.order < turn.order);
-        let entry = Waiting { order: turn.order, waited_before: turn.waited, since: Instant::now(), request };
-        waiting.insert(at, entry);
-        drop(window);
+        let (since, request) = (Instant::now(), park(request));
+        waiting.insert(at, Waiting { order: turn.order, waited_before: turn.waited, since, request });
+        drop(windows);
         self.shared.changed.notify_all();
         Admission::Waits
     }
@@ -187,8 +187,9 @@ impl<T> Gate<T> {
         loop {
             let (max_wait, key) = rules();
             let mut waiting = self.lock_waiting();
-            let mut window = self.shared.lock();
-            window.follow_key(key.as_ref());
+            let mut windows = self.shared.lock();
+            // They will go on with the key that counts now.
+            let window = window_of(&mut windows, key.as_ref());
             let mut until = deadline;
             if !waiting.is_empty() {
                 if let Some(at) = waiting.iter().position(|entry| unwanted(&entry.request))
@@ -199,7 +200,11 @@ impl<T> Gate<T> {
                 if let Some(ahead) = window.try_pass()
                     && let Some(first) = waiting.pop_front()
                 {
-                    return Some(Next::Go(first.request, self.pass(ahead), first.since.elapsed()));
+                    return Some(Next::Go(
+                        first.request,
+                        self.pass(ahead, key.as_ref()),
+                        first.since.elapsed(),
+                    ));
                 }
                 if let Some(closed) = window.closed {
                     let late =
@@ -219,7 +224,7 @@ impl<T> Gate<T> {
                 return None;
             }
             let pause = until.saturating_duration_since(now).max(Duration::from_millis(1));
-            let waited = self.shared.changed.wait_timeout(window, pause);
+            let waited = self.shared.changed.wait_timeout(windows, pause);
             drop(waited.unwrap_or_else(PoisonError::into_inner));
         }
     }
@@ -235,19 +240,21 @@ impl<T> Gate<T> {
         self.lock_waiting().len()
     }
 
-    /// The upstream has rejected a call after it seemed to have passed.
-    pub fn close(&self, limit: Limit) {
-        self.shared.lock().close(limit);
+    /// The upstream has rejected a call with this key after it seemed to have passed.
+    pub fn close(&self, limit: Limit, key: Option<&Secret>) {
+        window_of(&mut self.shared.lock(), key).close(limit);
         self.shared.changed.notify_all();
     }
 
-    /// The limit that is reached now, if one is.
-    pub fn closed(&self) -> Option<Limit> {
-        self.shared.lock().closed.filter(|limit| !limit.remaining().is_zero())
+    /// The limit of this key that is reached now, if one is.
+    pub fn closed(&self, key: Option<&Secret>) -> Option<Limit> {
+        let windows = self.shared.lock();
+        let window = windows.iter().find(|window| window.key.as_ref() == key)?;
+        window.closed.filter(|limit| !limit.remaining().is_zero())
     }
 
-    fn pass(&self, ahead: bool) -> Pass {
-        Pass { gate: Arc::clone(&self.shared), ahead, told: false }
+    fn pass(&self, ahead: bool, key: Option<&Secret>) -> Pass {
+        Pass { gate: Arc::clone(&self.shared), key: key.cloned(), ahead, told: false }
     }
 
     fn lock_waiting(&self) -> MutexGuard<'_, VecDeque<Waiting<T>>> {
@@ -270,7 +277,8 @@ impl Pass {
         if std::mem::replace(&mut self.told, true) {
             return;
         }
-        let mut window = self.gate.lock();
+        let mut windows = self.gate.lock();
+        let window = window_of(&mut windows, self.key.as_ref());
         window.undecided = window.undecided.saturating_sub(1);
         let others_wait = window.blocked_since.is_some();
         match limit {
@@ -281,7 +289,7 @@ impl Pass {
         if !others_wait && limit.is_none() {
             return;
         }
-        drop(window);
+        drop(windows);
         self.gate.changed.notify_all();
     }
 }
@@ -292,22 +300,38 @@ impl Drop for Pass {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Window> {
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+impl Windows {
+    fn lock(&self) -> MutexGuard<'_, Vec<Window>> {
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Window {
-    /// A limit belongs to an account; another key may be another account's.
-    fn follow_key(&mut self, key: Option<&Secret>) {
-        if self.closed.is_some() && self.key.as_ref() != key {
-            self.closed = None;
-            self.limit = None;
-            self.begin(u32::MAX);
+/// The window of a key, new where it hasn't been used yet.
+fn window_of<'w>(windows: &'w mut Vec<Window>, key: Option<&Secret>) -> &'w mut Window {
+    let at = match windows.iter().position(|window| window.key.as_ref() == key) {
+        Some(at) => at,
+        None => {
+            if windows.len() >= MAX_KEYS {
+                windows.remove(0);
+            }
+            windows.push(Window::new(key.cloned()));
+            windows.len() - 1
         }
-        if self.key.as_ref() != key {
-            self.key = key.cloned();
+    };
+    &mut windows[at]
+}
+
+impl Window {
+    fn new(key: Option<Secret>) -> Self {
+        Self {
+            key,
+            closed: None,
+            limit: None,
+            began: Instant::now(),
+            made: 0,
+            allowance: u32::MAX,
+            undecided: 0,
+            blocked_since: None,
         }
     }
 
@@ -399,7 +423,7 @@ mod tests {
     }
 
     fn go(gate: &Gate<u64>, order: u64) -> Option<Pass> {
-        match gate.admit(order, turn(order), None) {
+        match gate.admit(order, turn(order), None, |order| order) {
             Admission::Go(_, pass) => Some(pass),
             Admission::Waits => None,
             _ => panic!("neither goes nor waits"),
@@ -441,9 +465,14 @@ mod tests {
     fn those_that_cannot_make_it_are_told_at_once() {
         let gate = Gate::default();
         go(&gate, 0).unwrap().rejected(limit(Duration::from_secs(3600)));
-        assert!(matches!(gate.admit(1, turn(1), None), Admission::TooLate(1, _)));
+        assert!(matches!(gate.admit(1, turn(1), None, |n| n), Admission::TooLate(1, _)));
         let changed = Secret::clone(&crate::settings::tests_support::secret("other-key"));
-        assert!(matches!(gate.admit(2, turn(2), Some(&changed)), Admission::Go(2, _)), "another key");
+        assert!(matches!(gate.admit(2, turn(2), Some(&changed), |n| n), Admission::Go(2, _)), "another key");
+        assert!(gate.closed(None).is_some() && gate.closed(Some(&changed)).is_none());
+        assert!(
+            matches!(gate.admit(3, turn(3), None, |n| n), Admission::TooLate(3, _)),
+            "nothing is forgotten"
+        );
     }
 
     #[test]

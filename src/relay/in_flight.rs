@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::shared_call::SharedCall;
 use crate::client::idle::Idle;
 use crate::client::socket::Socket;
 use crate::peek::Peeked;
@@ -54,9 +53,35 @@ pub struct CancelHandle {
     watched: Mutex<Watched>,
     call: Mutex<Option<AbortCall>>,
     /// Others may want its answer, too.
-    shared_call: OnceLock<Weak<SharedCall>>,
+    shared_call: OnceLock<Weak<dyn CallSharing>>,
     /// It waits for the answer of another.
-    waits_for: OnceLock<Weak<SharedCall>>,
+    waits_for: OnceLock<Weak<dyn CallSharing>>,
+}
+
+/// A call that several requests share. (Cancelling one of them needs to know no more of it.)
+pub trait CallSharing: Send + Sync {
+    /// The client of the one that makes the call has left. Whether others want the answer, so that the call goes on.
+    fn is_wanted_without_its_leader(&self) -> bool;
+
+    /// The client of one that waits for it, or reads it, has left. Nobody may be left for whom the call is made.
+    fn one_has_left(&self);
+}
+
+/// What can be cut off from outside.
+pub trait Cancellable {
+    /// How.
+    fn cancel(&self) -> &Arc<CancelHandle>;
+
+    /// Whether it was.
+    fn is_cancelled(&self) -> bool {
+        self.cancel().reason().is_some()
+    }
+}
+
+impl<T: Cancellable + ?Sized> Cancellable for Box<T> {
+    fn cancel(&self) -> &Arc<CancelHandle> {
+        (**self).cancel()
+    }
 }
 
 /// Whether the poller is told when the client leaves.
@@ -275,14 +300,16 @@ impl CancelHandle {
     }
 
     /// Others may want the answer: this client's leaving alone doesn't end the call.
-    pub(super) fn share(&self, shared_call: &Arc<SharedCall>) {
-        let _ = self.shared_call.set(Arc::downgrade(shared_call));
+    pub(super) fn share(&self, shared_call: Weak<dyn CallSharing>) {
+        let _ = self.shared_call.set(shared_call);
     }
 
     /// It waits for another's answer, whose call nobody may want any more once this client has left.
-    pub(super) fn wait_for(&self, shared_call: &Arc<SharedCall>) {
-        let _ = self.waits_for.set(Arc::downgrade(shared_call));
-        if self.reason() == Some(CancelReason::ClientLeft) {
+    pub(super) fn wait_for(&self, shared_call: Weak<dyn CallSharing>) {
+        let _ = self.waits_for.set(Weak::clone(&shared_call));
+        if self.reason() == Some(CancelReason::ClientLeft)
+            && let Some(shared_call) = shared_call.upgrade()
+        {
             shared_call.one_has_left();
         }
     }

@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -12,7 +11,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use chrono::Utc;
 use crossbeam_channel::bounded;
-use serde_json::Value;
 
 use super::best::{self, Candidate, NEVER_SEEN};
 use super::model::Model;
@@ -29,14 +27,12 @@ const FILE: &str = ".local-api-proxy-models.json";
 const MAX_FILE_BYTES: u64 = 4 << 20;
 /// How long the start waits for the file.
 const FILE_PATIENCE: Duration = Duration::from_millis(50);
-/// One whose provider says 429 isn't, where it doesn't say for how long.
+/// A backup that can't be asked isn't for so long, where it doesn't say for how long.
 const RESTS_FOR: Duration = Duration::from_secs(60);
 /// What answered is worth trying for so long.
 const GOOD_FOR: Duration = Duration::from_secs(10 * 60);
 /// Models that are remembered for the same needs.
 const MAX_GOOD: usize = 8;
-/// Of the beginning and of the end of a turn.
-const HASHED_BYTES: usize = 4096;
 /// Conversations that are remembered.
 const MAX_CONVERSATIONS: usize = 10_000;
 
@@ -107,16 +103,16 @@ impl ModelHistory {
         seen.rests_until.filter(|_| seen.rests())
     }
 
-    /// A model has failed; where its provider says for how long it wants to be left alone, `rest`.
-    pub fn failed(&self, model: &str, rest: Option<Option<Duration>>) {
+    /// A model has failed; it isn't asked for `rest`.
+    pub fn failed(&self, model: &str, rest: Option<Duration>) {
         if model == ROUTER {
             return;
         }
         let mut state = self.lock();
         if let Some(stats) = state.stats.of(model) {
             stats.failed();
-            if let Some(named) = rest {
-                stats.rest(named.unwrap_or(RESTS_FOR));
+            if let Some(rest) = rest {
+                stats.rest(rest);
             }
         }
         for good in state.good.values_mut() {
@@ -124,9 +120,20 @@ impl ModelHistory {
         }
     }
 
-    /// A model is there no more. Whether that is news.
-    pub fn retired(&self, model: &str) -> bool {
-        self.lock().stats.of(model).is_none_or(ModelStats::retire)
+    /// A model is there no more, and isn't asked for `rest`. Whether that is news.
+    pub fn retired(&self, model: &str, rest: Duration) -> bool {
+        let mut state = self.lock();
+        for good in state.good.values_mut() {
+            good.retain(|(known, _)| &**known != model);
+        }
+        state.stats.of(model).is_none_or(|stats| stats.retire(rest))
+    }
+
+    /// Whether a model has answered anything within the last ten minutes.
+    pub fn has_answered_lately(&self, model: &str) -> bool {
+        let state = self.lock();
+        let answered = |(known, since): &(Arc<str>, Instant)| **known == *model && since.elapsed() < GOOD_FOR;
+        state.good.values().flatten().any(answered)
     }
 
     /// Whether a model isn't to be asked now.
@@ -258,47 +265,6 @@ fn is_one_model(id: &str) -> bool {
     id != ROUTER && is_free(id) && id.len() <= MAX_NAME_BYTES
 }
 
-/// A mark for each beginning of a conversation: after its first turn, its first two, and so on.
-pub fn marks(dialect: &'static str, turns: &[&str]) -> Vec<u64> {
-    let mut hasher = DefaultHasher::new();
-    dialect.hash(&mut hasher);
-    let mark = |turn: &&str| {
-        match memchr::memmem::find(turn.as_bytes(), b"cache_control") {
-            // Claude Code marks the last turn only, so that the same turn looks different in the next request.
-            Some(_) => {
-                let mut turn = serde_json::from_str::<Value>(turn).unwrap_or_default();
-                forget_cache_control(&mut turn);
-                hash_turn(&turn.to_string(), &mut hasher);
-            }
-            None => hash_turn(turn, &mut hasher),
-        }
-        hasher.finish()
-    };
-    turns.iter().map(mark).collect()
-}
-
-/// A long turn is known by its length, its beginning and its end: hashing megabytes of images would cost as much as
-/// sending them, and all that depends on it is which model is asked first.
-fn hash_turn(turn: &str, hasher: &mut DefaultHasher) {
-    let turn = turn.as_bytes();
-    turn.len().hash(hasher);
-    match turn.len() > 2 * HASHED_BYTES {
-        true => (&turn[..HASHED_BYTES], &turn[turn.len() - HASHED_BYTES..]).hash(hasher),
-        false => turn.hash(hasher),
-    }
-}
-
-fn forget_cache_control(value: &mut Value) {
-    match value {
-        Value::Object(object) => {
-            object.shift_remove("cache_control");
-            object.values_mut().for_each(forget_cache_control);
-        }
-        Value::Array(list) => list.iter_mut().for_each(forget_cache_control),
-        _ => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -319,7 +285,7 @@ mod tests {
         assert_eq!(known.good(("chat", Needs::default()), none), None, "other needs");
         known.failed("b:free", None);
         assert_eq!(known.good(WANTED, none).as_deref(), Some("a:free"));
-        known.failed("a:free", Some(Some(LONG)));
+        known.failed("a:free", Some(LONG));
         assert!(known.rests("a:free") && !known.rests("b:free"));
         assert_eq!(known.good(WANTED, none), None);
         let seen = &known.models()["b:free"];
@@ -329,24 +295,19 @@ mod tests {
     #[test]
     fn a_retired_model_is_news_once() {
         let known = ModelHistory::default();
-        assert!(known.retired("a:free") && !known.retired("a:free"));
+        assert!(known.retired("a:free", LONG) && !known.retired("a:free", LONG));
         assert!(known.rests("a:free"));
     }
 
     #[test]
-    fn a_conversation_goes_on_where_its_beginning_is_the_same() {
-        let known = ModelHistory::default();
-        let first = marks("chat", &["{1}"]);
-        known.converse(first[0], "a:free");
-        let longer = marks("chat", &["{1}", "{2}", "{3}"]);
-        let beginnings = |marks: &[u64]| marks.iter().rev().skip(1).copied().collect::<Vec<_>>();
-        assert_eq!(known.conversation(beginnings(&longer), LONG).as_deref(), Some("a:free"));
-        assert_eq!(known.conversation(beginnings(&longer), Duration::ZERO), None);
-        assert_eq!(known.conversation(beginnings(&first), LONG), None, "nothing has gone before");
-        assert_eq!(known.conversation(beginnings(&marks("chat", &["{0}", "{2}", "{3}"])), LONG), None);
-        assert_eq!(known.conversation(beginnings(&marks("messages", &["{1}", "{2}"])), LONG), None);
-        let marked = marks("chat", &[r#"{"a":[{"b":1,"cache_control":{}}]}"#, "{2}"]);
-        assert_eq!(marked[1], marks("chat", &[r#"{"a":[{"b":1}]}"#, "{2}"])[1]);
+    fn a_conversation_belongs_to_a_model_for_a_while() {
+        let history = ModelHistory::default();
+        history.converse(1, "a:free");
+        assert_eq!(history.conversation([3, 1], LONG).as_deref(), Some("a:free"));
+        assert_eq!(history.conversation([1], Duration::ZERO), None);
+        assert_eq!(history.conversation([2], LONG), None);
+        history.converse(1, ROUTER);
+        assert_eq!(history.conversation([1], LONG).as_deref(), Some("a:free"), "the router is no model");
     }
 
     #[test]

@@ -12,8 +12,6 @@ use super::best::Seen;
 const HALVED_AFTER_S: f64 = 15.0 * 60.0;
 /// Calls that every model is trusted to have answered before the first.
 const TRUST: f64 = 2.0;
-/// A retired model isn't asked for so long.
-const RETIRED_FOR: Duration = Duration::from_secs(60 * 60);
 /// Nothing rests for longer, whatever a header says.
 const LONGEST_REST: Duration = Duration::from_secs(24 * 60 * 60);
 /// Models that figures are kept of; clients and upstreams may name any number.
@@ -84,11 +82,11 @@ impl ModelStats {
         self.rests_until = SystemTime::now().checked_add(time.min(LONGEST_REST));
     }
 
-    /// It is there no more. Whether that is news.
-    pub fn retire(&mut self) -> bool {
+    /// It is there no more, and isn't asked for so long. Whether that is news.
+    pub fn retire(&mut self, time: Duration) -> bool {
         let known = self.retired && self.rests();
         self.retired = true;
-        self.rest(RETIRED_FOR);
+        self.rest(time);
         !known
     }
 
@@ -235,7 +233,7 @@ mod tests {
         assert!(stats.rests() && stats.rests_until < SystemTime::now().checked_add(LONGEST_REST * 2));
         stats.rest(Duration::ZERO);
         assert!(!stats.rests());
-        assert!(stats.retire() && !stats.retire());
+        assert!(stats.retire(Duration::from_secs(60)) && !stats.retire(Duration::from_secs(60)));
     }
 
     #[test]

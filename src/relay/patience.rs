@@ -1,74 +1,54 @@
-//! Which failures another try can heal, how long to wait before it, and which of them are the account's own limit.
+//! What follows a failure: what it is about decides ([`About`]), not its status.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::gate::Limit;
-use crate::dialect::errors::{self, Headers, ModelTrouble};
+use super::outcome::Verdict;
+use crate::dialect::errors::{About, Diagnosis, ModelFault};
 use crate::dialect::free_models::ROUTER;
 
 /// The first pause; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
-/// An upstream that wants to be left alone for longer is left alone: the client's own back-off is the right one.
+/// A client doesn't wait for longer, whatever the upstream asks for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10);
+/// A model that has too much to do, or isn't there for the moment, isn't asked for so long, where nobody says for how long.
+const RESTS_FOR: Duration = Duration::from_secs(60);
+/// One that is gone isn't asked for so long.
+const GONE_FOR: Duration = Duration::from_secs(60 * 60);
 
-/// What to do about a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// No other try can help.
-    PassOn,
-    /// Try again, after this pause if the upstream named one.
-    TryAgain(Option<Duration>),
-    /// Another model could serve it, at once.
-    NextModel(ModelTrouble),
-    /// The account's limit is reached.
-    AccountLimit(Limit),
-}
-
-/// Judges an error by its status, its headers and its body (`{"error": …}`).
-pub fn judge(status: u16, header: Headers<'_>, body: &str) -> Verdict {
-    let retry_after = retry_after(header);
-    if let Some(notice) = errors::account_limit(status, header, body) {
-        return Verdict::AccountLimit(Limit { reset: notice.reset, per_window: notice.per_window });
-    }
-    match status {
-        status if may_pass(status) => try_again(retry_after),
-        _ => errors::model_trouble(status, body).map_or(Verdict::PassOn, Verdict::NextModel),
+/// What to do about an error of a try with this model.
+pub fn judge(diagnosis: &Diagnosis, model: &str) -> Verdict {
+    match diagnosis.about {
+        About::AccountLimit(limit) => {
+            Verdict::AccountLimit(Limit { reset: limit.reset, per_window: limit.per_window })
+        }
+        About::Account if diagnosis.status == 402 => Verdict::BackupsOnly,
+        About::Account | About::Request | About::Unknown => Verdict::PassOn,
+        About::Model(ModelFault::Gone { .. } | ModelFault::Unfit)
+            if model == ROUTER && !diagnosis.is_the_providers =>
+        {
+            Verdict::PassOn // no free model can do this, or the account's settings rule them all out
+        }
+        About::Model(fault) => Verdict::NextModel(Some(fault)),
+        About::Provider => Verdict::NextModel(None),
+        About::Moment => Verdict::TryAgain(diagnosis.retry_after.map(bounded)),
     }
 }
 
-/// Whether an error of this status is one of the moment.
-pub fn may_pass(status: u16) -> bool {
-    matches!(status, 408 | 429 | 500 | 502..=599)
+/// The pause that an upstream asks for, as long as a client may be made to wait.
+pub fn bounded(named: Duration) -> Duration {
+    named.min(LONGEST_RETRY_AFTER)
 }
 
-impl Verdict {
-    /// Whether the router itself says that it can't: that is about the account's settings, which no other try changes.
-    pub fn is_the_routers(self, model: &str) -> bool {
-        model == ROUTER && matches!(self, Self::NextModel(trouble) if trouble != ModelTrouble::TooLong)
+/// For how long a model isn't asked after this; `None` where the fault says nothing of other requests.
+pub fn rest_after(fault: ModelFault) -> Option<Duration> {
+    match fault {
+        ModelFault::Gone { for_good: true } => Some(GONE_FOR),
+        ModelFault::Gone { for_good: false } => Some(RESTS_FOR),
+        ModelFault::Busy(named) => Some(named.unwrap_or(RESTS_FOR)),
+        ModelFault::Unfit | ModelFault::TooLong => None,
     }
-}
-
-/// How long the upstream wants to be left alone.
-pub fn retry_after(header: Headers<'_>) -> Option<Duration> {
-    header("retry-after").and_then(|value| parse_retry_after(&value))
-}
-
-fn try_again(retry_after: Option<Duration>) -> Verdict {
-    match retry_after {
-        Some(wait) if wait > LONGEST_RETRY_AFTER => Verdict::PassOn,
-        wait => Verdict::TryAgain(wait),
-    }
-}
-
-/// Seconds or a date: [RFC 9110, 10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3).
-fn parse_retry_after(value: &str) -> Option<Duration> {
-    let value = value.trim();
-    if let Ok(seconds) = value.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds.max(0.0)).ok();
-    }
-    let date = httpdate::parse_http_date(value).ok()?;
-    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
 /// The pause before try number `tried` + 1, with a quarter of jitter either way; `random` is from 0 to 1.
@@ -87,28 +67,33 @@ mod tests {
         None
     }
 
-    #[test]
-    fn what_another_try_can_heal() {
-        for status in [408, 429, 500, 502, 503, 504, 524, 529] {
-            assert_eq!(judge(status, &no_header, ""), Verdict::TryAgain(None), "{status}");
-        }
-        for status in [400, 401, 402, 403, 404, 413, 422, 501, 302] {
-            assert_eq!(judge(status, &no_header, ""), Verdict::PassOn, "{status}");
-        }
+    fn verdict(status: u16, body: &str) -> Verdict {
+        judge(&Diagnosis::read(status, &no_header, body), "a/b:free")
     }
 
     #[test]
-    fn retry_after_in_both_forms() {
-        let judge_with =
-            |value: String| judge(503, &|name| (name == "retry-after").then(|| value.clone()), "");
-        assert_eq!(judge_with("3".into()), Verdict::TryAgain(Some(Duration::from_secs(3))));
-        assert_eq!(judge_with("11".into()), Verdict::PassOn);
-        let date = |seconds| httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(seconds));
-        assert!(
-            matches!(judge_with(date(5)), Verdict::TryAgain(Some(wait)) if wait > Duration::from_secs(3))
-        );
-        assert_eq!(judge_with(date(60)), Verdict::PassOn);
-        assert_eq!(judge_with("soon".into()), Verdict::TryAgain(None));
+    fn what_another_try_can_heal() {
+        for status in [408, 500, 502, 503, 504, 524, 529] {
+            assert_eq!(verdict(status, ""), Verdict::TryAgain(None), "{status}");
+        }
+        assert_eq!(verdict(429, ""), Verdict::NextModel(Some(ModelFault::Busy(None))));
+        for status in [400, 401, 403, 404, 413, 422, 501] {
+            assert_eq!(verdict(status, ""), Verdict::PassOn, "{status}");
+        }
+        assert_eq!(verdict(402, ""), Verdict::BackupsOnly);
+    }
+
+    #[test]
+    fn a_named_pause_is_heeded_within_reason() {
+        let with = |value: &'static str| {
+            let header = move |name: &str| (name == "retry-after").then(|| value.to_owned());
+            judge(&Diagnosis::read(503, &header, ""), "a/b:free")
+        };
+        assert_eq!(with("3"), Verdict::TryAgain(Some(Duration::from_secs(3))));
+        assert_eq!(with("11"), Verdict::TryAgain(Some(LONGEST_RETRY_AFTER)));
+        for nonsense in ["soon", "9000000000000000", "1e300", "NaN", "inf"] {
+            assert_eq!(with(nonsense), Verdict::TryAgain(None), "{nonsense}");
+        }
     }
 
     #[test]

@@ -5,17 +5,19 @@ use std::borrow::Cow;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::attempt::{
-    Answer, FailedAnswer, FailedAttempt, MAX_HELD_BYTES, broke_off, empty_answer, error_in_a_200, no_answer,
-    unreadable,
-};
-use super::finish::{FinalWrite, Served};
-use super::{Client, Relay};
+use super::answer::Answer;
+use super::attempt::{broke_off, empty_answer, error_in_a_200, no_answer, no_real_answer, unusable};
+use super::outcome::{FailedAnswer, FailedAttempt, FinalWrite, ReadableAnswer, Served, Verdict};
+use super::state::{Client, Relay};
 use crate::client::exchange::Reply;
 use crate::error::CUT;
 use crate::json;
 use crate::upstream::{Failure, Trouble};
 
+/// A plain answer up to this size is looked at before anything of it goes to the client; longer ones can't be errors.
+const MAX_HELD_BYTES: usize = 8 << 20;
+/// One that is put into another API can't be handed on in pieces.
+const MAX_TRANSLATED_BYTES: usize = 128 << 20;
 /// What is read of a long answer at a time.
 const READ_BYTES: usize = 16 * 1024;
 /// What debug mode keeps of it.
@@ -29,50 +31,68 @@ impl Relay {
         model: &str,
     ) -> Result<Served, Box<FailedAttempt>> {
         let mut body = Vec::new();
-        let whole = answer.read_whole(&mut body, MAX_HELD_BYTES).map_err(|failure| no_answer(&failure))?;
+        let limit = if self.client.translator.is_some() { MAX_TRANSLATED_BYTES } else { MAX_HELD_BYTES };
+        let whole = answer.read_whole(&mut body, limit).map_err(|failure| no_answer(&failure))?;
         let headers = answer.returned_headers();
+        if !whole && self.client.translator.is_some() {
+            return Err(unusable("its answer is too long to be translated"));
+        }
         if !whole {
             return self.relay_long(answer, body, headers, model);
         }
         let text = std::str::from_utf8(&body).unwrap_or_default();
-        let summary = self.dialect.read_answer(text);
-        if summary.doubtful && !is_whole(&body) {
+        let summary = self.asked.dialect.read_answer(text, self.asked.request.needs);
+        if summary.unreadable && !is_whole(&body) {
             return Err(no_answer(&Failure::Broken(Trouble::BrokeOff, CUT.into())));
         }
-        if let Some(error) = summary.error.as_ref().filter(|_| !summary.has_content) {
-            let text = text.to_owned();
-            let failed = |status| FailedAnswer::Upstream(Reply { status, headers, body });
-            return Err(error_in_a_200(answer, error, &text, failed));
-        }
-        if !summary.is_an_answer() || body.trim_ascii().is_empty() {
+        if body.trim_ascii().is_empty() {
             return Err(empty_answer());
         }
-        if let Client::Streaming(_) = self.client {
-            return Err(unreadable("it is no event stream"));
+        if summary.unreadable {
+            return Err(no_real_answer("it is no answer in this API"));
         }
-        if summary.doubtful && self.translated.is_some() {
-            return Err(unreadable("it is no answer of a chat"));
+        if summary.error.is_some() {
+            let text = text.to_owned();
+            let client_gets = |status| FailedAnswer::Upstream(Reply { status, headers, body });
+            return Err(error_in_a_200(answer, &text, model, client_gets));
         }
-        if summary.doubtful || summary.error.is_some() || answer.status() != 200 {
-            self.leader = None; // the client has it, and nobody else
+        let wants_stream = self.asked.request.stream && self.any_model_will_do();
+        let can_be_told = self.client.translator.is_some() && matches!(self.client.state, Client::Waiting(_));
+        if (wants_stream || matches!(self.client.state, Client::Streaming(_))) && !can_be_told {
+            return Err(no_real_answer("it is no event stream"));
         }
-        let recorded = self.recording.is_some().then(|| json_or_string(&body));
-        if let Some(leader) = &self.leader {
-            leader.begin(answer.head(model, self.metrics.backup.as_ref()));
+        let flaw = self.flaw_of(&summary);
+        if !summary.is_an_answer() && !summary.has_reasoning {
+            return Err(empty_answer());
         }
-        let headers = self.with_proxy_headers(headers, model);
+        let flaw = if summary.is_an_answer() { flaw } else { Some("nothing but reasoning") };
+        if summary.in_progress || flaw.is_some() || answer.status() != 200 {
+            self.sharing.leader = None; // the client has it, and nobody else
+        }
+        let recorded = self.record.recording.is_some().then(|| json_or_string(&body));
+        if let Some(leader) = &self.sharing.leader {
+            leader.begin(answer.head(model, self.record.metrics.backup.as_ref()));
+        }
         self.note(&summary);
-        let body = match &mut self.translator {
+        let body = match &mut self.client.translator {
             Some(translator) => {
-                let told = translator.answer(text).into_bytes();
-                if let Some(leader) = &mut self.leader {
-                    leader.add_translated(&told);
+                let translated = translator.answer(text).into_bytes();
+                if let Some(leader) = &mut self.sharing.leader {
+                    leader.add_translated(&translated);
                 }
-                told
+                translated
             }
             None => body,
         };
-        self.final_write = FinalWrite::Reply(Reply { status: answer.status(), headers, body });
+        let reply = Reply { status: answer.status(), headers, body };
+        if let Some(flaw) = flaw {
+            let readable = FailedAnswer::Readable(Box::new(ReadableAnswer { reply, recorded }));
+            let mut failed = FailedAttempt::new(flaw, Verdict::TryAgain(None), readable);
+            failed.by = summary.model;
+            return Err(failed);
+        }
+        let headers = self.with_proxy_headers(reply.headers, model);
+        self.client.final_write = FinalWrite::Reply(Reply { headers, ..reply });
         Ok(Served::Whole(recorded))
     }
 
@@ -84,17 +104,17 @@ impl Relay {
         headers: Vec<(Cow<'static, str>, String)>,
         model: &str,
     ) -> Result<Served, Box<FailedAttempt>> {
-        self.leader = None; // too long to be kept or shared
+        self.sharing.leader = None; // too long to be kept or shared
         answer.is_not_shared();
         let headers = self.with_proxy_headers(headers, model);
-        let Client::Waiting(exchange) = std::mem::replace(&mut self.client, Client::Answered) else {
-            return Err(unreadable("it is no event stream"));
+        let Client::Waiting(exchange) = std::mem::replace(&mut self.client.state, Client::Answered) else {
+            return Err(unusable("it is no event stream"));
         };
         let recorded = |body: &[u8]| {
             let kept = &body[..body.len().min(MAX_RECORDED_BYTES)];
             Some(json::quoted(&String::from_utf8_lossy(kept)))
         };
-        let record = self.recording.as_ref().and_then(|_| recorded(&begun));
+        let record = self.record.recording.as_ref().and_then(|_| recorded(&begun));
         let Ok(mut stream) = exchange.start(answer.status(), &headers) else {
             return Ok(Served::ClientLeft(record));
         };
@@ -120,7 +140,7 @@ impl Relay {
                 }
             }
         }
-        self.client = Client::Streaming(stream);
+        self.client.state = Client::Streaming(stream);
         Ok(Served::Whole(record))
     }
 }

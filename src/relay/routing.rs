@@ -2,31 +2,33 @@
 
 use std::time::Duration;
 
-use super::Relay;
+use super::conversation::Conversation;
 use super::model::Kind;
-use super::model_history::{self, Wanted};
+use super::patience::rest_after;
+use super::state::Relay;
 use crate::console::say;
-use crate::dialect::StandIn;
-use crate::dialect::errors::ModelTrouble;
+use crate::dialect::errors::ModelFault;
 use crate::dialect::free_models::{ROUTER, is_free};
 use crate::language::either;
 
 impl Relay {
-    /// What a model is needed for.
-    pub(super) fn wanted(&self) -> Wanted {
-        (self.dialect.path(), self.request.needs)
-    }
-
     /// The model of the next try.
     pub(super) fn choose_model(&self) -> String {
-        let first = &self.request.model;
-        if self.dialect.stand_in() != StandIn::Model {
+        let first = &self.asked.request.model;
+        if !self.any_model_will_do() {
             return first.clone(); // another one's answer would mean something else
         }
         let history = &self.shared.history;
-        let tried = |model: &str| self.metrics.failed_tries.iter().any(|failed| failed.model == model);
+        let failed = &self.record.metrics.failed_tries;
+        let once_more = self.tries.asked_once_more.as_deref();
+        if let Some(model) = once_more
+            && failed.iter().filter(|failed| failed.model == model).count() == 1
+        {
+            return model.to_owned();
+        }
+        let tried = |model: &str| failed.iter().any(|failed| failed.model == model);
         let usable = |model: &str| !tried(model) && !history.rests(model);
-        if self.prompt_is_too_long
+        if self.tries.prompt_is_too_long
             && let Some(largest) = self.largest_context(&usable)
         {
             return largest;
@@ -37,70 +39,82 @@ impl Relay {
                 return model.clone();
             }
         }
-        let belongs_to = self.belongs_to.as_deref().filter(|model| usable(model));
-        if let Some(model) = belongs_to {
+        let goes_on = self.tries.belongs_to.as_deref();
+        if let Some(model) = goes_on.filter(|model| usable(model)) {
             return model.to_owned();
         }
         // The router picks at random, also what has just failed.
-        let good = || history.good(self.wanted(), |model| tried(model));
-        tried(ROUTER).then(good).flatten().unwrap_or_else(|| ROUTER.to_owned())
+        let good = || history.good(self.wanted(), |model| tried(model) || !self.shared.models.chats(model));
+        let asks_for_known = goes_on.is_some() || tried(ROUTER);
+        asks_for_known.then(good).flatten().unwrap_or_else(|| ROUTER.to_owned())
     }
 
+    /// Of the models that can do what is asked, the one that takes the longest prompt.
     fn largest_context(&self, usable: &dyn Fn(&str) -> bool) -> Option<String> {
         let listing = self.shared.models.listing(Kind::Chat, &self.snapshot);
-        let others = listing.models.iter().filter(|model| usable(&model.id));
+        let able = self.shared.history.in_order(&listing.models, self.asked.request.needs);
+        let others = able.iter().map(|candidate| &candidate.model).filter(|model| usable(&model.id));
         Some(others.max_by_key(|model| model.context_length)?.id.clone())
     }
 
-    /// Finds out which model the conversation belongs to, and how it is known by its next turn.
-    pub(super) fn look_up_conversation(&mut self) {
+    /// Finds out which model the conversation belongs to, and how it is known by its next turn. `named`: how the client
+    /// calls it.
+    pub(super) fn look_up_conversation(&mut self, named: Option<&str>) {
         let kept_for = self.snapshot.settings.sticky;
-        if kept_for.is_zero() || !is_free(&self.request.model) {
+        let request = &self.asked.request;
+        if kept_for.is_zero() || !is_free(&request.model) {
             return;
         }
-        let marks = model_history::marks(self.dialect.path(), &self.request.turns());
-        let beginnings = marks.iter().rev().skip(1).copied();
-        self.belongs_to = self.shared.history.conversation(beginnings, kept_for);
-        self.mark = marks.last().copied();
+        let (dialect, needs) = self.wanted();
+        let conversation = match named.or(request.session.as_deref()) {
+            Some(name) => Conversation::named(name, dialect, needs),
+            None => Conversation::of(&request.turns(), dialect, needs),
+        };
+        self.tries.belongs_to =
+            self.shared.history.conversation(conversation.before.iter().copied(), kept_for);
+        self.tries.conversation = conversation;
     }
 
     /// A try has been answered.
     pub(super) fn learn_from_answer(&self) {
-        if self.backup.is_some() || self.snapshot.settings.test_mode || self.metrics.reused.is_some() {
+        let metrics = &self.record.metrics;
+        if self.tries.backup.is_some() || self.snapshot.settings.test_mode || metrics.reused.is_some() {
             return;
         }
+        if self.tries.answer_is_flawed || !self.shared.models.chats(&metrics.model) {
+            return; // nobody wants the like again
+        }
         let history = &self.shared.history;
-        history.answered(&self.metrics.model, self.wanted(), self.metrics.first_token);
-        if let Some(mark) = self.mark {
-            history.converse(mark, &self.metrics.model);
+        history.answered(&metrics.model, self.wanted(), metrics.first_token);
+        for mark in &self.tries.conversation.after {
+            history.converse(*mark, &metrics.model);
         }
         self.save_history();
     }
 
-    fn save_history(&self) {
+    pub(super) fn save_history(&self) {
         if let Some(dir) = self.snapshot.settings.cache_dir.as_ref().filter(|_| self.snapshot.debug) {
             self.shared.history.save(dir, self.shared.calls.files());
         }
     }
 
-    /// A try has failed; `rest` where the model's provider wants to be left alone, for so long if it said so.
-    pub(super) fn learn_from_failure(&self, model: &str, rest: Option<Option<Duration>>) {
-        self.shared.history.failed(model, rest);
-        self.save_history();
-    }
-
     /// The model that was asked can't serve this.
-    pub(super) fn learn_from_trouble(&mut self, model: &str, trouble: ModelTrouble) {
-        self.learn_from_failure(model, None);
-        match trouble {
-            ModelTrouble::Gone if model != ROUTER && self.shared.history.retired(model) => {
-                say(either(
-                    format_args!("{model} isn't there any more: it isn't asked again for an hour"),
-                    format_args!("{model} 已不存在：一小时内不再询问"),
-                ));
+    pub(super) fn learn_from_fault(&mut self, model: &str, fault: ModelFault) {
+        let history = &self.shared.history;
+        match fault {
+            ModelFault::Gone { for_good: true } if model != ROUTER => {
+                if history.retired(model, rest_after(fault).unwrap_or(Duration::ZERO)) {
+                    say(either(
+                        format_args!("{model} isn't there any more: it isn't asked again for an hour"),
+                        format_args!("{model} 已不存在：一小时内不再询问"),
+                    ));
+                }
             }
-            ModelTrouble::TooLong => self.prompt_is_too_long = true,
-            ModelTrouble::Gone | ModelTrouble::Unfit => {}
+            ModelFault::TooLong => self.tries.prompt_is_too_long = true,
+            // What it can't do says nothing of other requests.
+            ModelFault::Unfit => {}
+            _ => history.failed(model, rest_after(fault)),
         }
+        self.save_history();
     }
 }

@@ -3,15 +3,16 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::Relay;
 use super::gate::Gate;
 use super::in_flight::InFlight;
 use super::model_history::ModelHistory;
 use super::models::Models;
+use super::parked::{Parked, Wake};
+use super::pauses::Pauses;
 use super::quota::QuotaCache;
-use super::shared_call::Reuse;
+use super::shared_call::SharedCalls;
 use ureq::http::HeaderValue;
 
 use crate::body::Spare;
@@ -32,8 +33,9 @@ pub fn asked(head: &Head) -> String {
     refusals::asked(format!("{} {}", head.method, head.target).as_bytes())
 }
 
+type Resume = Box<dyn Fn(Box<dyn Parked>, Wake) + Send + Sync>;
+
 /// The settings, the memory and the state of the program.
-#[derive(Debug)]
 pub struct Shared {
     /// Settings as they are now.
     pub live: Arc<Live>,
@@ -42,7 +44,9 @@ pub struct Shared {
     /// Who is under way.
     pub in_flight: Arc<InFlight>,
     /// Who waits for the account's limit.
-    pub gate: Gate<Box<Relay>>,
+    pub gate: Gate<Box<dyn Parked>>,
+    /// Who pauses before the next try.
+    pub pauses: Pauses<Box<dyn Parked>>,
     /// What was seen of the models.
     pub history: Arc<ModelHistory>,
     /// The lists of models.
@@ -51,12 +55,14 @@ pub struct Shared {
     pub site: HeaderValue,
     /// The account's free quota.
     pub quota: QuotaCache,
-    /// Answers that are given again.
-    pub reuse: Reuse,
+    /// Answers that are given again, and calls that several share.
+    pub reuse: Arc<SharedCalls>,
     /// Who was turned away.
     pub refusals: Refusals,
     /// Memory for the next large request.
     pub spare: Spare,
+    /// Finds a thread for one that waited.
+    resume: OnceLock<Resume>,
     orders: AtomicU64,
     announced: Mutex<HashSet<u64>>,
 }
@@ -69,16 +75,30 @@ impl Shared {
             calls,
             in_flight: Arc::new(InFlight::new(idle)),
             gate: Gate::default(),
+            pauses: Pauses::default(),
             history: Arc::default(),
             models: Models::default(),
             site: HeaderValue::try_from(format!("http://localhost:{port}"))
                 .unwrap_or(HeaderValue::from_static("http://localhost")),
             quota: QuotaCache::default(),
-            reuse: Reuse::default(),
+            reuse: Arc::default(),
+            resume: OnceLock::new(),
             refusals: Refusals::default(),
             spare: Spare::default(),
             orders: AtomicU64::new(0),
             announced: Mutex::default(),
+        }
+    }
+
+    /// Says how requests that waited get a thread.
+    pub fn resume_by(&self, resume: impl Fn(Box<dyn Parked>, Wake) + Send + Sync + 'static) {
+        let _ = self.resume.set(Box::new(resume));
+    }
+
+    /// Has a thread go on with one that waited.
+    pub fn resume(&self, who: Box<dyn Parked>, wake: Wake) {
+        if let Some(resume) = self.resume.get() {
+            resume(who, wake);
         }
     }
 

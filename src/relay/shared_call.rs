@@ -1,27 +1,24 @@
-//! Answers again: a request that is the same as one answered before costs no call, and one that is the same as another
-//! under way shares its answer.
+//! Calls that several requests share.
 //!
-//! The first of several is their [`Leader`]: it makes the call, and what comes of it is gathered in a [`SharedCall`]. The others
-//! are parked without a thread until that has turned out to be an answer, and then read it from its beginning, each at
-//! its own pace. A kept answer and a shared one are sources like the upstream: what is told of them, recorded and sent is
-//! all the same.
+//! The first of several is their [`Leader`]: it makes the call, and what comes of it is gathered in a [`SharedCall`]. The
+//! others ([`Follower`]) are parked without a thread until that has turned out to be an answer, and then read it from its
+//! beginning, each at its own pace. A kept answer and a shared one are sources like the upstream: what is read of them,
+//! recorded and sent is all the same.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
-use super::Relay;
-use super::in_flight::{CancelHandle, CancelReason};
-use super::shared::Shared;
-use crate::client::exchange::ConnectionFate;
-use crate::client::head::Head;
-use crate::dialect::{Translator, Written};
+use super::in_flight::{CallSharing, CancelHandle, CancelReason, Cancellable};
+use crate::dialect::Translator;
 use crate::error::ApiError;
-use crate::live::Snapshot;
 use crate::record::answers::{AnswerHead, Answers, Kept, Key, MAX_ANSWER_BYTES};
-use crate::record::calls::Waiting;
+use crate::record::files::Files;
+use crate::secrets;
+use crate::settings::Settings;
 use crate::upstream::{Failure, Trouble};
 
 /// Requests that may share one answer before it begins.
@@ -31,56 +28,76 @@ const MAX_SHARED_BYTES: usize = 16 << 20;
 /// How often whoever reads a shared answer looks whether its own client is still there.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What is kept, and what is under way.
-#[derive(Default)]
-pub struct Reuse {
-    /// Those of before.
-    pub answers: Answers,
-    shared_calls: Mutex<HashMap<Key, Arc<SharedCall>>>,
-    /// Finds a thread for one that was parked.
-    resume: OnceLock<Resume>,
+/// One that waits for the answer of another, whoever that is.
+pub trait Waiter: Cancellable + Send {
+    /// Goes on: with the answer, or without one.
+    fn wake(self: Box<Self>, source: Option<Source>);
 }
 
-type Resume = Box<dyn Fn(Parked) + Send + Sync>;
-/// Boxed as they come and go.
-type Parked = Box<Relay>;
+/// What is kept, and what is in flight.
+#[derive(Default)]
+pub struct SharedCalls {
+    /// Those of before.
+    pub answers: Answers,
+    in_flight: Mutex<HashMap<Key, Arc<SharedCall>>>,
+}
 
-impl fmt::Debug for Reuse {
+impl fmt::Debug for SharedCalls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Reuse({:?})", self.answers)
+        write!(f, "SharedCalls({:?})", self.answers)
     }
 }
 
-impl Reuse {
-    /// Says how parked requests get a thread.
-    pub fn resume_by(&self, resume: impl Fn(Box<Relay>) + Send + Sync + 'static) {
-        let _ = self.resume.set(Box::new(resume));
+/// What a request finds where others may ask the same.
+pub(super) enum Found {
+    /// An answer that is kept.
+    Kept(Arc<Kept>),
+    /// A call that is on its way.
+    Call(Arc<SharedCall>),
+    /// Nothing: it makes the call.
+    Lead(Leader),
+}
+
+impl SharedCalls {
+    /// Looks for an answer that is `max_age` old at most, or a call on its way; `look_up` also looks on the disk.
+    pub(super) fn find(
+        self: &Arc<Self>,
+        key: Key,
+        max_age: Duration,
+        cancel: &Arc<CancelHandle>,
+        look_up: impl FnOnce(&Answers) -> Option<Arc<Kept>>,
+    ) -> Found {
+        if let Some(kept) = look_up(&self.answers) {
+            return Found::Kept(kept);
+        }
+        let mut in_flight = self.lock();
+        match in_flight.entry(key) {
+            Entry::Occupied(other) => Found::Call(Arc::clone(other.get())),
+            Entry::Vacant(place) => {
+                // Another may have come to its end since the first look: its answer is kept before it goes from here.
+                if let Some(kept) = self.answers.get_in_memory(&key, max_age) {
+                    return Found::Kept(kept);
+                }
+                let mut leader = self.lead(key, cancel);
+                place.insert(Arc::clone(&leader.shared_call));
+                leader.is_known = true;
+                Found::Lead(leader)
+            }
+        }
+    }
+
+    /// Makes a call that nobody else joins.
+    pub(super) fn lead(self: &Arc<Self>, key: Key, cancel: &Arc<CancelHandle>) -> Leader {
+        let shared_call = Arc::new(SharedCall {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            cancel: Arc::clone(cancel),
+        });
+        Leader { calls: Arc::clone(self), key, shared_call, is_known: false, is_kept: true, translated: None }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<SharedCall>>> {
-        self.shared_calls.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What a request says about being answered from what is there already (RFC 9111, 5.2.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CacheControl {
-    /// Nothing: any answer will do.
-    Any,
-    /// `no-cache`: a fresh one, which is kept.
-    Fresh,
-    /// `no-store`: a fresh one, which isn't.
-    Unkept,
-}
-
-impl CacheControl {
-    /// As the request's head says.
-    pub fn of(head: &Head) -> Self {
-        match (head.lists("cache-control", "no-store"), head.lists("cache-control", "no-cache")) {
-            (true, _) => Self::Unkept,
-            (_, true) => Self::Fresh,
-            _ => Self::Any,
-        }
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -98,7 +115,7 @@ struct SharedCallState {
     head: Option<AnswerHead>,
     /// As it comes from the upstream.
     bytes: Vec<u8>,
-    parked: Vec<Parked>,
+    parked: Vec<Box<dyn Waiter>>,
     readers: usize,
     /// The client of the one that makes the call has left.
     leader_left: bool,
@@ -120,7 +137,7 @@ enum Phase {
 impl fmt::Debug for SharedCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
-        write!(f, "Flight({:?}, {} bytes, {} readers)", state.phase, state.bytes.len(), state.readers)
+        write!(f, "SharedCall({:?}, {} bytes, {} readers)", state.phase, state.bytes.len(), state.readers)
     }
 }
 
@@ -158,16 +175,34 @@ impl SharedCall {
         }
     }
 
-    /// The client of the one that makes the call has left. Whether others want the answer, so that the call goes on.
-    pub(super) fn is_wanted_without_its_leader(&self) -> bool {
+    /// Parks one that waits for the answer, unless it has begun, or too many wait.
+    pub(super) fn park<W: Waiter + 'static>(self: &Arc<Self>, waiter: Box<W>) -> Option<Box<W>> {
+        let mut state = self.lock();
+        if state.phase != Phase::Waiting || state.parked.len() >= MAX_PARKED {
+            return Some(waiter);
+        }
+        let cancel = Arc::clone(waiter.cancel());
+        state.parked.push(waiter);
+        drop(state);
+        cancel.wait_for(Arc::downgrade(self) as Weak<dyn CallSharing>);
+        None
+    }
+
+    /// A place for one more reader, if there is something to read.
+    pub(super) fn follow(self: &Arc<Self>, cancel: &Arc<CancelHandle>) -> Option<Source> {
+        self.lock().follow(self, cancel)
+    }
+}
+
+impl CallSharing for SharedCall {
+    fn is_wanted_without_its_leader(&self) -> bool {
         let mut state = self.lock();
         let wanted = state.is_wanted();
         state.leader_left |= wanted;
         wanted
     }
 
-    /// The client of one that waits for it, or reads it, has left. Nobody may be left for whom the call is made.
-    pub(super) fn one_has_left(&self) {
+    fn one_has_left(&self) {
         let state = self.lock();
         let unwanted = state.leader_left && !state.is_wanted();
         drop(state);
@@ -180,11 +215,11 @@ impl SharedCall {
 impl SharedCallState {
     /// Whether anybody beside the one that makes the call is still there for the answer.
     fn is_wanted(&self) -> bool {
-        self.readers > 0 || self.parked.iter().any(|relay| relay.in_flight.cancel().reason().is_none())
+        self.readers > 0 || self.parked.iter().any(|waiter| !waiter.is_cancelled())
     }
 
     /// A place for one more reader, if there is something to read.
-    fn ride(&mut self, shared_call: &Arc<SharedCall>, cancel: &Arc<CancelHandle>) -> Option<Source> {
+    fn follow(&mut self, shared_call: &Arc<SharedCall>, cancel: &Arc<CancelHandle>) -> Option<Source> {
         let head = self.head.clone().filter(|_| self.phase != Phase::Failed)?;
         self.readers += 1;
         let (shared_call, cancel) = (Arc::clone(shared_call), Arc::clone(cancel));
@@ -194,14 +229,15 @@ impl SharedCallState {
 
 /// Held by the request that makes the call; dropped before the end, it fails.
 pub(super) struct Leader {
-    shared: Arc<Shared>,
+    calls: Arc<SharedCalls>,
     key: Key,
     shared_call: Arc<SharedCall>,
     /// Others may join.
     is_known: bool,
-    /// As it is told in another API.
-    told: Option<String>,
-    cache_control: CacheControl,
+    /// The answer may be given again later.
+    is_kept: bool,
+    /// The answer in the API that the client speaks, where that is another than the upstream's.
+    translated: Option<String>,
 }
 
 impl Leader {
@@ -210,11 +246,18 @@ impl Leader {
         &self.shared_call
     }
 
-    /// More is told in another API than the upstream's.
+    /// The client wants it not to be kept.
+    pub(super) fn keep_nothing(&mut self) {
+        self.is_kept = false;
+    }
+
+    /// More of the answer in another API than the upstream's.
     pub(super) fn add_translated(&mut self, text: &[u8]) {
-        let told = self.told.get_or_insert_default();
-        if told.len() + text.len() <= MAX_ANSWER_BYTES {
-            told.push_str(&String::from_utf8_lossy(text));
+        let translated = self.translated.get_or_insert_default();
+        if translated.len() + text.len() <= MAX_ANSWER_BYTES {
+            translated.push_str(&String::from_utf8_lossy(text));
+        } else {
+            self.is_kept = false; // half of it is none
         }
     }
 
@@ -226,55 +269,37 @@ impl Leader {
         }
         state.phase = Phase::Begun;
         state.head = Some(head);
-        let mut parked = std::mem::take(&mut state.parked);
-        for relay in &mut parked {
-            relay.source = state.ride(&self.shared_call, relay.in_flight.cancel());
-        }
+        let parked = std::mem::take(&mut state.parked).into_iter();
+        let parked = parked.map(|waiter| (state.follow(&self.shared_call, waiter.cancel()), waiter));
+        let parked = parked.collect::<Vec<_>>();
         drop(state);
-        self.resume(parked);
+        parked.into_iter().for_each(|(source, waiter)| waiter.wake(source));
     }
 
-    /// The answer is whole, and kept for the next.
-    pub(super) fn end(self, snapshot: &Snapshot) {
-        let settings = &snapshot.settings;
+    /// The answer is whole, and kept for the next, but for one in which a secret stands.
+    pub(super) fn end(self, settings: &Settings, files: &Files) {
         let mut state = self.shared_call.lock();
         if state.phase != Phase::Begun {
             return;
         }
         state.phase = Phase::Whole;
-        let kept = match (&state.head, self.cache_control) {
-            (Some(head), CacheControl::Any | CacheControl::Fresh)
-                if state.bytes.len() <= MAX_ANSWER_BYTES =>
-            {
-                Some(Kept {
-                    time: SystemTime::now(),
-                    head: head.clone(),
-                    body: state.bytes.clone(),
-                    told: self.told.clone(),
-                })
-            }
-            _ => None,
-        };
+        let is_kept = self.is_kept && state.bytes.len() <= MAX_ANSWER_BYTES;
+        let kept = state.head.as_ref().filter(|_| is_kept).map(|head| Kept {
+            time: SystemTime::now(),
+            head: head.clone(),
+            body: state.bytes.clone(),
+            told: self.translated.clone(),
+        });
         drop(state);
-        let secrets = [&settings.key, &settings.proxy_api_key].into_iter().flatten();
-        let tells = |kept: &Kept| {
-            let headers = kept.head.headers.iter().map(|(_, value)| value.as_bytes());
-            let texts = headers.chain([&kept.body[..], kept.told.as_deref().unwrap_or_default().as_bytes()]);
-            let tell = |text| {
-                let mut secrets = secrets.clone();
-                secrets.any(|secret| memchr::memmem::find(text, secret.expose().as_bytes()).is_some())
-            };
-            texts.into_iter().any(tell)
+        let tells_a_secret = |kept: &Kept| {
+            let headers = kept.head.headers.iter().map(|(_, value)| value.as_str());
+            let body = String::from_utf8_lossy(&kept.body);
+            let texts = headers.chain([&*body, kept.told.as_deref().unwrap_or_default()]);
+            let mut texts = texts.map(|text| matches!(secrets::hidden(text), Cow::Owned(_)));
+            texts.any(|hides| hides)
         };
-        if let Some(kept) = kept.filter(|kept| !tells(kept)) {
-            let (answers, files) = (&self.shared.reuse.answers, self.shared.calls.files());
-            answers.put(self.key, Arc::new(kept), settings.cache_dir.as_ref(), files);
-        }
-    }
-
-    fn resume(&self, parked: Vec<Parked>) {
-        if let Some(resume) = self.shared.reuse.resume.get() {
-            parked.into_iter().for_each(resume);
+        if let Some(kept) = kept.filter(|kept| !tells_a_secret(kept)) {
+            self.calls.answers.put(self.key, Arc::new(kept), settings.cache_dir.as_ref(), files);
         }
     }
 }
@@ -282,11 +307,9 @@ impl Leader {
 impl Drop for Leader {
     fn drop(&mut self) {
         if self.is_known {
-            let mut shared_calls = self.shared.reuse.lock();
-            if shared_calls
-                .get(&self.key)
-                .is_some_and(|shared_call| Arc::ptr_eq(shared_call, &self.shared_call))
-            {
+            let mut shared_calls = self.calls.lock();
+            let mine = |shared_call: &Arc<SharedCall>| Arc::ptr_eq(shared_call, &self.shared_call);
+            if shared_calls.get(&self.key).is_some_and(mine) {
                 shared_calls.remove(&self.key);
             }
         }
@@ -297,12 +320,12 @@ impl Drop for Leader {
         let parked = std::mem::take(&mut state.parked);
         drop(state);
         self.shared_call.changed.notify_all();
-        self.resume(parked);
+        parked.into_iter().for_each(|waiter| waiter.wake(None));
     }
 }
 
 /// Reads a shared answer from its beginning.
-pub(super) struct Follower {
+pub struct Follower {
     shared_call: Arc<SharedCall>,
     /// Of the request that reads.
     cancel: Arc<CancelHandle>,
@@ -345,20 +368,22 @@ impl Drop for Follower {
 }
 
 /// Where an answer comes from, in place of the upstream.
-pub(super) enum Source {
+pub enum Source {
+    /// One of before.
     Kept(Arc<Kept>),
+    /// One that is coming in for another.
     Follower(Follower),
 }
 
 impl Source {
-    fn head(&self) -> &AnswerHead {
+    pub(super) fn head(&self) -> &AnswerHead {
         match self {
             Self::Kept(kept) => &kept.head,
-            Self::Follower(ride) => &ride.head,
+            Self::Follower(follower) => &follower.head,
         }
     }
 
-    fn age(&self) -> Duration {
+    pub(super) fn age(&self) -> Duration {
         match self {
             Self::Kept(kept) => kept.age(),
             Self::Follower(_) => Duration::ZERO,
@@ -368,14 +393,14 @@ impl Source {
 
 /// Tells a kept answer as it was told before.
 pub(super) struct Replay {
-    told: String,
+    translated: String,
     /// Knows what kind of stream it is.
     translator: Box<dyn Translator>,
 }
 
 impl Replay {
-    pub(super) fn new(told: String, translator: Box<dyn Translator>) -> Self {
-        Self { told, translator }
+    pub(super) fn new(translated: String, translator: Box<dyn Translator>) -> Self {
+        Self { translated, translator }
     }
 }
 
@@ -385,15 +410,15 @@ impl Translator for Replay {
     }
 
     fn event(&mut self, _data: &str) -> String {
-        std::mem::take(&mut self.told)
+        std::mem::take(&mut self.translated)
     }
 
     fn end(&mut self) -> String {
-        std::mem::take(&mut self.told)
+        std::mem::take(&mut self.translated)
     }
 
     fn answer(&mut self, _body: &str) -> String {
-        std::mem::take(&mut self.told)
+        std::mem::take(&mut self.translated)
     }
 
     fn broken_off(&self, error: &ApiError) -> String {
@@ -402,122 +427,5 @@ impl Translator for Replay {
 
     fn error_body(&self, body: &str) -> String {
         self.translator.error_body(body)
-    }
-}
-
-/// What has become of a request for which there may be an answer already.
-pub enum Reused {
-    /// It is answered, or waits for the answer of another.
-    Done(ConnectionFate),
-    /// It needs a place.
-    Call(Box<Relay>),
-}
-
-impl Relay {
-    /// Answers with what is kept, or waits for the same answer as another, or goes on as the first of its kind.
-    pub fn reuse(mut self: Box<Self>, cache_control: CacheControl) -> Reused {
-        let shared = Arc::clone(&self.shared);
-        let snapshot = Arc::clone(&self.snapshot);
-        let settings = &snapshot.settings;
-        let key = self.key();
-        if cache_control == CacheControl::Any {
-            let max_age = settings.reuse;
-            let kept =
-                shared.reuse.answers.get(&key, max_age, settings.cache_dir.as_ref(), shared.calls.files());
-            if let Some(kept) = kept {
-                return self.reuse_kept(kept);
-            }
-        }
-        let shared_call = Arc::new(SharedCall {
-            state: Mutex::default(),
-            changed: Condvar::new(),
-            cancel: Arc::clone(self.in_flight.cancel()),
-        });
-        let mut leader = Leader {
-            shared: Arc::clone(&shared),
-            key,
-            shared_call,
-            is_known: false,
-            told: None,
-            cache_control,
-        };
-        if cache_control == CacheControl::Any {
-            let mut shared_calls = shared.reuse.lock();
-            match shared_calls.entry(key) {
-                Entry::Occupied(other) => return self.join_call(other.get()),
-                Entry::Vacant(place) => {
-                    // Another may have come to its end since the first look: its answer is kept before it goes from here.
-                    if let Some(kept) = shared.reuse.answers.get_in_memory(&key, settings.reuse) {
-                        drop(shared_calls);
-                        return self.reuse_kept(kept);
-                    }
-                    place.insert(Arc::clone(&leader.shared_call));
-                }
-            }
-            leader.is_known = true;
-        }
-        self.in_flight.cancel().share(&leader.shared_call);
-        self.leader = Some(leader);
-        Reused::Call(self)
-    }
-
-    fn reuse_kept(self: Box<Self>, kept: Arc<Kept>) -> Reused {
-        match self.answer_with(Source::Kept(kept)) {
-            Ok(after) => Reused::Done(after),
-            Err(relay) => Reused::Call(relay),
-        }
-    }
-
-    fn join_call(mut self: Box<Self>, shared_call: &Arc<SharedCall>) -> Reused {
-        let mut state = shared_call.lock();
-        if state.phase == Phase::Waiting && state.parked.len() < MAX_PARKED {
-            let cancel = Arc::clone(self.in_flight.cancel());
-            self.report(Some(Waiting::Another));
-            state.parked.push(self);
-            drop(state);
-            cancel.wait_for(shared_call);
-            return Reused::Done(ConnectionFate::Gone);
-        }
-        self.source = state.ride(shared_call, self.in_flight.cancel());
-        Reused::Call(self)
-    }
-
-    /// Gives an answer that is there. The request itself, where it turns out to be none.
-    pub(super) fn answer_with(mut self: Box<Self>, source: Source) -> Result<ConnectionFate, Box<Self>> {
-        let AnswerHead { model, backup, .. } = source.head().clone();
-        self.metrics.model.clone_from(&model);
-        self.metrics.backup = backup;
-        self.metrics.reused = Some(source.age());
-        self.source = Some(source);
-        match self.attempt(&model, &mut None) {
-            Ok(served) => Ok(self.finish(served)),
-            Err(_) => {
-                self.metrics.backup = None;
-                self.metrics.reused = None;
-                Err(self)
-            }
-        }
-    }
-
-    /// What makes another request the same: all that the upstream would get, and how the answer is told.
-    fn key(&self) -> Key {
-        let settings = &self.snapshot.settings;
-        let body = self.request.body(&self.request.model);
-        let nothing = Written::default();
-        let written = self.translated.as_ref().map_or(&nothing, |(_, written)| written);
-        let path = self.route.shown();
-        let mut parts = vec![
-            path.as_bytes(),
-            if settings.test_mode { b"" } else { settings.base_url.as_bytes() },
-            self.query.as_deref().unwrap_or_default().as_bytes(),
-            written.model.as_bytes(),
-            written.query.as_bytes(),
-            written.body.as_bytes(),
-            &body,
-        ];
-        for (name, value) in self.headers.iter().filter(|(name, _)| name.as_str().starts_with("anthropic-")) {
-            parts.extend([name.as_str().as_bytes(), value.as_bytes()]);
-        }
-        Key::of(parts)
     }
 }

@@ -1,13 +1,13 @@
 //! Server-sent events: comments at once, what says nothing when something is said behind it, then every byte as it comes.
 
 use std::borrow::Cow;
+use std::time::{Duration, Instant};
 
-use super::attempt::{
-    Answer, FailedAnswer, FailedAttempt, broke_off, empty_answer, error_in_a_200, no_answer,
-};
-use super::finish::{FinalWrite, Served};
-use super::in_flight::CancelReason;
-use super::{Client, Relay};
+use super::answer::Answer;
+use super::attempt::{broke_off, empty_answer, error_in_a_200, no_answer, no_real_answer};
+use super::in_flight::{CallSharing, CancelReason, Cancellable};
+use super::outcome::{FailedAnswer, FailedAttempt, FinalWrite, Served};
+use super::state::{Client, Relay};
 use crate::dialect::sse::{Events, Prelude};
 use crate::dialect::{AnswerSummary, Reader, Translator, errors};
 use crate::error::{ApiError, CUT, SAID_NOTHING};
@@ -16,13 +16,84 @@ use crate::upstream::{Failure, Trouble};
 /// What is read at first, and once the stream has turned out to be a fast one.
 const READ_BYTES: usize = 1024;
 const FAST_READ_BYTES: usize = 64 * 1024;
+/// A stream that has said its end is over by then, also where the upstream's connection stays open.
+const AFTER_THE_END: Duration = Duration::from_secs(5);
+/// The same where only the model has said that it is done: the usage may follow.
+const AFTER_THE_LAST_WORD: Duration = Duration::from_secs(10);
+
+/// What becomes of each event, wherever it stands in the stream: it is read, and put into the API that the client speaks.
+struct EventSink {
+    reader: Box<dyn Reader>,
+    translator: Option<Box<dyn Translator>>,
+    /// What is to be sent of it in another API.
+    translated: Vec<u8>,
+    end_is_translated: bool,
+    /// The data of the event that told of an error.
+    failed: Option<String>,
+    /// Nothing is waited for any longer than this.
+    deadline: Option<Instant>,
+}
+
+impl EventSink {
+    fn event(&mut self, data: Option<&str>) {
+        let had_failed = self.summary().error.is_some();
+        self.reader.read(data);
+        let has_failed = self.summary().error.is_some();
+        if has_failed && !had_failed {
+            self.failed = data.map(str::to_owned);
+        }
+        if let (Some(translator), Some(data)) = (&mut self.translator, data) {
+            self.translated.extend_from_slice(translator.event(data).as_bytes());
+        }
+        if self.summary().done && !has_failed {
+            self.translate_end(); // the upstream may take its time to end
+        }
+    }
+
+    fn translate_end(&mut self) {
+        if let (Some(translator), false) = (&mut self.translator, self.end_is_translated) {
+            self.end_is_translated = true;
+            self.translated.extend_from_slice(translator.end().as_bytes());
+        }
+    }
+
+    fn summary(&self) -> &AnswerSummary {
+        self.reader.summary()
+    }
+
+    /// Whether it is known what comes of the stream.
+    fn is_decided(&self) -> bool {
+        let summary = self.summary();
+        summary.error.is_some() || summary.says_something() || summary.done || summary.finished
+    }
+
+    /// Bounds how long the rest may take, once the end has been said.
+    fn bound_the_rest(&mut self, answer: &Answer) {
+        let summary = self.reader.summary();
+        let rest = match (summary.done, summary.finished) {
+            (true, _) => AFTER_THE_END,
+            (false, true) => AFTER_THE_LAST_WORD,
+            (false, false) => return,
+        };
+        let deadline = Instant::now() + rest;
+        if self.deadline.is_none_or(|known| deadline < known) {
+            self.deadline = Some(deadline);
+            answer.end_by(deadline);
+        }
+    }
+
+    /// The whole answer, where it was wanted.
+    fn assembled(self) -> Option<String> {
+        self.reader.answer().map(|answer| answer.to_string())
+    }
+}
 
 /// The beginning of a stream that is worth having.
 struct Begun {
     /// What the client hasn't got of it yet.
     held: Vec<u8>,
     events: Events,
-    reader: Box<dyn Reader>,
+    sink: EventSink,
     /// Nothing more comes.
     ended: bool,
 }
@@ -35,32 +106,34 @@ impl Relay {
         model: &str,
     ) -> Result<Served, Box<FailedAttempt>> {
         let mut buffer = vec![0; READ_BYTES];
-        let begun = match self.read_beginning(&mut answer, &mut buffer, model) {
-            Some(begun) => begun?,
-            None => return Ok(Served::ClientLeft(None)),
+        let Some(begun) = self.read_beginning(&mut answer, &mut buffer, model) else {
+            return Ok(Served::ClientLeft(None));
         };
-        let Begun { held, mut events, mut reader, ended } = begun;
-        // From here on this answer is the client's, and of those who want the same.
-        if reader.summary().error.is_some() || answer.status() != 200 {
-            self.leader = None;
+        let Begun { held, mut events, mut sink, ended } = begun?;
+        // Here and below: only what is as good as it looks is shared with those who want the same.
+        self.tries.answer_is_flawed = self.flaw_of(sink.summary()).is_some();
+        if sink.summary().error.is_some() || answer.status() != 200 || self.tries.answer_is_flawed {
+            self.sharing.leader = None;
         }
-        if let Some(leader) = &self.leader {
-            leader.begin(answer.head(model, self.metrics.backup.as_ref()));
+        if let Some(leader) = &self.sharing.leader {
+            leader.begin(answer.head(model, self.record.metrics.backup.as_ref()));
         }
-        let told = |reader: Box<dyn Reader>| reader.answer().map(|answer| answer.to_string());
-        if let Some(recording) = &self.recording {
+        if let Some(recording) = &self.record.recording {
             recording.clear_events();
         }
-        let mut said = std::mem::take(&mut self.said);
-        self.translate_end(reader.summary(), &mut said);
-        let first = if self.translator.is_some() { &said } else { &held };
-        if self.send(first, &answer, model).is_err() {
-            return Ok(Served::ClientLeft(told(reader)));
+        let is_translated = sink.translator.is_some();
+        if let Some(model) = &sink.summary().model {
+            self.record.metrics.model.clone_from(model);
+        }
+        let first = if is_translated { &sink.translated } else { &held };
+        if self.send(first, &answer, model, sink.translator.as_deref()).is_err() {
+            return Ok(Served::ClientLeft(sink.assembled()));
         }
         self.keep_events(&held);
         drop(held);
-        self.metrics.first_token.get_or_insert_with(|| self.began.elapsed());
+        self.record.metrics.first_token.get_or_insert_with(|| self.asked.began.elapsed());
         self.report(None);
+        sink.bound_the_rest(&answer);
         let ending = loop {
             if ended {
                 break None;
@@ -71,62 +144,69 @@ impl Relay {
                 Err(failure) => break Some(failure),
             };
             // What others may want is looked at first: nobody joins an answer that has gone wrong.
-            let at_once = self.leader.is_none() && self.translator.is_none();
-            if at_once && self.send(piece, &answer, model).is_err() {
-                return Ok(Served::ClientLeft(told(reader)));
+            let at_once = self.sharing.leader.is_none() && !is_translated;
+            if at_once && self.send(piece, &answer, model, None).is_err() {
+                return Ok(Served::ClientLeft(sink.assembled()));
             }
             self.keep_events(piece);
-            said.clear();
-            events.feed(piece, |data| {
-                reader.read(data);
-                translate(&mut self.translator, data, &mut said);
-            });
-            if reader.summary().error.is_some() {
-                self.leader = None;
+            sink.translated.clear();
+            events.feed(piece, |data| sink.event(data));
+            if sink.summary().error.is_some() {
+                self.sharing.leader = None;
             }
-            self.translate_end(reader.summary(), &mut said);
-            let rest = if self.translator.is_some() { &said[..] } else { piece };
-            if !at_once && !rest.is_empty() && self.send(rest, &answer, model).is_err() {
-                return Ok(Served::ClientLeft(told(reader)));
+            let rest = if is_translated { &sink.translated[..] } else { piece };
+            let sent = at_once || rest.is_empty();
+            if !sent && self.send(rest, &answer, model, sink.translator.as_deref()).is_err() {
+                return Ok(Served::ClientLeft(sink.assembled()));
             }
+            sink.bound_the_rest(&answer);
             if piece.len() == buffer.len() && buffer.len() < FAST_READ_BYTES {
                 buffer.resize(buffer.len() * 2, 0);
             }
         };
         let separator = events.separator();
-        events.finish(|data| reader.read(data));
-        self.note(reader.summary());
-        if let Some(error) = reader.summary().error.clone() {
-            let status = errors::status(&error).unwrap_or(502);
+        sink.translated.clear();
+        events.finish(|data| sink.event(data));
+        Ok(self.end_stream(sink, ending, separator))
+    }
+
+    /// How a stream came to its end, and what the client is told of it last.
+    #[inline(never)]
+    fn end_stream(&mut self, mut sink: EventSink, ending: Option<Failure>, separator: &str) -> Served {
+        self.note(sink.summary());
+        if let Some(error) = sink.summary().error.clone() {
+            let text = sink.failed.take().unwrap_or_else(|| error.clone());
+            let status = errors::Diagnosis::read(200, &|_| None, &text).status;
             let said = errors::message(&error);
-            return Ok(Served::BrokenOff { error, status, said, partial: told(reader) });
+            self.client.final_write = FinalWrite::Event(std::mem::take(&mut sink.translated));
+            return Served::BrokenOff { error, status, said, partial: sink.assembled() };
         }
-        let summary = reader.summary();
-        let error = match (self.in_flight.cancel().reason(), ending) {
+        let summary = sink.summary();
+        let error = match (self.cancel().reason(), ending) {
             _ if summary.done => None,
-            (Some(CancelReason::ClientLeft), _) => return Ok(Served::ClientLeft(told(reader))),
+            (Some(CancelReason::ClientLeft), _) => return Served::ClientLeft(sink.assembled()),
             (Some(CancelReason::Stopping), _) => Some(ApiError::stopping()),
             (Some(CancelReason::Cancelled), _) => Some(ApiError::cancelled()),
+            // The model has said all that it had to say.
+            (None, _) if summary.finished => None,
             (None, Some(failure)) => Some(broke_off(&failure)),
-            (None, None) if summary.finished => None,
-            (None, None) => {
-                let reason = CUT.into();
-                Some(broke_off(&Failure::Broken(Trouble::BrokeOff, reason)))
-            }
+            (None, None) => Some(broke_off(&Failure::Broken(Trouble::BrokeOff, CUT.into()))),
         };
         let Some(error) = error else {
-            if let (Some(translator), false) = (&mut self.translator, self.end_is_told) {
-                self.final_write = FinalWrite::Event(translator.end().into());
+            sink.translate_end();
+            if sink.translator.is_some() {
+                self.client.final_write = FinalWrite::Event(std::mem::take(&mut sink.translated));
             }
-            return Ok(Served::Whole(told(reader)));
+            return Served::Whole(sink.assembled());
         };
-        let last = match &self.translator {
-            Some(translator) => translator.broken_off(&error),
-            None => format!("{separator}{}", reader.broken_off(&error)),
-        };
-        self.final_write = FinalWrite::Event(last.into());
+        let mut last = std::mem::take(&mut sink.translated);
+        match &sink.translator {
+            Some(translator) => last.extend_from_slice(translator.broken_off(&error).as_bytes()),
+            None => last = format!("{separator}{}", sink.reader.broken_off(&error)).into_bytes(),
+        }
+        self.client.final_write = FinalWrite::Event(last);
         let (status, said) = (error.status, error.in_words().to_owned());
-        Ok(Served::BrokenOff { error: error.object(), status, said, partial: told(reader) })
+        Served::BrokenOff { error: error.object(), status, said, partial: sink.assembled() }
     }
 
     /// Reads up to the first event that says something. `None` when the client has left meanwhile.
@@ -138,34 +218,32 @@ impl Relay {
         buffer: &mut [u8],
         model: &str,
     ) -> Option<Result<Begun, Box<FailedAttempt>>> {
-        let mut reader = self.dialect.reader(self.recording.is_some());
+        let mut sink = EventSink {
+            reader: self.asked.dialect.reader(self.record.recording.is_some(), self.asked.request.needs),
+            translator: self.client.translator.take(),
+            translated: Vec::new(),
+            end_is_translated: false,
+            failed: None,
+            deadline: None,
+        };
         let mut prelude = Prelude::default();
         let mut pass = Vec::new();
-        let mut failed = None;
-        let (mut translator, mut said) = (self.translator.take(), Vec::new());
-        let mut reads = |reader: &mut Box<dyn Reader>, data: Option<&str>| {
-            reader.read(data);
-            translate(&mut translator, data, &mut said);
-            let summary = reader.summary();
-            if summary.error.is_some() {
-                failed = data.map(str::to_owned);
-            }
-            summary.error.is_some() || summary.is_an_answer() || summary.done
-        };
         let (rest, ended) = loop {
             let read = match answer.read(buffer) {
                 Ok(read) => read,
                 Err(failure) => return Some(Err(no_answer(&failure))),
             };
             if read == 0 {
-                prelude.finish(|data| {
-                    reads(&mut reader, data);
-                });
+                prelude.finish(|data| sink.event(data));
                 break (Vec::new(), true);
             }
-            let taken = prelude.feed(&buffer[..read], &mut pass, |data| reads(&mut reader, data));
+            let taken = prelude.feed(&buffer[..read], &mut pass, |data| {
+                sink.event(data);
+                sink.is_decided()
+            });
             // Who speaks another API knows no comments.
-            if !pass.is_empty() && self.translated.is_none() && self.send(&pass, answer, model).is_err() {
+            if !pass.is_empty() && sink.translator.is_none() && self.send(&pass, answer, model, None).is_err()
+            {
                 return None;
             }
             pass.clear();
@@ -174,74 +252,73 @@ impl Relay {
             }
         };
         let (mut held, mut events) = prelude.into_parts();
-        let summary = reader.summary();
-        if let Some(error) = &summary.error {
-            let data = failed.unwrap_or_default();
+        let summary = sink.summary();
+        if summary.error.is_some() {
+            let data = sink.failed.take().unwrap_or_default();
             let text = data.clone();
             let event = |status| FailedAnswer::Event { bytes: held, data, status };
-            return Some(Err(error_in_a_200(answer, error, &text, event)));
+            return Some(Err(error_in_a_200(answer, &text, model, event)));
         }
-        if !summary.is_an_answer() && (summary.done || summary.finished) {
+        let is_empty = !summary.has_content && !summary.has_reasoning && !summary.cut_short;
+        if is_empty && (summary.done || summary.finished) {
             return Some(Err(empty_answer()));
         }
-        if ended && !summary.is_an_answer() {
+        if is_empty && ended {
             let reason = SAID_NOTHING.into();
             return Some(Err(no_answer(&Failure::Broken(Trouble::BrokeOff, reason))));
         }
-        events.feed(&rest, |data| {
-            reader.read(data);
-            translate(&mut translator, data, &mut said);
-        });
-        held.extend_from_slice(&rest);
-        (self.translator, self.said) = (translator, said);
-        Some(Ok(Begun { held, events, reader, ended }))
-    }
-
-    /// Tells a client of another API that the answer is over as soon as it is: the upstream may take its time to end.
-    fn translate_end(&mut self, summary: &AnswerSummary, said: &mut Vec<u8>) {
-        if let Some(translator) = &mut self.translator
-            && summary.done
-            && summary.error.is_none()
-            && !std::mem::replace(&mut self.end_is_told, true)
-        {
-            said.extend_from_slice(translator.end().as_bytes());
+        if let Some(flaw) = self.flaw_of(summary).filter(|_| !self.is_last_resort()) {
+            let mut failed = no_real_answer(flaw);
+            failed.by.clone_from(&summary.model);
+            return Some(Err(failed));
         }
+        events.feed(&rest, |data| sink.event(data));
+        held.extend_from_slice(&rest);
+        Some(Ok(Begun { held, events, sink, ended }))
     }
 
     /// Keeps what the panel shows of a stream.
     fn keep_events(&self, piece: &[u8]) {
-        if let Some(recording) = &self.recording {
+        if let Some(recording) = &self.record.recording {
             recording.push_events(piece);
         }
     }
 
     /// Sends a piece of a stream, with the head before the first one.
-    fn send(&mut self, piece: &[u8], answer: &Answer, model: &str) -> std::io::Result<()> {
-        if let Client::Waiting(_) = &self.client {
+    fn send(
+        &mut self,
+        piece: &[u8],
+        answer: &Answer,
+        model: &str,
+        translator: Option<&dyn Translator>,
+    ) -> std::io::Result<()> {
+        if let Client::Waiting(_) = &self.client.state {
             let mut headers = self.with_proxy_headers(answer.returned_headers(), model);
             headers.retain(|(name, _)| name != "content-type");
-            self.start_stream(headers)?;
+            self.start_stream(headers, translator)?;
         }
-        if let (Some(leader), Some(_)) = (&mut self.leader, &self.translator) {
+        if let (Some(leader), Some(_)) = (&mut self.sharing.leader, translator) {
             leader.add_translated(piece);
         }
-        let sent = match &mut self.client {
+        let sent = match &mut self.client.state {
             Client::Streaming(stream) => stream.write(piece),
             Client::Left => Ok(()),
             Client::Waiting(_) | Client::Answered => Err(std::io::ErrorKind::NotConnected.into()),
         };
-        let wanted =
-            || self.leader.as_ref().is_some_and(|leader| leader.shared_call().is_wanted_without_its_leader());
-        if sent.is_err() && wanted() {
-            self.client = Client::Left;
+        let leader = self.sharing.leader.as_ref();
+        if sent.is_err() && leader.is_some_and(|leader| leader.shared_call().is_wanted_without_its_leader()) {
+            self.client.state = Client::Left;
             return Ok(());
         }
         sent
     }
 
-    fn start_stream(&mut self, mut headers: Vec<(Cow<'static, str>, String)>) -> std::io::Result<()> {
-        let content_type =
-            self.translator.as_ref().map_or("text/event-stream", |translator| translator.content_type());
+    fn start_stream(
+        &mut self,
+        mut headers: Vec<(Cow<'static, str>, String)>,
+        translator: Option<&dyn Translator>,
+    ) -> std::io::Result<()> {
+        let content_type = translator.map_or("text/event-stream", |translator| translator.content_type());
         for (name, value) in [
             ("content-type", content_type),
             ("cache-control", "no-cache"),
@@ -249,16 +326,9 @@ impl Relay {
         ] {
             headers.push((name.into(), value.into()));
         }
-        if let Client::Waiting(exchange) = std::mem::replace(&mut self.client, Client::Answered) {
-            self.client = Client::Streaming(exchange.start(200, &headers)?);
+        if let Client::Waiting(exchange) = std::mem::replace(&mut self.client.state, Client::Answered) {
+            self.client.state = Client::Streaming(exchange.start(200, &headers)?);
         }
         Ok(())
-    }
-}
-
-/// Tells of an event in the API that the client speaks, where that is another one.
-fn translate(translator: &mut Option<Box<dyn Translator>>, data: Option<&str>, said: &mut Vec<u8>) {
-    if let (Some(translator), Some(data)) = (translator, data) {
-        said.extend_from_slice(translator.event(data).as_bytes());
     }
 }

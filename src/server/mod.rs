@@ -35,11 +35,12 @@ use crate::error::ApiError;
 use crate::live::{Live, Snapshot};
 use crate::record::calls::{Calls, Waiting};
 use crate::record::refusals;
-use crate::relay::Relay;
-use crate::relay::gate::{Limit, Next, Pass};
+use crate::relay::gate::Next;
 use crate::relay::in_flight::InFlightGuard;
+use crate::relay::parked::{Parked as ParkedRelay, Wake};
+use crate::relay::reuse::{CacheControl, Reused};
 use crate::relay::shared::Shared;
-use crate::relay::shared_call::{CacheControl, Reused};
+use crate::relay::state::Relay;
 use crate::settings::{Listen, Settings};
 use poller::Poller;
 use pool::Pool;
@@ -59,7 +60,7 @@ enum Job {
     /// Answer this request, and those that follow it.
     Serve(Box<Exchange>),
     /// Forward one that has its place now.
-    SlotGuard(Call),
+    Forward(Call),
     /// Tell one that its wait was for nothing.
     Finish(Box<dyn FnOnce() -> ConnectionFate + Send>),
 }
@@ -67,12 +68,8 @@ enum Job {
 /// A request on its way to the upstream.
 enum Call {
     New(Box<Exchange>, InFlightGuard),
-    /// One that has been understood, and may have its answer already.
-    Begun(Box<Relay>),
-    /// One that has waited for the account's limit.
-    Resumed(Box<Relay>, Pass, Duration),
-    /// One for which that lasts too long: a backup may answer it.
-    TooLate(Box<Relay>, Limit, Duration),
+    /// One that has been understood, and has waited, or may have its answer already.
+    Begun(Box<dyn ParkedRelay>, Wake),
 }
 
 impl Call {
@@ -80,7 +77,7 @@ impl Call {
     fn is_cut_off(&self) -> bool {
         match self {
             Self::New(_, in_flight) => in_flight.cancel().reason().is_some(),
-            Self::Begun(relay) | Self::Resumed(relay, ..) | Self::TooLate(relay, ..) => relay.is_cut_off(),
+            Self::Begun(relay, _) => relay.is_cancelled(),
         }
     }
 
@@ -89,7 +86,7 @@ impl Call {
         match self {
             Self::New(exchange, in_flight) => match asked(&exchange) {
                 Some(api) => match Relay::begin(shared, api, exchange, shared.live.snapshot(), in_flight) {
-                    Ok(relay) => relay.abandon(),
+                    Ok(relay) => ParkedRelay::abandon(relay),
                     Err(after) => after,
                 },
                 None => {
@@ -97,7 +94,7 @@ impl Call {
                     ConnectionFate::Gone
                 }
             },
-            Self::Begun(relay) | Self::Resumed(relay, ..) | Self::TooLate(relay, ..) => relay.abandon(),
+            Self::Begun(relay, _) => relay.abandon(),
         }
     }
 }
@@ -134,7 +131,7 @@ pub fn start(live: Arc<Live>, calls: Calls, listeners: Vec<TcpListener>) -> io::
     });
     // It lives as long as the program.
     let resumes = Arc::clone(&server);
-    shared.reuse.resume_by(move |relay| resumes.come_back(Call::Begun(relay)));
+    shared.resume_by(move |relay, wake| resumes.come_back(Call::Begun(relay, wake)));
     let snapshot = shared.live.snapshot();
     shared.calls.look_back(&snapshot);
     if snapshot.debug {
@@ -143,6 +140,8 @@ pub fn start(live: Arc<Live>, calls: Calls, listeners: Vec<TcpListener>) -> io::
     shared.models.fetch_ahead(&snapshot);
     let gatekeeper = Arc::clone(&server);
     thread::Builder::new().name("gate".into()).spawn(move || gatekeeper.keep_gate())?;
+    let timekeeper = Arc::clone(&server);
+    thread::Builder::new().name("pauses".into()).spawn(move || timekeeper.end_pauses())?;
     Poller::start(server, idle, poll, listeners)?;
     Ok(shared)
 }
@@ -160,7 +159,7 @@ impl Server {
     /// Has a thread forward the one that has a place now, if there is one.
     fn slot(self: &Arc<Self>, call: Option<Call>) {
         if let Some(call) = call {
-            self.give(Job::SlotGuard(call));
+            self.give(Job::Forward(call));
         }
     }
 
@@ -193,7 +192,7 @@ impl Server {
                     Err(after) => self.next_request(after, true),
                 },
                 // The settings may have changed while it waited.
-                Job::SlotGuard(call) => self.forward(call, None),
+                Job::Forward(call) => self.forward(call, None),
                 Job::Finish(finish) => self.next_request(finish(), true),
             };
         }
@@ -312,30 +311,28 @@ impl Server {
     fn enter(&self, exchange: Box<Exchange>, snapshot: Arc<Snapshot>) -> Step {
         let in_flight = self.shared.in_flight.begin(exchange.socket().ok_or(ConnectionFate::Gone)?);
         let call = match (snapshot.settings.reuse.is_zero(), asked(&exchange)) {
-            (false, Some(asked)) => {
-                Call::Begun(begin_reusing(&self.shared, asked, exchange, &snapshot, in_flight)?)
-            }
+            (false, Some(asked)) => begin_reusing(&self.shared, asked, exchange, &snapshot, in_flight)?,
             // While it waits, the panel shows what was asked.
-            (true, Some(api)) if snapshot.debug && self.slots.are_taken() => {
-                let relay = Relay::begin(&self.shared, api, exchange, Arc::clone(&snapshot), in_flight)?;
-                Call::Begun(relay)
+            (true, Some(asked)) if snapshot.debug && self.slots.are_taken() => {
+                let relay = Relay::begin(&self.shared, asked, exchange, Arc::clone(&snapshot), in_flight)?;
+                Call::Begun(relay, Wake::Answer(None))
             }
             _ => Call::New(exchange, in_flight),
         };
-        if let Call::Begun(relay) = &call
+        if let Call::Begun(relay, _) = &call
             && self.slots.are_taken()
         {
             relay.report(Some(Waiting::Place));
         }
         match self.slots.enter(call) {
-            Entry::SlotGuard(call) => Ok((call, snapshot)),
+            Entry::Admitted(call) => Ok((call, snapshot)),
             Entry::Full(Call::New(exchange, in_flight)) => {
                 drop(in_flight);
                 let reply = self.shared.refusal(&exchange.head, &ApiError::queue_is_full());
                 Err(exchange.reply(reply))
             }
-            Entry::Full(Call::Begun(relay)) => Err(relay.refuse(ApiError::queue_is_full())),
-            Entry::Waits | Entry::Full(Call::Resumed(..) | Call::TooLate(..)) => Err(ConnectionFate::Gone),
+            Entry::Full(Call::Begun(relay, _)) => Err(relay.refuse(ApiError::queue_is_full())),
+            Entry::Waits => Err(ConnectionFate::Gone),
         }
     }
 
@@ -350,9 +347,7 @@ impl Server {
                 let snapshot = snapshot.unwrap_or_else(|| self.shared.live.snapshot());
                 forward_new(&self.shared, exchange, snapshot, in_flight)
             }
-            Call::Begun(relay) => relay.join(),
-            Call::Resumed(relay, pass, waited) => relay.resume(pass, waited),
-            Call::TooLate(relay, limit, waited) => relay.give_up(limit, waited),
+            Call::Begun(relay, wake) => relay.resume(wake),
         };
         match slot_guard.leave() {
             // Whoever waits for the place has waited for longer than this connection's next request.
@@ -360,7 +355,7 @@ impl Server {
                 if let Some(job) = self.next_request(after, false) {
                     self.give(job);
                 }
-                Some(Job::SlotGuard(call))
+                Some(Job::Forward(call))
             }
             None => self.next_request(after, true),
         }
@@ -403,12 +398,16 @@ impl Server {
             (settings.max_wait, settings.key.clone())
         };
         loop {
-            match shared.gate.next(GATE_INTERVAL, rules, |relay| relay.is_cut_off()) {
-                Some(Next::Go(relay, pass, waited)) => self.come_back(Call::Resumed(relay, pass, waited)),
+            match shared.gate.next(GATE_INTERVAL, rules, |relay| relay.is_cancelled()) {
+                Some(Next::Go(relay, pass, waited)) => {
+                    self.come_back(Call::Begun(relay, Wake::Allowed(pass, waited)));
+                }
                 Some(Next::TooLate(relay, limit, waited)) => {
-                    match shared.live.snapshot().settings.backups.is_empty() {
-                        true => self.give(Job::Finish(Box::new(move || relay.give_up(limit, waited)))),
-                        false => self.come_back(Call::TooLate(relay, limit, waited)),
+                    let wake = Wake::TooLate(limit, waited);
+                    if shared.live.snapshot().settings.backups.is_empty() {
+                        self.give(Job::Finish(Box::new(move || relay.resume(wake))));
+                    } else {
+                        self.come_back(Call::Begun(relay, wake)); // a backup may answer it
                     }
                 }
                 Some(Next::Unwanted(relay)) => self.give(Job::Finish(Box::new(move || relay.abandon()))),
@@ -420,6 +419,20 @@ impl Server {
             snapshot.upstream.close_old();
             snapshot.backups.iter().for_each(|backup| backup.close_old());
             shared.reuse.answers.tidy(snapshot.settings.reuse, shared.calls.files());
+        }
+    }
+}
+
+impl Server {
+    /// Gives those whose pause before the next try is over back to the workers.
+    fn end_pauses(self: &Arc<Self>) {
+        loop {
+            let relay = self.shared.pauses.next(|relay| relay.is_cancelled());
+            if relay.is_cancelled() {
+                self.give(Job::Finish(Box::new(move || relay.abandon())));
+            } else {
+                self.come_back(Call::Begun(relay, Wake::PauseOver));
+            }
         }
     }
 }
@@ -471,11 +484,11 @@ fn begin_reusing(
     exchange: Box<Exchange>,
     snapshot: &Arc<Snapshot>,
     in_flight: InFlightGuard,
-) -> Result<Box<Relay>, ConnectionFate> {
+) -> Result<Call, ConnectionFate> {
     let cache_control = CacheControl::of(&exchange.head);
     let relay = Relay::begin(shared, asked, exchange, Arc::clone(snapshot), in_flight)?;
     match relay.reuse(cache_control) {
-        Reused::Call(relay) => Ok(relay),
+        Reused::Call(relay, source) => Ok(Call::Begun(relay, Wake::Answer(source))),
         Reused::Done(after) => Err(after),
     }
 }

@@ -268,7 +268,7 @@ fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
 fn state_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
     let or_null = |text: Option<String>| text.map_or("null".into(), |text| quoted(&text));
     let settings = &snapshot.settings;
-    let closed = shared.gate.closed();
+    let closed = shared.gate.closed(settings.key.as_ref());
     let limit = closed.map(|limit| local_time(limit.reset));
     let told = shared.quota.current(snapshot);
     let (state, reason) = if settings.test_mode {

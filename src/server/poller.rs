@@ -129,6 +129,7 @@ impl Poller {
             let gone = event.is_error() || event.is_read_closed();
             if self.server.shared.in_flight.look_at_client(number, gone) {
                 self.server.shared.gate.look_again();
+                self.server.shared.pauses.look_again();
                 self.server.abandon_those_who_left();
             }
             return;

@@ -22,7 +22,7 @@ struct State<T> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entry<T> {
     /// Has a place.
-    SlotGuard(T),
+    Admitted(T),
     /// Waits for one.
     Waits,
     /// The queue is full.
@@ -54,7 +54,7 @@ impl<T> Slots<T> {
             }
             _ => {
                 state.free -= 1;
-                Entry::SlotGuard(who)
+                Entry::Admitted(who)
             }
         }
     }
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn first_come_first_served() {
         let slots = Slots::new(1, 1);
-        assert_eq!(slots.enter(1), Entry::SlotGuard(1));
+        assert_eq!(slots.enter(1), Entry::Admitted(1));
         assert_eq!(slots.enter(2), Entry::Waits);
         assert_eq!(slots.enter(3), Entry::Full(3));
         assert_eq!((slots.come_back(4), slots.come_back(5)), (None, None));
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn who_leaves_the_queue_leaves_its_place_in_it() {
         let slots = Slots::new(1, 2);
-        assert_eq!([1, 2, 3].map(|who| slots.enter(who)), [Entry::SlotGuard(1), Entry::Waits, Entry::Waits]);
+        assert_eq!([1, 2, 3].map(|who| slots.enter(who)), [Entry::Admitted(1), Entry::Waits, Entry::Waits]);
         assert_eq!((slots.enter(4), slots.come_back(5)), (Entry::Full(4), None));
         assert_eq!(slots.take_out(|who| *who == 2 || *who == 5), [2, 5]);
         assert_eq!((slots.enter(6), slots.enter(7)), (Entry::Waits, Entry::Full(7)));

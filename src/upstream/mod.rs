@@ -29,6 +29,7 @@ use crate::dialect;
 use crate::settings::{Secret, Settings};
 use failure::failure;
 pub use failure::{Failure, Trouble};
+use transport::Deadline;
 
 /// Opening a connection (name, TCP, TLS, proxy) may take this long.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -78,6 +79,8 @@ struct PooledAgent {
     /// The number of its present call, or [`ABORTED`].
     state: Arc<AtomicU64>,
     call_number: u64,
+    /// By when its present call ends.
+    deadline: Arc<Deadline>,
 }
 
 static AGENTS: AtomicUsize = AtomicUsize::new(0);
@@ -93,7 +96,7 @@ impl Drop for PooledAgent {
     }
 }
 
-/// A line's state after one of its calls was cut off: it isn't used again.
+/// An agent's state after one of its calls was cut off: it isn't used again.
 const ABORTED: u64 = u64::MAX;
 
 /// Ends a call, unless it was over already: a call that is cut off just when it ends must not take the next one with it.
@@ -185,7 +188,7 @@ impl Upstream {
         query: Option<&str>,
         body: &[u8],
         headers: &[(HeaderName, HeaderValue)],
-        line: PoolUse<'_>,
+        pool_use: PoolUse<'_>,
     ) -> Result<Box<Call>, CallError> {
         let mut all = self.headers.clone();
         for (name, value) in headers {
@@ -193,7 +196,7 @@ impl Upstream {
         }
         let known = self.endpoints.iter().find(|(known, _)| *known == path).and_then(|(_, uri)| uri.as_ref());
         let with_query = query.and_then(|query| format!("{}{path}?{query}", self.base_url).parse().ok());
-        self.call(Method::POST, with_query.as_ref().or(known), all, body, line)
+        self.call(Method::POST, with_query.as_ref().or(known), all, body, pool_use)
     }
 
     /// Asks for what stands below the base address at `path`: lists of models, the state of the key.
@@ -201,7 +204,7 @@ impl Upstream {
         let uri = format!("{}{path}", self.base_url).parse().ok();
         let mut headers = self.headers.clone();
         headers.remove(CONTENT_TYPE);
-        let once = |line| self.call(Method::GET, uri.as_ref(), headers.clone(), b"", line);
+        let once = |pool_use| self.call(Method::GET, uri.as_ref(), headers.clone(), b"", pool_use);
         match once(PoolUse::Any(&|_| ())) {
             Err(error) if error.was_stale => once(PoolUse::New(&|_| ())),
             result => result,
@@ -223,26 +226,26 @@ impl Upstream {
                 false,
             ));
         };
-        let line = match pool_use {
+        let agent = match pool_use {
             PoolUse::Any(_) => self.idle_agent().unwrap_or_else(|| self.new_agent()),
             PoolUse::New(_) => self.new_agent(),
         };
         let (PoolUse::Any(started) | PoolUse::New(started)) = pool_use;
         started(AbortCall {
-            agent: line.agent.clone(),
-            state: Arc::clone(&line.state),
-            call_number: line.call_number,
+            agent: agent.agent.clone(),
+            state: Arc::clone(&agent.state),
+            call_number: agent.call_number,
         });
-        let opened_before = line.opened.load(Ordering::Relaxed);
+        let opened_before = agent.opened.load(Ordering::Relaxed);
         let request = request(method, uri, headers, body);
         let sent = match body.is_empty() {
-            true => run_get(&line.agent, request),
-            false => line.agent.run(request),
+            true => run_get(&agent.agent, request),
+            false => agent.agent.run(request),
         };
         match sent {
-            Ok(response) => Ok(self.answered(response, line)),
+            Ok(response) => Ok(self.answered(response, agent)),
             Err(error) => {
-                let connected = opened_before > 0 || line.opened.load(Ordering::Relaxed) > 0;
+                let connected = opened_before > 0 || agent.opened.load(Ordering::Relaxed) > 0;
                 let was_stale = match &error {
                     ureq::Error::Io(e) => e.get_ref().is_some_and(|inner| inner.is::<transport::Stale>()),
                     _ => false,
@@ -254,7 +257,7 @@ impl Upstream {
 
     /// The head of an answer is there.
     #[inline(never)]
-    fn answered(self: &Arc<Self>, response: Response<ureq::Body>, line: PooledAgent) -> Box<Call> {
+    fn answered(self: &Arc<Self>, response: Response<ureq::Body>, agent: PooledAgent) -> Box<Call> {
         let (mut head, body) = response.into_parts();
         let body = body.into_reader();
         let body = match is_gzip(&head.headers) {
@@ -265,7 +268,7 @@ impl Upstream {
         Box::new(Call {
             head: Response::from_parts(head, ()),
             body: Some(body),
-            line: Some(line),
+            agent: Some(agent),
             upstream: Arc::clone(self),
         })
     }
@@ -273,9 +276,10 @@ impl Upstream {
     fn new_agent(&self) -> PooledAgent {
         AGENTS.fetch_add(1, Ordering::Relaxed);
         let opened = Arc::new(AtomicUsize::new(0));
-        let connector = transport::connector(self.tls.clone(), Arc::clone(&opened));
+        let deadline = Arc::<Deadline>::default();
+        let connector = transport::connector(self.tls.clone(), Arc::clone(&opened), Arc::clone(&deadline));
         let agent = Agent::with_parts(self.config.clone(), connector, transport::LateResolver::default());
-        PooledAgent { agent, opened, state: Arc::default(), call_number: 0 }
+        PooledAgent { agent, opened, state: Arc::default(), call_number: 0, deadline }
     }
 
     fn lock_idle(&self) -> MutexGuard<'_, VecDeque<(Instant, PooledAgent)>> {
@@ -283,17 +287,18 @@ impl Upstream {
     }
 
     fn idle_agent(&self) -> Option<PooledAgent> {
-        self.lock_idle().pop_back().map(|(_, line)| line)
+        self.lock_idle().pop_back().map(|(_, agent)| agent)
     }
 
-    fn put_back(&self, mut line: PooledAgent) {
-        let ended = line.call_number;
-        line.call_number += 1;
-        if !end_call(&line.state, ended, line.call_number) {
-            return; // hung up
+    fn put_back(&self, mut agent: PooledAgent) {
+        let ended = agent.call_number;
+        agent.call_number += 1;
+        if !end_call(&agent.state, ended, agent.call_number) {
+            return; // cut off
         }
+        agent.deadline.set(None);
         let mut idle = self.lock_idle();
-        idle.push_back((Instant::now(), line));
+        idle.push_back((Instant::now(), agent));
         let oldest = if idle.len() > MAX_IDLE { idle.pop_front() } else { None };
         drop(idle); // closing a connection needs no lock
         drop(oldest);
@@ -398,7 +403,7 @@ fn decoded(headers: &mut HeaderMap, body: BodyReader<'static>) -> Body {
 pub struct Call {
     head: Response<()>,
     body: Option<Body>,
-    line: Option<PooledAgent>,
+    agent: Option<PooledAgent>,
     upstream: Arc<Upstream>,
 }
 
@@ -416,6 +421,13 @@ impl Call {
     /// All headers.
     pub fn headers(&self) -> &HeaderMap {
         self.head.headers()
+    }
+
+    /// Nothing is waited for any longer than until then: it counts as silence.
+    pub fn end_by(&self, deadline: Instant) {
+        if let Some(agent) = &self.agent {
+            agent.deadline.set(Some(deadline));
+        }
     }
 
     /// Reads what has arrived of the body, waiting only if nothing has; 0 at its end.
@@ -453,8 +465,8 @@ impl Drop for Call {
     fn drop(&mut self) {
         // Dropping the body first lets the agent take its connection back, or close it when the body wasn't read.
         self.body = None;
-        if let Some(line) = self.line.take() {
-            self.upstream.put_back(line);
+        if let Some(agent) = self.agent.take() {
+            self.upstream.put_back(agent);
         }
     }
 }
@@ -490,8 +502,8 @@ mod tests {
         let late = Mutex::new(None);
         let call = |started: &dyn Fn(AbortCall)| {
             let uri = format!("{}/models", upstream.base_url).parse().ok();
-            let line = PoolUse::Any(started);
-            let mut call = upstream.call(Method::GET, uri.as_ref(), HeaderMap::new(), b"", line).unwrap();
+            let pool_use = PoolUse::Any(started);
+            let mut call = upstream.call(Method::GET, uri.as_ref(), HeaderMap::new(), b"", pool_use).unwrap();
             assert!(call.read_whole(&mut Vec::new(), 100).unwrap());
         };
         call(&|abort| *late.lock().unwrap() = Some(abort));

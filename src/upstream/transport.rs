@@ -3,10 +3,10 @@
 
 use std::fmt;
 use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
@@ -28,8 +28,66 @@ const HELD_BYTES: usize = 16 * 1024;
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
 
 /// Opens connections for one agent.
-pub fn connector(tls: Option<Arc<ClientConfig>>, opened: Arc<AtomicUsize>) -> impl Connector {
-    ViaProxy.chain(Dial).chain(Tls(tls)).chain(Count(opened))
+pub fn connector(
+    tls: Option<Arc<ClientConfig>>,
+    opened: Arc<AtomicUsize>,
+    deadline: Arc<Deadline>,
+) -> impl Connector {
+    ViaProxy.chain(Dial).chain(Tls(tls)).chain(Count(opened, deadline))
+}
+
+/// By when all waiting for an answer ends, whatever still comes.
+#[derive(Debug, Default)]
+pub struct Deadline(Mutex<Option<Instant>>);
+
+impl Deadline {
+    /// Nothing is waited for any longer than until then; `None` lifts it.
+    pub fn set(&self, by: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = by;
+    }
+
+    fn left(&self) -> Option<Duration> {
+        let by = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        by.map(|by| by.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// A connection on which waiting ends by a deadline.
+#[derive(Debug)]
+struct Bounded<T> {
+    inner: T,
+    deadline: Arc<Deadline>,
+}
+
+impl<T: Transport> Transport for Bounded<T> {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.inner.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        self.inner.transmit_output(amount, timeout)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        match self.deadline.left() {
+            None => self.inner.await_input(timeout),
+            Some(left) if left.is_zero() => Err(Error::Timeout(Timeout::PerRead)),
+            Some(left) if left < *timeout.after => self.inner.await_input(NextTimeout {
+                after: left.into(),
+                reason: Timeout::PerRead,
+                ..timeout
+            }),
+            Some(_) => self.inner.await_input(timeout),
+        }
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.inner.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.inner.is_tls()
+    }
 }
 
 /// Looks names up when a connection is opened, not for each request: [`Dial`] does it.
@@ -53,14 +111,14 @@ impl Resolver for LateResolver {
 
 /// Counts the connections opened, which tells a pooled connection from a new one.
 #[derive(Debug)]
-struct Count(Arc<AtomicUsize>);
+struct Count(Arc<AtomicUsize>, Arc<Deadline>);
 
 impl<In: Transport> Connector<In> for Count {
-    type Out = In;
+    type Out = Bounded<In>;
 
-    fn connect(&self, _: &ConnectionDetails, chained: Option<In>) -> Result<Option<In>, Error> {
+    fn connect(&self, _: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
         self.0.fetch_add(1, Ordering::Relaxed);
-        Ok(chained)
+        Ok(chained.map(|inner| Bounded { inner, deadline: Arc::clone(&self.1) }))
     }
 }
 
@@ -389,13 +447,17 @@ fn handshake(
     socket.set_timeout(details.timeout);
     let mut stream = StreamOwned { conn: connection, sock: socket };
     stream.conn.complete_io(&mut stream.sock)?;
-    Ok(TlsWire { stream, buffers: Growing::default() }.boxed())
+    Ok(TlsWire { stream, buffers: Growing::default(), is_reused: false, is_answered: false }.boxed())
 }
 
 /// A TLS connection over any other.
 struct TlsWire {
     stream: StreamOwned<ClientConnection, TransportAdapter>,
     buffers: Growing,
+    /// It has served a request before.
+    is_reused: bool,
+    /// Something of the answer to the present request has come.
+    is_answered: bool,
 }
 
 impl fmt::Debug for TlsWire {
@@ -421,12 +483,24 @@ impl Transport for TlsWire {
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         self.stream.sock.set_timeout(timeout);
         let received = self.stream.read(self.buffers.input_append_buf())?;
+        // `close_notify` was on its way while the request was: nobody has read that.
+        if received == 0 && self.is_reused && !self.is_answered {
+            return Err(Error::Io(io::Error::other(Stale)));
+        }
+        self.is_answered = true;
         self.buffers.input_appended(received);
         Ok(received > 0)
     }
 
+    /// Bytes that were decrypted and not asked for would be the next request's answer; so would the end of the session, which
+    /// the socket alone doesn't show.
     fn is_open(&mut self) -> bool {
-        self.stream.sock.get_mut().is_open()
+        let has_nothing = matches!(
+            self.stream.conn.reader().fill_buf(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock
+        );
+        (self.is_reused, self.is_answered) = (true, false);
+        has_nothing && self.stream.sock.get_mut().is_open()
     }
 
     fn is_tls(&self) -> bool {

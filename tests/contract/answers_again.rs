@@ -463,6 +463,9 @@ fn an_answer_is_given_again_for_as_long_as_the_setting_says() {
         proxy.chat(&ask(1, false));
         let folder = proxy.dir.join("cache/answers");
         let name = eventually("the file", || names_in(&folder).pop());
+        // Stopped in order: what it wrote last is there.
+        proxy.signal("TERM");
+        proxy.wait();
         let start = Start::from(proxy.kill());
         move_in_time(&folder.join(name), shift);
         proxy = start.env_file(env(&upstream, &format!("REUSE_ANSWERS={minutes}\nCACHE_DIR=cache"))).start();

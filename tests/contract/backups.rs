@@ -1,13 +1,8 @@
 //! Section 3: backups.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::SystemTime;
 
 use crate::fixture::*;
-
-fn now_ms() -> u128 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis()
-}
 
 /// OpenRouter at the end of its day, until then.
 fn used_up(reset_ms: u128) -> String {

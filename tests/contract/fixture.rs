@@ -858,3 +858,8 @@ fn read_request(reader: &mut impl BufRead) -> Option<Received> {
     request.body = String::from_utf8(body).unwrap();
     Some(request)
 }
+
+/// Milliseconds since 1970, as `X-RateLimit-Reset` counts.
+pub fn now_ms() -> u128 {
+    std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap().as_millis()
+}

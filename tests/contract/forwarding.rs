@@ -66,7 +66,12 @@ fn the_upstreams_own_errors_pass_through() {
         for body in [HELLO, HELLO_STREAM] {
             let response = proxy.chat(body);
             assert_eq!((response.status, response.text()), (status, error));
-            assert_eq!(response.header("x-should-retry"), None);
+            let stays = matches!(status, 401..=403).then_some("false");
+            assert_eq!(
+                response.header("x-should-retry"),
+                stays,
+                "{status}: Claude Code repeats it for minutes otherwise"
+            );
         }
         assert_eq!(upstream.calls(), 2, "{status} is not tried again");
     }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, OnceLock};
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -836,10 +835,6 @@ fn what_another_try_heals() {
             });
         }
     });
-}
-
-fn now_ms() -> u128 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()
 }
 
 fn limited(reset: u128) -> String {

@@ -11,20 +11,13 @@ use crate::fixture::*;
 type Fault = (&'static str, fn(&Received, &mut Answer<'_>), u16);
 
 /// Failures that another try can heal, and the status that the client gets when none does.
-const FAULTS: [Fault; 12] = [
+const FAULTS: [Fault; 11] = [
     ("closed before the head", |_, answer| answer.close(), 502),
     ("408", |_, answer| answer.json(408, r#"{"error":{"code":408,"message":"x"}}"#), 408),
     ("500", |_, answer| answer.json(500, r#"{"error":{"code":500,"message":"x"}}"#), 500),
     ("502", |_, answer| answer.json(502, r#"{"error":{"code":502,"message":"x"}}"#), 502),
     ("503 with a short Retry-After", |_, answer| answer.respond(503, "retry-after: 0\r\n", "{}"), 503),
     ("529", |_, answer| answer.json(529, "overloaded"), 529),
-    (
-        "a provider's 429",
-        |_, answer| {
-            answer.json(429, r#"{"error":{"code":429,"message":"x","metadata":{"provider_code":429}}}"#)
-        },
-        429,
-    ),
     (
         "an error as the whole body",
         |_, answer| answer.json(200, r#"{"error":{"code":503,"message":"no provider"}}"#),
@@ -149,18 +142,23 @@ fn comments_go_on_while_it_is_tried_again() {
     assert_eq!(failed.text(), expected);
 }
 
+/// Whatever it says of when it may be asked again: another model isn't busy.
 #[test]
-fn a_long_retry_after_is_the_clients() {
+fn a_busy_models_place_is_taken_at_once() {
     let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(100));
-    for value in ["11".to_owned(), date] {
-        let sent = value.clone();
-        let upstream =
-            Upstream::start(move |_, answer| answer.respond(429, &format!("retry-after: {sent}\r\n"), "{}"));
-        let proxy = Proxy::before(&upstream, "");
-        let response = proxy.chat(HELLO);
-        assert_eq!((response.status, response.header("retry-after")), (429, Some(value.as_str())));
-        assert_eq!(response.header("x-should-retry"), None, "the SDK's own back-off is the right one");
-        assert_eq!(upstream.calls(), 1);
+    for value in ["0".to_owned(), "30".to_owned(), date, "9000000000000000".to_owned()] {
+        let upstream = Upstream::start(move |request, answer| match request.json()["model"].as_str() {
+            Some("a:free") => answer.respond(429, &format!("retry-after: {value}\r\n"), "{}"),
+            _ => answer.say("here"),
+        });
+        let proxy = Proxy::before(&upstream, "FALLBACK_MODELS=b:free");
+        for calls in [2, 3] {
+            let response = proxy.chat(r#"{"model":"a:free"}"#);
+            assert_eq!((response.status, response.header("x-proxy-model")), (200, Some("a:free -> b:free")));
+            // The second time it isn't asked any more, unless it said that it would be there.
+            assert!(upstream.calls() == calls || upstream.calls() == calls + 1);
+        }
+        proxy.wait_for_console("asking b:free");
     }
 }
 

@@ -367,10 +367,11 @@ fn slips_in_the_file_get_the_sentence_that_mends_them() {
 /// Whoever reads Chinese gets no line in English.
 #[test]
 fn the_console_is_chinese_where_the_system_is() {
-    let upstream = Upstream::start(|request, answer| {
+    let reset = now_ms() + 3_600_000;
+    let upstream = Upstream::start(move |request, answer| {
         match request.number {
         1 => answer.json(503, r#"{"error":{"code":503,"message":"忙"}}"#),
-        2 => answer.json(429, r#"{"error":{"code":429,"message":"忙","metadata":{"headers":{"X-RateLimit-Remaining":"0","X-RateLimit-Reset":"99999999999999"}}}}"#),
+        2 => answer.json(429, &format!(r#"{{"error":{{"code":429,"message":"忙","metadata":{{"headers":{{"X-RateLimit-Remaining":"0","X-RateLimit-Reset":"{reset}"}}}}}}}}"#)),
         _ => answer.fitting(request, "hi"),
     }
     });

@@ -1,13 +1,8 @@
 //! The account's own limit, in each dialect's words.
 
 use std::sync::OnceLock;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::*;
-
-fn now_ms() -> u128 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()
-}
 
 const HOUR_MS: u128 = 3_600_000;
 

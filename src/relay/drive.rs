@@ -1,0 +1,283 @@
+//! The loop of a request: ask for leave, send, judge what came of it. A failure that another try can heal leads back to the
+//! top, as long as nothing of an answer has gone to the client.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::gate::{Admission, Limit, Pass, Turn, local_time};
+use super::in_flight::{CancelReason, Cancellable};
+use super::model::Kind;
+use super::outcome::{FailedAnswer, FailedAttempt, Served, Verdict};
+use super::parked::{Parked, Wake};
+use super::patience;
+use super::shared_call::Source;
+use super::state::Relay;
+use crate::client::exchange::ConnectionFate;
+use crate::console::say;
+use crate::dialect::StandIn;
+use crate::dialect::errors::ModelFault;
+use crate::dialect::free_models;
+use crate::error::ApiError;
+use crate::language::either;
+use crate::record::calls::Waiting;
+
+/// The account's limit rejects a request so often at most, whatever it says of its end.
+const MAX_LIMITS_MET: u32 = 3;
+
+impl Relay {
+    /// Asks for leave to call the upstream, and goes on if it is given at once.
+    pub fn run(mut self: Box<Self>) -> ConnectionFate {
+        let shared = Arc::clone(&self.shared);
+        let settings = &self.snapshot.settings;
+        if self.asked.request.model.is_empty() {
+            return self.refuse_unnamed();
+        }
+        if settings.test_mode {
+            return self.go_on(None);
+        }
+        if settings.key.is_none() {
+            return self.refuse(ApiError::missing_key());
+        }
+        self.announce_model();
+        let settings = &self.snapshot.settings;
+        if !free_models::is_free(&self.tries.model) {
+            return self.go_on(None); // the limit is that of free models
+        }
+        let waited = self.record.metrics.waited;
+        let turn = Turn { order: self.asked.order, waited, max_wait: settings.max_wait };
+        let key = settings.key.clone();
+        self.report(Some(Waiting::Limit(shared.gate.closed(key.as_ref()).map(|limit| limit.reset))));
+        match shared.gate.admit(self, turn, key.as_ref(), |relay| relay as Box<dyn Parked>) {
+            Admission::Go(relay, pass) => relay.go_on(Some(pass)),
+            Admission::Waits => ConnectionFate::Gone,
+            Admission::TooLate(relay, limit) => relay.give_up(limit, Duration::ZERO),
+            Admission::Full(relay) => relay.refuse(ApiError::too_many_wait()),
+        }
+    }
+
+    /// No model was named that may do this, and none stands in for another.
+    #[inline(never)]
+    fn refuse_unnamed(self: Box<Self>) -> ConnectionFate {
+        let StandIn::Named(named) = self.asked.dialect.stand_in() else {
+            return self.refuse(ApiError::no_such_model());
+        };
+        let free = self.shared.models.ids(Kind::at(named.list), &self.snapshot);
+        self.refuse(ApiError::model_not_free(named.what, named.setting, &free))
+    }
+
+    /// Makes the next try, and what follows from it.
+    fn go_on(mut self: Box<Self>, mut pass: Option<Pass>) -> ConnectionFate {
+        let model = self.tries.model.clone();
+        self.record.metrics.model.clone_from(&model);
+        self.report(None);
+        let mut failed = match self.attempt(&model, &mut pass) {
+            Ok(served) => return self.finish(served),
+            Err(failed) => failed,
+        };
+        match self.cancel().reason() {
+            Some(CancelReason::ClientLeft) => return self.abandon(),
+            Some(CancelReason::Stopping) => {
+                failed.verdict = Verdict::PassOn;
+                failed.answer = FailedAnswer::Own(ApiError::stopping());
+            }
+            Some(CancelReason::Cancelled) => {
+                failed.verdict = Verdict::PassOn;
+                failed.answer = FailedAnswer::Own(ApiError::cancelled());
+            }
+            None => {}
+        }
+        if let Verdict::AccountLimit(limit) = failed.verdict
+            && free_models::is_free(&model)
+        {
+            return self.meet_limit(limit, pass);
+        }
+        drop(pass);
+        let by = failed.by.clone().filter(|by| *by != model && model == free_models::ROUTER);
+        let Some(pause) = self.learn_from_failure(by.as_deref().unwrap_or(&model), &failed) else {
+            return self.give_way(failed);
+        };
+        if !self.may_try_again() {
+            return self.give_way(failed);
+        }
+        let rests_until = self.shared.history.rests_until(by.as_deref().unwrap_or(&model));
+        self.note_failed_try(model.clone(), failed.reason.clone(), rests_until);
+        self.tries.model = self.choose_model();
+        let is_about_the_model = matches!(failed.verdict, Verdict::NextModel(Some(fault)) if !matches!(fault, ModelFault::Busy(_)));
+        if is_about_the_model && self.tries.model == model {
+            self.record.metrics.failed_tries.pop(); // there is no other model that could
+            return self.give_way(failed);
+        }
+        self.say_what_follows(&model, &failed, pause);
+        if pause.is_zero() {
+            return self.try_again();
+        }
+        self.report(Some(Waiting::Pause(SystemTime::now() + pause)));
+        let shared = Arc::clone(&self.shared);
+        shared.pauses.park(pause, self);
+        ConnectionFate::Gone
+    }
+
+    /// Another call needs another leave.
+    fn try_again(self: Box<Self>) -> ConnectionFate {
+        if self.is_cancelled() {
+            return Parked::abandon(self);
+        }
+        if free_models::is_free(&self.tries.model) { self.run() } else { self.go_on(None) }
+    }
+
+    /// What a failed try says about the model. How long to pause before the next one; `None` where none can help.
+    fn learn_from_failure(&mut self, model: &str, failed: &FailedAttempt) -> Option<Duration> {
+        match failed.verdict {
+            Verdict::PassOn | Verdict::BackupsOnly | Verdict::AccountLimit(_) => None,
+            Verdict::TryAgain(named) => {
+                self.shared.history.failed(model, None);
+                self.save_history();
+                Some(patience::pause(self.tries.calls_made, named, random()))
+            }
+            // Nobody else's answer would mean the same.
+            Verdict::NextModel(Some(ModelFault::Busy(named))) if !self.any_model_will_do() => {
+                Some(patience::pause(self.tries.calls_made, named.map(patience::bounded), random()))
+            }
+            Verdict::NextModel(_) if !self.any_model_will_do() => None,
+            Verdict::NextModel(None) => Some(Duration::ZERO),
+            Verdict::NextModel(Some(ModelFault::Busy(None)))
+                if self.deserves_another_chance(model, failed) =>
+            {
+                self.tries.asked_once_more = Some(model.to_owned());
+                Some(patience::pause(self.tries.calls_made, None, random()))
+            }
+            Verdict::NextModel(Some(fault)) => {
+                self.learn_from_fault(model, fault);
+                Some(Duration::ZERO)
+            }
+        }
+    }
+
+    /// A model that has answered a moment ago keeps its conversations over one bad moment of a provider's.
+    fn deserves_another_chance(&self, model: &str, failed: &FailedAttempt) -> bool {
+        failed.is_the_providers
+            && model == self.tries.model
+            && self.tries.asked_once_more.as_deref() != Some(model)
+            && self.shared.history.has_answered_lately(model)
+    }
+
+    fn say_what_follows(&self, model: &str, failed: &FailedAttempt, pause: Duration) {
+        let (reason, next) = (&failed.said, &self.tries.model);
+        if let Verdict::NextModel(_) = failed.verdict {
+            say(either(
+                format_args!("{model}: {reason}; asking {next}"),
+                format_args!("{model}：{reason}；改为询问 {next}"),
+            ));
+        } else {
+            let seconds = pause.as_secs_f64();
+            say(either(
+                format_args!("{model}: {reason}; trying again in {seconds:.1} s"),
+                format_args!("{model}：{reason}；{seconds:.1} 秒后重试"),
+            ));
+        }
+    }
+
+    /// The account's limit is reached: this request waits for its end, if it may.
+    fn meet_limit(mut self: Box<Self>, limit: Limit, pass: Option<Pass>) -> ConnectionFate {
+        let time = local_time(limit.reset);
+        say(either(
+            format_args!("the account's limit is reached until {time}"),
+            format_args!("账户的免费额度已用完，{time} 恢复"),
+        ));
+        match pass {
+            Some(pass) => pass.rejected(limit),
+            None => self.shared.gate.close(limit, self.snapshot.settings.key.as_ref()), // it came inside of a 200
+        }
+        self.tries.calls_made -= 1;
+        self.tries.limits_met += 1;
+        if self.tries.limits_met >= MAX_LIMITS_MET {
+            return self.give_up(limit, Duration::ZERO);
+        }
+        self.run()
+    }
+
+    /// The wait is for nothing: the limit lasts longer than this request may wait.
+    fn give_up(mut self: Box<Self>, limit: Limit, waited: Duration) -> ConnectionFate {
+        self.record.metrics.waited += waited;
+        self.refuse(ApiError::limit_reached(&local_time(limit.reset), limit.reset))
+    }
+
+    /// Goes on with an answer that is there, or that another request's call brings; else as if it had come now.
+    #[inline(never)]
+    fn join(self: Box<Self>, source: Option<Source>) -> ConnectionFate {
+        if self.shared.in_flight.is_stopping() || self.is_cancelled() {
+            return Parked::abandon(self);
+        }
+        let Some(source) = source else {
+            return self.run();
+        };
+        match self.answer_with(source) {
+            Ok(fate) => fate,
+            Err(relay) if relay.is_cancelled() => Parked::abandon(relay),
+            Err(relay) => relay.run(),
+        }
+    }
+
+    /// Gives an answer that is there. The request itself, where it turns out to be none.
+    pub(super) fn answer_with(mut self: Box<Self>, source: Source) -> Result<ConnectionFate, Box<Self>> {
+        let head = source.head().clone();
+        let metrics = &mut self.record.metrics;
+        metrics.model.clone_from(&head.model);
+        metrics.backup = head.backup;
+        metrics.reused = Some(source.age());
+        self.sharing.source = Some(source);
+        match self.attempt(&head.model, &mut None) {
+            Ok(served) => Ok(self.finish(served)),
+            Err(_) => {
+                self.record.metrics.backup = None;
+                self.record.metrics.reused = None;
+                Err(self)
+            }
+        }
+    }
+}
+
+impl Parked for Relay {
+    fn resume(mut self: Box<Self>, wake: Wake) -> ConnectionFate {
+        match wake {
+            Wake::Allowed(pass, waited) => {
+                self.record.metrics.waited += waited;
+                // With the settings as they are now.
+                self.snapshot = self.shared.live.snapshot();
+                if self.snapshot.settings.key.is_none() {
+                    return Parked::refuse(self, ApiError::missing_key());
+                }
+                self.go_on(Some(pass))
+            }
+            Wake::TooLate(limit, waited) => self.give_up(limit, waited),
+            Wake::PauseOver => self.try_again(),
+            Wake::Answer(source) => self.join(source),
+        }
+    }
+
+    fn report(&self, waiting: Option<Waiting>) {
+        Relay::report(self, waiting);
+    }
+
+    fn abandon(self: Box<Self>) -> ConnectionFate {
+        match self.cancel().reason() {
+            Some(CancelReason::Stopping) => self.refuse(ApiError::stopping()),
+            Some(CancelReason::Cancelled) => self.refuse(ApiError::cancelled()),
+            None if self.shared.in_flight.is_stopping() => self.refuse(ApiError::stopping()),
+            _ => self.finish(Served::ClientLeft(None)),
+        }
+    }
+
+    fn refuse(self: Box<Self>, error: ApiError) -> ConnectionFate {
+        let (reason, said) = (error.message.clone(), error.in_words().to_owned());
+        let mut failed = FailedAttempt::new(&reason, Verdict::PassOn, FailedAnswer::Own(error));
+        failed.said = said;
+        self.give_way(failed)
+    }
+}
+
+/// From 0 to 1; jitter needs no better.
+fn random() -> f64 {
+    (RandomState::new().hash_one(0u8) >> 11) as f64 / (1u64 << 53) as f64
+}

@@ -1,0 +1,68 @@
+//! Requests that pause before their next try, without a thread each.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How soon one whose client leaves meanwhile is found, where nobody says so.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// Who pauses, and until when.
+#[derive(Debug)]
+pub struct Pauses<T> {
+    waiting: Mutex<Vec<(Instant, T)>>,
+    changed: Condvar,
+}
+
+impl<T> Default for Pauses<T> {
+    fn default() -> Self {
+        Self { waiting: Mutex::default(), changed: Condvar::new() }
+    }
+}
+
+impl<T> Pauses<T> {
+    /// Puts one aside for so long.
+    pub fn park(&self, pause: Duration, who: T) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now() + pause, who));
+        self.changed.notify_all();
+    }
+
+    /// Somebody who pauses may not be wanted any more.
+    pub fn look_again(&self) {
+        drop(self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+
+    /// Waits for the next one whose pause is over, or that is `unwanted`.
+    pub fn next(&self, unwanted: impl Fn(&T) -> bool) -> T {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let now = Instant::now();
+            if let Some(at) = waiting.iter().position(|(until, who)| *until <= now || unwanted(who)) {
+                return waiting.swap_remove(at).1;
+            }
+            let soonest = waiting.iter().map(|(until, _)| until.saturating_duration_since(now)).min();
+            waiting = match soonest {
+                Some(pause) => {
+                    let waited = self.changed.wait_timeout(waiting, pause.min(LOOK_AGAIN));
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shortest_pause_is_over_first_and_the_unwanted_dont_wait() {
+        let pauses = Pauses::default();
+        for (seconds, who) in [(3600, "long"), (0, "none"), (3600, "left")] {
+            pauses.park(Duration::from_secs(seconds), who);
+        }
+        assert_eq!(pauses.next(|_| false), "none");
+        assert_eq!(pauses.next(|who| *who == "left"), "left");
+    }
+}
