@@ -81,7 +81,8 @@ impl Relay {
         if self.tries.backup.is_some() || self.snapshot.settings.test_mode || metrics.reused.is_some() {
             return;
         }
-        if self.tries.answer_is_flawed || !self.shared.models.chats(&metrics.model) {
+        let is_a_classifiers = self.any_model_will_do() && !self.shared.models.chats(&metrics.model);
+        if self.tries.answer_is_flawed || is_a_classifiers {
             return; // nobody wants the like again
         }
         let history = &self.shared.history;
