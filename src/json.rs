@@ -101,6 +101,54 @@ pub fn elements(value: &str) -> Option<Vec<&str>> {
     Some(elements.into_iter().map(RawValue::get).collect())
 }
 
+/// A piece of JSON's structure.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Token<'a> {
+    /// An array begins, or an object.
+    Open(bool),
+    /// The one that began last ends.
+    Close,
+    /// The name of a field as written.
+    Name(&'a str),
+    /// A string, a number, `true`, `false` or `null` as written.
+    Scalar(&'a str),
+}
+
+/// The pieces of valid JSON in their order, however deep it nests.
+pub fn tokens(text: &str) -> impl Iterator<Item = Token<'_>> {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let is_between = |b: &u8| b.is_ascii_whitespace() || matches!(b, b',' | b':');
+        at += bytes[at..].iter().take_while(|b| is_between(b)).count();
+        let start = at;
+        let token = match bytes.get(at)? {
+            open @ (b'{' | b'[') => {
+                at += 1;
+                Token::Open(*open == b'[')
+            }
+            b'}' | b']' => {
+                at += 1;
+                Token::Close
+            }
+            b'"' => {
+                at = string_end(bytes, at);
+                let next = bytes[at..].iter().find(|b| !b.is_ascii_whitespace());
+                match next {
+                    Some(b':') => Token::Name(&text[start..at]),
+                    _ => Token::Scalar(&text[start..at]),
+                }
+            }
+            _ => {
+                let is_end = |b: &u8| is_between(b) || matches!(b, b'}' | b']');
+                at += bytes[at..].iter().position(is_end).unwrap_or(bytes.len() - at);
+                Token::Scalar(&text[start..at])
+            }
+        };
+        Some(token)
+    })
+}
+
 /// An object of these fields, each as it was written.
 pub fn object(fields: &[Field<'_>]) -> String {
     let inside = fields.iter().map(|f| format!("{}:{}", f.raw_name, f.value));
@@ -274,6 +322,25 @@ mod tests {
         }
         let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
         assert_eq!(fields(&deep).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn pieces_of_json() {
+        let pieces = tokens(" { \"a\\\"\" : [1.5e3,\"b:\", {}] ,\"c\":null}").map(|token| match token {
+            Token::Open(is_array) => {
+                if is_array {
+                    "["
+                } else {
+                    "{"
+                }
+            }
+            Token::Close => "end",
+            Token::Name(text) | Token::Scalar(text) => text,
+        });
+        let expected = ["{", "\"a\\\"\"", "[", "1.5e3", "\"b:\"", "{", "end", "end", "\"c\"", "null", "end"];
+        assert_eq!(pieces.collect::<Vec<_>>(), expected);
+        assert_eq!(tokens("12").collect::<Vec<_>>(), [Token::Scalar("12")]);
+        assert_eq!(tokens("\"a\":").count() + tokens("").count(), 1);
     }
 
     #[test]

@@ -13,6 +13,9 @@ use serde_json::Value;
 /// Types of tools that somebody else runs.
 const PAID_TOOLS: [&str; 5] = ["openrouter:", "web_search", "web_fetch", "code_execution", "file_search"];
 
+/// What the upstream runs without a fee.
+const FREE_TOOLS: [&str; 3] = ["openrouter:tool_search", "openrouter:apply_patch", "openrouter:datetime"];
+
 fuzz_target!(|bytes: Vec<u8>| {
     let address = || "http://localhost:5000/v1/messages/count_tokens".to_owned();
     for route in ALL.iter().flat_map(|api| api.routes) {
@@ -49,12 +52,31 @@ fuzz_target!(|bytes: Vec<u8>| {
         if let Some(models) = json::field(&fields, "models").and_then(|field| json::elements(field.value)) {
             assert!(models.iter().all(|id| json::string(id).is_some_and(|id| is_free(&id))), "{sent}");
         }
+        if let Some(plugins) = json::field(&fields, "plugins").and_then(|field| json::elements(field.value)) {
+            let free = ["response-healing", "context-compression"];
+            for plugin in plugins {
+                let fields = json::fields(plugin).expect("a plugin is an object");
+                let value = |name| json::field(&fields, name).map(|field| field.value);
+                let is_free = value("id").and_then(json::string).is_some_and(|id| free.contains(&&*id));
+                let is_off = value("enabled") == Some("false");
+                assert!(is_free || is_off || plugin.contains("cloudflare-ai"), "{sent}");
+            }
+        }
+        let fallbacks = json::field(&fields, "fallbacks").map(|field| field.value);
+        assert!(dialect.has_fallbacks() || fallbacks.is_none(), "{sent}");
+        assert_ne!(json::field(&fields, "store").map(|field| field.value), Some("true"), "{sent}");
+        let several = request.body_with(&["a:free", "b:free"]);
+        let mut fields = json::fields(std::str::from_utf8(&several).expect("text")).expect("an object");
+        assert!(!json::drop_duplicates(&mut fields), "a name stands twice");
         request.body_elsewhere(&model);
         if understood {
             let value: Value = serde_json::from_str(sent).expect("what was understood stays so");
             let kind = |tool: &Value| tool["type"].as_str().map(str::to_owned);
             let tools = value["tools"].as_array().into_iter().flatten();
-            let paid = tools.filter_map(kind).find(|kind| PAID_TOOLS.iter().any(|paid| kind.starts_with(paid)));
+            let is_paid = |kind: &String| {
+                !FREE_TOOLS.contains(&kind.as_str()) && PAID_TOOLS.iter().any(|paid| kind.starts_with(paid))
+            };
+            let paid = tools.filter_map(kind).find(is_paid);
             assert_eq!(paid, None, "{sent}");
             let mut indented = String::new();
             json::indent(sent, 0, &mut indented);

@@ -5,9 +5,12 @@
 
 use libfuzzer_sys::fuzz_target;
 use local_api_proxy::dialect::sse::{Events, Prelude};
-use local_api_proxy::dialect::{Written, natives, translated};
+use local_api_proxy::dialect::{Needs, Written, natives, translated};
 use local_api_proxy::error::ApiError;
 use serde_json::Value;
+
+/// Answers are looked at most closely where both are asked for.
+const NEEDS: Needs = Needs { tools: true, images: false, structured: true };
 
 fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
     let (stream, sizes) = input;
@@ -41,13 +44,13 @@ fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
     let error = ApiError::stopping();
     for dialect in natives() {
         for assemble in [false, true] {
-            let mut reader = dialect.reader(assemble);
+            let mut reader = dialect.reader(assemble, NEEDS);
             whole.iter().for_each(|data| reader.read(data.as_deref()));
             let last = reader.broken_off(&error);
             assert!(last.ends_with("\n\n"), "{last}");
             reader.answer();
         }
-        whole.iter().flatten().for_each(|data| drop(dialect.read_answer(data)));
+        whole.iter().flatten().for_each(|data| drop(dialect.read_answer(data, NEEDS)));
     }
     for translated in translated() {
         for streams in [false, true] {

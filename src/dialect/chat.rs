@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::files;
 use super::free_models::{Kept, ToolRule};
-use super::merge::merge;
+use super::merge::{OPEN_ELEMENTS, merge};
 use super::request::Edits;
 use super::{
     Action, AnswerSummary, Api, CHAT_MODELS, Dialect, Listed, Needs, Reader, Route, Show, Usage, data_event,
@@ -48,8 +48,8 @@ fn show(model: &Listed<'_>, _: &str) -> String {
 #[derive(Debug)]
 pub struct Chat;
 
-/// Functions, which the client runs; OpenRouter's own tools (`openrouter:…`) are charged.
-const TOOLS: ToolRule = ToolRule {
+/// Functions, which the client runs; most of OpenRouter's own tools (`openrouter:…`) are charged.
+pub(super) const TOOLS: ToolRule = ToolRule {
     stays: |kind| matches!(kind, None | Some("function" | "custom")),
     auto: r#""auto""#,
     dependent: &["tool_choice", "parallel_tool_calls"],
@@ -322,7 +322,9 @@ impl Assembly {
             return;
         };
         let index = choice.get("index").cloned().unwrap_or(json!(0));
-        let known = self.choices.iter().position(|known| known.get("index") == Some(&index));
+        let is_known = |known: &Map<String, Value>| known.get("index") == Some(&index);
+        let recent = self.choices.len().saturating_sub(OPEN_ELEMENTS);
+        let known = self.choices[recent..].iter().rposition(is_known).map(|at| recent + at);
         let at = known.unwrap_or_else(|| {
             self.choices.push(Map::from_iter([("index".to_owned(), index)]));
             self.choices.len() - 1

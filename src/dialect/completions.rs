@@ -1,7 +1,8 @@
 //! OpenAI's legacy completions, which editors complete code with: chat's shape, with `text` in place of messages.
 
-use super::chat::{Chat, ChatReader};
+use super::chat::{Chat, ChatReader, TOOLS};
 use super::files;
+use super::free_models::Kept;
 use super::request::Edits;
 use super::{Action, AnswerSummary, Api, Dialect, Needs, Reader, Route};
 use crate::json::Field;
@@ -25,10 +26,8 @@ impl Dialect for Completions {
     }
 
     fn make_free(&self, fields: &[Field<'_>], edits: &mut Edits) -> bool {
-        // It has no tools; what stands there all the same is nothing that anybody needs.
-        for none in ["tools", "tool_choice"] {
-            edits.drop_field(fields, none);
-        }
+        // It has no tools; what stands there all the same mustn't cost anything either.
+        TOOLS.apply(fields, edits, Kept::default());
         files::carried(fields)
     }
 

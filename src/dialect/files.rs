@@ -3,8 +3,10 @@
 //! Files can stand at any depth: in a message, in what a tool has brought, in a document within that, in a prompt's
 //! variables. A name that stands twice in an object counts each time: parsers differ in which of them they take.
 
+use std::borrow::Cow;
+
 use super::{hides_words, mentions};
-use crate::json::{self, Field};
+use crate::json::{self, Field, Token};
 
 /// Fields of a request that hold what is said to the model.
 const HOLDERS: [&str; 5] = ["messages", "input", "prompt", "system", "instructions"];
@@ -14,7 +16,7 @@ const MAX_DEPTH: usize = 64;
 /// Whether it does, or could.
 pub(super) fn carried(fields: &[Field<'_>]) -> bool {
     let holders = fields.iter().filter(|field| HOLDERS.contains(&field.name.as_ref()));
-    holders.into_iter().any(|field| may_hold(field.value) && holds(field.value, 0))
+    holders.into_iter().any(|field| may_hold(field.value) && holds(&field.name, field.value))
 }
 
 /// Most requests hold none, and this finds it out at the speed of memory: words can hide only behind an escape.
@@ -26,60 +28,203 @@ fn may_hold(text: &str) -> bool {
         })
         || hides_words(text)
         || mentions_other_data(text)
+        || mentions_a_pdf(text)
 }
 
-fn holds(value: &str, depth: usize) -> bool {
-    if depth > MAX_DEPTH {
-        return true;
-    }
-    match value.as_bytes().first() {
-        Some(b'[') => {
-            json::elements(value).unwrap_or_default().into_iter().any(|item| holds(item, depth + 1))
+/// Fields whose strings are words, not addresses.
+const WORDS: [&str; 17] = [
+    "messages",
+    "input",
+    "prompt",
+    "system",
+    "instructions",
+    "content",
+    "text",
+    "thinking",
+    "reasoning",
+    "summary",
+    "refusal",
+    "output",
+    "arguments",
+    "title",
+    "name",
+    "description",
+    "query",
+];
+/// What is cited isn't read.
+const CITED: [&str; 3] = ["annotations", "citations", "action"];
+const IMAGES: [&str; 2] = ["image_url", "input_image"];
+
+/// An object or an array that hasn't ended yet, and what is known of it.
+#[derive(Debug, Default)]
+struct Open {
+    is_array: bool,
+    /// The field that it stands in.
+    field: Within,
+    /// Its own strings are words; of an array.
+    words: bool,
+    cited: bool,
+    /// It is an image, or what describes one.
+    image: bool,
+    /// `type`: the call of a tool, a document, an image, something else than text.
+    is_call: bool,
+    is_document: bool,
+    is_image: bool,
+    has_type: bool,
+    has_other_type: bool,
+    /// `media_type`
+    is_no_image: bool,
+    is_pdf: bool,
+    /// `source`
+    has_source: bool,
+    has_other_source: bool,
+    has_source_without_image: bool,
+    /// There is a file in it.
+    holds: bool,
+    /// In its `input`, that is.
+    input_holds: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+enum Within {
+    Input,
+    Source,
+    #[default]
+    Other,
+}
+
+/// Whether there is a file in a value. One pass, whatever the depth.
+fn holds(name: &str, value: &str) -> bool {
+    let mut around = vec![Open::default()];
+    let mut name = Cow::Borrowed(name);
+    // Deeper than is looked at.
+    let mut deeper = 0_usize;
+    for token in json::tokens(value) {
+        let depth = around.len();
+        let Some(open) = around.last_mut() else { break };
+        match token {
+            Token::Open(_) if depth > MAX_DEPTH => {
+                open.holds = true;
+                deeper += 1;
+            }
+            Token::Close if deeper > 0 => deeper -= 1,
+            _ if deeper > 0 => {}
+            Token::Name(written) => {
+                name = json::string(written).unwrap_or(Cow::Borrowed(written));
+                open.holds |= matches!(name.as_ref(), "file" | "file_data");
+            }
+            Token::Scalar(value) => {
+                let name = if open.is_array { "" } else { name.as_ref() };
+                open.scalar(name, value);
+            }
+            Token::Open(is_array) => {
+                let name = if open.is_array { "" } else { name.as_ref() };
+                let inside = Open {
+                    is_array,
+                    field: match name {
+                        "input" => Within::Input,
+                        "source" => Within::Source,
+                        _ => Within::Other,
+                    },
+                    words: if open.is_array { open.words } else { WORDS.contains(&name) },
+                    cited: open.cited || CITED.contains(&name),
+                    image: open.image || IMAGES.contains(&name),
+                    ..Open::default()
+                };
+                around.push(inside);
+            }
+            Token::Close => {
+                let ended = around.pop().unwrap_or_default();
+                if let Some(open) = around.last_mut() {
+                    open.take(&ended);
+                }
+            }
         }
-        Some(b'{') => {
-            let fields = json::fields(value).unwrap_or_default();
-            // The arguments of a call are the tool's own affair, whatever their names.
-            let is_call = kinds(&fields).any(|kind| kind.ends_with("tool_use"));
-            let inside = fields.iter().filter(|field| !(is_call && field.name == "input"));
-            is_file(&fields) || inside.into_iter().any(|field| holds(field.value, depth + 1))
+    }
+    around.iter().any(Open::holds_a_file)
+}
+
+impl Open {
+    /// The arguments of a call are the tool's own affair, whatever their names.
+    fn holds_a_file(&self) -> bool {
+        self.holds
+            || self.input_holds && !self.is_call
+            // Text needs no parser; anything else might.
+            || self.is_pdf && !self.is_text()
+            || self.is_document && (!self.has_source || self.has_other_source)
+            || self.is_image && self.has_source_without_image
+    }
+
+    /// A value within it that is neither object nor array, in the field of this name.
+    fn scalar(&mut self, name: &str, value: &str) {
+        let text = json::string(value);
+        match (name, text.as_deref()) {
+            ("type", Some(kind)) => {
+                self.holds |= matches!(kind, "file" | "input_file");
+                self.is_call |= kind.ends_with("tool_use");
+                self.is_document |= kind == "document";
+                self.is_image |= kind == "image";
+                self.has_type = true;
+                self.has_other_type |= !matches!(kind, "text" | "content");
+            }
+            ("media_type", kind) => {
+                let image = kind.is_some_and(|kind| begins_with(kind, "image/"));
+                self.is_no_image |= !image;
+                self.is_pdf |= kind.is_some_and(|kind| begins_with(kind, "application/pdf"));
+            }
+            ("source", _) => {
+                self.has_source = true;
+                self.has_other_source = true;
+            }
+            _ => {}
         }
-        _ => false,
+        let Some(text) = text else { return };
+        let words = if self.is_array { self.words } else { WORDS.contains(&name) };
+        self.holds |= (self.image || IMAGES.contains(&name)) && mentions_other_data(&text)
+            || !words && !self.cited && is_pdf(&text);
+    }
+
+    /// What is known of an object or an array within it.
+    fn take(&mut self, ended: &Self) {
+        let holds = ended.holds_a_file();
+        match ended.field {
+            Within::Input => self.input_holds |= holds,
+            Within::Source => {
+                self.has_source = true;
+                self.has_other_source |= ended.is_array || !ended.is_text();
+                self.has_source_without_image |= ended.is_no_image;
+                self.holds |= holds;
+            }
+            Within::Other => self.holds |= holds,
+        }
+    }
+
+    fn is_text(&self) -> bool {
+        self.has_type && !self.has_other_type
     }
 }
 
-fn kinds<'a>(fields: &'a [Field<'_>]) -> impl Iterator<Item = std::borrow::Cow<'a, str>> {
-    fields.iter().filter(|field| field.name == "type").filter_map(|field| json::string(field.value))
+fn begins_with(text: &str, word: &str) -> bool {
+    text.get(..word.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(word))
 }
 
-/// Whether an object is a file, or could be a PDF by another name.
-fn is_file(fields: &[Field<'_>]) -> bool {
-    let sources = || fields.iter().filter(|field| field.name == "source");
-    let named = |kind: &str| match kind {
-        "file" | "input_file" => true,
-        // Text needs no parser; anything else might.
-        "document" => sources().next().is_none() || !sources().all(|source| is_text(source.value)),
-        "image" => sources().any(|source| is_no_image(source.value)),
-        _ => false,
+/// Whether a text is the address of a PDF, or is one.
+fn is_pdf(text: &str) -> bool {
+    let address = text.trim();
+    let ends = |address: &str| {
+        let end = address.len().checked_sub(4).and_then(|at| address.get(at..));
+        end.is_some_and(|end| end.eq_ignore_ascii_case(".pdf"))
     };
-    kinds(fields).any(|kind| named(&kind))
-        || fields.iter().any(|field| match field.name.as_ref() {
-            "file" | "file_data" => true,
-            "image_url" | "input_image" => mentions_other_data(&json::unescaped(field.value)),
-            _ => false,
-        })
+    let is_address = || address.contains("://") && !address.contains(char::is_whitespace);
+    let path = || address.split(['?', '#']).next().unwrap_or_default();
+    begins_with(address, "data:application/pdf") || (ends(address) || ends(path())) && is_address()
 }
 
-fn is_text(source: &str) -> bool {
-    let fields = json::fields(source).unwrap_or_default();
-    let mut kinds = kinds(&fields).peekable();
-    kinds.peek().is_some() && kinds.all(|kind| kind == "text" || kind == "content")
-}
-
-fn is_no_image(source: &str) -> bool {
-    let fields = json::fields(source).unwrap_or_default();
-    let types = fields.iter().filter(|field| field.name == "media_type");
-    let image = |kind: &str| kind.to_ascii_lowercase().starts_with("image/");
-    types.into_iter().any(|kind| !json::string(kind.value).is_some_and(|kind| image(&kind)))
+/// Whether such an address may stand there.
+fn mentions_a_pdf(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    memchr::memchr_iter(b'.', bytes)
+        .any(|dot| bytes.get(dot + 1..dot + 4).is_some_and(|end| end.eq_ignore_ascii_case(b"pdf")))
 }
 
 /// Whether a `data:` URL stands there that isn't an image. Scheme and media type know no case
@@ -114,6 +259,15 @@ mod tests {
             r#"{"input":"x","prompt":{"id":"p","variables":{"a":{"type":"input_file","file_url":"https://x/a.pdf"}}}}"#,
             r#"{"messages":[{"content":[{"image_url":{"url":"DATA:application/pdf;base64,x"}}]}]}"#,
             r#"{"messages":[{"content":[{"type":"text","type":"file"}]}]}"#,
+            r#"{"messages":[{"content":[{"type":"image_url","image_url":{"url":"https://x/a.PDF"}}]}]}"#,
+            r#"{"messages":[{"content":[{"type":"image_url","image_url":"https://x/a.pdf?sig=1#page=2"}]}]}"#,
+            r#"{"messages":[{"content":[{"type":"video_url","video_url":{"url":"https:\/\/x\/get?f=a.p\u0064f"}}]}]}"#,
+            r#"{"messages":[{"content":[{"type":"video_url","video_url":{"url":"Data:Application/PDF;base64,JVBE"}}]}]}"#,
+            r#"{"messages":[{"content":[{"type":"image","source":{"type":"url","url":"https://x/a.pdf"}}]}]}"#,
+            r#"{"messages":[{"content":[{"type":"new","urls":["https://x/a.pdf"]}]}]}"#,
+            r#"{"messages":[{"content":[{"source":{"media_type":"application/pdf","data":"JVBE"},"type":"new"}]}]}"#,
+            r#"{"input":[{"content":[{"type":"input_image","image_url":"https://x/a.pdf"}]}]}"#,
+            r#"{"input":{"type":"message","content":[{"input":{"type":"file"}}]}}"#,
         ] {
             assert!(carries(body), "{body}");
         }
@@ -130,6 +284,12 @@ mod tests {
             r#"{"messages":[{"content":[{"type":"image","source":{"type":"base64","media_type":"image/png","data":"x"}}]}]}"#,
             r#"{"tools":[{"parameters":{"properties":{"file":{"type":"string"}}}}],"messages":[]}"#,
             r#"{"messages":[{"content":[{"image_url":{"url":"data:image/png;base64,x"}}]}]}"#,
+            r#"{"messages":[{"content":"https://x/a.pdf"},{"content":[{"type":"text","text":"https://x/a.pdf"}]}]}"#,
+            r#"{"messages":[{"content":[{"image_url":{"url":"https://x/pdf.png?a.pdf=1"}}]}]}"#,
+            r#"{"messages":[{"content":[{"name":"read","input":{"url":"https://x/a.pdf"},"type":"tool_use"}]}]}"#,
+            r#"{"messages":[{"content":"x","annotations":[{"type":"url_citation","url_citation":{"url":"https://x/a.pdf"}}]}]}"#,
+            r#"{"messages":[{"tool_calls":[{"function":{"name":"f","arguments":"https://x/a.pdf"}}]}]}"#,
+            r#"{"prompt":["https://x/a.pdf"]}"#,
         ] {
             assert!(!carries(body), "{body}");
         }

@@ -2,6 +2,8 @@
 //! one API stands in that API's file.
 
 use std::borrow::Cow;
+use std::collections::{BTreeSet, HashSet};
+use std::ops::Bound;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use super::Dialect;
@@ -18,8 +20,15 @@ const OWN_PREFIX: &str = "openrouter/";
 /// <https://openrouter.ai/docs/guides/overview/multimodal/pdfs>
 const FREE_PDF_PLUGIN: &str = r#"{"id":"file-parser","pdf":{"engine":"cloudflare-ai"}}"#;
 
-/// The only plugin that costs nothing.
-const FREE_PLUGIN: &str = "response-healing";
+const FILE_PARSER: &str = "file-parser";
+
+/// Plugins that cost nothing.
+const FREE_PLUGINS: [&str; 2] = ["response-healing", "context-compression"];
+
+/// What the upstream runs without a fee, in every API: functions with `defer_loading` are refused without the first.
+/// <https://openrouter.ai/docs/guides/features/server-tools/tool-search>
+const FREE_SERVER_TOOLS: [&str; 3] =
+    ["openrouter:tool_search", "openrouter:apply_patch", "openrouter:datetime"];
 
 /// What costs money, or may bring in what does, in every API:
 /// [presets](https://openrouter.ai/docs/guides/features/presets), searches,
@@ -86,18 +95,32 @@ pub(super) fn make_free(dialect: &dyn Dialect, fields: &[Field<'_>], edits: &mut
     match value("fallbacks") {
         Some(fallbacks) if dialect.has_fallbacks() => {
             edits.keep_elements("fallbacks", fallbacks, |fallback| {
-                keep_object(fallback, "model", |model| model.is_some_and(is_free))
+                keep_object(fallback, |fields| {
+                    let model = json::field(fields, "model").and_then(|model| json::string(model.value));
+                    model.is_some_and(|model| is_free(&model))
+                })
             });
         }
         _ => edits.drop_field(fields, "fallbacks"),
     }
+    // Nothing is stored upstream, and whoever asks for it is refused.
+    if value("store") == Some("true") {
+        edits.replace("store", "false".to_owned());
+    }
+    let has_file = dialect.make_free(fields, edits);
     let plugins = value("plugins");
     if let Some(plugins) = plugins {
         edits.keep_elements("plugins", plugins, |plugin| {
-            keep_object(plugin, "id", |id| id == Some(FREE_PLUGIN))
+            keep_object(plugin, |fields| {
+                let id = json::field(fields, "id").and_then(|id| json::string(id.value));
+                let id = id.as_deref().unwrap_or_default();
+                // Switched off, it keeps what the account's owner has switched on from costing money.
+                let is_off = json::field(fields, "enabled").is_some_and(|enabled| enabled.value == "false");
+                FREE_PLUGINS.contains(&id) || is_off && !(has_file && id == FILE_PARSER)
+            })
         });
     }
-    if dialect.make_free(fields, edits) {
+    if has_file {
         edits.add_plugin(FREE_PDF_PLUGIN, plugins);
     }
 }
@@ -112,105 +135,182 @@ pub struct ToolRule {
     pub dependent: &'static [&'static str],
 }
 
-/// The tools that stay.
+/// Which tools stay, and which go.
 #[derive(Debug, Default)]
 pub struct Kept {
-    /// Types and names.
-    tools: Vec<(Option<String>, Option<String>)>,
-    /// Something went.
-    pub removed: bool,
+    count: usize,
+    names: HashSet<String>,
+    types: HashSet<String>,
+    removed: bool,
+    removed_types: BTreeSet<String>,
 }
 
 impl ToolRule {
     /// Decides on one tool; of a namespace, on those in it.
     pub fn keep(&self, tool: &str, kept: &mut Kept) -> Keep {
-        let mut kind = None;
-        let mut decided = keep_object(tool, "type", |found| {
-            kind = found.map(str::to_owned);
-            (self.stays)(found)
-        });
-        let text = match decided {
-            Keep::Not => Cow::Borrowed(""),
-            Keep::AsWritten => Cow::Borrowed(tool),
-            Keep::Rewritten(ref text) => Cow::Owned(text.clone()),
+        let stays = |kind: Option<&str>| {
+            (self.stays)(kind) || kind.is_some_and(|kind| FREE_SERVER_TOOLS.contains(&kind))
         };
-        let fields = json::fields(&text).unwrap_or_default();
-        if kind.as_deref() == Some("namespace") {
-            // It holds tools of its own.
-            let inside = json::field(&fields, "tools").map(|inside| inside.value);
-            match inside.and_then(|inside| kept_elements(inside, |tool| self.keep(tool, kept))) {
-                None | Some((_, Removed::None)) => {}
-                Some((_, Removed::All)) => decided = Keep::Not,
-                Some((list, Removed::Some)) => decided = Keep::Rewritten(with(&fields, "tools", &list)),
-            }
-        }
-        match decided {
-            Keep::Not => kept.removed = true,
-            _ => kept.tools.push((kind, name_of(&fields))),
-        }
+        let seen = Seen::of(tool, stays);
+        let inside = json::field(&seen.fields, "tools").map(|inside| inside.value);
+        let inside = inside.filter(|inside| *inside != "null" && seen.kind.as_deref() == Some("namespace"));
+        let decided = match inside.filter(|_| seen.stays) {
+            None => seen.decided(),
+            // It holds functions, and no other namespace.
+            Some(inside) => match kept_elements(inside, |tool| {
+                let seen = Seen::of(tool, |kind| matches!(kind, Some("function" | "custom")));
+                kept.note(&seen, seen.stays);
+                seen.decided()
+            }) {
+                Some((_, Removed::None)) => seen.decided(),
+                Some((list, Removed::Some)) => Keep::Rewritten(with(&seen.fields, "tools", &list)),
+                None | Some((_, Removed::All)) => Keep::Not,
+            },
+        };
+        kept.note(&seen, decided != Keep::Not);
         decided
     }
 
-    /// Keeps the free ones of `tools`, and mends `tool_choice`. `more` are tools that stand elsewhere.
-    pub fn apply(&self, fields: &[Field<'_>], edits: &mut Edits, mut more: Kept) {
+    /// Keeps the free ones of `tools`, and mends what depends on them. `more` are tools that stand elsewhere.
+    pub fn apply(&self, fields: &[Field<'_>], edits: &mut Edits, more: Kept) {
         let value = |name| json::field(fields, name).map(|field| field.value);
-        let had_more = !more.tools.is_empty();
-        let removed = match value("tools") {
-            Some(tools) => edits.keep_elements("tools", tools, |tool| self.keep(tool, &mut more)),
-            None => Removed::None,
-        };
-        if removed == Removed::All && !had_more {
+        let mut kept = more;
+        if let Some(tools) = value("tools") {
+            let removed = edits.keep_elements("tools", tools, |tool| self.keep(tool, &mut kept));
+            kept.removed |= removed != Removed::None;
+        }
+        if let Some(include) = value("include").filter(|_| !kept.removed_types.is_empty()) {
+            match kept_elements(include, |told| kept.keep_told(told)) {
+                None | Some((_, Removed::None)) => {}
+                Some((_, Removed::All)) => edits.drop_field(fields, "include"),
+                Some((list, Removed::Some)) => edits.replace("include", list),
+            }
+        }
+        if kept.removed && kept.count == 0 {
             for dependent in self.dependent {
                 edits.drop_field(fields, dependent);
             }
-        } else if more.removed
-            && let Some(choice) = value("tool_choice")
-        {
-            match self.mend(choice, &more) {
+        } else if let Some(choice) = value("tool_choice") {
+            match kept.mend(choice) {
                 Keep::AsWritten => {}
                 Keep::Rewritten(choice) => edits.replace("tool_choice", choice),
-                Keep::Not => edits.replace("tool_choice", self.auto.to_owned()),
+                Keep::Not if kept.removed => edits.replace("tool_choice", self.auto.to_owned()),
+                Keep::Not => edits.drop_field(fields, "tool_choice"),
+            }
+        }
+    }
+}
+
+/// One tool, by its type.
+struct Seen<'a> {
+    kind: Option<Cow<'a, str>>,
+    /// Of each name the last.
+    fields: Vec<Field<'a>>,
+    rewritten: bool,
+    stays: bool,
+}
+
+impl<'a> Seen<'a> {
+    fn of(tool: &'a str, stays: impl Fn(Option<&str>) -> bool) -> Self {
+        let mut fields = json::fields(tool).unwrap_or_default();
+        let rewritten = json::drop_duplicates(&mut fields);
+        let written = json::field(&fields, "type").map(|kind| kind.value).filter(|kind| *kind != "null");
+        let kind = written.and_then(json::string);
+        let is_plain = tool.starts_with('{') && kind.is_some() == written.is_some();
+        let stays = is_plain && stays(kind.as_deref());
+        Self { kind, fields, rewritten, stays }
+    }
+
+    fn decided(&self) -> Keep {
+        match (self.stays, self.rewritten) {
+            (false, _) => Keep::Not,
+            (true, true) => Keep::Rewritten(json::object(&self.fields)),
+            (true, false) => Keep::AsWritten,
+        }
+    }
+}
+
+impl Kept {
+    fn note(&mut self, seen: &Seen<'_>, stays: bool) {
+        let kind = seen.kind.as_deref();
+        if stays {
+            self.count += 1;
+            self.types.extend(kind.map(str::to_owned));
+            self.names.extend(name_of(&seen.fields));
+        } else {
+            self.removed = true;
+            let kind = kind.map(|kind| kind.strip_prefix("openrouter:").unwrap_or(kind));
+            self.removed_types.extend(kind.map(str::to_owned));
+        }
+    }
+
+    /// Whether what is to be told beside the answer (`web_search_call.action.sources`) is not that of a tool which went.
+    fn keep_told(&self, told: &str) -> Keep {
+        let told = json::string(told).unwrap_or_default();
+        let tool = told.split_once("_call").map(|(tool, _)| tool).filter(|tool| !tool.is_empty());
+        let went = |tool: &str| {
+            let first = self.removed_types.range::<str, _>((Bound::Included(tool), Bound::Unbounded)).next();
+            first.is_some_and(|removed| removed.starts_with(tool))
+        };
+        if tool.is_some_and(went) { Keep::Not } else { Keep::AsWritten }
+    }
+
+    /// What becomes of a choice: it can't name what isn't there.
+    fn mend(&self, choice: &str) -> Keep {
+        let Ok(mut fields) = json::fields(choice) else {
+            return Keep::AsWritten; // a word such as `auto`
+        };
+        let rewritten = json::drop_duplicates(&mut fields);
+        let as_it_is = || if rewritten { Keep::Rewritten(json::object(&fields)) } else { Keep::AsWritten };
+        if !is_of_type(&fields, ALLOWED_TOOLS) {
+            return if self.has(&fields) { as_it_is() } else { Keep::Not };
+        }
+        // Chat completions have the list one level deeper.
+        let holder = json::field(&fields, ALLOWED_TOOLS).map(|holder| holder.value);
+        let mut inside = json::fields(holder.unwrap_or(choice)).unwrap_or_default();
+        json::drop_duplicates(&mut inside);
+        let list = json::field(&inside, "tools").map(|tools| tools.value);
+        let keep = |tool: &str| match json::fields(tool) {
+            Ok(mut tool) => {
+                let rewritten = json::drop_duplicates(&mut tool);
+                match self.has(&tool) {
+                    true if rewritten => Keep::Rewritten(json::object(&tool)),
+                    true => Keep::AsWritten,
+                    false => Keep::Not,
+                }
+            }
+            Err(_) => Keep::AsWritten,
+        };
+        match list.and_then(|list| kept_elements(list, keep)) {
+            None | Some((_, Removed::None)) => as_it_is(),
+            Some((_, Removed::All)) => Keep::Not,
+            Some((list, Removed::Some)) => {
+                let inside = with(&inside, "tools", &list);
+                Keep::Rewritten(match holder {
+                    None => inside,
+                    Some(_) => with(&fields, ALLOWED_TOOLS, &inside),
+                })
             }
         }
     }
 
-    /// What becomes of a choice when tools have gone.
-    fn mend(&self, choice: &str, kept: &Kept) -> Keep {
-        let Ok(mut fields) = json::fields(choice) else {
-            return Keep::AsWritten; // a word such as `auto`
+    /// Whether what a choice means is there; where it means none in particular, too.
+    fn has(&self, choice: &[Field<'_>]) -> bool {
+        let kind = json::field(choice, "type").and_then(|kind| json::string(kind.value));
+        let is_there = match kind.as_deref() {
+            None | Some("auto" | "any" | "none" | "required" | "tool" | "function" | "custom") => true,
+            Some(kind) => self.types.contains(kind),
         };
-        json::drop_duplicates(&mut fields);
-        let text = |name| json::field(&fields, name).and_then(|field| json::string(field.value));
-        if let Some(name) = name_of(&fields) {
-            let there = kept.tools.iter().any(|(_, kept)| kept.as_ref() == Some(&name));
-            return if there { Keep::AsWritten } else { Keep::Not };
-        }
-        match text("type").as_deref() {
-            Some("allowed_tools") => {
-                let holder = json::field(&fields, "allowed_tools").map_or(choice, |field| field.value);
-                let inside = json::fields(holder).unwrap_or_default();
-                let list = json::field(&inside, "tools").map(|tools| tools.value);
-                match list.and_then(|list| kept_elements(list, |tool| self.mend(tool, kept))) {
-                    None | Some((_, Removed::None)) => Keep::AsWritten,
-                    Some((_, Removed::All)) => Keep::Not,
-                    Some((list, Removed::Some)) => {
-                        let inside = with(&inside, "tools", &list);
-                        match holder == choice {
-                            true => Keep::Rewritten(inside),
-                            false => Keep::Rewritten(with(&fields, "allowed_tools", &inside)),
-                        }
-                    }
-                }
-            }
-            Some("auto" | "any" | "none" | "required" | "tool" | "function" | "custom") | None => {
-                Keep::AsWritten
-            }
-            Some(kind) => match kept.tools.iter().any(|(kept, _)| kept.as_deref() == Some(kind)) {
-                true => Keep::AsWritten,
-                false => Keep::Not,
-            },
-        }
+        is_there && name_of(choice).is_none_or(|name| self.names.contains(&name))
     }
+}
+
+/// The choice among some tools.
+const ALLOWED_TOOLS: &str = "allowed_tools";
+
+fn is_of_type(fields: &[Field<'_>], wanted: &str) -> bool {
+    let kind = json::field(fields, "type").and_then(|kind| json::string(kind.value));
+    kind.is_some_and(|kind| kind == wanted)
 }
 
 /// The name of a tool, or of the one that a choice means: beside its type, or within it, as chat completions have it.
@@ -302,7 +402,7 @@ mod tests {
         assert_eq!(sent(r#"{"models":"gpt-4o","model":"a:free"}"#), r#"{"model":"a:free"}"#);
         assert_eq!(
             sent(
-                r#"{"model":"a:free","tools":[{"type":"openrouter:datetime"}],"tool_choice":"auto","parallel_tool_calls":true}"#
+                r#"{"model":"a:free","tools":[{"type":"openrouter:web_search"}],"tool_choice":"auto","parallel_tool_calls":true}"#
             ),
             r#"{"model":"a:free"}"#
         );

@@ -31,9 +31,14 @@ pub fn merge(target: &mut Map<String, Value>, name: String, value: Value) {
     }
 }
 
+/// So many of the last elements are looked at for the one that a piece belongs to: more are never told side by side, and
+/// work must not grow with all that has come before.
+pub const OPEN_ELEMENTS: usize = 256;
+
 fn add_element(list: &mut Vec<Value>, element: Value) {
-    let index = element.get("index").cloned();
-    let known = list.iter_mut().find(|known| index.is_some() && known.get("index") == index.as_ref());
+    let known = element.get("index").and_then(|index| {
+        list.iter_mut().rev().take(OPEN_ELEMENTS).find(|known| known.get("index") == Some(index))
+    });
     match (known, element) {
         (Some(Value::Object(known)), Value::Object(more)) => {
             more.into_iter().for_each(|(name, value)| merge(known, name, value));
@@ -51,5 +56,25 @@ pub fn append(target: &mut Value, name: &str, more: &str) {
                 object.insert(name.to_owned(), more.into());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn pieces_find_their_element() {
+        let mut target = Map::new();
+        for (index, text) in [(0, "a"), (1, "b"), (0, "c"), (7, "d"), (1, "e")] {
+            merge(&mut target, "calls".into(), json!([{"index": index, "text": text}]));
+        }
+        merge(&mut target, "calls".into(), json!([{"text": "x"}, {"text": "y"}]));
+        let expected = json!([
+            {"index": 0, "text": "ac"}, {"index": 1, "text": "be"}, {"index": 7, "text": "d"}, {"text": "x"}, {"text": "y"}
+        ]);
+        assert_eq!(target["calls"], expected);
     }
 }

@@ -25,6 +25,8 @@ pub mod speech;
 pub mod sse;
 pub mod text;
 pub mod tokens;
+#[cfg(test)]
+mod work;
 
 use serde::Deserialize;
 use serde_json::Value;

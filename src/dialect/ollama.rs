@@ -2,7 +2,7 @@
 //! in this one file, as each mirrors the other.
 //! <https://github.com/ollama/ollama/blob/main/docs/api.md>
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -178,7 +178,7 @@ impl Ollama {
             return system.into_iter().chain([prompt]).collect();
         }
         // Results of tools name the tool; chat completions want the call.
-        let mut open = VecDeque::<(String, String)>::new();
+        let mut open = OpenCalls::default();
         let messages = asked["messages"].as_array().into_iter().flatten().enumerate();
         let translated = messages.map(|(number, message)| {
             let mut translated = json!({
@@ -193,7 +193,7 @@ impl Ollama {
                 let id = call["id"].as_str().map_or_else(|| format!("call_{number}_{index}"), str::to_owned);
                 let function = &call["function"];
                 let name = function["name"].as_str().unwrap_or_default();
-                open.push_back((name.to_owned(), id.clone()));
+                open.push(name, &id);
                 let arguments = match &function["arguments"] {
                     Value::String(text) => text.clone(),
                     Value::Null => "{}".to_owned(),
@@ -207,14 +207,39 @@ impl Ollama {
             }
             if message["role"] == "tool" {
                 let name = message["tool_name"].as_str().or(message["name"].as_str());
-                let at = open.iter().position(|(known, _)| Some(known.as_str()) == name);
-                let call = open.remove(at.unwrap_or(0)).map(|(_, id)| id);
+                let call = open.take(name.unwrap_or_default());
                 let given = message["tool_call_id"].as_str().map(str::to_owned);
                 translated["tool_call_id"] = json!(given.or(call).unwrap_or_default());
             }
             translated
         });
         translated.collect()
+    }
+}
+
+/// Ids of calls that have no result yet: those of a tool in their order, and all of them.
+#[derive(Default)]
+struct OpenCalls {
+    ids: Vec<Option<String>>,
+    of_tool: HashMap<String, VecDeque<usize>>,
+    first: usize,
+}
+
+impl OpenCalls {
+    fn push(&mut self, tool: &str, id: &str) {
+        self.of_tool.entry(tool.to_owned()).or_default().push_back(self.ids.len());
+        self.ids.push(Some(id.to_owned()));
+    }
+
+    /// The first call of this tool; where there is none, the first of any.
+    fn take(&mut self, tool: &str) -> Option<String> {
+        while let Some(at) = self.of_tool.get_mut(tool).and_then(VecDeque::pop_front) {
+            if let Some(id) = self.ids[at].take() {
+                return Some(id);
+            }
+        }
+        self.first += self.ids[self.first..].iter().take_while(|id| id.is_none()).count();
+        self.ids.get_mut(self.first)?.take()
     }
 }
 
@@ -503,6 +528,26 @@ mod tests {
 
     fn written(body: &str) -> Written {
         Written { body: body.to_owned(), ..Written::default() }
+    }
+
+    #[test]
+    fn results_find_their_calls_however_many_there_are() {
+        const MANY: usize = 300_000;
+        let mut open = OpenCalls::default();
+        (0..MANY).for_each(|number| open.push(&format!("f{number}"), &number.to_string()));
+        assert_eq!(open.take("nobody's").as_deref(), Some("0"), "the first of any");
+        for number in (1..MANY).rev() {
+            let tool = if number % 2 == 0 { format!("f{number}") } else { String::new() };
+            let id = open.take(&tool).unwrap();
+            assert!(number % 2 == 1 || number < MANY / 2 || id == number.to_string(), "{id} for {tool}");
+        }
+        assert_eq!(open.take("f1"), None);
+        open.push("f", "a");
+        open.push("f", "b");
+        assert_eq!(
+            [open.take("f"), open.take("g"), open.take("f")],
+            [Some("a".into()), Some("b".into()), None]
+        );
     }
 
     fn translated(translated: &Ollama, body: Value) -> Value {

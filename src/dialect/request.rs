@@ -64,7 +64,7 @@ impl Request {
         let model = target.model().to_owned();
         let keeps_model = asked.as_ref() == Some(&model) || (rule.allow_paid && not_a_string);
         let stream = json::field(&fields, "stream").is_some_and(|field| field.value == "true");
-        let needs = dialect.needs(&fields);
+        let mut needs = dialect.needs(&fields);
         let wants_a_kept_conversation = dialect.wants_a_kept_conversation(&fields);
 
         let session = session_of(&fields);
@@ -79,6 +79,7 @@ impl Request {
         if !rule.allow_paid {
             free_models::make_free(dialect, &fields, &mut edits);
         }
+        needs.tools &= !matches!(edits.of("tools"), Some(Edit::Drop));
         let stays =
             |name| json::field(&fields, name).is_some() && !matches!(edits.of(name), Some(Edit::Drop));
         let names_others = stays("models") || stays("fallbacks");
@@ -367,19 +368,16 @@ pub fn kept_elements(value: &str, mut keep: impl FnMut(&str) -> Keep) -> Option<
     Some((format!("[{}]", kept.join(",")), removed))
 }
 
-/// Decides by one field of an object; of one that stands twice only the last is kept, the one decided by. What is no
+/// Decides by the fields of an object; of those that stand twice only the last is kept, the one decided by. What is no
 /// object goes.
-pub fn keep_object(element: &str, name: &str, free: impl FnOnce(Option<&str>) -> bool) -> Keep {
+pub fn keep_object(element: &str, keep: impl FnOnce(&[Field<'_>]) -> bool) -> Keep {
     let Ok(mut fields) = json::fields(element) else {
         return Keep::Not;
     };
     let rewritten = json::drop_duplicates(&mut fields);
-    let value = json::field(&fields, name).map(|field| field.value).filter(|value| *value != "null");
-    let text = value.and_then(json::string);
-    match (value, &text) {
-        (Some(_), None) => Keep::Not, // neither text nor nothing
-        _ if !free(text.as_deref()) => Keep::Not,
-        _ if rewritten => Keep::Rewritten(json::object(&fields)),
-        _ => Keep::AsWritten,
+    match keep(&fields) {
+        false => Keep::Not,
+        true if rewritten => Keep::Rewritten(json::object(&fields)),
+        true => Keep::AsWritten,
     }
 }

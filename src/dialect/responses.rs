@@ -60,12 +60,18 @@ impl Dialect for Responses {
         let input = json::field(fields, "input").map(|input| input.value);
         let mut more = Kept::default();
         // A conversation can bring tools along on its way.
-        let brings = |input: &&str| {
-            input.starts_with('[')
-                && (may_mention(input, "additional_tools") || mentions(input, "tool_search_output"))
-        };
-        if let Some(input) = input.filter(brings) {
-            edits.keep_elements("input", input, |item| keep_item(item, &mut more));
+        let brings =
+            |input: &&str| may_mention(input, "additional_tools") || mentions(input, "tool_search_output");
+        match input.filter(brings) {
+            Some(list) if list.starts_with('[') => {
+                edits.keep_elements("input", list, |item| keep_item(item, &mut more));
+            }
+            Some(item) => match keep_item(item, &mut more) {
+                Keep::AsWritten => {}
+                Keep::Rewritten(item) => edits.replace("input", item),
+                Keep::Not => edits.drop_field(fields, "input"),
+            },
+            None => {}
         }
         TOOLS.apply(fields, edits, more);
         files::carried(fields)
@@ -242,6 +248,7 @@ struct ResponsesReader {
     next_number: u64,
     /// Items that are done, for whoever gets no more than them.
     done: Vec<String>,
+    done_bytes: usize,
     assembly: Option<Assembly>,
 }
 
@@ -313,11 +320,11 @@ impl Reader for ResponsesReader {
             }
             Some(kind) if kind.starts_with("response.") => {
                 self.summary.has_content = true;
-                let kept = self.done.iter().map(String::len).sum::<usize>();
-                let item = event.item.filter(|_| kind == "response.output_item.done");
-                self.done.extend(
-                    item.map(|item| item.get().to_owned()).filter(|i| kept + i.len() <= MAX_DONE_BYTES),
-                );
+                let item = event.item.filter(|_| kind == "response.output_item.done").map(RawValue::get);
+                if let Some(item) = item.filter(|item| self.done_bytes + item.len() <= MAX_DONE_BYTES) {
+                    self.done_bytes += item.len();
+                    self.done.push(item.to_owned());
+                }
             }
             _ => {}
         }
@@ -386,6 +393,7 @@ fn number_of(data: &str) -> Option<u64> {
 struct Assembly {
     response: Option<Value>,
     items: BTreeMap<u64, Value>,
+    parts: usize,
     halves: Halves,
 }
 
@@ -430,13 +438,17 @@ impl Assembly {
 
     /// The part at this place of one of an item's lists.
     fn part(&mut self, output: u64, list: &str, index: usize) -> Option<&mut Value> {
-        /// More parts than this are no answer.
+        /// More parts than this, of all items, are no answer.
         const MAX_PARTS: usize = 4096;
-        let parts = self.item(output).as_object_mut()?.entry(list).or_insert_with(|| json!([]));
-        let parts = parts.as_array_mut().filter(|_| index < MAX_PARTS)?;
-        while parts.len() <= index {
-            parts.push(json!({}));
+        let left = MAX_PARTS.saturating_sub(self.parts);
+        let item = self.items.entry(output).or_insert_with(|| json!({}));
+        let parts = item.as_object_mut()?.entry(list).or_insert_with(|| json!([])).as_array_mut()?;
+        let missing = index.saturating_add(1).saturating_sub(parts.len());
+        if missing > left {
+            return None;
         }
+        self.parts += missing;
+        parts.extend(std::iter::repeat_with(|| json!({})).take(missing));
         parts.get_mut(index)
     }
 

@@ -87,6 +87,19 @@ const MODELS: &[Case] = &[
     (r#""model":"a/b:free","models":{"0":"gpt-4o"}"#, r#""model":"a/b:free""#, r#""model":"a/b:free","nodels":{"0":"gpt-4o"}"#),
     (r#""model":"a/b:free","models":["c:free"],"m\u006fdels":["o3"]"#, r#""model":"a/b:free""#, r#""model":"a/b:free","m\u006fdels":["c:free"]"#),
     (r#""model":"o3","models":["o3"]"#, r#""model":"MODEL""#, r#""model":"a/b:free","models":["c:free","e:free"]"#),
+    // Aliases and routers, whose suffix makes nothing free.
+    (r#""model":"~vendor/family-latest:free""#, r#""model":"MODEL""#, r#""model":"vendor/~family:free""#),
+    (r#""model":"~vendor/family-latest""#, r#""model":"MODEL""#, r#""model":"vendor/family-latest:free""#),
+    (r#""model":"openrouter/fusion:free""#, r#""model":"MODEL""#, r#""model":"other/fusion:free""#),
+    (r#""model":"openrouter/auto:free""#, r#""model":"MODEL""#, r#""model":"x/openrouter/auto:free""#),
+    (r#""model":"OpenRouter/Auto:free""#, r#""model":"MODEL""#, r#""model":"openrouters/auto:free""#),
+    (r#""model":"openrouter\/pareto-code:free""#, r#""model":"MODEL""#, r#""model":"openrouter-x/y:free""#),
+    (r#""model":"openrouter/free:free""#, r#""model":"MODEL""#, r#""model":"free:free""#),
+    (r#""model":"a/b:free","models":["openrouter/auto:free","~v/f:free","best","c:free"]"#, r#""model":"a/b:free","models":["c:free"]"#, r#""model":"a/b:free","models":["openrouter/free","c:free"]"#),
+    // What a request names beside takes the place of what isn't free.
+    (r#""models":["o3","c:free","d:free"]"#, r#""models":["c:free","d:free"],"model":"c:free""#, r#""models":["c:free","d:free"],"model":"c:free""#),
+    (r#""model":"o3","models":["c:free"]"#, r#""model":"c:free","models":["c:free"]"#, r#""model":"c:free","models":["c:free"]"#),
+    (r#""model":7,"models":["c:free"]"#, r#""model":"c:free","models":["c:free"]"#, r#""model":"x/c:free""#),
 ];
 
 /// Wherever text is made.
@@ -118,6 +131,15 @@ const EXTRAS: &[Case] = &[
     (r#""plugins":"web""#, "", r#""plug":"web""#),
     (r#""plugins":{"id":"web"}"#, "", r#""plug":{"id":"web"}"#),
     (r#""plugins":[[{"id":"web"}],null,1]"#, "", r#""plug":[[{"id":"web"}],null,1]"#),
+    // Switched off, one keeps what the account's owner has switched on from costing money.
+    (r#""plugins":[{"id":"web","enabled":true}]"#, "", r#""plugins":[{"id":"web","enabled":false}]"#),
+    (r#""plugins":[{"id":"web","enabled":"false"}]"#, "", r#""plugins":[{"id":"fusion","enabled": false}]"#),
+    (r#""plugins":[{"id":"web","enabled":false,"enabled":true}]"#, "", r#""plugins":[{"id":"web","enabled":false},{"id":"response-healing"}]"#),
+    (r#""plugins":[{"id":"web","enabled":true,"enabled":false}]"#, r#""plugins":[{"id":"web","enabled":false}]"#, r#""plugins":[{"\u0065nabled":false,"id":"web"}]"#),
+    (r#""plugins":[{"id":"web"},{"id":"file-parser","enabled":false}]"#, r#""plugins":[{"id":"file-parser","enabled":false}]"#, r#""plugins":[{"id":"context-compression"}]"#),
+    (r#""plugins":[{"id":"web"},{"id":"context-compression","enabled":false}]"#, r#""plugins":[{"id":"context-compression","enabled":false}]"#, r#""plugins":[{"id":"context-compression","engine":"middle-out"},{"id":"response-healing"}]"#),
+    (r#""store":true"#, r#""store":false"#, r#""store":false"#),
+    (r#""store":false,"stor\u0065":true"#, r#""store":false"#, r#""store":null"#),
 ];
 
 /// Chat: OpenRouter's server tools. The last ones are the short names that it takes for its paid search.
@@ -139,6 +161,44 @@ const CHAT_TOOLS: &[Case] = &[
     (r#""tools":[{"type":"web_search_preview"}]"#, "", r#""tools":[{"type":"function","function":{"name":"preview"}}]"#),
     (r#""tools":[{"type":"web_search_preview_2025_03_11"}]"#, "", r#""tools":[{"type":"function","function":{"name":"03"}}]"#),
     (r#""tools":[{"type":"web_search_2025_08_26"},{"type":"function","function":{"name":"f"}}]"#, r#""tools":[{"type":"function","function":{"name":"f"}}]"#, r#""tools":[{"type":"function","function":{"name":"08"}}]"#),
+];
+
+/// In all places: what the upstream runs without a fee stays. A choice that names what isn't there goes, whether it went or
+/// never was.
+#[rustfmt::skip]
+const FREE_SERVER_TOOLS: &[Case] = &[
+    (r#""tools":[{"type":"openrouter:tool_searching"}]"#, "", r#""tools":[{"type":"openrouter:tool_search"}]"#),
+    (r#""tools":[{"type":"openrouter:datetime"},{"type":"openrouter:web_search"}]"#, r#""tools":[{"type":"openrouter:datetime"}]"#, r#""tools":[{"type":"openrouter:datetime","parameters":{"timezone":"UTC"}}]"#),
+    (r#""tools":[{"type":"openrouter:apply_patch"},{"type":"openrouter:bash"}],"tool_choice":"auto""#, r#""tools":[{"type":"openrouter:apply_patch"}],"tool_choice":"auto""#, r#""tools":[{"type":"openrouter:apply_patch"}],"tool_choice":"auto""#),
+    (r#""tools":[{"type":"openrouter:datetime"}],"tool_choice":{"type":"openrouter:web_search"}"#, r#""tools":[{"type":"openrouter:datetime"}]"#, r#""tools":[{"type":"openrouter:datetime"}],"tool_choice":{"type":"openrouter:datetime"}"#),
+    (r#""tools":[],"tool_choice":{"type":"function","name":"f"}"#, r#""tools":[]"#, r#""tools":[],"tool_choice":"none""#),
+    (r#""tool_choice":{"type":"web_search"}"#, "", r#""tool_choice":"auto""#),
+    (r#""tools":[{"type":"openrouter:datetime"},{"type":"openrouter:datetime","type":"openrouter:fusion"}]"#, r#""tools":[{"type":"openrouter:datetime"}]"#, r#""tools":[{"type":"openrouter\u003adatetime"}]"#),
+];
+
+/// Likewise, of tools as each API has them.
+#[rustfmt::skip]
+const MISSING_CHOICES: &[(&Place, Case)] = &[
+    (&CHAT, (r#""tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":{"type":"function","function":{"name":"g"}}"#, r#""tools":[{"type":"function","function":{"name":"f"}}]"#, r#""tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":{"type":"function","function":{"name":"f"}}"#)),
+    (&CHAT, (r#""tool_choice":{"type":"function","function":{"name":"g"}}"#, "", r#""tool_choice":"required""#)),
+    (&CHAT, (r#""tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":{"type":"allowed_tools","allowed_tools":{"mode":"auto","tools":[{"type":"function","function":{"name":"g"}},{"type":"function","function":{"name":"f"}}]}}"#, r#""tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":{"type":"allowed_tools","allowed_tools":{"mode":"auto","tools":[{"type":"function","function":{"name":"f"}}]}}"#, r#""tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":{"type":"allowed_tools","allowed_tools":{"mode":"auto","tools":[{"type":"function","function":{"name":"f"}}]}}"#)),
+    (&CHAT, (r#""tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":{"type":"function","function":{"name":"f"},"type":"openrouter:fusion"}"#, r#""tools":[{"type":"function","function":{"name":"f"}}]"#, "")),
+    (&RESPONSES, (r#""tools":[{"type":"function","name":"f"}],"tool_choice":{"type":"function","name":"g"}"#, r#""tools":[{"type":"function","name":"f"}]"#, r#""tools":[{"type":"namespace","name":"n","tools":[{"type":"function","name":"g"}]}],"tool_choice":{"type":"function","name":"g"}"#)),
+    (&RESPONSES, (r#""tools":[{"type":"function","name":"f"}],"tool_choice":{"type":"web_search_preview"}"#, r#""tools":[{"type":"function","name":"f"}]"#, r#""tools":[{"type":"tool_search"}],"tool_choice":{"type":"tool_search"}"#)),
+    (&RESPONSES, (r#""tools":[{"type":"function","name":"f"}],"tool_choice":{"type":"allowed_tools","mode":"auto","tools":[{"type":"allowed_tools","tools":[]},{"type":"mcp"}]}"#, r#""tools":[{"type":"function","name":"f"}]"#, r#""tools":[{"type":"function","name":"f"}],"tool_choice":{"type":"allowed_tools","mode":"auto","tools":[{"type":"function","name":"f"}]}"#)),
+    (&MESSAGES, (r#""tools":[{"name":"f","input_schema":{}}],"tool_choice":{"type":"tool","name":"g"}"#, r#""tools":[{"name":"f","input_schema":{}}]"#, r#""tools":[{"name":"f","input_schema":{}}],"tool_choice":{"type":"tool","name":"f"}"#)),
+    (&MESSAGES, (r#""tool_choice":{"type":"tool","name":"g"}"#, "", r#""tool_choice":{"type":"none"}"#)),
+];
+
+/// Responses: what would have been told beside the answer by a tool that went.
+#[rustfmt::skip]
+const TOLD_BESIDE: &[Case] = &[
+    (r#""tools":[{"type":"web_search"},{"type":"function","name":"f"}],"include":["web_search_call.action.sources","reasoning.encrypted_content"]"#, r#""tools":[{"type":"function","name":"f"}],"include":["reasoning.encrypted_content"]"#, r#""tools":[{"type":"function","name":"f"}],"include":["web_search_call.action.sources","reasoning.encrypted_content"]"#),
+    (r#""include":["web_search_call.results"],"tools":[{"type":"web_search_preview"}]"#, "", r#""include":[]"#),
+    (r#""include":["file_search_call.results","computer_call_output.output.image_url","message.input_image.image_url"],"tools":[{"type":"computer_use_preview"},{"type":"file_search"}]"#, r#""include":["message.input_image.image_url"]"#, r#""include":["file_search_call.results"]"#),
+    (r#""include":["code_interpreter_call.outputs","web_search_call.results"],"tools":[{"type":"code_interpreter"}]"#, r#""include":["web_search_call.results"]"#, r#""include":["code_interpreter_call.outputs"],"tools":[{"type":"custom","name":"c"}]"#),
+    (r#""include":["web_search_call.results"],"tools":[{"type":"openrouter:web_search"}]"#, "", r#""include":null"#),
+    (r#""include":["we\u0062_search_call.results"],"tools":[{"type":"web_search"}]"#, "", r#""include":"web_search_call.results""#),
 ];
 
 /// Responses: only what its client runs itself, wherever tools can stand.
@@ -173,6 +233,13 @@ const RESPONSES_INPUT: &[Case] = &[
     (r#""input":[{"typ\u0065":"additional_tools","t\u006fols":[{"type":"shell"},{"type":"function","name":"f"}]}]"#, r#""input":[{"type":"additional_tools","tools":[{"type":"function","name":"f"}]}]"#, r#""input":[{"typ\u0065":"additional_tools","t\u006fols":[{"type":"function","name":"f"}]}]"#),
     (r#""input":[{"type":"message","type":"additional_tools","tools":[{"type":"function","name":"f"},{"type":"openrouter:fusion"}]}]"#, r#""input":[{"type":"additional_tools","tools":[{"type":"function","name":"f"}]}]"#, r#""input":[{"type":"message","role":"user","content":[{"type":"input_text","text":"additional_tools"}]}]"#),
     (r#""tools":[{"type":"namespace","name":"n","tools":[{"type":"function","name":"f"},{"type":"web_search"}]}],"input":"x""#, r#""tools":[{"type":"namespace","name":"n","tools":[{"type":"function","name":"f"}]}],"input":"x""#, r#""tools":[{"type":"namespace","name":"n","tools":[{"type":"custom","name":"f"}]}],"input":"x""#),
+    // Namespaces hold functions; what isn't as it should be can't be known to be free.
+    (r#""tools":[{"type":"namespace","name":"n","tools":[{"type":"function","name":"f"},{"type":"namespace","name":"m","tools":[{"type":"function","name":"g"}]}]}],"tool_choice":{"type":"function","name":"g"},"input":"x""#, r#""tools":[{"type":"namespace","name":"n","tools":[{"type":"function","name":"f"}]}],"tool_choice":"auto","input":"x""#, r#""tools":[{"type":"namespace","name":"n","tools":[{"type":"function","name":"f"},{"type":"custom","name":"g"}]}],"input":"x""#),
+    (r#""tools":[{"type":"namespace","name":"n","tools":{"0":{"type":"web_search"}}},{"type":"apply_patch"}],"input":"x""#, r#""tools":[{"type":"apply_patch"}],"input":"x""#, r#""tools":[{"type":"namespace","name":"n","tools":[]}],"input":"x""#),
+    (r#""tools":[{"type":"namespace","name":"n","tools":"web_search"}],"tool_choice":{"type":"namespace","name":"n"},"input":"x""#, r#""input":"x""#, r#""tools":[{"type":"namespace","name":"n","tools":null}],"input":"x""#),
+    (r#""input":{"type":"additional_tools","tools":[{"type":"web_search"},{"type":"function","name":"f"}]}"#, r#""input":{"type":"additional_tools","tools":[{"type":"function","name":"f"}]}"#, r#""input":{"type":"additional_tools","tools":[{"type":"function","name":"f"}]}"#),
+    (r#""n":1,"input":{"type":"additional_tools","tools":[{"type":"web_search"}]}"#, r#""n":1"#, r#""input":{"type":"message","content":"additional_tools"}"#),
+    (r#""input":[{"type":"message","content":"x"},{"type":"additional_tools","tools":{"type":"web_search"}}]"#, r#""input":[{"type":"message","content":"x"}]"#, r#""input":[{"type":"additional_tools","tools":[]}]"#),
     (r#""input":[{"type":"additional_tools","tools":[{"type":"namespace","name":"n","tools":[{"type":"function","name":"f"},{"type":"mcp"}]}]}]"#, r#""input":[{"type":"additional_tools","tools":[{"type":"namespace","name":"n","tools":[{"type":"function","name":"f"}]}]}]"#, r#""input":[{"type":"additional_tools","tools":[{"type":"namespace","name":"n","tools":[{"type":"function","name":"f"}]}]}]"#),
 ];
 
@@ -259,12 +326,32 @@ const FILES: &[(&str, &str)] = &[
     (MESSAGES.path, r#""messages":[{"role":"user","content":[{"type":"document","source":{"type":"text","type":"base64","media_type":"application/pdf","data":"JVBE"}}]}]"#),
 ];
 
+/// By its address or its type, in any part.
+#[rustfmt::skip]
+const PDFS: &[(&str, &str)] = &[
+    (CHAT.path, r#""messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://x/a.pdf"}}]}]"#),
+    (CHAT.path, r#""messages":[{"role":"user","content":[{"type":"image_url","image_url":"HTTPS://X/A.PDF?sig=1"}]}]"#),
+    (CHAT.path, r#""messages":[{"role":"user","content":[{"type":"video_url","video_url":{"url":"https:\/\/x\/a.pd\u0066#page=2"}}]}]"#),
+    (CHAT.path, r#""messages":[{"role":"user","content":[{"type":"input_audio","input_audio":{"data":"data:application/pdf;base64,JVBE"}}]}]"#),
+    (CHAT.path, r#""messages":[{"role":"tool","content":[{"type":"image_url","image_url":{"url":"https://x/get?name=a.pdf"}}]}]"#),
+    (RESPONSES.path, r#""input":[{"role":"user","content":[{"type":"input_image","image_url":"https://x/a.pdf"}]}]"#),
+    (RESPONSES.path, r#""input":[{"type":"function_call_output","call_id":"c","output":[{"type":"input_image","image_url":"data:application/pdf;base64,JVBE"}]}]"#),
+    (RESPONSES.path, r#""input":[{"role":"user","content":[{"type":"input_video","video_url":"data:application/pdf,JVBE"}]}]"#),
+    (MESSAGES.path, r#""messages":[{"role":"user","content":[{"type":"image","source":{"type":"url","url":"https://x/a.pdf"}}]}]"#),
+    (MESSAGES.path, r#""messages":[{"role":"user","content":[{"type":"tool_result","content":[{"type":"image","source":{"type":"url","url":"https://x/a.pdf?x"}}]}]}]"#),
+    (MESSAGES.path, r#""messages":[{"role":"user","content":[{"type":"new","source":{"type":"base64","media_type":"application/pdf","data":"JVBE"}}]}]"#),
+];
+
 /// What looks a little like a file and is none: nothing may be added.
 #[rustfmt::skip]
 const NO_FILES: &[(&str, &str)] = &[
     (CHAT.path, r#""messages":[{"role":"user","content":[{"type":"text","text":"{\"type\":\"file\"}"}]}]"#),
     (CHAT.path, r#""messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://x/file.png"}}]}]"#),
     (CHAT.path, r#""messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":{"name":"file","parameters":{"type":"object","properties":{"type":{"enum":["file"]}}}}}]"#),
+    (CHAT.path, r#""messages":[{"role":"user","content":"https://x/a.pdf"},{"role":"user","content":[{"type":"text","text":"https://x/a.pdf"}]}]"#),
+    (CHAT.path, r#""messages":[{"role":"assistant","content":"x","annotations":[{"type":"url_citation","url_citation":{"url":"https://x/a.pdf"}}]}]"#),
+    (CHAT.path, r#""messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://x/pdf.png"}}]}]"#),
+    (MESSAGES.path, r#""messages":[{"role":"assistant","content":[{"type":"tool_use","id":"t","name":"f","input":{"url":"https://x/a.pdf"}}]}]"#),
     (RESPONSES.path, r#""input":[{"role":"user","content":[{"type":"input_text","text":"input_file"}]}]"#),
     (RESPONSES.path, r#""input":[{"role":"user","content":[{"type":"input_image","image_url":"https://x/a.png"}]}]"#),
     (MESSAGES.path, r#""messages":[{"role":"user","content":[{"type":"document","source":{"type":"text","media_type":"text/plain","data":"JVBE"}}]}]"#),
@@ -438,6 +525,18 @@ fn paid_extras_in_every_dialect() {
     bench.cases(&CHAT, FREE, CHAT_TOOLS);
     bench.cases(&RESPONSES, FREE, RESPONSES_TOOLS);
     bench.cases(&MESSAGES, FREE, MESSAGES_TOOLS);
+    for place in [CHAT, COMPLETIONS, RESPONSES, MESSAGES] {
+        bench.cases(&place, FREE, FREE_SERVER_TOOLS);
+        if place.path != MESSAGES.path {
+            let fallbacks =
+                (r#""fallbacks":[{"model":"c/d:free"}]"#, "", r#""fallback":[{"model":"c/d:free"}]"#);
+            bench.cases(&place, FREE, &[fallbacks]);
+        }
+    }
+    for (place, case) in MISSING_CHOICES {
+        bench.cases(place, FREE, &[*case]);
+    }
+    bench.cases(&RESPONSES, FREE, TOLD_BESIDE);
     bench.cases(&Place { own: "", ..RESPONSES }, FREE, RESPONSES_INPUT);
     bench.finish();
 }
@@ -482,7 +581,7 @@ fn files_get_the_free_engine() {
         r#""plugins":[{"id":"file-parser","pdf":{"engine":"cloudflare-ai","engine":"mistral-ocr"}}]"#,
         r#""plugins":[{"id":"file-parser","pdf":{"engine":"cloudflare-ai"}},{"id":"file-parser","pdf":{"engine":"mistral-ocr"}}]"#,
     ];
-    for (path, fields) in FILES {
+    for (path, fields) in FILES.iter().chain(PDFS) {
         let gets_the_free_engine = paid_engines.iter().all(|plugins| {
             let asked = body(&[FREE, fields, plugins]);
             let sent = bench.sent(path, &asked);
@@ -499,6 +598,20 @@ fn files_get_the_free_engine() {
         if !gets_the_free_engine {
             continue; // which says enough
         }
+        // One that was switched off would not be the free one.
+        let asked = body(&[
+            FREE,
+            fields,
+            r#""plugins":[{"id":"file-parser","enabled":false},{"id":"web","enabled":false}]"#,
+        ]);
+        let sent = bench.sent(path, &asked);
+        let expected = json!([{"id": "web", "enabled": false}, {"id": "file-parser", "pdf": {"engine": "cloudflare-ai"}}]);
+        bench.check(
+            sent.json()["plugins"] == expected,
+            &asked,
+            &sent.body,
+            "should have one parser, the free one",
+        );
         // Beside what else is free.
         let asked = body(&[FREE, fields, r#""plugins":[{"id":"response-healing"}]"#]);
         let sent = bench.sent(path, &asked);

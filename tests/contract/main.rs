@@ -12,6 +12,7 @@ mod errors;
 mod forwarding;
 mod free_models;
 mod free_models_by_dialect;
+mod hostile_bodies;
 mod http;
 mod life;
 mod limit;

@@ -1,0 +1,141 @@
+//! How much work outside data makes: as much as it is long, whatever its form.
+
+use super::*;
+
+/// Nanoseconds that this thread has run; 0 where the system doesn't say.
+fn processor_time() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    stat.split(' ').next().and_then(|time| time.parse().ok()).unwrap_or(0)
+}
+
+/// Fails if four times as much takes much more than four times the work; sixteen times would be quadratic.
+fn grows_as_size(name: &str, work: impl Fn(usize)) {
+    const LITTLE: usize = 2000;
+    /// The system looks at the clock now and then only.
+    const TICKS: u64 = 40_000_000;
+    let took = |size| {
+        let began = processor_time();
+        work(size);
+        processor_time() - began
+    };
+    // Others may have the processor's caches meanwhile.
+    let grows = || took(4 * LITTLE) <= 10 * took(LITTLE) + TICKS;
+    assert!((0..3).any(|_| grows()), "{name}");
+}
+
+#[test]
+fn reading_a_stream_takes_work_as_it_has_events() {
+    let forms: &[(&dyn Dialect, &str)] = &[
+        (
+            &chat::Chat,
+            r##"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":#,"function":{"arguments":"x"}}]}}]}"##,
+        ),
+        (
+            &chat::Chat,
+            r##"{"choices":[{"index":0,"delta":{"reasoning_details":[{"text":"x"},{"index":#}]}}]}"##,
+        ),
+        (
+            &chat::Chat,
+            r##"{"choices":[{"index":0,"logprobs":{"content":[{"token":"x"},{"token":"#"}]},"delta":{}}]}"##,
+        ),
+        (&chat::Chat, r##"{"choices":[{"index":#,"delta":{"content":"x"}}]}"##),
+        (&completions::Completions, r##"{"choices":[{"index":#,"text":"x"}]}"##),
+        (
+            &messages::Messages,
+            r##"{"type":"content_block_start","index":#,"content_block":{"type":"text","text":"x"}}"##,
+        ),
+        (
+            &messages::Messages,
+            r##"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"#"}}"##,
+        ),
+        (&messages::Messages, r##"{"type":"message_delta","delta":{"a#":1},"usage":{"b#":1}}"##),
+        (&responses::Responses, r##"{"type":"response.output_item.done","output_index":#,"item":{}}"##),
+        (
+            &responses::Responses,
+            r##"{"type":"response.output_text.delta","output_index":#,"content_index":4000,"delta":"x"}"##,
+        ),
+        (
+            &responses::Responses,
+            r##"{"type":"response.output_text.delta","output_index":0,"content_index":18446744073709551615,"delta":"#"}"##,
+        ),
+    ];
+    for assemble in [false, true] {
+        for (dialect, form) in forms {
+            grows_as_size(form, |size| {
+                let mut reader = dialect.reader(assemble, Needs { tools: true, ..Needs::default() });
+                for number in (0..size).rev() {
+                    reader.read(Some(&form.replace('#', &number.to_string())));
+                }
+                assert!(reader.broken_off(&ApiError::stopping()).len() < 1 << 20);
+                assert_eq!(reader.answer().is_some(), assemble);
+            });
+        }
+    }
+}
+
+#[test]
+fn a_request_takes_work_as_it_is_long() {
+    type Form = (&'static str, fn(usize) -> String);
+    /// So many of it, with `#` for the number, in a list.
+    fn many(element: &str, size: usize) -> String {
+        let list = (0..size).map(|number| element.replace('#', &number.to_string()));
+        list.collect::<Vec<_>>().join(",")
+    }
+    fn nested(open: &str, close: &str, size: usize) -> String {
+        open.repeat(size) + &close.repeat(size)
+    }
+    let forms: &[Form] = &[
+        ("allowed tools", |size| {
+            let tools = many(r##"{"type":"function","name":"f#"}"##, size);
+            format!(
+                r#"{{"tools":[{tools},{{"type":"mcp"}}],"tool_choice":{{"type":"allowed_tools","tools":[{tools}]}}}}"#
+            )
+        }),
+        ("what is told beside", |size| {
+            let (tools, told) = (many(r##"{"type":"web_#"}"##, size), many(r##""file_#_call.x""##, size));
+            format!(r#"{{"tools":[{tools}],"include":[{told}]}}"#)
+        }),
+        ("fields", |size| format!("{{{}}}", many(r##""a#":#"##, size))),
+        ("the same field", |size| format!("{{{}}}", many(r#""tools":[{"type":"mcp"}]"#, size))),
+        ("a tool's fields", |size| format!(r#"{{"tools":[{{{}}}]}}"#, many(r##""a#":#"##, size))),
+        ("models", |size| format!(r#"{{"models":[{}]}}"#, many(r##""a#""##, size))),
+        ("fallbacks", |size| format!(r#"{{"fallbacks":[{}]}}"#, many(r##"{"model":"a#"}"##, size))),
+        ("plugins", |size| format!(r#"{{"plugins":[{}]}}"#, many(r##"{"id":"a#"}"##, size))),
+        ("tools on the way", |size| {
+            format!(
+                r#"{{"input":[{}]}}"#,
+                many(r#"{"type":"additional_tools","tools":[{"type":"mcp"}]}"#, size)
+            )
+        }),
+        ("parts", |size| {
+            let parts = many(r##"{"type":"image","source":{"url":"x#.pdf"}}"##, size);
+            format!(r#"{{"messages":[{{"content":[{parts}]}}],"input":[{parts}],"prompt":[{parts}]}}"#)
+        }),
+        ("arrays in arrays", |size| {
+            let deep = format!("{}1{}", r#"["file","#.repeat(size), "]".repeat(size));
+            format!(r#"{{"messages":{deep},"input":{deep},"prompt":{deep}}}"#)
+        }),
+        ("documents in documents", |size| {
+            let deep = nested(r#"{"type":"document","source":{"content":["#, "]}}", size);
+            format!(r#"{{"messages":[{deep}],"input":[{deep}],"prompt":[{deep}]}}"#)
+        }),
+        ("namespaces in namespaces", |size| {
+            format!(r#"{{"tools":[{}]}}"#, nested(r#"{"type":"namespace","tools":["#, "]}", size))
+        }),
+        ("choices in choices", |size| {
+            format!(r#"{{"tool_choice":{}}}"#, nested(r#"{"type":"allowed_tools","tools":["#, "]}", size))
+        }),
+    ];
+    let rule = model_name::Rule { default_model: free_models::ROUTER, ..model_name::Rule::default() };
+    for dialect in [&chat::Chat as &dyn Dialect, &responses::Responses, &messages::Messages] {
+        for (name, form) in forms {
+            grows_as_size(name, |size| {
+                let Ok(request) = request::Request::parse(dialect, form(size), &rule) else {
+                    panic!("{name}");
+                };
+                request.body("b:free");
+                request.body_elsewhere("b");
+            });
+        }
+    }
+}
