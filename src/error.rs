@@ -53,6 +53,12 @@ impl ApiError {
         self
     }
 
+    /// Whether it will be the same whenever it is tried again.
+    pub fn stays(&self) -> bool {
+        matches!(self.status, 400..=499) && !matches!(self.status, 408 | 425 | 429)
+            || self.resets_at.is_some()
+    }
+
     /// OpenAI's `type` for this status.
     pub fn kind(&self) -> &'static str {
         match self.status {

@@ -18,6 +18,10 @@ use crate::body::{self, Spare};
 use crate::dialect;
 use crate::error::ApiError;
 
+/// Whether a client's own tries could help, as the SDKs of OpenAI and Anthropic heed it: Claude Code repeats a 401 for
+/// minutes without a word otherwise.
+pub const SHOULD_RETRY: &str = "x-should-retry";
+
 /// What is read of a chunked body at a time.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -62,6 +66,9 @@ impl Reply {
     fn error_with(body: String, error: &ApiError) -> Self {
         let mut reply = Self::json(error.status, body);
         reply.headers.extend(error.headers.iter().map(|(name, value)| (Cow::Borrowed(*name), value.clone())));
+        if error.stays() {
+            reply.headers.push((SHOULD_RETRY.into(), "false".into()));
+        }
         reply
     }
 

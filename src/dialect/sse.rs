@@ -174,6 +174,10 @@ pub struct Prelude {
     holds_event: bool,
     /// The last line went on: what ends it does, too.
     last_went_on: bool,
+    /// Bytes of a mark that may stand before everything: nobody needs it, and it must not get behind a comment.
+    mark_bytes: usize,
+    /// The mark is over, if there was one.
+    is_past_mark: bool,
 }
 
 impl Prelude {
@@ -186,6 +190,13 @@ impl Prelude {
         mut says: impl FnMut(Option<&str>) -> bool,
     ) -> Option<usize> {
         let mut rest = bytes;
+        while !self.is_past_mark && !rest.is_empty() {
+            self.is_past_mark = BYTE_ORDER_MARK.get(self.mark_bytes) != rest.first();
+            if !self.is_past_mark {
+                self.mark_bytes += 1;
+                rest = &rest[1..];
+            }
+        }
         while !rest.is_empty() {
             let was_in_event = self.events.in_event;
             let (taken, part) = self.events.take_line(rest);
@@ -280,6 +291,14 @@ mod tests {
             assert_eq!(pass, ": one\n\n: two\r\n\r\nretry: 1\n\n: three\r\n\r\n", "{size} at a time");
             assert_eq!(held, "id: 7\ndata: first\n\nevent: x\ndata: second\n\n");
             assert_eq!(pass.len() + held.len(), fed);
+        }
+    }
+
+    #[test]
+    fn a_mark_before_everything_goes() {
+        for size in [1, 2, 3, 4, 1000] {
+            let (pass, held, _) = fed("\u{FEFF}: one\n\ndata: first\n\n", size, "first");
+            assert_eq!((pass.as_str(), held.as_str()), (": one\n\n", "data: first\n\n"), "{size} at a time");
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 
 use super::outcome::{FailedAnswer, FailedAttempt, FinalWrite, ReadableAnswer, Served};
 use super::state::{Client, Relay};
-use crate::client::exchange::{ConnectionFate, Reply};
+use crate::client::exchange::{ConnectionFate, Reply, SHOULD_RETRY};
 use crate::console::say;
 use crate::dialect::free_models::ROUTER;
 use crate::dialect::model_name::BEST;
@@ -20,8 +20,6 @@ use crate::record::metrics::CallMetrics;
 const USUAL_LINE_BYTES: usize = 128;
 /// `x-proxy-model` is cut to this length.
 const MAX_HEADER_CHARS: usize = 200;
-/// Whether a client's own tries could help, as the SDKs of OpenAI and Anthropic heed it.
-const SHOULD_RETRY: &str = "x-should-retry";
 /// Clients that left.
 const CLIENT_CLOSED_STATUS: u16 = 499;
 
