@@ -2,9 +2,10 @@
 //! Windows console selects text and stops every write), slow or closed never holds a request up.
 
 use std::fmt::{self, Write as _};
+use std::fs::File;
 use std::io::Write;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +28,16 @@ enum Message {
     Flush(Sender<()>),
 }
 
+/// Where lines go.
+enum Out {
+    Terminal,
+    /// They wait until it is known.
+    Held(Vec<u8>),
+    File(File),
+    Nowhere,
+}
+
+static OUT: Mutex<Out> = Mutex::new(Out::Terminal);
 static PRINTER: OnceLock<Sender<Message>> = OnceLock::new();
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 
@@ -62,15 +73,48 @@ fn print(lines: Receiver<Message>) {
                 format!("（控制台忙，省略了 {left_out} 行）\n"),
             ));
         }
-        // `println!` would panic on a closed pipe; here the line is simply nobody's.
-        let mut out = std::io::stdout().lock();
-        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        write(text.as_bytes());
         text.clear();
         for done in flushed {
             let _ = done.send(());
         }
         // What is said meanwhile is printed together: many short writes cost more than the calls that they tell of.
         thread::sleep(PAUSE);
+    }
+}
+
+fn write(text: &[u8]) {
+    // `println!` would panic on a closed pipe; here the line is simply nobody's.
+    let _ = match &mut *OUT.lock().unwrap_or_else(PoisonError::into_inner) {
+        Out::Terminal => {
+            let mut out = std::io::stdout().lock();
+            out.write_all(text).and_then(|()| out.flush())
+        }
+        Out::Held(held) => held.write_all(text),
+        Out::File(file) => file.write_all(text),
+        Out::Nowhere => Ok(()),
+    };
+}
+
+/// The terminal is somebody else's from now on: lines wait for [`release`].
+pub fn hold() {
+    *OUT.lock().unwrap_or_else(PoisonError::into_inner) = Out::Held(Vec::new());
+}
+
+/// What was held, and all that follows, is shown again.
+pub fn show() {
+    let before = std::mem::replace(&mut *OUT.lock().unwrap_or_else(PoisonError::into_inner), Out::Terminal);
+    if let Out::Held(held) = before {
+        write(&held);
+    }
+}
+
+/// Lines that were held, and all that follow, go to this file, or nowhere.
+pub fn release(file: Option<File>) {
+    let out = file.map_or(Out::Nowhere, Out::File);
+    let before = std::mem::replace(&mut *OUT.lock().unwrap_or_else(PoisonError::into_inner), out);
+    if let Out::Held(held) = before {
+        write(&held);
     }
 }
 

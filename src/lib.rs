@@ -2,7 +2,9 @@
 //!
 //! The rooms, from the top of the house to the bottom; imports run downwards only:
 //!
+//! - [`run`], [`autostart`]: the commands of these names.
 //! - [`start`]: from the command line to a running proxy, and from Ctrl+C to its end.
+//! - [`first_key`]: asks for the key where there is none, and says what becomes of it.
 //! - [`server`]: from a connection's request to the thread that answers it; the panel.
 //! - [`relay`]: one request through its tries, and what all requests share: the account's limit, the list of models.
 //! - [`builtin`]: the model of `--offline`, which needs no upstream.
@@ -24,6 +26,7 @@
 // The rooms' own descriptions name what is inside of them.
 #![allow(rustdoc::private_intra_doc_links)]
 
+pub mod autostart;
 pub mod body;
 pub mod builtin;
 pub mod client;
@@ -31,6 +34,7 @@ pub mod console;
 pub mod dialect;
 pub mod encoding;
 pub mod error;
+pub mod first_key;
 pub mod json;
 pub mod language;
 pub mod live;
@@ -38,6 +42,7 @@ pub mod memory;
 pub mod peek;
 pub mod record;
 pub mod relay;
+pub mod run;
 pub mod secrets;
 pub mod server;
 pub mod settings;
@@ -51,8 +56,20 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     /// From the top of the house to the bottom; what isn't named is a leaf.
-    const ROOMS: [&str; 10] = [
-        "start", "server", "relay", "builtin", "record", "live", "client", "upstream", "settings", "dialect",
+    const ROOMS: [&str; 13] = [
+        "run",
+        "autostart",
+        "start",
+        "first_key",
+        "server",
+        "relay",
+        "builtin",
+        "record",
+        "live",
+        "client",
+        "upstream",
+        "settings",
+        "dialect",
     ];
 
     fn files(dir: &Path) -> Vec<PathBuf> {

@@ -1,9 +1,9 @@
 //! From the command line to a running proxy, and from Ctrl+C to its end.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, bounded};
 use crate::client::access;
 use crate::client::listen::{self, ListenError};
 use crate::console::{self, print_line, say};
+use crate::first_key::{self, KeepTerminal};
 use crate::language::{either, is_chinese};
 use crate::live::watcher;
 use crate::live::{Live, Snapshot};
@@ -21,9 +22,13 @@ use crate::record::files::Files;
 use crate::relay::shared::Shared;
 use crate::server;
 use crate::server::panel;
+use crate::settings::Settings;
 use crate::settings::args::Args;
 use crate::settings::env_file;
+use crate::tools;
 
+/// The exit status of who was called with flags that don't exist, as of most programs.
+const MISUSED: u8 = 2;
 /// The exit status after a second Ctrl+C, as shells number it: 128 + SIGINT.
 const INTERRUPTED: i32 = 130;
 /// What was queued for a disk that hangs is given up after this.
@@ -35,38 +40,67 @@ const WHO_ARE_YOU_LIMIT: Duration = Duration::from_millis(1000);
 pub struct Running {
     shared: Arc<Shared>,
     signals: Receiver<()>,
+    /// Where the key is asked for.
+    _terminal: Option<KeepTerminal>,
 }
 
 /// Starts everything. An error is one sentence for the user: what is wrong and the way out.
 pub fn start(args: Args) -> Result<Running, String> {
     let home = home_folder(&args)?;
+    let opens_panel = args.open;
     // The usual soft limit is for programs that use select(2).
     #[cfg(unix)]
     let _ = rlimit::increase_nofile_limit(u64::MAX);
-    report_panics();
     let signals = signals()?;
     let live = Arc::new(Live::start(home, args));
     let snapshot = live.snapshot();
+    refuse_to_be_open(&snapshot.settings)?;
     let listen = &snapshot.settings.listen;
-    if !access::is_loopback_host(&listen.host) && snapshot.settings.proxy_api_key.is_none() {
-        let host = &listen.host;
-        return Err(either(
-            format!(
-                "HOST={host} lets other machines in, and every one of them could use your key. Set PROXY_API_KEY in \
-                 .env to a key that they must send, or leave HOST out."
-            ),
-            format!(
-                "HOST={host} 会让其他机器也能访问，它们都能使用你的密钥。请在 .env 中设置 PROXY_API_KEY，让它们必须发送这个密钥；或者不要设置 HOST。"
-            ),
-        ));
-    }
-    let listeners = listen::bind(listen).map_err(|error| explain(&error))?;
+    let listeners = listen::bind(listen).map_err(|error| explain(&error, &listen.host, opens_panel))?;
+    let url = listen::url(&listen.host, listen::port(&listeners));
+    let asks = first_key::is_to_be_asked(&snapshot.settings);
     live.listens_on(listen::port(&listeners));
-    greet(&live, &snapshot, &listeners);
-    let files = Files::start(Arc::clone(&live)).map_err(no_thread)?;
-    let shared = server::start(Arc::clone(&live), Calls::new(files), listeners).map_err(no_thread)?;
-    watcher::start(live).map_err(no_thread)?;
-    Ok(Running { shared, signals })
+    greet(&live, &snapshot, &url, asks);
+    let shared = serve(&live, listeners)?;
+    first_key::check(&live, &snapshot);
+    if opens_panel {
+        open_panel(&url);
+    }
+    let terminal = asks.then(KeepTerminal::new);
+    if asks {
+        // Requests are served meanwhile, and Ctrl+C is heard here.
+        let ask = move || {
+            first_key::ask(&live);
+        };
+        thread::Builder::new().name("first key".into()).spawn(ask).map_err(no_thread)?;
+    }
+    Ok(Running { shared, signals, _terminal: terminal })
+}
+
+/// Serves these sockets by these settings, from threads of its own.
+pub fn serve(live: &Arc<Live>, listeners: Vec<TcpListener>) -> Result<Arc<Shared>, String> {
+    report_panics();
+    let files = Files::start(Arc::clone(live)).map_err(no_thread)?;
+    let shared = server::start(Arc::clone(live), Calls::new(files), listeners).map_err(no_thread)?;
+    watcher::start(Arc::clone(live)).map_err(no_thread)?;
+    Ok(shared)
+}
+
+/// Others would use the key.
+fn refuse_to_be_open(settings: &Settings) -> Result<(), String> {
+    let host = &settings.listen.host;
+    if access::is_loopback_host(host) || settings.proxy_api_key.is_some() {
+        return Ok(());
+    }
+    Err(either(
+        format!(
+            "HOST={host} lets other machines in, and every one of them could use your key. Set PROXY_API_KEY in .env to \
+             a key that they must send, or leave HOST out."
+        ),
+        format!(
+            "HOST={host} 会让其他机器也能访问，它们都能使用你的密钥。请在 .env 中设置 PROXY_API_KEY，让它们必须发送这个密钥；或者不要设置 HOST。"
+        ),
+    ))
 }
 
 fn no_thread(error: std::io::Error) -> String {
@@ -80,32 +114,40 @@ impl Running {
     /// Serves until the first signal, then ends in order; a second signal ends it at once.
     pub fn until_stopped(self) -> ExitCode {
         let _ = self.signals.recv();
-        say(either(
-            "stopping: requests under way get 10 s to finish (Ctrl+C again to stop at once)",
-            "正在停止：进行中的请求还有 10 秒（再按一次 Ctrl+C 立即停止）",
-        ));
         self.shared.in_flight.stop();
+        if !self.shared.in_flight.is_idle() {
+            say(either(
+                "stopping: requests under way get 10 s to finish (Ctrl+C again to stop at once)",
+                "正在停止：进行中的请求还有 10 秒（再按一次 Ctrl+C 立即停止）",
+            ));
+        }
         let signals = self.signals;
         let _ = thread::Builder::new().name("stop".into()).spawn(move || {
             if signals.recv().is_ok() {
                 std::process::exit(INTERRUPTED);
             }
         });
-        self.shared.in_flight.wait_for_all();
-        if !self.shared.calls.files().flush(FLUSH_LIMIT) {
-            say(either(
-                "some debug files could not be saved: the disk didn't answer",
-                "部分调试文件未能保存：磁盘没有响应",
-            ));
-        }
+        finish(&self.shared);
         say(either("stopped", "已停止"));
         console::flush();
         ExitCode::SUCCESS
     }
 }
 
+/// Waits for those under way, and saves what was queued.
+pub fn finish(shared: &Shared) {
+    shared.in_flight.stop();
+    shared.in_flight.wait_for_all();
+    if !shared.calls.files().flush(FLUSH_LIMIT) {
+        say(either(
+            "some debug files could not be saved: the disk didn't answer",
+            "部分调试文件未能保存：磁盘没有响应",
+        ));
+    }
+}
+
 /// `--dir`, or where a `.env` is, or the current folder.
-fn home_folder(args: &Args) -> Result<PathBuf, String> {
+pub fn home_folder(args: &Args) -> Result<PathBuf, String> {
     if let Some(dir) = &args.dir {
         let shown = dir.display();
         let missing = || {
@@ -178,15 +220,8 @@ fn report_panics() {
     }));
 }
 
-fn greet(live: &Live, snapshot: &Snapshot, listeners: &[TcpListener]) {
+fn greet(live: &Live, snapshot: &Snapshot, url: &str, asks_for_key: bool) {
     let settings = &snapshot.settings;
-    let port = listen::port(listeners);
-    let host = match settings.listen.host.as_str() {
-        "0.0.0.0" | "::" => "localhost".to_owned(),
-        host if host.contains(':') => format!("[{host}]"),
-        host => host.to_owned(),
-    };
-    let url = format!("http://{host}:{port}");
     console::set_title(&format!("local-api-proxy {url}/v1"));
     // A Chinese character takes two columns.
     let line = |english: &str, chinese: &str, value: String| match is_chinese() {
@@ -206,6 +241,10 @@ fn greet(live: &Live, snapshot: &Snapshot, listeners: &[TcpListener]) {
             )
             .into(),
             (Some(key), _) => key.masked(),
+            (None, _) if asks_for_key => either("none yet", "尚未设置").into(),
+            (None, _) if !settings.backups.is_empty() => {
+                either("none: the backups answer", "没有：由备用服务器回答").into()
+            }
             (None, _) => {
                 let file = live.home().join(env_file::NAME);
                 let file = file.display();
@@ -220,6 +259,11 @@ fn greet(live: &Live, snapshot: &Snapshot, listeners: &[TcpListener]) {
             }
         },
     );
+    if !settings.backups.is_empty() {
+        let mut names = settings.backups.iter().map(|backup| backup.name.as_str()).collect::<Vec<_>>();
+        names.dedup();
+        line("backups", "备用", names.join(", "));
+    }
     if let Some(proxy) = settings.proxy(&settings.base_url).filter(|_| !settings.test_mode) {
         let address = proxy.address();
         line("via", "经由", either(format!("the proxy {address}"), format!("代理 {address}")));
@@ -250,25 +294,38 @@ fn greet(live: &Live, snapshot: &Snapshot, listeners: &[TcpListener]) {
 }
 
 /// A taken port is taken by whom? Often by the proxy itself, started twice.
-fn explain(error: &ListenError) -> String {
+fn explain(error: &ListenError, host: &str, opens_panel: bool) -> String {
     if let ListenError::Taken(address) = error
-        && runs_there(*address)
+        && runs_at(*address)
     {
-        let port = address.port();
+        let url = listen::url(host, address.port());
+        if opens_panel {
+            open_panel(&url);
+        }
         return either(
             format!(
-                "local-api-proxy is already running at http://localhost:{port}/v1. Use that one, or stop it first; to \
-                 run a second one, give it another PORT."
+                "local-api-proxy is already running at {url}/v1. Use that one, or stop it first; to run a second one, \
+                 give it another PORT."
             ),
             format!(
-                "local-api-proxy 已经在 http://localhost:{port}/v1 运行。请直接使用它，或先停止它；要再运行一个，请设置另一个 PORT。"
+                "local-api-proxy 已经在 {url}/v1 运行。请直接使用它，或先停止它；要再运行一个，请设置另一个 PORT。"
             ),
         );
     }
     error.to_string()
 }
 
-fn runs_there(address: SocketAddr) -> bool {
+/// Whether a proxy serves at the address of these settings.
+pub fn is_running(settings: &Settings) -> bool {
+    let host = match settings.listen.host.as_str() {
+        "0.0.0.0" | "::" => "localhost",
+        host => host,
+    };
+    let addresses = (host, settings.listen.port).to_socket_addrs();
+    settings.listen.port != 0 && addresses.into_iter().flatten().any(runs_at)
+}
+
+fn runs_at(address: SocketAddr) -> bool {
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&address, WHO_ARE_YOU_LIMIT)?;
         stream.set_read_timeout(Some(WHO_ARE_YOU_LIMIT))?;
@@ -281,6 +338,48 @@ fn runs_there(address: SocketAddr) -> bool {
     ask().is_ok_and(|answer| answer.contains(&format!(r#""name":"{}""#, panel::NAME)))
 }
 
+/// Opens the panel in the browser, as far as the system has one.
+fn open_panel(url: &str) {
+    let (program, argument) = match std::env::consts::OS {
+        "windows" => ("rundll32", Some("url.dll,FileProtocolHandler")),
+        "macos" => ("open", None),
+        _ => ("xdg-open", None),
+    };
+    let mut browser = Command::new(program);
+    browser.args(argument).arg(format!("{url}/debug"));
+    browser.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if let Err(error) = browser.spawn() {
+        say(either(
+            format!("the panel is at {url}/debug; {program} can't be started to open it ({error})"),
+            format!("面板地址：{url}/debug（无法运行 {program} 打开它：{error}）"),
+        ));
+    }
+}
+
+/// Says what to write where, with the address of these settings.
+pub fn connect(args: Args, tool: Option<&str>) -> ExitCode {
+    let home = match home_folder(&args) {
+        Ok(home) => home,
+        Err(reason) => return fail(&reason),
+    };
+    let known = tool.map(|name| tools::find(name).ok_or(name)).transpose();
+    let tool = match known {
+        Ok(tool) => tool,
+        Err(name) => {
+            let names = tools::TOOLS.iter().map(|tool| tool.name).collect::<Vec<_>>().join(", ");
+            return misused(&either(
+                format!("{name} is not in the list. It has: {names}"),
+                format!("列表中没有 {name}。列表中有：{names}"),
+            ));
+        }
+    };
+    // What is wrong with the settings is said where the proxy starts.
+    console::hold();
+    let settings = &Live::start(home, args).snapshot().settings;
+    let url = listen::url(&settings.listen.host, settings.listen.port);
+    print(&tools::connect::text(tool, &url, settings.proxy_api_key.is_some()))
+}
+
 /// Prints what was asked for, and nothing when nobody listens.
 pub fn print(text: &str) -> ExitCode {
     let _ = std::io::stdout().write_all(text.as_bytes());
@@ -289,7 +388,39 @@ pub fn print(text: &str) -> ExitCode {
 
 /// One sentence on why it doesn't start.
 pub fn fail(reason: &str) -> ExitCode {
+    complain(reason);
+    ExitCode::FAILURE
+}
+
+/// One sentence on what is wrong with the command line.
+pub fn misused(reason: &str) -> ExitCode {
+    complain(reason);
+    ExitCode::from(MISUSED)
+}
+
+fn complain(reason: &str) {
     console::flush();
     let _ = writeln!(std::io::stderr(), "local-api-proxy: {reason}");
-    ExitCode::FAILURE
+    #[cfg(windows)]
+    if was_double_clicked() {
+        // Its window closes with it.
+        let _ = write!(std::io::stderr(), "{}", either("\nPress Enter to close. ", "\n按回车关闭。"));
+        let _ = std::io::stdin().read_line(&mut String::new());
+    }
+}
+
+/// Whether Explorer has started this program, not a shell.
+#[cfg(windows)]
+fn was_double_clicked() -> bool {
+    use winsafe::{HPROCESSLIST, co};
+    let mut parents = std::collections::HashMap::new();
+    let Ok(mut processes) = HPROCESSLIST::CreateToolhelp32Snapshot(co::TH32CS::SNAPPROCESS, None) else {
+        return false;
+    };
+    for process in processes.iter_processes().map_while(Result::ok) {
+        let name = process.szExeFile().to_ascii_lowercase();
+        parents.insert(process.th32ProcessID, (process.th32ParentProcessID, name));
+    }
+    let own = parents.get(&std::process::id());
+    own.and_then(|(parent, _)| parents.get(parent)).is_some_and(|(_, name)| name == "explorer.exe")
 }

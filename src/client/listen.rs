@@ -132,3 +132,12 @@ pub fn port(listeners: &[TcpListener]) -> u16 {
     let address = listeners.first().and_then(|listener| listener.local_addr().ok());
     address.map_or(0, |address| address.port())
 }
+
+/// The address for people and tools, without a slash at its end.
+pub fn url(host: &str, port: u16) -> String {
+    match host {
+        "0.0.0.0" | "::" => format!("http://localhost:{port}"),
+        host if host.contains(':') => format!("http://[{host}]:{port}"),
+        host => format!("http://{host}:{port}"),
+    }
+}

@@ -140,6 +140,11 @@ impl InFlight {
         self.changed.notify_all();
     }
 
+    /// Whether nobody is at work.
+    pub fn is_idle(&self) -> bool {
+        self.lock().is_empty() && Arc::strong_count(&self.begun) == 1
+    }
+
     /// Counts a request as begun, for as long as this is kept.
     pub fn count(&self) -> Arc<()> {
         Arc::clone(&self.begun)

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::live::Snapshot;
 use crate::settings::Secret;
+use crate::upstream::Upstream;
 
 /// Where there was no answer, it is asked again after this.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(15);
@@ -118,7 +119,7 @@ impl QuotaCache {
         drop(state);
         let (state, asking) = (Arc::clone(&self.state), Arc::clone(&self.asking));
         let asked = thread::Builder::new().name("quota".into()).spawn(move || {
-            let account = ask(&snapshot);
+            let account = ask(&snapshot.upstream);
             let (key, base_url) = (snapshot.settings.key.clone(), snapshot.settings.base_url.clone());
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
             state.last = Some(Answer { asked_at: now, key, base_url, account });
@@ -141,8 +142,9 @@ fn day_of(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() / DAY_SECONDS
 }
 
-fn ask(snapshot: &Snapshot) -> Account {
-    let mut call = match snapshot.upstream.get("/key") {
+/// What this upstream says of the key that it is called with; waited for.
+pub fn ask(upstream: &Arc<Upstream>) -> Account {
+    let mut call = match upstream.get("/key") {
         Ok(call) => call,
         Err(error) => return Account::Unreachable(error.failure.to_string()),
     };

@@ -12,13 +12,18 @@ use crate::language::either;
 pub const HELP: &str = "\
 local-api-proxy: OpenRouter's free models for every OpenAI-compatible tool on this machine
 
-Usage: local-api-proxy [OPTIONS]
+Usage: local-api-proxy [OPTIONS]                     serve
+       local-api-proxy run TOOL [ARGUMENTS ...]      start a tool through the proxy: claude, codex, opencode,
+                                                     aider, qwen, gemini, crush, llm; nothing of it is changed
+       local-api-proxy connect [TOOL]                what to write where, for each tool
+       local-api-proxy autostart on|off|status       start with your session, without a window
 
   --dir DIR      home folder: where .env, DEBUG_MODE.txt and a relative CACHE_DIR are
                  (default: the current folder, unless only the executable's holds a .env)
   --host HOST    address to listen on (default: localhost, that is 127.0.0.1 and ::1)
   --port PORT    port to listen on (default: 5000; 0: any free one)
   --offline      answer from a built-in model, without network or key, to try things out
+  --open         open the panel in the browser
   --help         print this
   --version      print the version and the commit that it was built from
 
@@ -35,13 +40,18 @@ debug mode on: see http://localhost:5000/debug
 pub const HELP_IN_CHINESE: &str = "\
 local-api-proxy：让本机的所有 AI 工具使用 OpenRouter 的免费模型
 
-用法：local-api-proxy [选项]
+用法：local-api-proxy [选项]                          启动代理
+      local-api-proxy run 工具 [参数 ...]             通过代理启动工具：claude、codex、opencode、aider、
+                                                      qwen、gemini、crush、llm；不改动工具的任何文件
+      local-api-proxy connect [工具]                  各个工具要写入的设置
+      local-api-proxy autostart on|off|status         登录时自动启动，没有窗口
 
   --dir DIR      主文件夹：.env、DEBUG_MODE.txt 和相对路径的 CACHE_DIR 所在之处
                  （默认：当前文件夹；如果只有程序所在的文件夹中有 .env，则为后者）
   --host HOST    监听的地址（默认：localhost，即 127.0.0.1 和 ::1）
   --port PORT    监听的端口（默认：5000；0 表示任意空闲端口）
   --offline      由内置模型回答，不需要网络和密钥，用于试用
+  --open         在浏览器中打开面板
   --help         显示本帮助
   --version      显示版本及其对应的提交
 
@@ -65,30 +75,51 @@ pub struct Args {
     pub port: Option<u16>,
     /// `--offline`: the same as `TEST_MODE=true`.
     pub offline: bool,
+    /// `--open`: the panel is opened in the browser.
+    pub open: bool,
 }
 
 /// What the command line asks for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Serve.
-    Run(Args),
+    Serve(Args),
+    /// `run`: start a tool with these arguments; without one, list them.
+    Run(Args, Option<OsString>, Vec<OsString>),
+    /// `connect`: say what to write where, for this tool or for all.
+    Connect(Args, Option<String>),
+    /// `autostart`.
+    Autostart(Args, Autostart),
     /// Print [`HELP`].
     Help,
     /// Print the version.
     Version,
 }
 
+/// What `autostart` is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Autostart {
+    /// Start with the user's session from now on.
+    On,
+    /// Not any more.
+    Off,
+    /// Say how it is.
+    Status,
+}
+
 /// Reads the command line, without the program's own name. An error is one sentence for the user.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut parser = lexopt::Parser::from_args(args);
     let mut parsed = Args::default();
+    let mut command = None;
     while let Some(arg) = parser.next().map_err(explain)? {
-        match arg {
-            Short('h') | Long("help") => return Ok(Command::Help),
-            Short('V') | Long("version") => return Ok(Command::Version),
-            Long("offline") => parsed.offline = true,
-            Long("dir") => parsed.dir = Some(value(&mut parser)?.into()),
-            Long("host") => {
+        match (command.as_deref(), arg) {
+            (_, Short('h') | Long("help")) => return Ok(Command::Help),
+            (_, Short('V') | Long("version")) => return Ok(Command::Version),
+            (_, Long("offline")) => parsed.offline = true,
+            (_, Long("open")) => parsed.open = true,
+            (_, Long("dir")) => parsed.dir = Some(value(&mut parser)?.into()),
+            (_, Long("host")) => {
                 let host = value(&mut parser)?;
                 let host = host.to_str().and_then(parse_host);
                 parsed.host = Some(host.ok_or(either(
@@ -96,7 +127,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
                     "--host 需要 localhost、IP 地址或主机名，不带端口（端口用 --port）",
                 ))?);
             }
-            Long("port") => {
+            (_, Long("port")) => {
                 let port = value(&mut parser)?;
                 let port = port.to_str().and_then(|port| port.parse().ok());
                 parsed.port = Some(port.ok_or(either(
@@ -104,10 +135,49 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
                     "--port 需要 0 到 65535 之间的数字",
                 ))?);
             }
-            other => return Err(explain(other.unexpected())),
+            (None, Value(word)) if COMMANDS.iter().any(|name| word == *name) => {
+                command = word.into_string().ok()
+            }
+            // What follows is the tool's.
+            (Some("run"), Value(tool)) => {
+                let arguments = parser.raw_args().map_err(explain)?.collect();
+                return Ok(Command::Run(parsed, Some(tool), arguments));
+            }
+            (Some("connect"), Value(tool)) => {
+                return end(parser, Command::Connect(parsed, Some(tool.to_string_lossy().into_owned())));
+            }
+            (Some("autostart"), Value(word)) => {
+                let action = match word.to_str() {
+                    Some("on") => Autostart::On,
+                    Some("off") => Autostart::Off,
+                    Some("status") => Autostart::Status,
+                    _ => return Err(autostart_usage()),
+                };
+                return end(parser, Command::Autostart(parsed, action));
+            }
+            (_, other) => return Err(explain(other.unexpected())),
         }
     }
-    Ok(Command::Run(parsed))
+    match command.as_deref() {
+        None => Ok(Command::Serve(parsed)),
+        Some("run") => Ok(Command::Run(parsed, None, Vec::new())),
+        Some("connect") => Ok(Command::Connect(parsed, None)),
+        Some(_) => Err(autostart_usage()),
+    }
+}
+
+const COMMANDS: [&str; 3] = ["run", "connect", "autostart"];
+
+/// Nothing may follow.
+fn end(mut parser: lexopt::Parser, command: Command) -> Result<Command, String> {
+    match parser.next().map_err(explain)? {
+        None => Ok(command),
+        Some(more) => Err(explain(more.unexpected())),
+    }
+}
+
+fn autostart_usage() -> String {
+    either("autostart needs one of: on, off, status", "autostart 需要 on、off 或 status").to_owned()
 }
 
 fn value(parser: &mut lexopt::Parser) -> Result<OsString, String> {
@@ -139,9 +209,25 @@ mod tests {
     fn both_spellings_of_a_value() {
         let expected = Args { port: Some(8080), dir: Some("my folder".into()), ..Args::default() };
         let spaced = run(&["--port", "8080", "--dir", "my folder"]);
-        assert_eq!(spaced, Ok(Command::Run(expected.clone())));
+        assert_eq!(spaced, Ok(Command::Serve(expected.clone())));
         let joined = run(&["--port=8080", "--dir=my folder"]);
-        assert_eq!(joined, Ok(Command::Run(expected)));
+        assert_eq!(joined, Ok(Command::Serve(expected)));
+    }
+
+    #[test]
+    fn what_follows_a_tool_is_the_tools() {
+        let args = Args { port: Some(1), ..Args::default() };
+        let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        let expected = Command::Run(args, Some("claude".into()), words(&["-p", "--port=2", "--", "hi"]));
+        assert_eq!(
+            run(&["run", "--port", "1", "claude", "-p", "--port=2", "--", "hi"]),
+            Ok(expected.clone())
+        );
+        assert_eq!(run(&["--port", "1", "run", "claude", "-p", "--port=2", "--", "hi"]), Ok(expected));
+        assert_eq!(run(&["connect"]), Ok(Command::Connect(Args::default(), None)));
+        assert!(run(&["connect", "codex", "x"]).unwrap_err().contains('x'));
+        assert!(run(&["autostart"]).unwrap_err().contains("status"));
+        assert!(run(&["start"]).unwrap_err().contains("start"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod backups;
+pub mod env_edit;
 pub mod env_file;
 mod read;
 mod values;
@@ -19,7 +20,7 @@ use crate::dialect::named_kinds;
 use crate::language::either;
 use backups::Backup;
 pub use read::{Sources, Warning};
-pub use values::{ProxyUrl, Secret};
+pub use values::{ProxyUrl, Secret, is_placeholder, parse_key};
 
 /// Bytes of a MB, as `MAX_BODY_MB` counts them.
 const MB_BYTES: u64 = 1 << 20;

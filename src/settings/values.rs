@@ -106,7 +106,7 @@ pub(super) fn list(value: &str) -> impl Iterator<Item = &str> {
 }
 
 /// A key goes into a header: visible ASCII only. People paste it with its `Bearer`.
-pub(super) fn parse_key(value: &str) -> Option<Secret> {
+pub fn parse_key(value: &str) -> Option<Secret> {
     let key = value.strip_prefix("Bearer ").unwrap_or(value).trim();
     let visible = !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic());
     visible.then(|| Secret(key.into()))
@@ -116,7 +116,7 @@ pub(super) fn parse_key(value: &str) -> Option<Secret> {
 const FILLER_CHARACTERS: usize = 4;
 
 /// What stands in examples in a key's place.
-pub(super) fn is_placeholder(key: &str) -> bool {
+pub fn is_placeholder(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     let rest = key.strip_prefix("sk-or-v1-").or_else(|| key.strip_prefix("sk-or-")).unwrap_or(&key);
     let filler = rest.chars().count() >= FILLER_CHARACTERS && rest.chars().all(|c| "x*.…<>-_".contains(c));

@@ -118,8 +118,13 @@ impl Start {
         }
         let _ = child.kill(); // if it started after all
         let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        // 2 where the command line is wrong.
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{output:?}");
         String::from_utf8(output.stderr).unwrap()
+    }
+
+    pub fn home(&self) -> &Path {
+        self.home.path()
     }
 
     /// Makes a folder in the home folder.
@@ -570,6 +575,8 @@ enum Then {
     Close,
     Reset,
     CloseUnread,
+    /// It was none that a test knows of.
+    Unseen,
 }
 
 pub trait ReadWrite: Read + Write + Send {}
@@ -697,6 +704,8 @@ struct Shared {
     connections: AtomicUsize,
     closed: AtomicUsize,
     forgets: AtomicBool,
+    /// What each start asks of the key is a call like others.
+    shows_key_checks: AtomicBool,
     tls: Option<Arc<rustls::ServerConfig>>,
 }
 
@@ -715,6 +724,12 @@ impl Upstream {
         let upstream = Self::listen(script, None);
         upstream.shared.forgets.store(true, Ordering::Relaxed);
         upstream
+    }
+
+    /// Has the script answer what is asked of the key, which else is a 404 that no test sees.
+    pub fn with_key_checks(self) -> Self {
+        self.shared.shows_key_checks.store(true, Ordering::Relaxed);
+        self
     }
 
     pub fn with_tls(
@@ -738,16 +753,14 @@ impl Upstream {
             connections: AtomicUsize::new(0),
             closed: AtomicUsize::new(0),
             forgets: AtomicBool::new(false),
+            shows_key_checks: AtomicBool::new(false),
             tls,
         });
         let accepting = Arc::clone(&shared);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let shared = Arc::clone(&accepting);
-                thread::spawn(move || {
-                    shared.serve(stream);
-                    shared.closed.fetch_add(1, Ordering::SeqCst);
-                });
+                thread::spawn(move || shared.serve(stream));
             }
         });
         Self { port, scheme, shared }
@@ -791,18 +804,18 @@ impl Upstream {
 
 impl Shared {
     fn serve(&self, stream: TcpStream) {
-        let connection = self.connections.fetch_add(1, Ordering::SeqCst) + 1;
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(GUARD)).unwrap();
         let socket = stream.try_clone().unwrap();
         let then = match &self.tls {
-            None => self.answer_all(stream, connection),
+            None => self.answer_all(stream),
             Some(config) => {
                 let tls = rustls::ServerConnection::new(Arc::clone(config)).unwrap();
-                self.answer_all(rustls::StreamOwned::new(tls, stream), connection)
+                self.answer_all(rustls::StreamOwned::new(tls, stream))
             }
         };
         match then {
+            Then::Unseen => return,
             Then::Keep | Then::Close => {}
             Then::Reset => socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap(),
             Then::CloseUnread => {
@@ -810,13 +823,22 @@ impl Shared {
                 let _ = socket.shutdown(Shutdown::Write); // the end comes before the reset, as where it was idle
             }
         }
+        drop(socket);
+        self.closed.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Until one of the answers ends the connection, or the other side does.
-    fn answer_all(&self, stream: impl ReadWrite, connection: usize) -> Then {
+    fn answer_all(&self, stream: impl ReadWrite) -> Then {
         let mut reader = BufReader::new(stream);
+        let mut connection = None;
         while let Some(mut request) = read_request(&mut reader) {
-            request.connection = connection;
+            if request.path.ends_with("/key") && !self.shows_key_checks.load(Ordering::Relaxed) {
+                let mut answer = Answer { stream: reader.get_mut(), then: Then::Keep };
+                answer.respond(404, "connection: close\r\n", "{}");
+                return Then::Unseen;
+            }
+            request.connection =
+                *connection.get_or_insert_with(|| self.connections.fetch_add(1, Ordering::SeqCst) + 1);
             {
                 let mut received = self.received.lock().unwrap();
                 request.number = received.len() + 1;

@@ -75,7 +75,8 @@ fn it_outlives_its_terminal_where_that_is_wanted() {
     assert_eq!(proxy.chat(HELLO).status, 200);
     proxy.signal("TERM");
     assert_eq!(proxy.wait(), Some(0));
-    assert_eq!(proxy.console().matches("stopping").count(), 1);
+    assert_eq!(proxy.console().matches("stopped").count(), 1);
+    assert!(!proxy.console().contains("10 s"), "nobody was at work");
 }
 
 #[test]

@@ -106,10 +106,12 @@ fn the_quota_is_asked_for_only_while_somebody_looks() {
         "/api/v1/key" => answer
             .json(200, r#"{"data":{"free_model_daily_requests":{"limit":50,"remaining":38,"used":12}}}"#),
         _ => answer.say("hi"),
-    });
+    })
+    .with_key_checks();
     let proxy = Proxy::recording(&upstream, "");
+    proxy.wait_for_console("accepts the key ...wxyz; 38 of 50 free calls are left today");
     proxy.chat(HELLO);
-    assert_eq!(upstream.calls(), 1);
+    assert_eq!(upstream.calls(), 2);
     let quota = eventually("the quota", || {
         Some(proxy.get("/debug/state").json()["quota"].clone()).filter(|q| !q.is_null())
     });
@@ -117,13 +119,13 @@ fn the_quota_is_asked_for_only_while_somebody_looks() {
     for _ in 0..5 {
         proxy.get("/debug/state");
     }
-    assert_eq!(upstream.calls(), 2, "nothing is new");
+    assert_eq!(upstream.calls(), 3, "nothing is new");
     assert_eq!(upstream.last().path, "/api/v1/key");
 
-    let without = Upstream::start(|_, answer| answer.json(404, "{}"));
+    let without = Upstream::start(|_, answer| answer.json(404, "{}")).with_key_checks();
     let proxy = Proxy::recording(&without, "");
     proxy.get("/debug/state");
-    without.wait_for(1);
+    without.wait_for(2);
     assert_eq!(proxy.get("/debug/state").json()["quota"], serde_json::Value::Null);
 }
 

@@ -151,14 +151,14 @@ fn through_an_http_proxy() {
     let proxy = Start::new().env_file(env(&upstream, &settings)).file("company.pem", root).start();
     assert_eq!(proxy.chat(HELLO).text(), completion("through"));
     assert!(proxy.chat(HELLO_STREAM).text().ends_with("data: [DONE]\n\n"));
-    let asked = middle.asked();
-    assert_eq!(asked.len(), 1, "one connection for both");
+    let asked = eventually("the look at the key", || Some(middle.asked()).filter(|asked| asked.len() > 1));
+    assert_eq!(asked.len(), 2, "one connection for both, and one for the key");
     assert!(asked[0].starts_with(&format!("CONNECT localhost:{} ", upstream.port())), "{asked:?}");
     assert!(asked[0].contains("Proxy-Authorization: Basic bWU6c2VjcmV0"), "{asked:?}");
 
     proxy.write_env(&env(&upstream, &format!("{settings}\nNO_PROXY=localhost")));
     assert_eq!(proxy.chat(HELLO).status, 200);
-    assert_eq!(middle.asked().len(), 1, "NO_PROXY");
+    assert_eq!(middle.asked().len(), 2, "NO_PROXY");
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn proxies_of_the_environment_count() {
     let address = format!("http://127.0.0.1:{}", middle.port);
     let proxy = Start::new().env_file(env(&upstream, "")).environment("http_proxy", &address).start();
     assert_eq!(proxy.chat(HELLO).status, 200);
-    assert_eq!(middle.asked().len(), 1);
+    assert!(!middle.asked().is_empty());
 }
 
 #[test]

@@ -1,0 +1,217 @@
+//! The key: asked for at a first start on a terminal, and looked at whenever the program starts.
+
+use std::io::{ErrorKind, IsTerminal};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use crate::console::{self, print_line, say};
+use crate::language::either;
+use crate::live::{Live, Snapshot};
+use crate::relay::quota::{self, Account, Quota};
+use crate::secrets;
+use crate::settings::{Secret, Settings, env_edit, env_file, is_placeholder, parse_key};
+use crate::upstream::Upstream;
+
+const NAME: &str = "OPENROUTER_API_KEY";
+/// Where keys look so.
+const OPENROUTER: &str = "openrouter.ai";
+const PREFIX: &str = "sk-or-";
+
+/// Whether there is no key, and somebody to ask for one.
+pub fn is_to_be_asked(settings: &Settings) -> bool {
+    settings.key.is_none() && !settings.test_mode && settings.backups.is_empty() && somebody_is_there()
+}
+
+fn somebody_is_there() -> bool {
+    let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    // Who reads from the terminal in the background (`local-api-proxy &`) is stopped by it.
+    #[cfg(unix)]
+    let terminal = terminal
+        && nix::unistd::tcgetpgrp(std::io::stdin()).is_ok_and(|group| group == nix::unistd::getpgrp());
+    terminal
+}
+
+/// Keeps how the terminal was set, which echoes nothing while the key is typed, and sets it so again: the program may end
+/// meanwhile.
+pub struct KeepTerminal {
+    #[cfg(unix)]
+    was: Option<nix::sys::termios::Termios>,
+}
+
+impl KeepTerminal {
+    /// As it is now.
+    pub fn new() -> Self {
+        Self {
+            #[cfg(unix)]
+            was: nix::sys::termios::tcgetattr(std::io::stdin()).ok(),
+        }
+    }
+}
+
+impl Default for KeepTerminal {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for KeepTerminal {
+    fn drop(&mut self) {
+        #[cfg(unix)]
+        if let Some(was) = &self.was {
+            use nix::sys::termios::{SetArg, tcsetattr};
+            let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, was);
+        }
+    }
+}
+
+/// How asking ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// With a key, or with the wish to go on without one.
+    GoOn,
+    /// With Ctrl+C.
+    Interrupted,
+}
+
+/// Asks until there is a key that works, or none is wanted. It is in `.env` then, where all settings are read from.
+pub fn ask(live: &Live) -> Asked {
+    print_line(
+        either(
+            "\nPaste your OpenRouter key (it isn't shown) and press Enter. A free one: https://openrouter.ai/keys\nEnter alone goes on without one.",
+            "\n请粘贴你的 OpenRouter 密钥（不会显示），然后按回车。免费申请：https://openrouter.ai/keys\n直接按回车则暂不设置。",
+        )
+        .to_owned(),
+    );
+    loop {
+        console::flush();
+        let typed = match rpassword::prompt_password(either("key: ", "密钥：")) {
+            Ok(typed) => typed,
+            Err(error) => {
+                print_line(String::new());
+                return if error.kind() == ErrorKind::Interrupted { Asked::Interrupted } else { without() };
+            }
+        };
+        if typed.trim().is_empty() {
+            // It may have been written into the file meanwhile.
+            return if live.snapshot().settings.key.is_some() { Asked::GoOn } else { without() };
+        }
+        let Some(key) = parse_key(typed.trim()).filter(|_| !is_placeholder(typed.trim())) else {
+            print_line(
+                either(
+                    "That is no key: it has letters, digits and signs of ASCII and no blanks. Once more:",
+                    "这不是密钥：密钥只有英文字母、数字和符号，不含空格。请再试一次：",
+                )
+                .to_owned(),
+            );
+            continue;
+        };
+        secrets::know([key.expose()]);
+        if let Some(said) = try_key(&live.snapshot(), live.home(), &key) {
+            print_line(said);
+            return Asked::GoOn;
+        }
+    }
+}
+
+fn without() -> Asked {
+    let file = env_file::NAME;
+    print_line(either(
+        format!("Going on without a key. Later: {NAME}=sk-or-v1-... in {file}, no restart needed."),
+        format!("暂不设置密钥。以后请在 {file} 中写入 {NAME}=sk-or-v1-...，无需重启。"),
+    ));
+    Asked::GoOn
+}
+
+/// Checks a key and writes it down; what became of that, in words. `None` where it is refused.
+fn try_key(snapshot: &Snapshot, home: &Path, key: &Secret) -> Option<String> {
+    let settings = &snapshot.settings;
+    let host = host_of(&settings.base_url);
+    if host == OPENROUTER && !key.expose().starts_with(PREFIX) {
+        print_line(either(
+            format!("OpenRouter's keys begin with {PREFIX}; this one doesn't. It is tried all the same."),
+            format!("OpenRouter 的密钥以 {PREFIX} 开头，而这个不是。仍然试用。"),
+        ));
+    }
+    let said = match quota::ask(&Arc::new(Upstream::at(settings, &settings.base_url, Some(key)))) {
+        Account::Refused => {
+            print_line(either(
+                format!("{host} refuses this key. Is it whole? Once more:"),
+                format!("{host} 拒绝了这个密钥。是否复制完整？请再试一次："),
+            ));
+            return None;
+        }
+        Account::Taken(quota) => accepted(host, key, quota),
+        Account::Unreachable(reason) => either(
+            format!("The key can't be checked now: {host} can't be reached ({reason})."),
+            format!("现在无法检查密钥：无法连接 {host}（{reason}）。"),
+        ),
+        Account::Unknown => either(
+            format!("The key can't be checked: {host} doesn't say anything about keys."),
+            format!("无法检查密钥：{host} 不提供密钥信息。"),
+        ),
+    };
+    Some(match env_edit::set(home, NAME, key.expose()) {
+        Ok(file) => {
+            let file = file.display();
+            either(format!("{said}\nIt is saved in {file}"), format!("{said}\n已保存到 {file}"))
+        }
+        Err(error) => {
+            let file = home.join(env_file::NAME);
+            let file = file.display();
+            either(
+                format!(
+                    "{said}\nIt could NOT be saved: {file} can't be written ({error}). Write {NAME}=... into it yourself."
+                ),
+                format!("{said}\n未能保存：无法写入 {file}（{error}）。请自行在其中写入 {NAME}=...。"),
+            )
+        }
+    })
+}
+
+fn accepted(host: &str, key: &Secret, quota: Option<Quota>) -> String {
+    let key = key.masked();
+    let left = quota.map(|Quota { remaining, limit, .. }| {
+        either(
+            format!("; {remaining} of {limit} free calls are left today"),
+            format!("；今天还剩 {remaining}/{limit} 次免费调用"),
+        )
+    });
+    let left = left.unwrap_or_default();
+    either(format!("{host} accepts the key {key}{left}"), format!("{host} 接受密钥 {key}{left}"))
+}
+
+/// Says what becomes of the key of the settings, while the program goes on.
+pub fn check(live: &Arc<Live>, snapshot: &Arc<Snapshot>) {
+    let settings = &snapshot.settings;
+    let Some(key) = settings.key.clone().filter(|_| !settings.test_mode) else {
+        return;
+    };
+    let (live, snapshot) = (Arc::clone(live), Arc::clone(snapshot));
+    // Without the thread (no more threads to be had) nothing is said.
+    let _ = thread::Builder::new().name("key".into()).spawn(move || {
+        let host = host_of(&snapshot.settings.base_url);
+        match quota::ask(&snapshot.upstream) {
+            Account::Taken(quota) => say(accepted(host, &key, quota)),
+            Account::Refused => {
+                let (key, file) = (key.masked(), live.home().join(env_file::NAME));
+                let file = file.display();
+                say(either(
+                    format!("{host} REFUSES the key {key}. Make a new one (https://openrouter.ai/keys) and write it into {file}"),
+                    format!("{host} 拒绝密钥 {key}。请重新申请（https://openrouter.ai/keys）并写入 {file}"),
+                ));
+            }
+            Account::Unreachable(reason) => say(either(
+                format!("{host} can't be reached now: {reason}"),
+                format!("现在无法连接 {host}：{reason}"),
+            )),
+            Account::Unknown => {}
+        }
+    });
+}
+
+/// `openrouter.ai`
+fn host_of(base_url: &str) -> &str {
+    let rest = base_url.split_once("://").map_or(base_url, |(_, rest)| rest);
+    rest.split('/').next().unwrap_or(rest)
+}
