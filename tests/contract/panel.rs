@@ -583,8 +583,10 @@ fn the_quota_is_counted_down() {
             answer.json(429, r#"{"error":{"code":429,"message":"Rate limit exceeded: free-models-per-day"}}"#)
         }
         _ => answer.say("hi"),
-    });
+    })
+    .with_key_checks();
     let proxy = Proxy::recording(&upstream, "RETRIES=0");
+    proxy.wait_for_console("accepts the key");
     let keys = || upstream.received().iter().filter(|request| request.path == "/api/v1/key").count();
     let remaining = || proxy.get("/debug/state").json()["quota"]["remaining"].as_u64();
     let until = |expected| eventually("the quota", || (remaining() == Some(expected)).then_some(()));
@@ -592,10 +594,10 @@ fn the_quota_is_counted_down() {
     until(38);
     proxy.chat(HELLO);
     proxy.chat(HELLO);
-    assert_eq!((remaining(), keys()), (Some(36), 1));
+    assert_eq!((remaining(), keys()), (Some(36), 2), "the first one was the start's");
     proxy.chat(&HELLO.replace("hello", "busy"));
     until(38);
-    assert_eq!(keys(), 2, "asked again after a 429");
+    assert_eq!(keys(), 3, "asked again after a 429");
     proxy.chat(&HELLO.replace("hello", "day"));
     let state = eventually("the limit", || {
         Some(proxy.get("/debug/state").json()).filter(|state| state["quota"]["remaining"] == 0)
@@ -608,7 +610,8 @@ fn the_quota_is_counted_down() {
 fn what_is_wrong_with_the_upstream_is_said_without_a_call() {
     let upstream = Upstream::start(|_, answer| {
         answer.json(401, r#"{"error":{"code":401,"message":"User not found."}}"#)
-    });
+    })
+    .with_key_checks();
     let proxy = Proxy::recording(&upstream, "");
     let state = |proxy: &Proxy, expected: &str| {
         eventually(expected, || Some(proxy.get("/debug/state").json()).filter(|s| s["state"] == expected))
