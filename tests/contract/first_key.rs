@@ -68,6 +68,26 @@ impl Terminal {
         });
     }
 
+    /// Types it at the prompt of this number, which echoes nothing.
+    fn answers(&mut self, prompt: usize, text: &str) {
+        eventually("the prompt", || (self.screen().matches("key: ").count() >= prompt).then_some(()));
+        // The prompt comes before the terminal is set.
+        eventually("a terminal without an echo", || {
+            let name = self.terminal_of_the_program()?;
+            let settings = Command::new("stty").args(["-a", "-F", &name]).output().unwrap();
+            String::from_utf8(settings.stdout).unwrap().contains("-echo ").then_some(())
+        });
+        self.types(text);
+    }
+
+    /// `/dev/pts/3`
+    fn terminal_of_the_program(&self) -> Option<String> {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.script.id())).ok()?;
+        let shell = children.split_whitespace().next()?;
+        let name = fs::read_link(format!("/proc/{shell}/fd/0")).ok()?;
+        Some(name.to_str()?.to_owned())
+    }
+
     fn types(&mut self, text: &str) {
         self.script.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
     }
@@ -109,13 +129,12 @@ fn a_wrong_key_is_asked_for_again_and_the_right_one_is_written() {
     let start = Start::new().env_file(&before);
     let mut terminal = Terminal::of(&start);
     let port = terminal.port();
-    terminal.wait_for("key: ");
     Connection::to(port).chat(HELLO).assert_error(401, "missing_api_key");
-    terminal.types("not a key\r");
+    terminal.answers(1, "not a key\r");
     terminal.wait_for("That is no key");
-    terminal.types(&format!("{WRONG}\r"));
+    terminal.answers(2, &format!("{WRONG}\r"));
     terminal.wait_for("refuses this key");
-    terminal.types(&format!("{KEY}\r"));
+    terminal.answers(3, &format!("{KEY}\r"));
     terminal.wait_for("accepts the key ...wxyz; 38 of 50 free calls are left today");
     terminal.wait_for("It is saved in ");
     let screen = terminal.screen();
@@ -131,14 +150,13 @@ fn interrupted_and_unwanted() {
     let upstream = openrouter();
     let text = format!("OPENROUTER_BASE_URL={}\n", upstream.url());
     let start = Start::new().env_file(&text);
-    let terminal = Terminal::of(&start);
-    terminal.wait_for("key: ");
+    let mut terminal = Terminal::of(&start);
+    terminal.answers(1, "half a k");
     assert_eq!(terminal.interrupt(), "0");
     assert_eq!(fs::read_to_string(start.home().join(".env")).unwrap(), text);
 
     let mut terminal = Terminal::of(&start);
-    terminal.wait_for("key: ");
-    terminal.types("\r");
+    terminal.answers(1, "\r");
     terminal.wait_for("Going on without a key");
     Connection::to(terminal.port()).chat(HELLO).assert_error(401, "missing_api_key");
     assert_eq!(terminal.interrupt(), "0");
@@ -153,8 +171,7 @@ fn a_key_that_cannot_be_checked_is_written_all_the_same() {
         .file(".env.example", format!("OPENROUTER_API_KEY=\nOPENROUTER_BASE_URL=http://{nobody}/api/v1\n"))
         .env_file(format!("OPENROUTER_BASE_URL=http://{nobody}/api/v1\n"));
     let mut terminal = Terminal::of(&start);
-    terminal.wait_for("key: ");
-    terminal.types(&format!("{KEY}\r"));
+    terminal.answers(1, &format!("{KEY}\r"));
     terminal.wait_for("can't be checked now");
     terminal.wait_for("It is saved in ");
     let written = fs::read_to_string(start.home().join(".env")).unwrap();
