@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::files;
 use super::free_models::{Kept, ToolRule};
 use super::merge::{OPEN_ELEMENTS, merge};
-use super::request::Edits;
+use super::request::{Edits, elsewhere};
 use super::{
     Action, AnswerSummary, Api, CHAT_MODELS, Dialect, Listed, Needs, Reader, Route, Show, Usage, data_event,
     given,
@@ -83,6 +83,14 @@ impl Dialect for Chat {
         Some("messages")
     }
 
+    fn elsewhere<'a>(&self, field: &Field<'a>) -> Option<Cow<'a, str>> {
+        match field.name.as_ref() {
+            "reasoning" => None,
+            "messages" => Some(messages_elsewhere(field.value)),
+            _ => elsewhere(field),
+        }
+    }
+
     fn read_answer(&self, body: &str, needs: Needs) -> AnswerSummary {
         let Some(part) = Part::parse(body).filter(|part| part.choices.is_some() || part.error.is_some())
         else {
@@ -99,6 +107,27 @@ impl Dialect for Chat {
     fn reader(&self, assemble: bool, needs: Needs) -> Box<dyn Reader> {
         Box::new(ChatReader::new("chat.completion", assemble, needs))
     }
+}
+
+/// Fields of a message and its parts that only OpenRouter knows.
+const OPENROUTERS_OWN: [&str; 3] = ["reasoning", "reasoning_details", "cache_control"];
+
+fn messages_elsewhere(written: &str) -> Cow<'_, str> {
+    if !OPENROUTERS_OWN.iter().any(|name| may_mention(written, name)) {
+        return Cow::Borrowed(written);
+    }
+    let Ok(mut messages) = serde_json::from_str::<Value>(written) else {
+        return Cow::Borrowed(written);
+    };
+    let strip = |value: &mut Value| {
+        let fields = value.as_object_mut().into_iter();
+        fields.for_each(|fields| OPENROUTERS_OWN.iter().for_each(|name| drop(fields.shift_remove(*name))));
+    };
+    for message in messages.as_array_mut().into_iter().flatten() {
+        strip(message);
+        message.get_mut("content").and_then(Value::as_array_mut).into_iter().flatten().for_each(strip);
+    }
+    Cow::Owned(messages.to_string())
 }
 
 /// The text of a message's content, with a name for what is no text.

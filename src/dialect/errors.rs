@@ -500,6 +500,12 @@ pub fn code(error: &str) -> Option<String> {
     value("code").or_else(|| value("type"))
 }
 
+/// Whether an error object is about a model.
+pub fn names_a_model(error: &Value) -> bool {
+    let said = ["message", "code", "param"].into_iter().filter_map(|name| error[name].as_str());
+    said.map(str::to_ascii_lowercase).any(|said| said.contains("model"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

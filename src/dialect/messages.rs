@@ -10,12 +10,13 @@ use serde_json::{Map, Value, json};
 use super::files;
 use super::free_models::{Kept, ToolRule};
 use super::merge::append;
-use super::request::Edits;
+use super::messages_as_chat::MessagesAsChat;
+use super::request::{Edits, elsewhere};
 use super::{
     Action, AnswerSummary, Api, CHAT_MODELS, Dialect, Listed, Needs, Reader, Route, Show, Usage, given,
 };
-use super::{Flaw, flaw_of, may_mention, mentions, named_event};
-use super::{text, tokens};
+use super::{Flaw, errors, flaw_of, may_mention, mentions, named_event};
+use super::{Translated, text, tokens};
 use crate::error::{ApiError, NO_THREADS};
 use crate::json::{self, Field, Halves};
 
@@ -123,6 +124,20 @@ impl Dialect for Messages {
         true
     }
 
+    /// Anthropic has `top_k`, too.
+    fn elsewhere<'a>(&self, field: &Field<'a>) -> Option<Cow<'a, str>> {
+        if field.name == "top_k" { Some(Cow::Borrowed(field.value)) } else { elsewhere(field) }
+    }
+
+    fn as_chat(&self) -> Option<&'static dyn Translated> {
+        Some(&MessagesAsChat)
+    }
+
+    fn names_a_model(&self, body: &str) -> bool {
+        let body = serde_json::from_str::<Value>(body).unwrap_or_default();
+        body["type"] == "error" && errors::names_a_model(&body["error"])
+    }
+
     fn read_answer(&self, body: &str, needs: Needs) -> AnswerSummary {
         let mut summary = AnswerSummary::default();
         match serde_json::from_str::<Message<'_>>(body) {
@@ -182,7 +197,7 @@ fn tokens_of(content: &Value) -> u64 {
 }
 
 /// `{"type":"error","error":{"type":…,"message":…}}`: <https://docs.anthropic.com/en/api/errors>
-fn error_object(error: &ApiError) -> Value {
+pub(super) fn error_object(error: &ApiError) -> Value {
     let kind = match (error.status, error.code) {
         // Not that of a missing model: tools tell their users to choose another one then.
         (_, "not_found" | "method_not_allowed") => "invalid_request_error",

@@ -9,6 +9,8 @@
 
 pub mod api;
 pub mod chat;
+mod chat_conversation;
+mod chat_parts;
 pub mod completions;
 pub mod embeddings;
 pub mod errors;
@@ -16,17 +18,22 @@ mod files;
 pub mod free_models;
 pub mod merge;
 pub mod messages;
+pub mod messages_as_chat;
 pub mod model_name;
 pub mod ollama;
 pub mod request;
 pub mod rerank;
 pub mod responses;
+pub mod responses_as_chat;
+mod responses_from_chat;
 pub mod speech;
 pub mod sse;
 pub mod text;
 pub mod tokens;
 #[cfg(test)]
 mod work;
+
+use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -109,6 +116,21 @@ pub trait Dialect: Sync {
 
     /// Whether its answers aren't JSON but bytes that nobody here can read.
     fn answers_in_bytes(&self) -> bool {
+        false
+    }
+
+    /// A field's value as other servers than OpenRouter get it; `None` where only OpenRouter knows the field.
+    fn elsewhere<'a>(&self, field: &Field<'a>) -> Option<Cow<'a, str>> {
+        request::elsewhere(field)
+    }
+
+    /// How it is told to servers that don't know it, in chat completions.
+    fn as_chat(&self) -> Option<&'static dyn Translated> {
+        None
+    }
+
+    /// Whether the body of a 404 is an error of this API about a model, and not about the path.
+    fn names_a_model(&self, _: &str) -> bool {
         false
     }
 

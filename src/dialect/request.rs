@@ -191,18 +191,15 @@ impl Request {
     }
 
     /// The body that goes to another server than OpenRouter.
-    pub fn body_elsewhere(&self, model: &str) -> Vec<u8> {
-        let body = self.body(model).into_owned();
-        let Ok(text) = String::from_utf8(body) else {
-            return Vec::new(); // it was made of text
-        };
-        let mut fields = json::fields(&text).unwrap_or_default();
-        let known = fields.len();
-        fields.retain(|field| !OPENROUTERS_OWN.contains(&field.name.as_ref()));
-        match fields.len() == known {
-            true => text.into_bytes(),
-            false => json::object(&fields).into_bytes(),
-        }
+    pub fn body_elsewhere(&self, dialect: &dyn Dialect, model: &str) -> String {
+        let body = self.body(model);
+        let text = std::str::from_utf8(&body).unwrap_or_default(); // it was made of text
+        let fields = json::fields(text).unwrap_or_default();
+        let kept = fields.iter().filter_map(|field| {
+            let value = dialect.elsewhere(field)?;
+            Some(format!("{}:{value}", field.raw_name))
+        });
+        format!("{{{}}}", kept.collect::<Vec<_>>().join(","))
     }
 }
 
@@ -237,8 +234,33 @@ fn session_of(fields: &[Field<'_>]) -> Option<String> {
     text(fields, "session_id").or_else(|| text(fields, "prompt_cache_key")).or_else(in_metadata)
 }
 
-/// Fields that only OpenRouter knows; strict servers refuse what they don't know.
-const OPENROUTERS_OWN: [&str; 6] = ["models", "route", "provider", "plugins", "transforms", "preset"];
+/// A field's value as other servers than OpenRouter get it; `None` where in every API only OpenRouter knows the field.
+pub fn elsewhere<'a>(field: &Field<'a>) -> Option<Cow<'a, str>> {
+    (!OPENROUTERS_OWN.contains(&field.name.as_ref())).then_some(Cow::Borrowed(field.value))
+}
+
+/// Strict servers refuse what they don't know.
+const OPENROUTERS_OWN: [&str; 19] = [
+    "models",
+    "fallbacks",
+    "route",
+    "provider",
+    "plugins",
+    "transforms",
+    "preset",
+    "session_id",
+    "trace",
+    "debug",
+    "usage",
+    "include_reasoning",
+    "cache_control",
+    "top_k",
+    "top_a",
+    "min_p",
+    "repetition_penalty",
+    "stop_server_tools_when",
+    "image_config",
+];
 
 #[derive(Debug)]
 enum Edit {

@@ -12,8 +12,11 @@ use super::files;
 use super::free_models::{Kept, ROUTER, ToolRule, with};
 use super::merge::append;
 use super::request::{Edits, Keep, Removed, kept_elements};
-use super::{Action, AnswerSummary, Api, Dialect, Needs, Reader, Route, Usage, given, is_nothing};
-use super::{Flaw, are_arguments, flaw_of, may_mention, mentions, named_event};
+use super::responses_as_chat::ResponsesAsChat;
+use super::{
+    Action, AnswerSummary, Api, Dialect, Needs, Reader, Route, Translated, Usage, given, is_nothing,
+};
+use super::{Flaw, are_arguments, errors, flaw_of, may_mention, mentions, named_event};
 use crate::error::ApiError;
 use crate::json::{self, Field, Halves};
 
@@ -87,6 +90,14 @@ impl Dialect for Responses {
 
     fn turns(&self) -> Option<&'static str> {
         Some("input")
+    }
+
+    fn as_chat(&self) -> Option<&'static dyn Translated> {
+        Some(&ResponsesAsChat)
+    }
+
+    fn names_a_model(&self, body: &str) -> bool {
+        errors::names_a_model(&serde_json::from_str::<Value>(body).unwrap_or_default()["error"])
     }
 
     fn read_answer(&self, body: &str, needs: Needs) -> AnswerSummary {

@@ -1,0 +1,289 @@
+//! A conversation of another API put together as the messages of a chat completion, in the form that strict servers take:
+//! one system message, first; turns that alternate; the results of calls right behind them; nothing but what each
+//! message must have.
+
+use std::collections::{HashMap, VecDeque};
+
+use serde_json::{Map, Value, json};
+
+/// What stands for the result of a call that has none.
+const NO_RESULT: &str = "(The call was not carried out.)";
+/// What stands for the text of a result that is a picture.
+const SEE_BELOW: &str = "(See below.)";
+/// Longer names of tools are refused, and so is what isn't a letter, a digit, `_` or `-`.
+const MAX_NAME_CHARS: usize = 64;
+/// `stop` has at most so many.
+pub(super) const MAX_STOPS: usize = 4;
+
+/// What a call of a tool gave.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    text: String,
+    /// What a tool's message can't hold.
+    pictures: Vec<Value>,
+}
+
+impl Outcome {
+    /// From parts of a message.
+    pub(super) fn new(parts: Vec<Value>, failed: bool) -> Self {
+        let is_text = |part: &Value| part["type"] == "text";
+        let (texts, pictures): (Vec<_>, Vec<_>) = parts.into_iter().partition(is_text);
+        let text = joined(&texts, "\n");
+        let text = match (text.is_empty() && !pictures.is_empty(), failed) {
+            (true, _) => SEE_BELOW.to_owned(),
+            (false, true) => format!("Error: {text}"),
+            (false, false) => text,
+        };
+        Self { text, pictures }
+    }
+}
+
+/// The messages so far.
+#[derive(Debug)]
+pub(super) struct Conversation {
+    system: Vec<Value>,
+    messages: Vec<Value>,
+    /// The user's turn that isn't over.
+    user: Vec<Value>,
+    /// The model's.
+    said: Vec<Value>,
+    calls: Vec<Value>,
+    /// What all calls gave, in the order of the conversation; taken by their calls.
+    outcomes: Vec<Option<Outcome>>,
+    /// Which of them belong to a call.
+    by_call: HashMap<String, VecDeque<usize>>,
+    /// How many have come by in the conversation.
+    passed: usize,
+}
+
+impl Conversation {
+    /// `outcomes` are those of the whole conversation, each with its call's id.
+    pub(super) fn new(outcomes: Vec<(String, Outcome)>) -> Self {
+        let mut by_call = HashMap::<_, VecDeque<_>>::new();
+        let outcomes = outcomes.into_iter().enumerate().map(|(number, (id, outcome))| {
+            by_call.entry(id).or_default().push_back(number);
+            Some(outcome)
+        });
+        Self {
+            outcomes: outcomes.collect(),
+            by_call,
+            system: Vec::new(),
+            messages: Vec::new(),
+            user: Vec::new(),
+            said: Vec::new(),
+            calls: Vec::new(),
+            passed: 0,
+        }
+    }
+
+    /// Instructions, wherever they stand: many servers take them at the beginning only.
+    pub(super) fn instruct(&mut self, parts: Vec<Value>) {
+        self.system.extend(parts);
+    }
+
+    /// The user says this.
+    pub(super) fn ask(&mut self, parts: Vec<Value>) {
+        self.end_answer();
+        self.user.extend(parts);
+    }
+
+    /// The model says this.
+    pub(super) fn answer(&mut self, parts: Vec<Value>) {
+        self.end_question();
+        self.said.extend(parts);
+    }
+
+    /// The model calls a tool.
+    pub(super) fn call(&mut self, id: &str, name: &str, arguments: &str) {
+        self.end_question();
+        let function = json!({"name": name, "arguments": arguments});
+        self.calls.push(json!({"id": id, "type": "function", "function": function}));
+    }
+
+    /// The next of the outcomes stands here. One whose call isn't known is told by the user.
+    pub(super) fn outcome(&mut self) {
+        self.end_answer();
+        let outcome = self.outcomes.get_mut(self.passed).and_then(Option::take);
+        self.passed += 1;
+        if let Some(outcome) = outcome {
+            self.user.push(text(format!("Result of a tool: {}", outcome.text)));
+            self.user.extend(outcome.pictures);
+        }
+    }
+
+    /// The messages as they go upstream.
+    pub(super) fn finish(mut self) -> Value {
+        self.end_answer();
+        self.end_question();
+        let system = joined(&self.system, "\n\n");
+        let system = (!system.is_empty()).then(|| json!({"role": "system", "content": system}));
+        system.into_iter().chain(self.messages).collect()
+    }
+
+    fn end_question(&mut self) {
+        if !self.user.is_empty() {
+            let parts = std::mem::take(&mut self.user);
+            self.messages.push(json!({"role": "user", "content": content(parts)}));
+        }
+    }
+
+    fn end_answer(&mut self) {
+        let (said, calls) = (std::mem::take(&mut self.said), std::mem::take(&mut self.calls));
+        if said.is_empty() && calls.is_empty() {
+            return;
+        }
+        let said = joined(&said, "\n\n");
+        let mut message = json!({"role": "assistant", "content": said});
+        if calls.is_empty() {
+            self.messages.push(message);
+            return;
+        }
+        if said.is_empty() {
+            message["content"] = Value::Null;
+        }
+        let outcomes = calls.iter().map(|call| {
+            let numbers = self.by_call.get_mut(call["id"].as_str().unwrap_or_default());
+            let number = numbers.and_then(VecDeque::pop_front);
+            number.and_then(|number| self.outcomes.get_mut(number)?.take())
+        });
+        let outcomes = outcomes.collect::<Vec<_>>();
+        message["tool_calls"] = json!(calls);
+        self.messages.push(message);
+        for (call, outcome) in calls.iter().zip(outcomes) {
+            let outcome =
+                outcome.unwrap_or_else(|| Outcome { text: NO_RESULT.to_owned(), pictures: Vec::new() });
+            self.messages.push(json!({"role": "tool", "tool_call_id": call["id"], "content": outcome.text}));
+            if !outcome.pictures.is_empty() {
+                let name = call["function"]["name"].as_str().unwrap_or_default();
+                self.user.push(text(format!("From the result of {name}:")));
+                self.user.extend(outcome.pictures);
+            }
+        }
+    }
+}
+
+/// A part of a message that is text.
+pub(super) fn text(text: impl Into<String>) -> Value {
+    json!({"type": "text", "text": text.into()})
+}
+
+/// A part that is a picture, by its address or as `data:`.
+pub(super) fn picture(url: impl Into<String>) -> Value {
+    json!({"type": "image_url", "image_url": {"url": url.into()}})
+}
+
+/// A part that is a document, in base64.
+pub(super) fn document(name: &str, media_type: &str, data: &str) -> Value {
+    let data =
+        if data.starts_with("data:") { data.to_owned() } else { format!("data:{media_type};base64,{data}") };
+    json!({"type": "file", "file": {"filename": name, "file_data": data}})
+}
+
+/// A single text needs no parts, which not all servers know.
+fn content(mut parts: Vec<Value>) -> Value {
+    match parts.as_mut_slice() {
+        [part] if part["type"] == "text" => part["text"].take(),
+        _ => Value::Array(parts),
+    }
+}
+
+fn joined(parts: &[Value], separator: &str) -> String {
+    parts.iter().filter_map(|part| part["text"].as_str()).collect::<Vec<_>>().join(separator)
+}
+
+/// A function for the model to call.
+pub(super) fn function(name: &str, description: &str, parameters: &Value) -> Value {
+    let mut function = json!({"name": name});
+    if !description.is_empty() {
+        function["description"] = json!(description);
+    }
+    function["parameters"] =
+        if parameters.is_object() { parameters.clone() } else { json!({"type": "object", "properties": {}}) };
+    json!({"type": "function", "function": function})
+}
+
+/// The choice of this function.
+pub(super) fn chosen(name: &str) -> Value {
+    json!({"type": "function", "function": {"name": name}})
+}
+
+/// The structure that the answer must have.
+pub(super) fn schema(name: Option<&str>, description: &Value, schema: &Value, strict: &Value) -> Value {
+    let mut format = json!({"name": name.unwrap_or("answer"), "schema": schema});
+    if description.is_string() {
+        format["description"] = description.clone();
+    }
+    if strict.is_boolean() {
+        format["strict"] = strict.clone();
+    }
+    json!({"type": "json_schema", "json_schema": format})
+}
+
+/// The fields that both APIs write alike, and what asks for the tokens at the end of a stream.
+pub(super) fn begin_request(asked: &Value, also: &[&str]) -> Map<String, Value> {
+    let mut request = Map::new();
+    for name in ["model", "stream", "temperature", "top_p"].iter().chain(also) {
+        if !asked[*name].is_null() {
+            request.insert((*name).to_owned(), asked[*name].clone());
+        }
+    }
+    if asked["stream"] == true {
+        request.insert("stream_options".into(), json!({"include_usage": true}));
+    }
+    request
+}
+
+/// What tools are called in a chat, and what the client calls them.
+#[derive(Debug)]
+pub(super) struct ToolNames<T> {
+    /// By the client's names.
+    sent: HashMap<String, String>,
+    /// By the names in the chat.
+    known: HashMap<String, T>,
+}
+
+impl<T> Default for ToolNames<T> {
+    fn default() -> Self {
+        Self { sent: HashMap::new(), known: HashMap::new() }
+    }
+}
+
+impl<T> ToolNames<T> {
+    /// A name for a tool that the client calls `key`, as much like `wanted` as can be; `None` if it has one.
+    pub(super) fn add(&mut self, key: &str, wanted: &str, tool: T) -> Option<String> {
+        if self.sent.contains_key(key) {
+            return None;
+        }
+        let mut name = allowed(wanted);
+        let mut number = self.known.len();
+        while name.is_empty() || self.known.contains_key(&name) {
+            number += 1;
+            let end = format!("_{number}");
+            name.truncate(MAX_NAME_CHARS - end.len());
+            name.push_str(&end);
+        }
+        self.sent.insert(key.to_owned(), name.clone());
+        self.known.insert(name.clone(), tool);
+        Some(name)
+    }
+
+    /// What a tool is called in the chat, if it is there.
+    pub(super) fn sent(&self, key: &str) -> Option<&str> {
+        self.sent.get(key).map(String::as_str)
+    }
+
+    /// What a tool of the history is called, which may be there no more.
+    pub(super) fn called(&self, key: &str, wanted: &str) -> String {
+        self.sent(key).map_or_else(|| allowed(wanted), str::to_owned)
+    }
+
+    /// The tool that is called so in the chat.
+    pub(super) fn tool(&self, name: &str) -> Option<&T> {
+        self.known.get(name)
+    }
+}
+
+fn allowed(name: &str) -> String {
+    let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
+    name.chars().take(MAX_NAME_CHARS).map(allowed).collect()
+}

@@ -1,0 +1,445 @@
+//! OpenAI's Responses API told to servers that know only chat completions: the request. Their answers are told back in
+//! [`responses_from_chat`](super::responses_from_chat).
+
+use serde_json::{Value, json};
+
+use super::chat::Chat;
+use super::chat_conversation::{
+    Conversation, Outcome, ToolNames, begin_request, chosen, document, function, picture, schema, text,
+};
+use super::responses_from_chat::ResponsesTranslator;
+use super::{Dialect, Translated, Translator, Untranslatable, Written};
+
+/// The translation.
+#[derive(Debug)]
+pub struct ResponsesAsChat;
+
+/// What a tool is to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ToolKind {
+    Function,
+    /// It takes a text.
+    Custom,
+    /// It finds other tools.
+    ToolSearch,
+    ApplyPatch,
+}
+
+/// A tool as the client knows it.
+#[derive(Debug)]
+pub(super) struct Tool {
+    pub(super) namespace: Option<String>,
+    pub(super) name: String,
+    pub(super) kind: ToolKind,
+}
+
+/// The tools of a request: their names, and how the chat describes them.
+#[derive(Debug, Default)]
+pub(super) struct Tools {
+    pub(super) names: ToolNames<Tool>,
+    functions: Vec<Value>,
+}
+
+impl Translated for ResponsesAsChat {
+    fn native(&self) -> &'static dyn Dialect {
+        &Chat
+    }
+
+    fn translate(&self, written: &Written) -> Result<String, Untranslatable> {
+        let asked = Value::Object(serde_json::from_str(&written.body)?);
+        let mut request = begin_request(&asked, &["frequency_penalty", "presence_penalty"]);
+        let mut put = |name: &str, value: Value| request.insert(name.to_owned(), value);
+        if !asked["max_output_tokens"].is_null() {
+            put("max_tokens", asked["max_output_tokens"].clone());
+        }
+        let tools = Tools::of(&asked);
+        put("messages", messages(&asked, &tools));
+        let format = &asked["text"]["format"];
+        match format["type"].as_str() {
+            Some("json_schema") => {
+                let name = format["name"].as_str();
+                put(
+                    "response_format",
+                    schema(name, &format["description"], &format["schema"], &format["strict"]),
+                );
+            }
+            Some("json_object") => {
+                put("response_format", json!({"type": "json_object"}));
+            }
+            _ => {}
+        }
+        let (functions, choice) = tools.chosen(&asked["tool_choice"]);
+        if !functions.is_empty() {
+            put("tools", json!(functions));
+            choice.and_then(|choice| put("tool_choice", choice));
+            if asked["parallel_tool_calls"] == false {
+                put("parallel_tool_calls", json!(false));
+            }
+        }
+        Ok(Value::Object(request).to_string())
+    }
+
+    fn translator(&self, written: &Written) -> Box<dyn Translator> {
+        Box::new(ResponsesTranslator::new(&serde_json::from_str(&written.body).unwrap_or_default()))
+    }
+}
+
+fn elements(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+/// What a tool is known by among the client's.
+fn key(namespace: Option<&str>, name: &str) -> String {
+    format!("{}\n{name}", namespace.unwrap_or_default())
+}
+
+/// What it is called where there are no namespaces.
+fn flat(namespace: Option<&str>, name: &str) -> String {
+    match namespace {
+        Some(namespace) => format!("{}__{name}", namespace.trim_end_matches('_')),
+        None => name.to_owned(),
+    }
+}
+
+impl Tools {
+    pub(super) fn of(asked: &Value) -> Self {
+        let mut tools = Self::default();
+        // A conversation can bring tools along on its way.
+        let brings =
+            |item: &&Value| matches!(item["type"].as_str(), Some("additional_tools" | "tool_search_output"));
+        let brought = elements(&asked["input"]).filter(brings).map(|item| &item["tools"]);
+        for tool in std::iter::once(&asked["tools"]).chain(brought).flat_map(elements) {
+            if tool["type"] == "namespace" {
+                elements(&tool["tools"]).for_each(|inner| tools.add(tool["name"].as_str(), inner));
+            } else {
+                tools.add(None, tool);
+            }
+        }
+        tools
+    }
+
+    /// Adds a tool that the client runs; what a server would run means nothing to others.
+    fn add(&mut self, namespace: Option<&str>, tool: &Value) {
+        let field = |name: &str| tool[name].as_str();
+        let mut description = field("description").unwrap_or_default().to_owned();
+        let (name, kind, parameters) = match (field("type"), field("name")) {
+            (Some("function"), Some(name)) => (name, ToolKind::Function, tool["parameters"].clone()),
+            (Some("custom"), Some(name)) => {
+                if let (Some(syntax), Some(grammar)) =
+                    (tool["format"]["syntax"].as_str(), tool["format"]["definition"].as_str())
+                {
+                    description += &format!("\n\nThe input follows this {syntax} grammar:\n{grammar}");
+                }
+                let input = json!({"input": {"type": "string"}});
+                (
+                    name,
+                    ToolKind::Custom,
+                    json!({"type": "object", "properties": input, "required": ["input"]}),
+                )
+            }
+            (Some("tool_search"), _) if tool["execution"] == "client" => {
+                ("tool_search", ToolKind::ToolSearch, tool["parameters"].clone())
+            }
+            (Some("apply_patch"), _) => {
+                description =
+                    "Creates, updates or deletes a file. diff is in the V4A format: lines that begin with \
+                    a blank, + or -, in hunks that begin with @@; of a new file all lines begin with +."
+                        .into();
+                let kinds = json!({"type": "string", "enum": ["create_file", "update_file", "delete_file"]});
+                let text = json!({"type": "string"});
+                let properties = json!({"type": kinds, "path": text, "diff": text});
+                let parameters =
+                    json!({"type": "object", "properties": properties, "required": ["type", "path"]});
+                ("apply_patch", ToolKind::ApplyPatch, parameters)
+            }
+            _ => return,
+        };
+        let known = Tool { namespace: namespace.map(str::to_owned), name: name.to_owned(), kind };
+        let added = self.names.add(&key(namespace, name), &flat(namespace, name), known);
+        self.functions.extend(added.map(|name| function(&name, &description, &parameters)));
+    }
+
+    /// Those of the functions that may be called, and which must be.
+    fn chosen(&self, choice: &Value) -> (Vec<Value>, Option<Value>) {
+        let named = |choice: &Value| {
+            let name = choice["name"].as_str().or(choice["type"].as_str()).unwrap_or_default();
+            self.names.sent(&key(choice["namespace"].as_str(), name))
+        };
+        let mode = |mode: &str| matches!(mode, "none" | "required").then(|| json!(mode));
+        let all = self.functions.clone();
+        match (choice.as_str(), choice["type"].as_str()) {
+            (Some(choice), _) => (all, mode(choice)),
+            (_, Some("allowed_tools")) => {
+                let allowed = elements(&choice["tools"]).filter_map(named);
+                let allowed = allowed.collect::<std::collections::HashSet<_>>();
+                let may = |function: &Value| {
+                    function["function"]["name"].as_str().is_some_and(|name| allowed.contains(name))
+                };
+                (all.into_iter().filter(may).collect(), mode(choice["mode"].as_str().unwrap_or_default()))
+            }
+            _ => (all, named(choice).map(chosen)),
+        }
+    }
+}
+
+fn messages(asked: &Value, tools: &Tools) -> Value {
+    let items = || elements(&asked["input"]);
+    let outcomes = items().filter_map(|item| Some((call_of_outcome(item)?, outcome(item, tools))));
+    let mut conversation = Conversation::new(outcomes.collect());
+    conversation.instruct(parts_of(&asked["instructions"]));
+    if asked["input"].is_string() {
+        conversation.ask(parts_of(&asked["input"]));
+    }
+    for item in items() {
+        if call_of_outcome(item).is_some() {
+            conversation.outcome();
+            continue;
+        }
+        let kind = item["type"].as_str().unwrap_or("message");
+        let parts = || parts_of(&item["content"]);
+        match (kind.strip_suffix("_call"), item["call_id"].as_str()) {
+            (Some(kind), Some(id)) => {
+                let named = item["name"].as_str();
+                let namespace = item["namespace"].as_str();
+                let name = named.unwrap_or(kind);
+                let name = tools.names.called(&key(namespace, name), &flat(namespace, name));
+                conversation.call(id, &name, &arguments(item));
+            }
+            _ if kind == "reasoning" => {} // its own
+            _ => match item["role"].as_str() {
+                Some("system" | "developer") => conversation.instruct(parts()),
+                Some("assistant") => conversation.answer(parts()),
+                _ => {
+                    let parts = parts();
+                    if !parts.is_empty() {
+                        conversation.ask(parts);
+                    }
+                }
+            },
+        }
+    }
+    conversation.finish()
+}
+
+/// The id of the call whose result an item is.
+fn call_of_outcome(item: &Value) -> Option<String> {
+    let is_outcome = item["type"].as_str().is_some_and(|kind| kind.ends_with("_output"));
+    is_outcome.then(|| item["call_id"].as_str().unwrap_or_default().to_owned())
+}
+
+fn outcome(item: &Value, tools: &Tools) -> Outcome {
+    if item["type"] == "tool_search_output" {
+        let found = elements(&item["tools"]).flat_map(|tool| match tool["type"].as_str() {
+            Some("namespace") => {
+                elements(&tool["tools"]).map(|inner| (tool["name"].as_str(), inner)).collect::<Vec<_>>()
+            }
+            _ => vec![(None, tool)],
+        });
+        let names =
+            found.filter_map(|(namespace, tool)| tools.names.sent(&key(namespace, tool["name"].as_str()?)));
+        let names = names.collect::<Vec<_>>().join(", ");
+        return Outcome::new(vec![text(format!("Tools that may be called now: {names}"))], false);
+    }
+    let output = &item["output"];
+    let parts = match output {
+        Value::Object(_) if output["image_url"].is_string() => parts_of(&json!([output])),
+        Value::Object(_) => vec![text(output.to_string())],
+        output => parts_of(output),
+    };
+    Outcome::new(parts, item["status"] == "failed")
+}
+
+/// The arguments of a call in the history; servers want an object.
+fn arguments(item: &Value) -> String {
+    let written = ["arguments", "input", "operation", "action"].into_iter().map(|field| &item[field]);
+    let written = written.into_iter().find(|written| !written.is_null()).unwrap_or(&Value::Null);
+    let Some(written) = written.as_str() else {
+        return if written.is_object() { written.to_string() } else { "{}".into() };
+    };
+    let is_object = || serde_json::from_str::<Value>(written).is_ok_and(|arguments| arguments.is_object());
+    match item["type"].as_str() {
+        Some("custom_tool_call") => json!({"input": written}).to_string(),
+        _ if written.trim().is_empty() => "{}".into(),
+        _ if is_object() => written.to_owned(),
+        _ => json!({"input": written}).to_string(),
+    }
+}
+
+/// What is said in a text or in a list of content.
+fn parts_of(content: &Value) -> Vec<Value> {
+    if let Some(said) = content.as_str() {
+        return if said.is_empty() { Vec::new() } else { vec![text(said)] };
+    }
+    let parts = elements(content).filter_map(|part| {
+        let field = |name: &str| part[name].as_str().filter(|text| !text.is_empty());
+        match part["type"].as_str()? {
+            "input_image" | "computer_screenshot" => {
+                let mut picture = picture(field("image_url")?);
+                if let Some(detail) = field("detail").filter(|detail| matches!(*detail, "low" | "high")) {
+                    picture["image_url"]["detail"] = json!(detail);
+                }
+                Some(picture)
+            }
+            "input_file" => match field("file_data") {
+                Some(data) => {
+                    Some(document(field("filename").unwrap_or("document.pdf"), "application/pdf", data))
+                }
+                None => field("file_url").or(field("filename")).map(text),
+            },
+            "input_audio" => Some(json!({"type": "input_audio", "input_audio": part["input_audio"]})),
+            "refusal" => field("refusal").map(text),
+            _ => field("text").map(text),
+        }
+    });
+    parts.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(body: impl ToString) -> Written {
+        Written { body: body.to_string(), ..Written::default() }
+    }
+
+    fn translated(body: &Value) -> Value {
+        serde_json::from_str(&ResponsesAsChat.translate(&written(body)).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_response_becomes_a_chat() {
+        let asked = json!({
+            "model": "m", "stream": true, "max_output_tokens": 9, "temperature": 0.5, "store": false, "include": ["x"],
+            "reasoning": {"effort": "high", "summary": "auto"}, "prompt_cache_key": "k", "client_metadata": {}, "parallel_tool_calls": false,
+            "instructions": "be brief", "text": {"verbosity": "low", "format": {"type": "json_schema", "name": "n", "strict": true, "schema": {"type": "object"}}},
+            "input": [
+                {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "and kind"}]},
+                {"role": "user", "content": [
+                    {"type": "input_text", "text": "look"},
+                    {"type": "input_image", "image_url": "data:image/png;base64,AA", "detail": "high"}]},
+                {"type": "reasoning", "id": "rs", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
+                {"type": "message", "role": "assistant", "id": "msg", "status": "completed", "content": [{"type": "output_text", "text": "I call"}]},
+                {"type": "function_call", "call_id": "1", "id": "fc", "name": "run", "namespace": "shell", "arguments": "{\"x\":1}", "status": "completed"},
+                {"type": "custom_tool_call", "call_id": "2", "name": "patch", "input": "*** \"x\""},
+                {"type": "function_call", "call_id": "3", "name": "run", "arguments": "broken"},
+                {"type": "custom_tool_call_output", "call_id": "2", "output": "patched"},
+                {"type": "function_call_output", "call_id": "1", "output": [
+                    {"type": "input_text", "text": "one"}, {"type": "input_image", "image_url": "https://a/b.png"}]},
+                {"role": "user", "content": "go on"}],
+            "tools": [
+                {"type": "function", "name": "run", "strict": false, "description": "d", "parameters": {"type": "object"}},
+                {"type": "custom", "name": "patch", "description": "p", "format": {"type": "grammar", "syntax": "lark", "definition": "start: x"}},
+                {"type": "namespace", "name": "shell", "tools": [{"type": "function", "name": "run", "parameters": {"type": "object"}}]},
+                {"type": "web_search"}],
+            "tool_choice": {"type": "custom", "name": "patch"},
+        });
+        let input =
+            json!({"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]});
+        let call = |id: &str, name: &str, arguments: &str| json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}});
+        let expected = json!({
+            "model": "m", "stream": true, "temperature": 0.5, "stream_options": {"include_usage": true}, "max_tokens": 9,
+            "messages": [
+                {"role": "system", "content": "be brief\n\nand kind"},
+                {"role": "user", "content": [
+                    {"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA", "detail": "high"}}]},
+                {"role": "assistant", "content": "I call", "tool_calls": [
+                    call("1", "shell__run", "{\"x\":1}"), call("2", "patch", "{\"input\":\"*** \\\"x\\\"\"}"), call("3", "run", "{\"input\":\"broken\"}")]},
+                {"role": "tool", "tool_call_id": "1", "content": "one"},
+                {"role": "tool", "tool_call_id": "2", "content": "patched"},
+                {"role": "tool", "tool_call_id": "3", "content": "(The call was not carried out.)"},
+                {"role": "user", "content": [
+                    {"type": "text", "text": "From the result of shell__run:"}, {"type": "image_url", "image_url": {"url": "https://a/b.png"}},
+                    {"type": "text", "text": "go on"}]}],
+            "tools": [
+                {"type": "function", "function": {"name": "run", "description": "d", "parameters": {"type": "object"}}},
+                {"type": "function", "function": {"name": "patch", "description": "p\n\nThe input follows this lark grammar:\nstart: x", "parameters": input}},
+                {"type": "function", "function": {"name": "shell__run", "parameters": {"type": "object"}}}],
+            "tool_choice": {"type": "function", "function": {"name": "patch"}}, "parallel_tool_calls": false,
+            "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": true}},
+        });
+        let translated = translated(&asked);
+        for (name, value) in expected.as_object().unwrap() {
+            assert_eq!(&translated[name], value, "{name}");
+        }
+        assert_eq!(translated, expected);
+    }
+
+    #[test]
+    fn the_shortest_ones() {
+        let message = json!([{"role": "user", "content": "hi"}]);
+        assert_eq!(
+            translated(&json!({"model": "m", "input": "hi"})),
+            json!({"model": "m", "messages": message})
+        );
+        let asked = json!({"input": [{"role": "user", "content": "hi"}], "text": {"format": {"type": "json_object"}}, "stream": false, "tools": []});
+        assert_eq!(
+            translated(&asked),
+            json!({"stream": false, "messages": message, "response_format": {"type": "json_object"}})
+        );
+        assert!(ResponsesAsChat.translate(&written("[]")).is_err());
+    }
+
+    #[test]
+    fn which_tools_may_be_called() {
+        let tools = json!([{"type": "function", "name": "f"}, {"type": "function", "name": "g"}, {"type": "namespace", "name": "n_", "tools": [{"type": "custom", "name": "f"}]}]);
+        for (choice, names, sent) in [
+            (json!("auto"), &["f", "g", "n__f"][..], Value::Null),
+            (json!("required"), &["f", "g", "n__f"], json!("required")),
+            (json!("none"), &["f", "g", "n__f"], json!("none")),
+            (json!({"type": "function", "name": "g"}), &["f", "g", "n__f"], chosen("g")),
+            (json!({"type": "function", "name": "x"}), &["f", "g", "n__f"], Value::Null),
+            (
+                json!({"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "g"}]}),
+                &["g"],
+                json!("required"),
+            ),
+            (
+                json!({"type": "allowed_tools", "mode": "auto", "tools": [{"type": "mcp", "server_label": "x"}]}),
+                &[],
+                Value::Null,
+            ),
+        ] {
+            let sent_now = translated(&json!({"tools": tools, "tool_choice": choice}));
+            let offered = elements(&sent_now["tools"])
+                .map(|tool| tool["function"]["name"].as_str().unwrap())
+                .collect::<Vec<_>>();
+            assert_eq!((&offered[..], &sent_now["tool_choice"]), (names, &sent), "{choice}");
+        }
+    }
+
+    #[test]
+    fn tools_that_come_on_the_way() {
+        let found =
+            json!([{"type": "namespace", "name": "mcp__x__", "tools": [{"type": "function", "name": "f"}]}]);
+        let asked = json!({"tools": [{"type": "tool_search", "execution": "client", "parameters": {"type": "object"}}, {"type": "apply_patch"}], "input": [
+            {"type": "additional_tools", "role": "developer", "tools": [{"type": "function", "name": "g"}]},
+            {"type": "tool_search_call", "call_id": "1", "execution": "client", "arguments": {"query": "x"}},
+            {"type": "tool_search_output", "call_id": "1", "tools": found},
+            {"type": "apply_patch_call", "call_id": "2", "operation": {"type": "delete_file", "path": "p"}},
+            {"type": "apply_patch_call_output", "call_id": "2", "status": "failed", "output": "no"},
+            {"type": "web_search_call", "id": "ws", "status": "completed"}]});
+        let sent = translated(&asked);
+        let names = elements(&sent["tools"]).map(|tool| tool["function"]["name"].as_str().unwrap());
+        assert_eq!(names.collect::<Vec<_>>(), ["tool_search", "apply_patch", "g", "mcp__x__f"]);
+        let messages = elements(&sent["messages"]).collect::<Vec<_>>();
+        assert_eq!(messages.len(), 4, "{messages:?}");
+        assert_eq!(
+            messages[0]["tool_calls"][0]["function"],
+            json!({"name": "tool_search", "arguments": "{\"query\":\"x\"}"})
+        );
+        assert_eq!(messages[1]["content"], "Tools that may be called now: mcp__x__f");
+        assert_eq!(messages[2]["tool_calls"][0]["function"]["name"], "apply_patch");
+        assert_eq!(messages[3]["content"], "Error: no");
+    }
+
+    #[test]
+    fn names_that_strict_servers_take() {
+        let long = "x".repeat(70);
+        let tools = json!([{"type": "function", "name": long}, {"type": "function", "name": format!("{long}y")}, {"type": "function", "name": "a.b:c"}, {"type": "function", "name": "f"}, {"type": "function", "name": "f"}]);
+        let sent = translated(&json!({"tools": tools}));
+        let names = elements(&sent["tools"])
+            .map(|tool| tool["function"]["name"].as_str().unwrap())
+            .collect::<Vec<_>>();
+        assert_eq!(names, [&long[..64], &format!("{}_2", &long[..62]), "a_b_c", "f"]);
+    }
+}
