@@ -167,6 +167,11 @@ impl Diagnosis {
         let body = serde_json::from_str::<Value>(text).unwrap_or_default();
         Evidence::of(&body, status, header).diagnose()
     }
+
+    /// Reads an error object that came in a success.
+    pub fn of(error: &Value) -> Self {
+        Evidence::of(error, 200, &|_| None).diagnose()
+    }
 }
 
 /// What stands in an error, in whichever place its API has it.

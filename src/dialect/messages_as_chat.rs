@@ -8,8 +8,9 @@ use super::chat_conversation::{
     text,
 };
 use super::chat_parts::{Block, ChatParts, Kind, Step, Tokens, blocks_of, unique};
+use super::errors::{self, Diagnosis};
 use super::messages::error_object;
-use super::{Dialect, Translated, Translator, Untranslatable, Written, errors, named_event};
+use super::{Dialect, Translated, Translator, Untranslatable, Written, named_event};
 use crate::error::ApiError;
 
 /// The translation.
@@ -396,8 +397,7 @@ fn usage(tokens: Tokens) -> Value {
 
 /// An upstream's error in Anthropic's shape.
 fn told_error(error: &Value, status: Option<u16>) -> Value {
-    let written = error.to_string();
-    let status = status.or_else(|| errors::status(&written)).unwrap_or(500);
+    let status = status.unwrap_or_else(|| Diagnosis::of(error).status);
     let message = error["message"].as_str().or(error.as_str()).unwrap_or("The model ended with an error.");
     error_object(&ApiError::new(status, "upstream_error", message.to_owned()))
 }

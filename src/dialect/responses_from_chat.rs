@@ -5,8 +5,9 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use super::chat_parts::{Block, ChatParts, Kind, Step, blocks_of, unique};
+use super::errors::{self, About, Diagnosis, ModelFault};
 use super::responses_as_chat::{ToolKind, Tools};
-use super::{Translator, errors, named_event};
+use super::{Translator, named_event};
 use crate::error::ApiError;
 
 /// Tells one answer.
@@ -363,14 +364,13 @@ impl ResponsesTranslator {
 
 /// A server's error as a response has it: Codex goes by the code.
 fn failure(error: &Value) -> Value {
-    let written = error.to_string();
-    let code = match (
-        error["code"].as_str().filter(|code| code.parse::<u16>().is_err()),
-        errors::status(&written),
-    ) {
-        (Some(code), _) => code,
-        (None, Some(429)) => "rate_limit_exceeded",
-        (None, _) => "server_error",
+    let diagnosis = Diagnosis::of(error);
+    let word = error["code"].as_str().filter(|code| code.parse::<u16>().is_err());
+    let code = match (diagnosis.about, word) {
+        (About::Model(ModelFault::TooLong), _) => "context_length_exceeded",
+        (_, Some(word)) => word,
+        _ if diagnosis.status == 429 => "rate_limit_exceeded",
+        _ => "server_error",
     };
     let message = error["message"].as_str().or(error.as_str()).unwrap_or("The model ended with an error.");
     json!({"code": code, "message": message})

@@ -33,8 +33,8 @@ impl Relay {
         model: &str,
         pass: &mut Option<Pass>,
     ) -> Result<Served, Box<FailedAttempt>> {
-        let translated = self.asked.translated.as_ref();
-        self.client.translator = translated.map(|(translated, written)| translated.translator(written));
+        self.client.translator =
+            self.translated().map(|(translated, written)| translated.translator(written));
         let from = if self.sharing.source.is_some() || self.snapshot.settings.test_mode {
             self.take_local()
         } else {
@@ -98,7 +98,7 @@ impl Relay {
         }
         if answer.is_event_stream() {
             self.relay_stream(answer, model)
-        } else if self.asked.dialect.answers_in_bytes() && answer.is_sound() {
+        } else if self.dialect().answers_in_bytes() && answer.is_sound() {
             self.relay_bytes(&mut answer, model)
         } else {
             self.relay_plain(&mut answer, model)
@@ -122,15 +122,19 @@ impl Relay {
                 headers = Cow::Borrowed(&self.asked.headers[..]);
             }
             Some((_, backup)) => {
-                body = Cow::Owned(self.asked.request.body_elsewhere(model));
+                body = match &self.tries.in_chat {
+                    Some(in_chat) => Cow::Borrowed(in_chat.body.as_bytes()),
+                    None => Cow::Owned(self.asked.request.body_elsewhere(self.dialect(), model).into_bytes()),
+                };
                 upstream = backup;
                 // Others are told nothing of who asks.
-                let theirs = self.asked.headers.iter();
-                let theirs = theirs.filter(|(name, _)| name.as_str().starts_with("anthropic-"));
+                let is_known = |name: &str| name.starts_with("anthropic-") && self.tries.in_chat.is_none();
+                let theirs = self.asked.headers.iter().filter(|(name, _)| is_known(name.as_str()));
                 headers = Cow::Owned(theirs.cloned().collect());
             }
         }
-        let (path, query) = (self.asked.dialect.path(), self.asked.query.as_deref());
+        let query = self.asked.query.as_deref().filter(|_| self.tries.in_chat.is_none());
+        let path = self.dialect().path();
         let send = |pool_use| upstream.post(path, query, &body, &headers, pool_use);
         let deadline = Instant::now() + DESCRIPTORS_WAIT;
         loop {

@@ -1,14 +1,17 @@
 //! Where a request goes when OpenRouter can't answer it: to other servers, one try each, in the order of `BACKUPS`.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::attempt::unusable;
 use super::gate::local_time;
 use super::in_flight::Cancellable;
-use super::outcome::{FailedAnswer, FailedAttempt, Verdict};
+use super::outcome::{FailedAnswer, FailedAttempt, Served, Verdict};
 use super::parked::Parked;
-use super::state::Relay;
+use super::state::{InChat, Relay};
 use crate::client::exchange::ConnectionFate;
 use crate::console::say;
+use crate::dialect::{Dialect, Translated, Written};
 use crate::error::ApiError;
 use crate::language::either;
 use crate::settings::backups::Backup;
@@ -30,7 +33,7 @@ impl Relay {
         // For clients, and for the console.
         let (mut reasons, mut said) = (Vec::new(), Vec::new());
         for (number, backup) in backups.iter().enumerate() {
-            if let Some(until) = self.shared.history.backup_rests_until(&backup.name) {
+            if let Some(until) = self.shared.backups.rests_until(backup) {
                 let (name, until) = (&backup.name, local_time(until));
                 reasons.push(format!("{name} rests until {until}"));
                 said.push(either(format!("{name} rests until {until}"), format!("{name} 暂停至 {until}")));
@@ -41,20 +44,16 @@ impl Relay {
                 format_args!("{reason}: the backup {name} is asked"),
                 format_args!("{reason}：改为询问备用服务 {name}"),
             ));
-            self.tries.backup = Some(number);
-            self.record.metrics.model = backup.model().to_owned();
-            self.record.metrics.backup = Some(backup.name.clone());
-            self.report(None);
-            match self.attempt(backup.model(), &mut None) {
+            match self.ask_backup(number, backup, backup.model()) {
                 Ok(served) => return self.finish(served),
                 Err(at_backup) => {
                     if self.is_cancelled() {
                         return Parked::abandon(self);
                     }
-                    self.learn_of_backup(backup, &at_backup);
+                    self.tries.in_chat = None;
                     reasons.push(format!("{}: {}", backup.name, at_backup.reason));
                     said.push(format!("{}{}{}", backup.name, either(": ", "："), at_backup.said));
-                    let rests_until = self.shared.history.backup_rests_until(&backup.name);
+                    let rests_until = self.shared.backups.rests_until(backup);
                     let model = format!("{} ({})", backup.model(), backup.name);
                     self.note_failed_try(model, at_backup.reason, rests_until);
                 }
@@ -68,7 +67,7 @@ impl Relay {
             format_args!("no backup could answer: {said}"),
             format_args!("没有备用服务能够回答：{said}"),
         ));
-        let rests = |backup: &Backup| self.shared.history.backup_rests_until(&backup.name);
+        let rests = |backup: &Backup| self.shared.backups.rests_until(backup);
         if let Some(soonest) =
             backups.iter().map(rests).collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().min())
         {
@@ -81,15 +80,88 @@ impl Relay {
         self.fail(failed)
     }
 
-    fn learn_of_backup(&self, backup: &Backup, failed: &FailedAttempt) {
-        // One that stays silent hasn't been reached either.
-        let out_of_reach = ["upstream_unreachable", "upstream_timeout"];
-        let unreachable =
-            matches!(&failed.answer, FailedAnswer::Own(error) if out_of_reach.contains(&error.code));
-        if failed.status == Some(429) || unreachable {
-            self.shared.history.backup_rests(&backup.name, failed.retry_after);
+    /// The client has named one of a backup's models: it is asked alone, whether it rests or not.
+    pub(super) fn ask_named_backup(mut self: Box<Self>, name: &str, model: &str) -> ConnectionFate {
+        let named = |backup: &&Backup| backup.name == name;
+        let backups = self.snapshot.settings.backups.clone();
+        let Some((number, backup)) = backups.iter().enumerate().find(|(_, backup)| named(backup)) else {
+            return self.fail(unusable("it isn't among BACKUPS any more"));
+        };
+        match self.ask_backup(number, backup, model) {
+            Ok(served) => self.finish(served),
+            Err(_) if self.is_cancelled() => Parked::abandon(self),
+            Err(failed) => self.fail(failed),
         }
     }
+
+    /// Asks a backup in the client's API if it may know that, else in chat completions.
+    fn ask_backup(
+        &mut self,
+        number: usize,
+        backup: &Backup,
+        model: &str,
+    ) -> Result<Served, Box<FailedAttempt>> {
+        self.tries.backup = Some(number);
+        self.record.metrics.model = model.to_owned();
+        self.record.metrics.backup = Some(backup.name.clone());
+        self.report(None);
+        let shared = Arc::clone(&self.shared);
+        let dialect = self.asked.dialect;
+        let answered = match dialect.as_chat() {
+            None => self.attempt(model, &mut None),
+            Some(as_chat) if !shared.backups.may_know(backup, dialect.path()) => {
+                self.ask_in_chat(as_chat, model)
+            }
+            Some(as_chat) => match self.attempt(model, &mut None) {
+                Err(failed) if is_unknown_there(dialect, &failed) => {
+                    shared.backups.does_not_know(backup, dialect.path());
+                    self.ask_in_chat(as_chat, model)
+                }
+                answered => answered,
+            },
+        };
+        match &answered {
+            Ok(_) => shared.backups.answered(backup),
+            Err(failed) if failed.status == Some(429) || is_out_of_reach(failed) => {
+                shared.backups.failed(backup, failed.retry_after);
+            }
+            Err(_) => {}
+        }
+        answered
+    }
+
+    /// Asks it in chat completions what was asked in an API that it doesn't know.
+    fn ask_in_chat(
+        &mut self,
+        as_chat: &'static dyn Translated,
+        model: &str,
+    ) -> Result<Served, Box<FailedAttempt>> {
+        let body = self.asked.request.body_elsewhere(self.asked.dialect, model);
+        let written = Written { body, ..Written::default() };
+        let Ok(body) = as_chat.translate(&written) else {
+            return Err(unusable("the request nests too deeply to be told in chat completions"));
+        };
+        self.tries.in_chat = Some(InChat { translated: (as_chat, written), body });
+        self.sharing.leader = None; // it would be told again as if it had come in the client's API
+        self.attempt(model, &mut None)
+    }
+}
+
+/// Whether the server has said that it doesn't know the API.
+fn is_unknown_there(dialect: &dyn Dialect, failed: &FailedAttempt) -> bool {
+    match (&failed.answer, failed.status) {
+        (FailedAnswer::Upstream(_), Some(405 | 501)) => true,
+        (FailedAnswer::Upstream(reply), Some(404)) => {
+            !dialect.names_a_model(&String::from_utf8_lossy(&reply.body))
+        }
+        _ => false,
+    }
+}
+
+/// One that stays silent hasn't been reached either.
+fn is_out_of_reach(failed: &FailedAttempt) -> bool {
+    let out_of_reach = ["upstream_unreachable", "upstream_timeout"];
+    matches!(&failed.answer, FailedAnswer::Own(error) if out_of_reach.contains(&error.code))
 }
 
 /// Whether the failure is OpenRouter's or the account's, and not the request's.

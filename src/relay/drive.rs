@@ -18,6 +18,7 @@ use crate::console::say;
 use crate::dialect::StandIn;
 use crate::dialect::errors::ModelFault;
 use crate::dialect::free_models;
+use crate::dialect::model_name::Target;
 use crate::error::ApiError;
 use crate::language::either;
 use crate::record::calls::Waiting;
@@ -35,6 +36,9 @@ impl Relay {
         }
         if settings.test_mode {
             return self.go_on(None);
+        }
+        if let Target::Backup { name, model } = self.asked.request.target.clone() {
+            return self.ask_named_backup(&name, &model);
         }
         if settings.key.is_none() {
             return self.refuse(ApiError::missing_key());

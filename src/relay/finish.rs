@@ -36,6 +36,12 @@ impl Relay {
         if let Client::Streaming(_) = self.client.state {
             let event;
             (event, error, status) = match failed.answer {
+                FailedAnswer::Event { data, status, .. } if self.translated().is_some() => {
+                    let error = error_object(&data, status);
+                    let event =
+                        self.broken_off(&ApiError::new(status, "upstream_error", errors::message(&error)));
+                    (event.into_bytes(), error, status)
+                }
                 FailedAnswer::Event { bytes, data, status } => (bytes, error_object(&data, status), status),
                 FailedAnswer::Upstream(reply) => {
                     let text = String::from_utf8_lossy(&reply.body);
@@ -63,7 +69,7 @@ impl Relay {
                 FailedAnswer::Upstream(mut reply) => {
                     let text = String::from_utf8_lossy(&reply.body);
                     let error = error_object(&text, reply.status);
-                    if let Some((translated, written)) = &self.asked.translated {
+                    if let Some((translated, written)) = self.translated() {
                         reply.body = translated.translator(written).error_body(&text).into_bytes();
                     }
                     (reply, error)
@@ -72,7 +78,7 @@ impl Relay {
                     let error = error_object(&data, status);
                     // An event that holds its error elsewhere than a body does becomes one.
                     let is_body = json::field(&json::fields(&data).unwrap_or_default(), "error").is_some();
-                    let body = match (&self.asked.translated, is_body) {
+                    let body = match (self.translated(), is_body) {
                         (Some((translated, written)), _) => translated.translator(written).error_body(&data),
                         (None, true) => data,
                         (None, false) => format!(r#"{{"error":{error}}}"#),
@@ -113,9 +119,9 @@ impl Relay {
 
     /// The event that ends a stream of which only comments have been sent.
     fn broken_off(&self, error: &ApiError) -> String {
-        match &self.asked.translated {
+        match self.translated() {
             Some((translated, written)) => translated.translator(written).broken_off(error),
-            None => self.asked.dialect.reader(false, Needs::default()).broken_off(error),
+            None => self.dialect().reader(false, Needs::default()).broken_off(error),
         }
     }
 
@@ -258,7 +264,7 @@ impl Relay {
     /// The answer is whole: it is there for others.
     fn end_leading(&mut self) {
         if let Some(mut leader) = self.sharing.leader.take() {
-            if let (Some(_), FinalWrite::Event(last)) = (&self.asked.translated, &self.client.final_write) {
+            if let (Some(_), FinalWrite::Event(last)) = (self.translated(), &self.client.final_write) {
                 leader.add_translated(last);
             }
             leader.end(&self.snapshot.settings, self.shared.calls.files());

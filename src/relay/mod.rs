@@ -3,7 +3,7 @@
 //!
 //! - [`state`]: the request with its parts; [`accept`]: how it begins; [`drive`]: its loop; [`finish`]: how it ends.
 //! - [`attempt`]: one try, from the call to what came of it ([`answer`]); [`plain`], [`stream`], [`bytes`]: the kinds of answers.
-//! - [`patience`]: what follows a failure; [`routing`]: which model is next; [`backup`]: which other server.
+//! - [`patience`]: what follows a failure; [`routing`]: which model is next; [`backup`], [`backup_history`]: which other server.
 //! - [`outcome`], [`parked`]: what passes between these steps, and how one that waits is gone on with.
 //! - What all requests share ([`shared`]): the account's limit ([`gate`]), who pauses ([`pauses`]), who is in flight
 //!   ([`in_flight`]), calls that are shared ([`shared_call`], [`reuse`]), what was seen of models and conversations
@@ -15,6 +15,7 @@ pub mod accept;
 mod answer;
 mod attempt;
 mod backup;
+pub mod backup_history;
 pub mod best;
 mod bytes;
 mod conversation;

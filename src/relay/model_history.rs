@@ -27,8 +27,6 @@ const FILE: &str = ".local-api-proxy-models.json";
 const MAX_FILE_BYTES: u64 = 4 << 20;
 /// How long the start waits for the file.
 const FILE_PATIENCE: Duration = Duration::from_millis(50);
-/// A backup that can't be asked isn't for so long, where it doesn't say for how long.
-const RESTS_FOR: Duration = Duration::from_secs(60);
 /// What answered is worth trying for so long.
 const GOOD_FOR: Duration = Duration::from_secs(10 * 60);
 /// Models that are remembered for the same needs.
@@ -53,8 +51,6 @@ struct State {
     good: HashMap<Wanted, VecDeque<(Arc<str>, Instant)>>,
     /// The model that each belongs to, and since when.
     conversations: HashMap<u64, (Arc<str>, Seconds)>,
-    /// Backups that rest.
-    backups: HashMap<String, SystemTime>,
 }
 
 /// Since the first look at the clock: thousands of times are kept.
@@ -182,18 +178,6 @@ impl ModelHistory {
         if let Some(model) = state.stats.name_of(model) {
             state.conversations.insert(mark, (model, Seconds::now()));
         }
-    }
-
-    /// A backup isn't asked for a while.
-    pub fn backup_rests(&self, name: &str, named: Option<Duration>) {
-        if let Some(until) = SystemTime::now().checked_add(named.unwrap_or(RESTS_FOR)) {
-            self.lock().backups.insert(name.to_owned(), until);
-        }
-    }
-
-    /// Until when a backup isn't asked.
-    pub fn backup_rests_until(&self, name: &str) -> Option<SystemTime> {
-        self.lock().backups.get(name).copied().filter(|until| *until > SystemTime::now())
     }
 
     /// What was seen of each model.

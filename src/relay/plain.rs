@@ -41,7 +41,7 @@ impl Relay {
             return self.relay_long(answer, body, headers, model);
         }
         let text = std::str::from_utf8(&body).unwrap_or_default();
-        let summary = self.asked.dialect.read_answer(text, self.asked.request.needs);
+        let summary = self.dialect().read_answer(text, self.asked.request.needs);
         if summary.unreadable && !is_whole(&body) {
             return Err(no_answer(&Failure::Broken(Trouble::BrokeOff, CUT.into())));
         }
@@ -57,7 +57,8 @@ impl Relay {
             return Err(error_in_a_200(answer, &text, model, client_gets));
         }
         let wants_stream = self.asked.request.stream && self.any_model_will_do();
-        let can_be_told = self.client.translator.is_some() && matches!(self.client.state, Client::Waiting(_));
+        let is_told_in_lines = self.asked.translated.is_some();
+        let can_be_told = is_told_in_lines && matches!(self.client.state, Client::Waiting(_));
         if (wants_stream || matches!(self.client.state, Client::Streaming(_))) && !can_be_told {
             return Err(no_real_answer("it is no event stream"));
         }

@@ -109,8 +109,10 @@ impl Relay {
         let nothing = Written::default();
         let written = self.asked.translated.as_ref().map_or(&nothing, |(_, written)| written);
         let path = self.asked.route.shown();
+        let target = self.asked.request.target.to_string();
         let mut parts = vec![
             path.as_bytes(),
+            target.as_bytes(),
             if settings.test_mode { b"" } else { settings.base_url.as_bytes() },
             self.asked.query.as_deref().unwrap_or_default().as_bytes(),
             written.model.as_bytes(),

@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::backup_history::BackupHistory;
 use super::gate::Gate;
 use super::in_flight::InFlight;
 use super::model_history::ModelHistory;
@@ -49,6 +50,8 @@ pub struct Shared {
     pub pauses: Pauses<Box<dyn Parked>>,
     /// What was seen of the models.
     pub history: Arc<ModelHistory>,
+    /// What was seen of the backups.
+    pub backups: BackupHistory,
     /// The lists of models.
     pub models: Models,
     /// What calls say they come from: this proxy's address.
@@ -77,6 +80,7 @@ impl Shared {
             gate: Gate::default(),
             pauses: Pauses::default(),
             history: Arc::default(),
+            backups: BackupHistory::default(),
             models: Models::default(),
             site: HeaderValue::try_from(format!("http://localhost:{port}"))
                 .unwrap_or(HeaderValue::from_static("http://localhost")),

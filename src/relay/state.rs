@@ -80,8 +80,18 @@ pub(super) struct Tries {
     pub(super) belongs_to: Option<String>,
     /// The answer is the best that could be had, and none to learn from.
     pub(super) answer_is_flawed: bool,
+    /// The backup is asked in chat completions, which isn't the API that the client speaks.
+    pub(super) in_chat: Option<InChat>,
     /// Why no backup could answer.
     pub(super) backups_failed: Option<String>,
+}
+
+/// A request that is told in chat completions to a server that knows nothing else.
+pub(super) struct InChat {
+    /// As it would go there in the client's API, and what that is told by.
+    pub(super) translated: (&'static dyn Translated, Written),
+    /// What goes there.
+    pub(super) body: String,
 }
 
 /// The way back to the client.
@@ -129,6 +139,17 @@ impl Relay {
     /// What a model is needed for.
     pub(super) fn wanted(&self) -> Wanted {
         (self.asked.dialect.path(), self.asked.request.needs)
+    }
+
+    /// The API that the present try asks in.
+    pub(super) fn dialect(&self) -> &'static dyn Dialect {
+        self.tries.in_chat.as_ref().map_or(self.asked.dialect, |in_chat| in_chat.translated.0.native())
+    }
+
+    /// How the answer is put into the API that the client speaks, where it comes in another.
+    pub(super) fn translated(&self) -> Option<&(&'static dyn Translated, Written)> {
+        let in_chat = self.tries.in_chat.as_ref().map(|in_chat| &in_chat.translated);
+        in_chat.or(self.asked.translated.as_ref())
     }
 
     /// Whether another model's answer is as good.

@@ -219,7 +219,7 @@ impl Relay {
         model: &str,
     ) -> Option<Result<Begun, Box<FailedAttempt>>> {
         let mut sink = EventSink {
-            reader: self.asked.dialect.reader(self.record.recording.is_some(), self.asked.request.needs),
+            reader: self.dialect().reader(self.record.recording.is_some(), self.asked.request.needs),
             translator: self.client.translator.take(),
             translated: Vec::new(),
             end_is_translated: false,
@@ -241,9 +241,9 @@ impl Relay {
                 sink.event(data);
                 sink.is_decided()
             });
-            // Who speaks another API knows no comments.
-            if !pass.is_empty() && sink.translator.is_none() && self.send(&pass, answer, model, None).is_err()
-            {
+            // Who speaks another API than the upstream's own knows no comments.
+            let are_known = self.asked.translated.is_none();
+            if !pass.is_empty() && are_known && self.send(&pass, answer, model, None).is_err() {
                 return None;
             }
             pass.clear();

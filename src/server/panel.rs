@@ -255,7 +255,7 @@ fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
         None => row(id, None, "MODEL"),
     }));
     let backups = snapshot.settings.backups.iter().map(|backup| {
-        let rests = or_null(shared.history.backup_rests_until(&backup.name).map(at));
+        let rests = or_null(shared.backups.rests_until(backup).map(at));
         let models = backup.models.join(", ");
         let [name, model, address] = [&backup.name, &models, &backup.base_url].map(|text| quoted(text));
         format!(r#"{{"name":{name},"model":{model},"address":{address},"rests_until_ms":{rests}}}"#)

@@ -5,6 +5,7 @@ mod fixture;
 mod access;
 mod answers_again;
 mod backups;
+mod backups_in_chat;
 mod debug_mode;
 mod dialects;
 mod endpoints;

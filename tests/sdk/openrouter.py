@@ -49,7 +49,7 @@ class OpenRouter(BaseHTTPRequestHandler):
             "/api/v1/models": free_models.CHAT,
             "/api/v1/embeddings/models": free_models.EMBEDDING,
             # For tests that aren't in this process; no page of OpenRouter's.
-            "/received": [{"headers": r.headers, "body": r.body, "path": r.path} for r in OpenRouter.received],
+            "/received": [{"headers": r.headers, "body": r.body, "path": r.path} for r in self.received],
         }
         if path in pages:
             return self.send(200, {"data": pages[path]})
@@ -59,7 +59,7 @@ class OpenRouter(BaseHTTPRequestHandler):
         raw = self.rfile.read(int(self.headers["content-length"]))
         request = json.loads(raw)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        OpenRouter.received.append(Received(headers, raw, request, self.path))
+        self.note(Received(headers, raw, request, self.path))
         path = self.path.partition("?")[0]
         model = request["model"] if request["model"].endswith(":free") else free_models.FREE[0]
         if path == "/api/v1/embeddings":
@@ -82,7 +82,7 @@ class OpenRouter(BaseHTTPRequestHandler):
         if words == "held":
             OpenRouter.holding.set()
             assert OpenRouter.release.wait(120)
-        answer = dialect.answer(request, script.reply(asked), model)
+        answer = dialect.answer(request, self.reply(asked), model)
         if not request.get("stream"):
             return self.send(200, answer, {"X-Generation-Id": "gen-1"})
         pieces = dialect.events(answer)
@@ -96,6 +96,14 @@ class OpenRouter(BaseHTTPRequestHandler):
         for piece in pieces:
             self.piece(piece)
         self.piece("")
+
+    def note(self, received):
+        """A request has come."""
+        OpenRouter.received.append(received)
+
+    def reply(self, asked):
+        """What the model says to it."""
+        return script.reply(asked)
 
     def embed(self, request, model):
         if model not in [entry["id"] for entry in free_models.EMBEDDING]:
