@@ -119,6 +119,21 @@ fn a_request_takes_work_as_it_is_long() {
             let deep = nested(r#"{"type":"document","source":{"content":["#, "]}}", size);
             format!(r#"{{"messages":[{deep}],"input":[{deep}],"prompt":[{deep}]}}"#)
         }),
+        ("tools with like names", |size| {
+            let long = "x".repeat(80);
+            let tools =
+                many(&format!(r##"{{"type":"function","name":"{long}#"}},{{"name":"{long}#"}}"##), size);
+            format!(r#"{{"tools":[{tools}]}}"#)
+        }),
+        ("calls and their results", |size| {
+            let calls = many(
+                r##"{"type":"function_call","call_id":"same","name":"f"},{"type":"x_output","call_id":"same"}"##,
+                size,
+            );
+            let uses = many(r##"{"role":"assistant","content":[{"type":"tool_use","id":"same"}]}"##, size);
+            let results = many(r##"{"type":"tool_result","tool_use_id":"same"}"##, size);
+            format!(r#"{{"input":[{calls}],"messages":[{uses},{{"content":[{results}]}}]}}"#)
+        }),
         ("namespaces in namespaces", |size| {
             format!(r#"{{"tools":[{}]}}"#, nested(r#"{"type":"namespace","tools":["#, "]}", size))
         }),
@@ -134,7 +149,12 @@ fn a_request_takes_work_as_it_is_long() {
                     panic!("{name}");
                 };
                 request.body("b:free");
-                request.body_elsewhere("b");
+                let body = request.body_elsewhere(dialect, "b");
+                if let Some(as_chat) = dialect.as_chat() {
+                    let written = Written { body, ..Written::default() };
+                    let _ = as_chat.translate(&written); // too deep a one isn't
+                    as_chat.translator(&written);
+                }
             });
         }
     }
