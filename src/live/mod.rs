@@ -51,8 +51,10 @@ pub struct Snapshot {
     pub upstream: Arc<Upstream>,
     /// And to the backups, in their order.
     pub backups: Vec<Arc<Upstream>>,
-    /// Debug mode is on.
+    /// Debug mode is on: by its file, or by `DEBUG_MODE`.
     pub debug: bool,
+    /// [`DEBUG_FILE`] is there.
+    debug_file: bool,
     seen: ModelStats,
 }
 
@@ -144,12 +146,14 @@ impl Live {
         let (bytes, stamp) = read_file(&env_file).unwrap_or_default();
         let mut said = HashSet::new();
         let settings = read_settings(&home, &args, &bytes, None, &mut said);
+        let has_debug_file = debug_file.exists();
         let live = Self {
             current: RwLock::new(Arc::new(Snapshot {
                 upstream: Arc::new(Upstream::new(&settings)),
                 backups: to_backups(&settings),
+                debug: settings.debug_mode || has_debug_file,
+                debug_file: has_debug_file,
                 settings: settings.clone(),
-                debug: debug_file.exists(),
                 seen: ModelStats::now(stamp, bytes),
             })),
             reload: Mutex::new(Reload { wanted: settings, said, gone_since: None, hinted: [false; 3] }),
@@ -172,6 +176,7 @@ impl Live {
             upstream: Arc::clone(&current.upstream),
             backups: current.backups.clone(),
             debug: current.debug,
+            debug_file: current.debug_file,
             seen: current.seen.again(),
         });
     }
@@ -184,8 +189,8 @@ impl Live {
     /// The settings as the file has them now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         let current = self.current();
-        let debug = self.debug_file.exists();
-        let same = current.debug == debug && current.seen.still_is(&self.env_file);
+        let has_debug_file = self.debug_file.exists();
+        let same = current.debug_file == has_debug_file && current.seen.still_is(&self.env_file);
         if same {
             return current;
         }
@@ -197,7 +202,7 @@ impl Live {
         let mut reload = self.lock_reload();
         self.hint_at_misnamed_files(&mut reload);
         let current = self.current();
-        let debug = self.debug_file.exists();
+        let debug_file = self.debug_file.exists();
         let mut settings = None;
         let mut seen = None;
         if !current.seen.still_is(&self.env_file) {
@@ -211,7 +216,7 @@ impl Live {
                 return current;
             };
             if reload.is_in_the_middle_of_saving(&current.seen.bytes.0, &bytes) {
-                if debug == current.debug {
+                if debug_file == current.debug_file {
                     return current;
                 }
             } else {
@@ -223,19 +228,22 @@ impl Live {
         } else {
             reload.gone_since = None;
         }
-        if debug != current.debug {
-            let port = current.settings.listen.port;
-            say(match debug {
-                true => either(
-                    format!("debug mode is on: http://localhost:{port}/debug"),
-                    format!("调试模式已打开：http://localhost:{port}/debug"),
-                ),
-                false => either("debug mode is off".to_owned(), "调试模式已关闭".to_owned()),
-            });
-        } else if seen.is_none() {
+        if debug_file == current.debug_file && seen.is_none() {
             return current;
         }
         let settings = settings.unwrap_or_else(|| current.settings.clone());
+        let debug = settings.debug_mode || debug_file;
+        if debug != current.debug {
+            let port = settings.listen.port;
+            say(if debug {
+                either(
+                    format!("debug mode is on: http://localhost:{port}/debug"),
+                    format!("调试模式已打开：http://localhost:{port}/debug"),
+                )
+            } else {
+                either("debug mode is off".to_owned(), "调试模式已关闭".to_owned())
+            });
+        }
         let upstream = match Upstream::needs_new(&current.settings, &settings) {
             true => Arc::new(Upstream::new(&settings)),
             false => Arc::clone(&current.upstream),
@@ -244,7 +252,7 @@ impl Live {
             && Upstream::reaches_the_same_way(&current.settings, &settings);
         let backups = if same_backups { current.backups.clone() } else { to_backups(&settings) };
         let seen = seen.unwrap_or_else(|| current.seen.again());
-        let snapshot = Arc::new(Snapshot { settings, upstream, backups, debug, seen });
+        let snapshot = Arc::new(Snapshot { settings, upstream, backups, debug, debug_file, seen });
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&snapshot);
         snapshot
     }

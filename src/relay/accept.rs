@@ -1,5 +1,6 @@
 //! How a request begins: read in the API that it is asked in, made free, and noted.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -128,11 +129,11 @@ fn understand(
         return Err(refusal);
     }
     let default_model = match dialect.stand_in() {
-        StandIn::Model => settings.model.as_str(),
-        StandIn::Named(_) if settings.test_mode => builtin::NAME,
-        StandIn::Named(named) => settings.named_model(named.setting).unwrap_or_default(),
+        StandIn::Model => Cow::Borrowed(settings.model.as_str()),
+        StandIn::Named(_) if settings.test_mode => Cow::Borrowed(builtin::NAME),
+        StandIn::Named(named) => Cow::Owned(settings.named_model(named.setting).unwrap_or_default()),
     };
-    let request = Request::parse(dialect, text, &settings.rule(default_model));
+    let request = Request::parse(dialect, text, &settings.rule(&default_model));
     let request = request.map_err(|(text, error)| not_an_object(&text, error))?;
     match request.wants_a_kept_conversation {
         true => Err(ApiError::no_kept_conversations()),

@@ -187,11 +187,7 @@ fn shown(json: String) -> Reply {
 }
 
 fn settings_json(snapshot: &Snapshot) -> String {
-    let settings = snapshot.settings.shown().into_iter().map(|setting| {
-        let (name, value) = (quoted(setting.name), quoted(&setting.value));
-        format!(r#"{{"name":{name},"value":{value},"needs_restart":{}}}"#, setting.needs_restart)
-    });
-    format!(r#"{{"settings":[{}]}}"#, settings.collect::<Vec<_>>().join(","))
+    serde_json::json!({ "settings": snapshot.settings.shown() }).to_string()
 }
 
 /// The free models there are now, what was seen of them here, in which order `best` asks them and why; and the backups.

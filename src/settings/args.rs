@@ -79,6 +79,18 @@ pub struct Args {
     pub open: bool,
 }
 
+impl Args {
+    /// What a flag says in place of this setting.
+    pub(super) fn setting(&self, name: &str) -> Option<String> {
+        match name {
+            "HOST" => self.host.clone(),
+            "PORT" => self.port.map(|port| port.to_string()),
+            "TEST_MODE" => self.offline.then(|| "true".to_owned()),
+            _ => None,
+        }
+    }
+}
+
 /// What the command line asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {

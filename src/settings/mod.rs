@@ -4,144 +4,53 @@ pub mod args;
 pub mod backups;
 pub mod env_edit;
 pub mod env_file;
+mod forms;
+mod names;
 mod read;
+mod sources;
+mod table;
 mod values;
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
-
-use rustls::pki_types::CertificateDer;
+use serde::Serialize;
 use ureq::http::Uri;
 
-use crate::dialect::free_models;
-use crate::dialect::model_name::{Mapping, Rule};
-use crate::dialect::named_kinds;
+use crate::dialect::model_name::Rule;
 use crate::language::either;
 use backups::Backup;
-pub use read::{Sources, Warning};
-pub use values::{ProxyUrl, Secret, is_placeholder, parse_key};
+pub use read::Warning;
+pub use sources::{Origin, Sources};
+pub use table::{Listen, SETTINGS, Setting, Settings};
+pub use values::{Certificates, ProxyUrl, Secret, is_placeholder, parse_key};
 
-/// Bytes of a MB, as `MAX_BODY_MB` counts them.
-const MB_BYTES: u64 = 1 << 20;
-
-const NOT_SET: &str = "not set";
-const KEEP_ALL: &str = "all";
-
-/// What needs a restart to change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listen {
-    /// `HOST`.
-    pub host: String,
-    /// `PORT`; 0 takes any free one.
-    pub port: u16,
-    /// `WORKERS`: requests that run at once.
-    pub workers: usize,
-    /// `QUEUE`: requests that may wait for a worker.
-    pub queue: usize,
-}
-
-/// The settings in force. Every value has been checked.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
-    /// `HOST`, `PORT`, `WORKERS` and `QUEUE`.
-    pub listen: Listen,
-    /// `OPENROUTER_API_KEY`.
-    pub key: Option<Secret>,
-    /// `CACHE_DIR`, absolute or relative to the current folder.
-    pub cache_dir: Option<Arc<Path>>,
-    /// `CACHE_KEEP_DAYS`; `None` keeps all.
-    pub cache_keep_days: Option<u32>,
-    /// `MODEL`, or `best`: free unless `allow_paid_models`.
-    pub model: String,
-    /// `FALLBACK_MODELS`: free unless `allow_paid_models`.
-    pub fallback_models: Vec<String>,
-    /// `EMBEDDING_MODEL` and its like, by name: free unless `allow_paid_models`; never the router, which only chats.
-    pub named_models: Vec<(&'static str, Option<String>)>,
-    /// `MODEL_MAP`, in its order.
-    pub model_map: Vec<Mapping>,
-    /// `ALLOW_PAID_MODELS`.
-    pub allow_paid_models: bool,
-    /// `OPENROUTER_BASE_URL`, without a slash at its end.
-    pub base_url: String,
-    /// `HTTP_PROXY`.
-    pub http_proxy: Option<ProxyUrl>,
-    /// `HTTPS_PROXY`.
-    pub https_proxy: Option<ProxyUrl>,
-    /// `ALL_PROXY`.
-    pub all_proxy: Option<ProxyUrl>,
-    /// `NO_PROXY`, as written.
-    pub no_proxy: String,
-    /// `SSL_CERT_FILE`, and the certificates found in it.
-    pub ssl_cert_file: Option<(PathBuf, Vec<CertificateDer<'static>>)>,
-    /// `PROXY_API_KEY`: what clients must send.
-    pub proxy_api_key: Option<Secret>,
-    /// `ALLOWED_ORIGINS`: lower case, `*` for all.
-    pub allowed_origins: Vec<String>,
-    /// `TEST_MODE`, or `--offline`.
-    pub test_mode: bool,
-    /// `RETRIES`: tries after the first.
-    pub retries: u32,
-    /// `MAX_WAIT`: how long one request may wait for the account's limit.
-    pub max_wait: Duration,
-    /// `MAX_BODY_MB`, in bytes.
-    pub max_body_bytes: u64,
-    /// `UPSTREAM_TIMEOUT`: silence of the upstream that counts as its end.
-    pub upstream_timeout: Duration,
-    /// `STICKY_MINUTES`: how long a conversation keeps its model.
-    pub sticky: Duration,
-    /// `REUSE_ANSWERS`: for how long an answer is given again; 0: never.
-    pub reuse: Duration,
-    /// `BACKUPS`, in their order.
-    pub backups: Vec<Backup>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            listen: Listen { host: "localhost".into(), port: 5000, workers: 256, queue: 256 },
-            key: None,
-            cache_dir: None,
-            cache_keep_days: None,
-            model: free_models::ROUTER.into(),
-            fallback_models: Vec::new(),
-            named_models: Vec::new(),
-            model_map: Vec::new(),
-            allow_paid_models: false,
-            base_url: "https://openrouter.ai/api/v1".into(),
-            http_proxy: None,
-            https_proxy: None,
-            all_proxy: None,
-            no_proxy: String::new(),
-            ssl_cert_file: None,
-            proxy_api_key: None,
-            allowed_origins: Vec::new(),
-            test_mode: false,
-            retries: 2,
-            max_wait: Duration::from_secs(65),
-            max_body_bytes: 64 * MB_BYTES,
-            upstream_timeout: Duration::from_secs(300),
-            sticky: Duration::from_secs(30 * 60),
-            reuse: Duration::ZERO,
-            backups: Vec::new(),
-        }
-    }
-}
-
-/// One setting as the console and the panel show it.
+/// One setting as the panel shows it.
+#[derive(Serialize)]
 pub struct Shown {
     /// As in `.env`.
     pub name: &'static str,
-    /// Its value, secrets masked.
+    /// Its value, secrets masked; "not set" in English, for the panel has words of its own.
     pub value: String,
+    /// Its default, in the same way.
+    pub default: String,
+    /// Where it comes from.
+    pub source: Origin,
     /// Takes effect at the next start only.
     pub needs_restart: bool,
+    /// What it is for.
+    pub meaning: Meaning,
+}
+
+/// What a setting is for, in the panel's two languages.
+#[derive(Serialize)]
+pub struct Meaning {
+    en: &'static str,
+    zh: &'static str,
 }
 
 impl Settings {
     /// The model that a setting names for a kind of which none stands in for another.
-    pub fn named_model(&self, setting: &str) -> Option<&str> {
-        self.named_models.iter().find(|(name, _)| *name == setting)?.1.as_deref()
+    pub fn named_model(&self, name: &str) -> Option<String> {
+        let setting = SETTINGS.iter().find(|setting| setting.name == name)?;
+        Some((setting.show)(self)).filter(|model| !model.is_empty())
     }
 
     /// The proxy that requests to this address go through.
@@ -166,111 +75,34 @@ impl Settings {
         }
     }
 
-    /// Every setting in the order of the README, for people to read.
+    /// Every setting in the order of the table, for people to read.
     pub fn shown(&self) -> Vec<Shown> {
-        let or_none = |value: Option<String>| value.unwrap_or_else(|| NOT_SET.into());
-        let proxy = |proxy: &Option<ProxyUrl>| or_none(proxy.as_ref().map(ProxyUrl::address));
-        let seconds = |d: Duration| d.as_secs_f64().to_string();
-        let path = |p: &Path| p.display().to_string();
-        let entry = |name, value| Shown {
-            name,
-            value,
-            needs_restart: matches!(name, "HOST" | "PORT" | "WORKERS" | "QUEUE"),
-        };
-        let mut shown = vec![
-            entry("OPENROUTER_API_KEY", or_none(self.key.as_ref().map(Secret::masked))),
-            entry("CACHE_DIR", or_none(self.cache_dir.as_deref().map(path))),
-            entry("MODEL", self.model.clone()),
-            entry("HOST", self.listen.host.clone()),
-            entry("PORT", self.listen.port.to_string()),
-            entry("OPENROUTER_BASE_URL", self.base_url.clone()),
-            entry("HTTP_PROXY", proxy(&self.http_proxy)),
-            entry("HTTPS_PROXY", proxy(&self.https_proxy)),
-            entry("ALL_PROXY", proxy(&self.all_proxy)),
-            entry("NO_PROXY", or_none(Some(self.no_proxy.clone()).filter(|v| !v.is_empty()))),
-            entry("SSL_CERT_FILE", or_none(self.ssl_cert_file.as_ref().map(|(p, _)| path(p)))),
-            entry("PROXY_API_KEY", or_none(self.proxy_api_key.as_ref().map(Secret::masked))),
-            entry(
-                "ALLOWED_ORIGINS",
-                or_none(Some(self.allowed_origins.join(", ")).filter(|v| !v.is_empty())),
-            ),
-            entry("ALLOW_PAID_MODELS", self.allow_paid_models.to_string()),
-        ];
-        let named = named_kinds().map(|named| named.setting);
-        shown.extend(named.map(|name| entry(name, or_none(self.named_model(name).map(str::to_owned)))));
-        shown.extend([
-            entry("MODEL_MAP", or_none(Some(joined(&self.model_map)).filter(|v| !v.is_empty()))),
-            entry("RETRIES", self.retries.to_string()),
-            entry(
-                "FALLBACK_MODELS",
-                or_none(Some(self.fallback_models.join(", ")).filter(|v| !v.is_empty())),
-            ),
-            entry("MAX_WAIT", seconds(self.max_wait)),
-            entry("TEST_MODE", self.test_mode.to_string()),
-            entry("WORKERS", self.listen.workers.to_string()),
-            entry("QUEUE", self.listen.queue.to_string()),
-            entry("MAX_BODY_MB", (self.max_body_bytes / MB_BYTES).to_string()),
-            entry("UPSTREAM_TIMEOUT", seconds(self.upstream_timeout)),
-            entry("STICKY_MINUTES", (self.sticky.as_secs() / 60).to_string()),
-            entry("REUSE_ANSWERS", (self.reuse.as_secs() / 60).to_string()),
-            entry(
-                "BACKUPS",
-                or_none(
-                    Some(self.backups.iter().map(shown_backup).collect::<Vec<_>>().join(", "))
-                        .filter(|v| !v.is_empty()),
-                ),
-            ),
-            entry("CACHE_KEEP_DAYS", self.cache_keep_days.map_or(KEEP_ALL.into(), |d| d.to_string())),
-        ]);
-        shown
+        let default = Self::default();
+        let origins = self.origins.iter().copied().chain(std::iter::repeat(Origin::Default));
+        let shown = SETTINGS.iter().zip(origins).map(|(setting, source)| {
+            let [value, default] = [self, &default].map(|settings| {
+                let [english, _] = setting.shown(settings);
+                english
+            });
+            let Setting { name, needs_restart, meaning: [en, zh], .. } = *setting;
+            Shown { name, value, default, source, needs_restart, meaning: Meaning { en, zh } }
+        });
+        shown.collect()
     }
 
     /// What is different in `newer`, a line each.
     pub fn changes(&self, newer: &Settings) -> Vec<String> {
-        let secrets = |s: &Settings| {
-            [
-                ("OPENROUTER_API_KEY", s.key.clone()),
-                ("PROXY_API_KEY", s.proxy_api_key.clone()),
-                ("HTTP_PROXY", s.http_proxy.as_ref().map(|p| p.url.clone())),
-                ("HTTPS_PROXY", s.https_proxy.as_ref().map(|p| p.url.clone())),
-                ("ALL_PROXY", s.all_proxy.as_ref().map(|p| p.url.clone())),
-            ]
-        };
-        let differ = |name: &str| {
-            let pairs = secrets(self).into_iter().zip(secrets(newer));
-            pairs.into_iter().any(|(old, new)| old.0 == name && old.1 != new.1)
-                || name == "BACKUPS" && self.backups != newer.backups
-        };
-        let pairs = self.shown().into_iter().zip(newer.shown());
-        pairs
-            .filter(|(old, new)| old.value != new.value || differ(new.name))
-            .map(|(_, new)| match new.needs_restart {
-                true => {
-                    let note = either("(needs a restart)", "（重启后生效）");
-                    format!("{} = {} {note}", new.name, in_words(&new.value))
-                }
-                false => format!("{} = {}", new.name, in_words(&new.value)),
-            })
-            .collect()
+        let changed = SETTINGS.iter().filter(|setting| !(setting.same)(self, newer));
+        let told = changed.map(|setting| {
+            let note = if setting.needs_restart {
+                either(" (needs a restart)", "（重启后生效）")
+            } else {
+                ""
+            };
+            format!("{} = {}{note}", setting.name, setting.in_words(newer))
+        });
+        told.collect()
     }
-}
-
-/// A value as a console shows it: the panel has words of its own.
-fn in_words(value: &str) -> &str {
-    match value {
-        NOT_SET => either(NOT_SET, "未设置"),
-        KEEP_ALL => either(KEEP_ALL, "全部保留"),
-        value => value,
-    }
-}
-
-fn joined<T: ToString>(list: &[T]) -> String {
-    list.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
-}
-
-fn shown_backup(backup: &Backup) -> String {
-    let key = backup.key.as_ref().map(|key| format!(", key {}", key.masked())).unwrap_or_default();
-    format!("{} ({} at {}{key})", backup.name, joined(&backup.models), backup.base_url)
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -82,25 +81,6 @@ impl fmt::Debug for ProxyUrl {
     }
 }
 
-pub(super) fn parse_bool(value: &str) -> Option<bool> {
-    match value.to_ascii_lowercase().as_str() {
-        "true" | "1" | "yes" | "on" => Some(true),
-        "false" | "0" | "no" | "off" => Some(false),
-        _ => None,
-    }
-}
-
-pub(super) fn in_range(min: usize, max: usize) -> impl Fn(&str) -> Option<usize> {
-    move |value| value.parse().ok().filter(|n| (min..=max).contains(n))
-}
-
-pub(super) fn seconds(min: f64) -> impl Fn(&str) -> Option<Duration> {
-    move |value| {
-        let seconds = value.parse::<f64>().ok()?;
-        (min..=86_400.0).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
-    }
-}
-
 pub(super) fn list(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(str::trim).filter(|v| !v.is_empty())
 }
@@ -167,18 +147,27 @@ pub(super) fn parse_origin(value: &str) -> Option<String> {
     good.then_some(origin)
 }
 
-pub(super) fn read_certificates(path: &Path) -> Option<(PathBuf, Vec<CertificateDer<'static>>)> {
+/// The certificates of `SSL_CERT_FILE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificates {
+    /// Where they were read.
+    pub path: PathBuf,
+    /// In the order of the file; one of them at least can be a root.
+    pub roots: Vec<CertificateDer<'static>>,
+}
+
+pub(super) fn read_certificates(path: &Path) -> Option<Certificates> {
     let certificates = CertificateDer::pem_file_iter(path).ok()?;
-    let certificates = certificates.collect::<Result<Vec<_>, _>>().ok()?;
+    let roots = certificates.collect::<Result<Vec<_>, _>>().ok()?;
     // The text around a certificate may be right, and what is in it none.
-    let (good, _) = RootCertStore::empty().add_parsable_certificates(certificates.iter().cloned());
-    (good > 0).then(|| (path.to_owned(), certificates))
+    let (good, _) = RootCertStore::empty().add_parsable_certificates(roots.iter().cloned());
+    (good > 0).then(|| Certificates { path: path.to_owned(), roots })
 }
 
 /// `NO_PROXY`: hosts (their subdomains too), `.domains`, `host:port`, `*`.
 pub(super) fn bypasses_proxy(no_proxy: &str, host: &str, port: u16) -> bool {
     let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
-    list(no_proxy).any(|entry| {
+    no_proxy.split([',', ' ', '\t']).filter(|entry| !entry.is_empty()).any(|entry| {
         let entry = entry.to_ascii_lowercase();
         if entry == "*" {
             return true;

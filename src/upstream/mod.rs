@@ -334,8 +334,8 @@ fn run_get(agent: &Agent, request: Request<&[u8]>) -> Result<Response<ureq::Body
 /// Built-in roots and those of `SSL_CERT_FILE`.
 fn tls_config(settings: &Settings) -> Option<Arc<ClientConfig>> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    if let Some((_, certificates)) = &settings.ssl_cert_file {
-        roots.add_parsable_certificates(certificates.iter().cloned());
+    if let Some(certificates) = &settings.ssl_cert_file {
+        roots.add_parsable_certificates(certificates.roots.iter().cloned());
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;

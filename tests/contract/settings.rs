@@ -60,6 +60,46 @@ fn the_very_next_request_knows_the_debug_mode() {
 }
 
 #[test]
+fn debug_mode_is_a_setting_too() {
+    let proxy = Start::new().arg("--offline").env_file("DEBUG_MODE=true\n").start();
+    assert_eq!(proxy.get("/debug").status, 200);
+    proxy.write_env("DEBUG_MODE=false\n");
+    proxy.get("/debug").assert_error(403, "debug_disabled");
+    proxy.wait_for_console("debug mode is off");
+    fs::write(proxy.dir.join("DEBUG_MODE.txt"), "").unwrap();
+    assert_eq!(proxy.get("/debug").status, 200, "either will do");
+    proxy.write_env("DEBUG_MODE=true\n");
+    assert_eq!(proxy.get("/debug").status, 200);
+    fs::remove_file(proxy.dir.join("DEBUG_MODE.txt")).unwrap();
+    assert_eq!(proxy.get("/debug").status, 200);
+}
+
+#[test]
+fn the_panel_says_where_a_setting_comes_from_and_what_it_means() {
+    let start = Start::new().arg("--offline").env_file("DEBUG_MODE=true\nRETRIES=3\nMAX_WAIT=never\n");
+    let proxy = start.environment("MODEL", "a/b:free").start();
+    let answer = proxy.get("/debug/settings").json();
+    let of = |name: &str| {
+        let mut settings = answer["settings"].as_array().unwrap().iter();
+        settings.find(|setting| setting["name"] == name).unwrap().clone()
+    };
+    for (name, value, default, source) in [
+        ("RETRIES", "3", "2", "file"),
+        ("MODEL", "a/b:free", "openrouter/free", "environment"),
+        ("PORT", &proxy.port.to_string(), "5000", "flag"),
+        ("TEST_MODE", "true", "false", "flag"),
+        ("QUEUE", "256", "256", "default"),
+        ("MAX_WAIT", "65", "65", "kept"),
+    ] {
+        let setting = of(name);
+        assert_eq!((&setting["value"], &setting["default"]), (&value.into(), &default.into()), "{setting}");
+        assert_eq!(setting["source"], source, "{setting}");
+        assert_eq!(setting["needs_restart"], matches!(name, "PORT" | "QUEUE"));
+        assert!(setting["meaning"]["en"].is_string() && setting["meaning"]["zh"].is_string());
+    }
+}
+
+#[test]
 fn a_half_written_file_breaks_no_request() {
     let upstream = Upstream::start(|request, answer| {
         let right = request.header("authorization") == Some(&format!("Bearer {KEY}"));

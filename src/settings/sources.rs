@@ -1,0 +1,113 @@
+//! Where values come from, and what is said of those that can't be used.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::args::Args;
+use super::backups::Backup;
+use crate::language::either;
+
+/// Commonly written in lower case, above all in the environment.
+pub(super) const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
+
+/// Where a value in force comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// Nothing is written anywhere.
+    #[default]
+    Default,
+    /// `.env`.
+    File,
+    /// The process environment.
+    Environment,
+    /// The command line.
+    Flag,
+    /// What is written can't be used: the last good value stays, or the default.
+    Kept,
+}
+
+/// Where the values come from.
+pub struct Sources<'a> {
+    /// `.env`, in the order of the file; the last of a name counts.
+    pub file: &'a [(String, String)],
+    /// The process environment.
+    pub environment: &'a dyn Fn(&str) -> Option<String>,
+    /// The command line.
+    pub args: &'a Args,
+    /// The home folder, which relative paths start from.
+    pub home: &'a Path,
+}
+
+/// What is said of a setting that can't be used as it stands.
+pub(super) struct Complaint {
+    pub(super) name: String,
+    /// What would be right.
+    pub(super) text: String,
+    /// What counts instead is to be told.
+    pub(super) keeps_value: bool,
+}
+
+/// What settings are read from, and what has been found out on the way.
+pub(super) struct Reader<'a> {
+    pub(super) home: &'a Path,
+    pub(super) complaints: Vec<Complaint>,
+    /// `ALLOW_PAID_MODELS`, once it has been read.
+    pub(super) allow_paid: bool,
+    /// `BACKUPS`, once they have been read; before that, those that were good last.
+    pub(super) backups: Vec<Backup>,
+    sources: &'a Sources<'a>,
+    /// `.env` by its names.
+    file: HashMap<&'a str, &'a str>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(sources: &'a Sources<'a>, last_backups: &[Backup]) -> Self {
+        Self {
+            home: sources.home,
+            complaints: Vec::new(),
+            allow_paid: false,
+            backups: last_backups.to_vec(),
+            sources,
+            file: sources.file.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
+        }
+    }
+
+    /// What is written, and where. `.env` wins over the environment, also with an empty value. Empty means not set.
+    pub(super) fn get(&self, name: &str) -> Option<(String, Origin)> {
+        let lower = PROXIES.contains(&name).then(|| name.to_ascii_lowercase());
+        let written = self.file.get(name).or_else(|| self.file.get(lower.as_deref()?));
+        let (value, origin) = match written {
+            Some(value) => ((*value).to_owned(), Origin::File),
+            None => {
+                // curl and those that follow it go by the lower-case one, where both are set.
+                let environment = self.sources.environment;
+                let value = lower.as_deref().and_then(environment).or_else(|| environment(name))?;
+                (value, Origin::Environment)
+            }
+        };
+        Some((value.trim().to_owned(), origin)).filter(|(value, _)| !value.is_empty())
+    }
+
+    /// The value isn't repeated: it may be a secret in the wrong place.
+    pub(super) fn complain(&mut self, name: &str, range: &str) {
+        let text = either(format!("{name} must be {range}"), format!("{name} 应为：{range}"));
+        self.complaints.push(Complaint { name: name.to_owned(), text, keeps_value: true });
+    }
+
+    /// Something that costs nothing but itself.
+    pub(super) fn mention(&mut self, name: &str, text: String) {
+        self.complaints.push(Complaint { name: name.to_owned(), text, keeps_value: false });
+    }
+
+    /// The same as long as it is about the same: nobody wants to read it at every save of the file.
+    pub(super) fn about(&self, complaint: &Complaint) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&complaint.name, &complaint.text, self.get(&complaint.name).map(|(value, _)| value))
+            .hash(&mut hasher);
+        hasher.finish()
+    }
+}
