@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use ureq::http::StatusCode;
@@ -13,7 +13,8 @@ use ureq::http::StatusCode;
 use super::chunks::Chunks;
 use super::connection::Connection;
 use super::head::{BodyLength, Coding, Head, path_in};
-use super::socket::Socket;
+use super::slot;
+use super::socket::{Socket, time_to_read};
 use crate::body::{self, Spare};
 use crate::dialect;
 use crate::error::ApiError;
@@ -107,8 +108,44 @@ pub enum ConnectionFate {
     /// It is over; but what the client is still sending must be read, or the answer may be lost with it
     /// ([RFC 9112, 9.6](https://www.rfc-editor.org/rfc/rfc9112#section-9.6)).
     Drain(Connection),
+    /// Not all of the answer could be sent at once, and no thread waits for a client that hardly reads.
+    Unsent(Box<Unsent>),
     /// It is closed, or somebody else's now.
     Gone,
+}
+
+/// The rest of an answer that the client hasn't taken yet.
+#[derive(Debug)]
+pub struct Unsent {
+    /// The client's.
+    pub connection: Connection,
+    message: Vec<u8>,
+    sent: usize,
+    began: Instant,
+    framing: ResponseFraming,
+    body_was_read: bool,
+    /// Counts the request as begun.
+    _begun: Option<Arc<()>>,
+}
+
+impl Unsent {
+    /// Sends what the client takes now. What becomes of the connection once that was all.
+    pub fn go_on(mut self: Box<Self>) -> ConnectionFate {
+        match self.connection.socket.write_now(&self.message[self.sent..]) {
+            Ok(sent) => self.sent += sent,
+            Err(_) => return ConnectionFate::Gone,
+        }
+        if self.sent < self.message.len() {
+            return ConnectionFate::Unsent(self);
+        }
+        let Self { connection, framing, body_was_read, .. } = *self;
+        framing.after(connection, Ok(()), body_was_read)
+    }
+
+    /// By when the client must have taken more of it.
+    pub fn until(&self) -> Instant {
+        self.began + time_to_read(self.sent)
+    }
 }
 
 impl Exchange {
@@ -189,7 +226,7 @@ impl Exchange {
     pub fn turn_away(mut self, error: &ApiError) {
         if let Some(connection) = self.connection.take() {
             let reply = Reply::refusal(&self.head, error);
-            connection.socket.write_now(&message(&reply, "connection: close\r\n", self.head.no_body));
+            let _ = connection.socket.write_now(&message(&reply, "connection: close\r\n", self.head.no_body));
         }
     }
 
@@ -206,8 +243,13 @@ impl Exchange {
         let framing = self.framing(self.body_was_read && !says_how);
         let connection_header = if says_how { "" } else { framing.connection_header() };
         let message = message(&reply, connection_header, framing.no_body);
-        let sent = connection.socket.write_all(&message);
-        framing.after(connection, sent, self.body_was_read)
+        if slot::is_held() {
+            let sent = connection.socket.write_all(&message);
+            return framing.after(connection, sent, self.body_was_read);
+        }
+        let (body_was_read, begun) = (self.body_was_read, self.begun.take());
+        let (sent, began) = (0, Instant::now());
+        Box::new(Unsent { connection, message, sent, began, framing, body_was_read, _begun: begun }).go_on()
     }
 
     fn framing(&self, keeps_alive: bool) -> ResponseFraming {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use mio::{Registry, Token, Waker};
 
 use super::connection::Connection;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Unsent};
 use super::socket::{CLIENT_TIMEOUT, Socket, open_sockets};
 use crate::error::ApiError;
 use crate::peek::Peeked;
@@ -40,6 +40,8 @@ pub enum Parked {
     ForBody(Box<Exchange>, Instant),
     /// That it stops sending what nobody reads, until then.
     ForEnd(Connection, Instant),
+    /// That it takes more of an answer.
+    ForRoom(Box<Unsent>),
 }
 
 impl Parked {
@@ -57,6 +59,7 @@ impl Parked {
         match self {
             Self::ForRequest(connection) | Self::ForEnd(connection, _) => Some(&connection.socket),
             Self::ForBody(exchange, _) => exchange.socket().map(|socket| &**socket),
+            Self::ForRoom(unsent) => Some(&unsent.connection.socket),
         }
     }
 
@@ -64,6 +67,7 @@ impl Parked {
         match self {
             Self::ForRequest(connection) => connection.head_since().map(|since| since + CLIENT_TIMEOUT),
             Self::ForBody(_, until) | Self::ForEnd(_, until) => Some(*until),
+            Self::ForRoom(unsent) => Some(unsent.until()),
         }
     }
 
@@ -78,6 +82,7 @@ impl Parked {
         match self {
             Self::ForRequest(connection) | Self::ForEnd(connection, _) => connection.rest(),
             Self::ForBody(exchange, _) => exchange.rest(),
+            Self::ForRoom(unsent) => unsent.connection.rest(),
         }
     }
 }
@@ -151,7 +156,9 @@ impl Idle {
 
     /// Gives it back where the system can't watch it.
     fn put_into(&self, table: &mut Table, token: Token, parked: Parked) -> Option<Parked> {
-        let is_watched = parked.socket().is_some_and(|socket| socket.watch(&self.registry, token).is_ok());
+        let waits_for_room = matches!(parked, Parked::ForRoom(_));
+        let watch = if waits_for_room { Socket::watch_for_room } else { Socket::watch };
+        let is_watched = parked.socket().is_some_and(|socket| watch(socket, &self.registry, token).is_ok());
         if !is_watched {
             return Some(parked);
         }

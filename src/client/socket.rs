@@ -15,6 +15,8 @@ use crate::peek::{Peeked, peek};
 
 /// A client that takes nothing of its answer, or sends nothing more of its request, for this long is let go.
 pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Whoever takes less than this of an answer in a second, beyond [`CLIENT_TIMEOUT`], doesn't want it.
+const LEAST_BYTES_A_SECOND: usize = 1024;
 /// How long a send waits at a time. Windows can't go on with a socket whose send timed out.
 const SEND_TIMEOUT: Duration = if cfg!(windows) { CLIENT_TIMEOUT } else { Duration::from_secs(1) };
 /// How long a thread stays with its connection after an answer: a busy client's next request comes at once, and two
@@ -30,6 +32,11 @@ static OPEN: AtomicUsize = AtomicUsize::new(0);
 /// Client sockets that are open; each takes one descriptor.
 pub fn open_sockets() -> usize {
     OPEN.load(Ordering::Relaxed)
+}
+
+/// How long a client may take for so many bytes of an answer.
+pub fn time_to_read(bytes: usize) -> Duration {
+    CLIENT_TIMEOUT + Duration::from_secs((bytes / LEAST_BYTES_A_SECOND) as u64)
 }
 
 /// A client's connection.
@@ -103,38 +110,49 @@ impl Socket {
     }
 
     /// Sends all of it. While the client doesn't read, others may have this thread's place among the workers.
-    pub fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
-        let mut waited = Duration::ZERO;
-        while !bytes.is_empty() {
-            match (&self.stream).write(bytes) {
+    pub fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = match (&self.stream).write(bytes) {
+            Ok(sent) if sent == bytes.len() => return Ok(()),
+            Ok(sent) => &bytes[sent..],
+            Err(e) if timed_out(&e) || e.kind() == io::ErrorKind::Interrupted => bytes,
+            Err(e) => return Err(e),
+        };
+        let began = Instant::now();
+        while !rest.is_empty() {
+            match (&self.stream).write(rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(sent) => {
-                    bytes = &bytes[sent..];
-                    waited = Duration::ZERO;
-                }
+                Ok(sent) => rest = &rest[sent..],
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if timed_out(&e) && waited + SEND_TIMEOUT < CLIENT_TIMEOUT => {
-                    waited += SEND_TIMEOUT;
-                    slot::give_up();
-                }
+                Err(e) if timed_out(&e) && cfg!(not(windows)) => slot::give_up(),
                 Err(e) => return Err(e),
+            }
+            if began.elapsed() > time_to_read(bytes.len() - rest.len()) {
+                return Err(io::ErrorKind::TimedOut.into());
             }
         }
         Ok(())
     }
 
-    /// Sends what can be sent at once: for the poller, which waits for nobody.
-    pub fn write_now(&self, bytes: &[u8]) {
-        #[cfg(target_os = "linux")]
-        {
-            /// send(2): `MSG_DONTWAIT | MSG_NOSIGNAL`.
-            const NOW: i32 = 0x40 | 0x4000;
-            let _ = SockRef::from(&self.stream).send_with_flags(bytes, NOW);
-        }
-        #[cfg(not(target_os = "linux"))]
-        if self.stream.set_nonblocking(true).is_ok() {
-            let _ = (&self.stream).write(bytes);
-            let _ = self.stream.set_nonblocking(false);
+    /// Sends what the system takes at once, and waits for nobody. How much it was.
+    pub fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        let sent = {
+            #[cfg(target_os = "linux")]
+            {
+                /// send(2): `MSG_DONTWAIT | MSG_NOSIGNAL`.
+                const NOW: i32 = 0x40 | 0x4000;
+                SockRef::from(&self.stream).send_with_flags(bytes, NOW)
+            }
+            #[cfg(not(target_os = "linux"))]
+            {
+                self.stream.set_nonblocking(true)?;
+                let sent = (&self.stream).write(bytes);
+                self.stream.set_nonblocking(false)?;
+                sent
+            }
+        };
+        match sent {
+            Err(e) if timed_out(&e) || e.kind() == io::ErrorKind::Interrupted => Ok(0),
+            sent => sent,
         }
     }
 
@@ -145,16 +163,25 @@ impl Socket {
 
     /// Has the poller told when something arrives, or the client leaves; once for each call of this. It isn't watched yet.
     pub fn watch(&self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.watch_for(Interest::READABLE, registry, token)
+    }
+
+    /// The same when more can be sent.
+    pub fn watch_for_room(&self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.watch_for(Interest::WRITABLE, registry, token)
+    }
+
+    fn watch_for(&self, interest: Interest, registry: &Registry, token: Token) -> io::Result<()> {
         #[cfg(unix)]
         {
             use std::os::fd::AsRawFd;
             let mut source = mio::unix::SourceFd(&self.stream.as_raw_fd());
-            registry.register(&mut source, token, Interest::READABLE)
+            registry.register(&mut source, token, interest)
         }
         #[cfg(windows)]
         {
             let mut second = mio::net::TcpStream::from_std(self.stream.try_clone()?);
-            registry.register(&mut second, token, Interest::READABLE)?;
+            registry.register(&mut second, token, interest)?;
             *self.lock_watched() = Some(second);
             Ok(())
         }

@@ -64,6 +64,11 @@ impl Refusals {
         true
     }
 
+    /// Whether any were counted and not reported yet.
+    pub fn has_more_to_report(&self) -> bool {
+        self.kinds.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|kind| kind.more > 0)
+    }
+
     /// Says how many more there were, of each kind whose minute is over.
     pub fn report_repeats(&self) {
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);

@@ -235,6 +235,12 @@ impl<T> Gate<T> {
         self.shared.changed.notify_all();
     }
 
+    /// Waits for as long as `sleeps` says so; it is asked again at each [`Gate::look_again`].
+    pub fn sleep_while(&self, sleeps: impl Fn() -> bool) {
+        let windows = self.shared.lock();
+        drop(self.shared.changed.wait_while(windows, |_| sleeps()));
+    }
+
     /// How many wait.
     pub fn waiting(&self) -> usize {
         self.lock_waiting().len()

@@ -16,7 +16,7 @@ pub mod slots;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -52,8 +52,10 @@ const MAX_STUCK: usize = 512;
 const SPARE_THREADS: usize = 32;
 /// Threads that may stay with their connections for a moment; with more connections than that, it is no use.
 const MAX_LINGERING: usize = 32;
-/// How often the gate's thread looks at the settings.
+/// How often the gate's thread looks at the settings, for those who wait, and tidies up.
 const GATE_INTERVAL: Duration = Duration::from_millis(250);
+/// After so many looks without a request there is nothing left to tidy up: it sleeps until the next one.
+const LOOKS_WITHOUT_A_REQUEST: u32 = 320;
 
 /// What a thread of the pool does next.
 enum Job {
@@ -111,6 +113,8 @@ struct Server {
     slots: Slots<Call>,
     stuck: AtomicUsize,
     lingering: AtomicUsize,
+    /// The gate's thread is to be woken by the next request.
+    gate_sleeps: AtomicBool,
 }
 
 /// Starts all threads that serve these sockets. What they share is for whoever stops them.
@@ -128,6 +132,7 @@ pub fn start(live: Arc<Live>, calls: Calls, listeners: Vec<TcpListener>) -> io::
         slots: Slots::new(workers, queue),
         stuck: AtomicUsize::new(0),
         lingering: AtomicUsize::new(0),
+        gate_sleeps: AtomicBool::new(false),
     });
     // It lives as long as the program.
     let resumes = Arc::clone(&server);
@@ -154,6 +159,13 @@ impl Server {
 
     fn give(self: &Arc<Self>, job: Job) {
         self.pool.give((Arc::clone(self), job));
+    }
+
+    /// Has a thread go on with a connection on which an answer has been sent.
+    fn follow(self: &Arc<Self>, fate: ConnectionFate) {
+        if !matches!(fate, ConnectionFate::Gone) {
+            self.give(Job::Finish(Box::new(move || fate)));
+        }
     }
 
     /// Has a thread forward the one that has a place now, if there is one.
@@ -207,6 +219,10 @@ impl Server {
                 self.drain(connection);
                 return None;
             }
+            ConnectionFate::Unsent(unsent) => {
+                self.idle.park(Parked::ForRoom(unsent));
+                return None;
+            }
             ConnectionFate::Gone => return None,
         };
         let mut arrival = connection.next_head();
@@ -232,7 +248,7 @@ impl Server {
 
     /// Refuses what isn't a request.
     fn refuse(&self, connection: Connection, error: &ApiError) {
-        connection.socket.write_now(&refusal(&connection.buffer, error));
+        let _ = connection.socket.write_now(&refusal(&connection.buffer, error));
         self.shared.refused(&refusals::asked(&connection.buffer), String::new(), "", error);
         self.drain(connection);
     }
@@ -309,6 +325,10 @@ impl Server {
 
     /// Takes a place for a request, or has it wait for one.
     fn enter(&self, exchange: Box<Exchange>, snapshot: Arc<Snapshot>) -> Step {
+        if self.gate_sleeps.load(Ordering::Relaxed) {
+            self.gate_sleeps.store(false, Ordering::SeqCst);
+            self.shared.gate.look_again();
+        }
         let in_flight = self.shared.in_flight.begin(exchange.socket().ok_or(ConnectionFate::Gone)?);
         let call = match (snapshot.settings.reuse.is_zero(), asked(&exchange)) {
             (false, Some(asked)) => begin_reusing(&self.shared, asked, exchange, &snapshot, in_flight)?,
@@ -397,7 +417,15 @@ impl Server {
             let settings = &shared.live.snapshot().settings;
             (settings.max_wait, settings.key.clone())
         };
+        let (mut activity, mut looks) = (0, 0);
         loop {
+            let now = shared.in_flight.activity();
+            looks = if now == activity && shared.gate.waiting() == 0 { looks + 1 } else { 0 };
+            activity = now;
+            if looks > LOOKS_WITHOUT_A_REQUEST && !shared.refusals.has_more_to_report() {
+                self.gate_sleeps.store(true, Ordering::SeqCst);
+                shared.gate.sleep_while(|| self.gate_sleeps.load(Ordering::SeqCst));
+            }
             match shared.gate.next(GATE_INTERVAL, rules, |relay| relay.is_cancelled()) {
                 Some(Next::Go(relay, pass, waited)) => {
                     self.come_back(Call::Begun(relay, Wake::Allowed(pass, waited)));

@@ -13,7 +13,7 @@ use mio::{Events, Poll, Token};
 
 use super::Server;
 use crate::client::connection::{Arrival, Connection};
-use crate::client::exchange::Exchange;
+use crate::client::exchange::{ConnectionFate, Exchange};
 use crate::client::idle::{FIRST_TOKEN, Idle, Parked, WAKER, request_of};
 use crate::client::socket::{CLIENT_TIMEOUT, Listener};
 use crate::error::ApiError;
@@ -138,6 +138,10 @@ impl Poller {
             Some(Parked::ForRequest(connection)) => self.read(Some(token), connection),
             Some(Parked::ForBody(exchange, _)) => self.server.serve(exchange),
             Some(Parked::ForEnd(connection, until)) => self.drain(token, connection, until),
+            Some(Parked::ForRoom(unsent)) => match unsent.go_on() {
+                ConnectionFate::Unsent(unsent) => self.idle.put_back(token, Parked::ForRoom(unsent)),
+                fate => self.server.follow(fate),
+            },
             None => {}
         }
     }
@@ -202,7 +206,7 @@ impl Poller {
                     self.server.refuse(connection, &ApiError::slow_head(CLIENT_TIMEOUT));
                 }
                 Parked::ForBody(exchange, _) => self.server.give_up_waiting(exchange),
-                Parked::ForEnd(..) => {}
+                Parked::ForEnd(..) | Parked::ForRoom(_) => {}
             }
         }
     }

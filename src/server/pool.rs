@@ -104,22 +104,23 @@ impl<T> Shared<T> {
         }
         state.idle.push(Arc::clone(place));
         drop(state);
-        loop {
-            let given = place.came.wait_timeout_while(lock(&place.given), IDLE, |given| given.is_none());
-            if let Some(job) = given.unwrap_or_else(PoisonError::into_inner).0.take() {
-                return Some(job);
-            }
-            let mut state = self.lock();
-            // Where it isn't among the idle any more, a job is on its way. The last one stays: the system may have no other
-            // to give when it is needed.
-            if state.threads > 1
-                && let Some(at) = state.idle.iter().position(|idle| Arc::ptr_eq(idle, place))
-            {
-                state.idle.swap_remove(at);
-                state.threads -= 1;
-                return None;
-            }
+        let given = place.came.wait_timeout_while(lock(&place.given), IDLE, |given| given.is_none());
+        if let Some(job) = given.unwrap_or_else(PoisonError::into_inner).0.take() {
+            return Some(job);
         }
+        let mut state = self.lock();
+        // Where it isn't among the idle any more, a job is on its way. The last one stays: the system may have no other
+        // to give when it is needed.
+        if state.threads > 1
+            && let Some(at) = state.idle.iter().position(|idle| Arc::ptr_eq(idle, place))
+        {
+            state.idle.swap_remove(at);
+            state.threads -= 1;
+            return None;
+        }
+        drop(state);
+        let given = place.came.wait_while(lock(&place.given), |given| given.is_none());
+        given.unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {

@@ -338,3 +338,28 @@ fn clients_that_stop_reading_a_stream_keep_no_worker_and_are_let_go() {
     assert_serves(&proxy);
     eventually("the workers to be as many as before", || (proxy.usage().threads < 64 + 30).then_some(()));
 }
+
+/// Whatever they ask, and however many: what needs no place among the workers is sent as far as they take it, and no thread
+/// waits for the rest.
+#[test]
+fn clients_that_ask_and_hardly_read_hold_no_thread() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Start::new().env_file(env(&upstream, "WORKERS=1")).file("DEBUG_MODE.txt", "").start();
+    let threads = proxy.usage().threads;
+    let request = "GET /debug/words.js HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
+    let clients = (0..700).map(|_| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&std::net::SocketAddr::from(([127, 0, 0, 1], proxy.port)).into()).unwrap();
+        let mut stream = std::net::TcpStream::from(socket);
+        std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+        stream
+    });
+    let clients = clients.collect::<Vec<_>>();
+    proxy.get("/health").assert_status(200);
+    proxy.chat(HELLO).assert_status(200);
+    // Those that were needed for a moment end soon.
+    eventually("the threads to end", || (proxy.usage().threads < threads + 20).then_some(()));
+    drop(clients);
+    assert_serves(&proxy);
+}
