@@ -79,6 +79,10 @@ impl Dialect for Chat {
         }
     }
 
+    fn takes_several_models(&self) -> bool {
+        true
+    }
+
     fn turns(&self) -> Option<&'static str> {
         Some("messages")
     }

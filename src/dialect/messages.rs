@@ -103,6 +103,10 @@ impl Dialect for Messages {
         }
     }
 
+    fn takes_several_models(&self) -> bool {
+        true
+    }
+
     fn turns(&self) -> Option<&'static str> {
         Some("messages")
     }

@@ -109,6 +109,11 @@ pub trait Dialect: Sync {
         false
     }
 
+    /// Whether the upstream itself goes on with other models, where a request names them as `models`.
+    fn takes_several_models(&self) -> bool {
+        false
+    }
+
     /// What stands in for a model that may not be asked.
     fn stand_in(&self) -> StandIn {
         StandIn::Model

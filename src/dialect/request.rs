@@ -29,6 +29,8 @@ pub struct Request {
     pub stream: bool,
     /// What a model must be able to do to serve it.
     pub needs: Needs,
+    /// Tokens that the answer may have, where the client says so.
+    pub max_tokens: u64,
     /// How the client calls the conversation.
     pub session: Option<String>,
     /// It goes on with a conversation that the server is to have kept.
@@ -65,6 +67,8 @@ impl Request {
         let keeps_model = asked.as_ref() == Some(&model) || (rule.allow_paid && not_a_string);
         let stream = json::field(&fields, "stream").is_some_and(|field| field.value == "true");
         let mut needs = dialect.needs(&fields);
+        let tokens = |name| json::field(&fields, name).and_then(|field| field.value.parse().ok());
+        let max_tokens = MAX_TOKENS.into_iter().filter_map(tokens).max().unwrap_or(0);
         let wants_a_kept_conversation = dialect.wants_a_kept_conversation(&fields);
 
         let session = session_of(&fields);
@@ -132,6 +136,7 @@ impl Request {
             names_others,
             stream,
             needs,
+            max_tokens,
             session,
             wants_a_kept_conversation,
             turns,
@@ -233,6 +238,9 @@ fn session_of(fields: &[Field<'_>]) -> Option<String> {
     };
     text(fields, "session_id").or_else(|| text(fields, "prompt_cache_key")).or_else(in_metadata)
 }
+
+/// How clients say how long an answer may be.
+const MAX_TOKENS: [&str; 3] = ["max_tokens", "max_completion_tokens", "max_output_tokens"];
 
 /// A field's value as other servers than OpenRouter get it; `None` where in every API only OpenRouter knows the field.
 pub fn elsewhere<'a>(field: &Field<'a>) -> Option<Cow<'a, str>> {

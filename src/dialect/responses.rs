@@ -88,6 +88,10 @@ impl Dialect for Responses {
         }
     }
 
+    fn takes_several_models(&self) -> bool {
+        true
+    }
+
     fn turns(&self) -> Option<&'static str> {
         Some("input")
     }

@@ -153,6 +153,48 @@ pub fn estimate(text: &str) -> u64 {
     sum.div_ceil(TOKEN)
 }
 
+/// Of a long body, so many samples of so many bytes are counted.
+const SAMPLES: usize = 16;
+const SAMPLE_BYTES: usize = 512;
+/// Longer words are base64, of which a model sees a picture or a file.
+const LONGEST_WORD: usize = 256;
+
+/// How many tokens a request is, about: of its body, but for what is written in base64.
+pub fn of_body(body: &str) -> u64 {
+    let step = (body.len() / SAMPLES).max(SAMPLE_BYTES);
+    let (mut counted, mut sum) = (0, 0);
+    for at in (0..body.len()).step_by(step) {
+        let [start, end] = [at, at + SAMPLE_BYTES].map(|mut at| {
+            at = at.min(body.len());
+            while !body.is_char_boundary(at) {
+                at -= 1;
+            }
+            at
+        });
+        counted += end - start;
+        sum += of_words(&body[start..end].replace("\\n", "\n").replace("\\\"", "\""));
+    }
+    // In proportion: more than 2^64 is not to be feared.
+    sum * body.len() as u64 / counted.max(1) as u64
+}
+
+fn of_words(text: &str) -> u64 {
+    let is_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=' | '-' | '_');
+    let (mut sum, mut rest) = (0, text);
+    let mut from = 0;
+    // A word ends where something else begins, and what is left over at last is estimated as a whole.
+    while let Some(begin) = rest[from..].find(is_base64).map(|at| from + at) {
+        let word = rest[begin..].find(|c| !is_base64(c)).unwrap_or(rest.len() - begin);
+        from = begin + word;
+        if word > LONGEST_WORD {
+            sum += estimate(&rest[..begin]);
+            rest = &rest[from..];
+            from = 0;
+        }
+    }
+    sum + estimate(rest)
+}
+
 /// The first letter of a word: little after a space, or after a single mark that is often of the same token
 /// (`.len`, `_id`, `(self`).
 fn first_letter(before: Kind, last: char, run: usize) -> u64 {
@@ -281,6 +323,26 @@ pub fn longest_line(path: &Path) -> io::Result<Option<String>> {
             assert!(now >= before, "{now} after {before}: {}", &all[..end]);
             before = now;
         }
+    }
+
+    #[test]
+    fn a_body_counts_as_its_texts_do() {
+        let texts = COUNTED.iter().filter(|(text, _)| *text != BASE64);
+        let counted = texts.clone().map(|(_, counted)| counted).sum::<u64>() * 200;
+        let messages =
+            texts.map(|(text, _)| format!(r#"{{"role":"user","content":{}}}"#, crate::json::quoted(text)));
+        let messages = messages.collect::<Vec<_>>().join(",");
+        let body = |image: &str| {
+            format!(
+                r#"{{"messages":[{}],"image":"data:image/png;base64,{image}"}}"#,
+                vec![messages.as_str(); 200].join(",")
+            )
+        };
+        for image in ["", &"iVBORw0KGgo/".repeat(100_000)] {
+            let estimated = of_body(&body(image));
+            assert!(estimated > counted && estimated < counted * 4 / 3, "{estimated} for {counted}"); // with its frames
+        }
+        assert_eq!((of_body(""), of_body("{}")), (0, estimate("{}")));
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl Relay {
             record: Record { recording, metrics },
         });
         relay.look_up_conversation(named.as_deref());
-        relay.tries.model = relay.choose_model();
+        relay.choose_model();
         Ok(relay)
     }
 }

@@ -117,7 +117,9 @@ impl Relay {
                 if is_free(model) {
                     self.shared.quota.sent();
                 }
-                body = self.asked.request.body(model);
+                let beside = self.tries.beside.iter().map(String::as_str);
+                let models = std::iter::once(model).chain(beside).collect::<Vec<_>>();
+                body = self.asked.request.body_with(&models);
                 upstream = &self.snapshot.upstream;
                 headers = Cow::Borrowed(&self.asked.headers[..]);
             }

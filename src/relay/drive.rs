@@ -76,7 +76,10 @@ impl Relay {
         self.record.metrics.model.clone_from(&model);
         self.report(None);
         let mut failed = match self.attempt(&model, &mut pass) {
-            Ok(served) => return self.finish(served),
+            Ok(served) => {
+                self.learn_from_the_end(&served);
+                return self.finish(served);
+            }
             Err(failed) => failed,
         };
         match self.cancel().reason() {
@@ -97,7 +100,10 @@ impl Relay {
             return self.meet_limit(limit, pass);
         }
         drop(pass);
-        let by = failed.by.clone().filter(|by| *by != model && model == free_models::ROUTER);
+        let by = match self.who_failed(&failed) {
+            Some(last) => Some(last),
+            None => failed.by.clone().filter(|by| *by != model && model == free_models::ROUTER),
+        };
         let Some(pause) = self.learn_from_failure(by.as_deref().unwrap_or(&model), &failed) else {
             return self.give_way(failed);
         };
@@ -105,8 +111,9 @@ impl Relay {
             return self.give_way(failed);
         }
         let rests_until = self.shared.history.rests_until(by.as_deref().unwrap_or(&model));
-        self.note_failed_try(model.clone(), failed.reason.clone(), rests_until);
-        self.tries.model = self.choose_model();
+        let asked = std::iter::once(&model).chain(&self.tries.beside).cloned().collect::<Vec<_>>().join(", ");
+        self.note_failed_try(asked, failed.reason.clone(), rests_until);
+        self.choose_model();
         let is_about_the_model = matches!(failed.verdict, Verdict::NextModel(Some(fault)) if !matches!(fault, ModelFault::Busy(_)));
         if is_about_the_model && self.tries.model == model {
             self.record.metrics.failed_tries.pop(); // there is no other model that could
@@ -161,6 +168,7 @@ impl Relay {
     /// A model that has answered a moment ago keeps its conversations over one bad moment of a provider's.
     fn deserves_another_chance(&self, model: &str, failed: &FailedAttempt) -> bool {
         failed.is_the_providers
+            && self.asked.request.target != Target::Best
             && model == self.tries.model
             && self.tries.asked_once_more.as_deref() != Some(model)
             && self.shared.history.has_answered_lately(model)

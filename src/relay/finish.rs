@@ -139,6 +139,8 @@ impl Relay {
         mut headers: Vec<(Cow<'static, str>, String)>,
         sent: &str,
     ) -> Vec<(Cow<'static, str>, String)> {
+        // Of several it is the one that answered.
+        let sent = if self.tries.beside.is_empty() { sent } else { &self.record.metrics.model };
         // No model is sent where an embedding is refused.
         if !sent.is_empty() && (self.asked.request.model_replaced() || sent != self.asked.request.model) {
             let asked = self.asked.request.asked.as_deref().unwrap_or("(none)");

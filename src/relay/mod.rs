@@ -18,6 +18,7 @@ mod backup;
 pub mod backup_history;
 pub mod best;
 mod bytes;
+mod choice;
 mod conversation;
 mod drive;
 mod finish;

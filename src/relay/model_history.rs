@@ -50,7 +50,18 @@ struct State {
     /// Models that answered, by what was needed, the last one last.
     good: HashMap<Wanted, VecDeque<(Arc<str>, Instant)>>,
     /// The model that each belongs to, and since when.
-    conversations: HashMap<u64, (Arc<str>, Seconds)>,
+    conversations: HashMap<u64, Belongs>,
+    /// The best model, by what is needed.
+    first_choices: HashMap<Needs, Arc<str>>,
+}
+
+/// The model of a conversation.
+#[derive(Debug)]
+struct Belongs {
+    model: Arc<str>,
+    /// It has failed in the last call.
+    has_failed: bool,
+    since: Seconds,
 }
 
 /// Since the first look at the clock: thousands of times are kept.
@@ -155,29 +166,49 @@ impl ModelHistory {
         state.good.get(&wanted)?.iter().rev().find(fits).map(|(model, _)| model.to_string())
     }
 
-    /// The model that a conversation belongs to, by the marks of its beginnings, longest first.
-    pub fn conversation(&self, marks: impl IntoIterator<Item = u64>, kept_for: Duration) -> Option<String> {
+    /// The model that a conversation belongs to, by the marks of its beginnings, longest first; and whether that has failed
+    /// in its last call.
+    pub fn conversation(
+        &self,
+        marks: impl IntoIterator<Item = u64>,
+        kept_for: Duration,
+    ) -> Option<(String, bool)> {
         let state = self.lock();
         let found = marks.into_iter().find_map(|mark| state.conversations.get(&mark))?;
-        (found.1.elapsed() < kept_for).then(|| found.0.to_string())
+        (found.since.elapsed() < kept_for).then(|| (found.model.to_string(), found.has_failed))
     }
 
     /// From now on a conversation belongs to this model.
-    pub fn converse(&self, mark: u64, model: &str) {
+    pub fn converse(&self, mark: u64, model: &str, has_failed: bool) {
         if !is_one_model(model) {
             return;
         }
         let mut state = self.lock();
         if state.conversations.len() >= MAX_CONVERSATIONS && !state.conversations.contains_key(&mark) {
             // The older half goes: once in thousands of conversations.
-            let mut times = state.conversations.values().map(|(_, since)| *since).collect::<Vec<_>>();
+            let mut times = state.conversations.values().map(|belongs| belongs.since).collect::<Vec<_>>();
             times.sort_unstable();
             let middle = times[times.len() / 2];
-            state.conversations.retain(|_, (_, since)| *since > middle);
+            state.conversations.retain(|_, belongs| belongs.since > middle);
         }
         if let Some(model) = state.stats.name_of(model) {
-            state.conversations.insert(mark, (model, Seconds::now()));
+            state.conversations.insert(mark, Belongs { model, has_failed, since: Seconds::now() });
         }
+    }
+
+    /// Takes note of the model that is asked first where this is needed. The one before, where that was another; `Some(None)`
+    /// where there was none.
+    pub fn first_choice(&self, needs: Needs, first: &str) -> Option<Option<Arc<str>>> {
+        let mut state = self.lock();
+        if state.first_choices.get(&needs).is_some_and(|known| **known == *first) {
+            return None;
+        }
+        Some(state.first_choices.insert(needs, first.into()))
+    }
+
+    /// What was seen of a model.
+    pub fn of(&self, model: &str) -> Option<ModelStats> {
+        self.lock().stats.get(model).cloned()
     }
 
     /// What was seen of each model.
@@ -286,19 +317,19 @@ mod tests {
     #[test]
     fn a_conversation_belongs_to_a_model_for_a_while() {
         let history = ModelHistory::default();
-        history.converse(1, "a:free");
-        assert_eq!(history.conversation([3, 1], LONG).as_deref(), Some("a:free"));
+        history.converse(1, "a:free", false);
+        assert_eq!(history.conversation([3, 1], LONG), Some(("a:free".into(), false)));
         assert_eq!(history.conversation([1], Duration::ZERO), None);
         assert_eq!(history.conversation([2], LONG), None);
-        history.converse(1, ROUTER);
-        assert_eq!(history.conversation([1], LONG).as_deref(), Some("a:free"), "the router is no model");
+        history.converse(1, ROUTER, false);
+        assert_eq!(history.conversation([1], LONG), Some(("a:free".into(), false)), "the router is no model");
     }
 
     #[test]
     fn no_more_than_so_much_is_remembered() {
         let known = ModelHistory::default();
         for number in 0..30_000_u64 {
-            known.converse(number, "a:free");
+            known.converse(number, "a:free", false);
             known.answered(&format!("model-{number}:free"), WANTED, Some(LONG));
         }
         let state = known.lock();

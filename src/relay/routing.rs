@@ -12,8 +12,15 @@ use crate::dialect::free_models::{ROUTER, is_free};
 use crate::language::either;
 
 impl Relay {
-    /// The model of the next try.
-    pub(super) fn choose_model(&self) -> String {
+    /// Chooses the model of the next try, and those that the same call may go on with.
+    pub(super) fn choose_model(&mut self) {
+        let mut best = self.best_models().into_iter();
+        self.tries.model = best.next().unwrap_or_else(|| self.next_in_line());
+        self.tries.beside = best.collect();
+    }
+
+    /// The one that was named, then others in line; the router, and what was seen of its choice.
+    fn next_in_line(&self) -> String {
         let first = &self.asked.request.model;
         if !self.any_model_will_do() {
             return first.clone(); // another one's answer would mean something else
@@ -26,7 +33,10 @@ impl Relay {
         {
             return model.to_owned();
         }
-        let tried = |model: &str| failed.iter().any(|failed| failed.model == model);
+        let tried = |model: &str| {
+            let in_several = self.tries.failed_models.iter().any(|failed| failed == model);
+            in_several || failed.iter().any(|failed| failed.model == model)
+        };
         let usable = |model: &str| !tried(model) && !history.rests(model);
         if self.tries.prompt_is_too_long
             && let Some(largest) = self.largest_context(&usable)
@@ -70,8 +80,9 @@ impl Relay {
             Some(name) => Conversation::named(name, dialect, needs),
             None => Conversation::of(&request.turns(), dialect, needs),
         };
-        self.tries.belongs_to =
-            self.shared.history.conversation(conversation.before.iter().copied(), kept_for);
+        let known = self.shared.history.conversation(conversation.before.iter().copied(), kept_for);
+        self.tries.own_has_failed = known.as_ref().is_some_and(|(_, has_failed)| *has_failed);
+        self.tries.belongs_to = known.map(|(model, _)| model);
         self.tries.conversation = conversation;
     }
 
@@ -86,9 +97,12 @@ impl Relay {
             return; // nobody wants the like again
         }
         let history = &self.shared.history;
-        history.answered(&metrics.model, self.wanted(), metrics.first_token);
+        let (before, answered) = self.who_answered();
+        before.iter().for_each(|model| history.failed(model, None));
+        history.answered(answered, self.wanted(), metrics.first_token);
+        let (goes_on_with, has_failed) = self.model_of_the_conversation(answered);
         for mark in &self.tries.conversation.after {
-            history.converse(*mark, &metrics.model);
+            history.converse(*mark, goes_on_with, has_failed);
         }
         self.save_history();
     }

@@ -64,6 +64,10 @@ pub(super) struct Asked {
 pub(super) struct Tries {
     /// The model of the present try.
     pub(super) model: String,
+    /// Those that the same call goes on with.
+    pub(super) beside: Vec<String>,
+    /// Those that have failed, where several stood in a call.
+    pub(super) failed_models: Vec<String>,
     /// The backup that is asked, by its place in the settings.
     pub(super) backup: Option<usize>,
     /// Calls made so far, but for those that the account's limit rejected.
@@ -78,6 +82,8 @@ pub(super) struct Tries {
     pub(super) conversation: Conversation,
     /// It goes on with one, whose model this is.
     pub(super) belongs_to: Option<String>,
+    /// That model has failed in the last call of the conversation.
+    pub(super) own_has_failed: bool,
     /// The answer is the best that could be had, and none to learn from.
     pub(super) answer_is_flawed: bool,
     /// The backup is asked in chat completions, which isn't the API that the client speaks.

@@ -6,6 +6,7 @@ mod access;
 mod answers_again;
 mod backups;
 mod backups_in_chat;
+mod best;
 mod debug_mode;
 mod dialects;
 mod endpoints;

@@ -1,0 +1,187 @@
+//! The best free models for a request: who stands in its next call, and what its outcome says of each of them.
+
+use std::sync::Arc;
+
+use super::best::{self, Candidate};
+use super::gate::local_time;
+use super::in_flight::Cancellable;
+use super::model::{Kind, Model};
+use super::outcome::{FailedAttempt, Served, Verdict};
+use super::state::Relay;
+use crate::console::say;
+use crate::dialect::errors::ModelFault;
+use crate::dialect::model_name::Target;
+use crate::dialect::{Needs, tokens};
+use crate::language::either;
+
+/// OpenRouter takes no more in one call: <https://openrouter.ai/docs/guides/routing/model-fallbacks>
+const MOST_IN_A_CALL: usize = 3;
+
+impl Relay {
+    /// Those of the best free models that the next call asks, in their order; none where the best isn't asked for, or nobody
+    /// is left who could serve it.
+    pub(super) fn best_models(&self) -> Vec<String> {
+        if self.asked.request.target != Target::Best || self.tries.prompt_is_too_long {
+            return Vec::new();
+        }
+        let history = &self.shared.history;
+        let listing = self.shared.models.listing(Kind::Chat, &self.snapshot);
+        let mut candidates = history.in_order(&listing.models, self.asked.request.needs);
+        let failed = &self.tries.failed_models;
+        if failed.is_empty() {
+            self.say_a_change(&candidates, &listing.models);
+        }
+        candidates.retain(|candidate| !failed.contains(&candidate.model.id));
+        if let Some(own) = &self.tries.belongs_to {
+            best::put_first(&mut candidates, own);
+        }
+        let one_by_one = !self.asked.dialect.takes_several_models() || self.asked.request.names_others;
+        let most = if one_by_one { 1 } else { MOST_IN_A_CALL };
+        let mut holds = self.holds_the_request();
+        let fitting = candidates.into_iter().filter(|candidate| holds(&candidate.model));
+        fitting.take(most).map(|candidate| candidate.model.id.clone()).collect()
+    }
+
+    /// Whether a model's context holds the prompt and the answer. The prompt is only counted where that decides it.
+    fn holds_the_request(&self) -> impl FnMut(&Model) -> bool {
+        let request = &self.asked.request;
+        let (prompt, answer) = (request.as_written(), request.max_tokens);
+        let mut counted = None;
+        move |model| {
+            let room = model.context_length.unwrap_or(u64::MAX).checked_sub(answer);
+            room.is_some_and(|room| {
+                // A token has a byte at least.
+                prompt.len() as u64 <= room || *counted.get_or_insert_with(|| tokens::of_body(prompt)) <= room
+            })
+        }
+    }
+
+    /// The models of a call that were asked before the one that answered, and that one.
+    pub(super) fn who_answered(&self) -> (Vec<&str>, &str) {
+        let answered = self.record.metrics.model.as_str();
+        let mut asked = self.models_asked();
+        // Some say of themselves that they are free, some don't.
+        let plain = |id: &str| id.strip_suffix(":free").unwrap_or(id).to_owned();
+        match asked.iter().position(|model| plain(model) == plain(answered)) {
+            Some(at) => {
+                let answered = asked[at];
+                asked.truncate(at);
+                (asked, answered)
+            }
+            None => (Vec::new(), answered),
+        }
+    }
+
+    /// Learns of all but the last of the models that have failed together, and gives that one; `None` where only one was
+    /// asked.
+    pub(super) fn who_failed(&mut self, failed: &FailedAttempt) -> Option<String> {
+        if self.asked.request.target != Target::Best {
+            return None;
+        }
+        let mut asked = self.models_asked().into_iter().map(str::to_owned).collect::<Vec<_>>();
+        // One that has given an answer which is none is the last that was asked.
+        if let Some(at) = asked.iter().position(|model| failed.by.as_ref() == Some(model)) {
+            asked.truncate(at + 1);
+        }
+        let is_theirs = match failed.verdict {
+            Verdict::TryAgain(_) | Verdict::NextModel(None) => true,
+            // What one can't do says nothing of other requests.
+            Verdict::NextModel(Some(fault)) => !matches!(fault, ModelFault::Unfit | ModelFault::TooLong),
+            Verdict::PassOn | Verdict::BackupsOnly | Verdict::AccountLimit(_) => return None,
+        };
+        let last = asked.last().cloned()?;
+        let counted_later =
+            if failed.verdict == Verdict::NextModel(None) { asked.len() } else { asked.len() - 1 };
+        for model in asked[..counted_later].iter().filter(|_| is_theirs) {
+            self.shared.history.failed(model, None);
+        }
+        self.tries.failed_models.extend(asked);
+        Some(last)
+    }
+
+    /// An answer that breaks off half-way is none to count on.
+    pub(super) fn learn_from_the_end(&self, served: &Served) {
+        let is_theirs =
+            self.tries.backup.is_none() && self.record.metrics.reused.is_none() && !self.is_cancelled();
+        if matches!(served, Served::BrokenOff { .. }) && is_theirs && !self.snapshot.settings.test_mode {
+            let (before, broke_off) = self.who_answered();
+            for model in before.into_iter().chain([broke_off]) {
+                self.shared.history.failed(model, None);
+            }
+            self.save_history();
+        }
+    }
+
+    /// The model that a conversation goes on with after this answer, and whether that has failed in this call. It leaves its
+    /// own only when that has failed in two calls in a row.
+    pub(super) fn model_of_the_conversation<'a>(&'a self, answered: &'a str) -> (&'a str, bool) {
+        let own = match &self.tries.belongs_to {
+            Some(own) if self.asked.request.target == Target::Best && own != answered => own.as_str(),
+            _ => return (answered, false),
+        };
+        let was_asked =
+            self.models_asked().contains(&own) || self.tries.failed_models.iter().any(|failed| failed == own);
+        let is_gone = || {
+            let listing = self.shared.models.listing(Kind::Chat, &self.snapshot);
+            let is_retired = self.shared.history.of(own).is_some_and(|stats| stats.retired);
+            is_retired || !listing.models.iter().any(|model| model.id == own)
+        };
+        if was_asked && self.tries.own_has_failed || is_gone() {
+            return (answered, false);
+        }
+        (own, was_asked || self.tries.own_has_failed)
+    }
+
+    /// The models of the present call.
+    fn models_asked(&self) -> Vec<&str> {
+        std::iter::once(&self.tries.model).chain(&self.tries.beside).map(String::as_str).collect()
+    }
+
+    /// Says once that another model is the best one for requests like this.
+    fn say_a_change(&self, candidates: &[Candidate], listed: &[Arc<Model>]) {
+        let (history, needs) = (&self.shared.history, self.asked.request.needs);
+        let Some(first) = candidates.first().map(|candidate| &candidate.model.id) else {
+            return;
+        };
+        let Some(before) = history.first_choice(needs, first) else {
+            return;
+        };
+        let why = before.map(|before| {
+            let stats = history.of(&before).unwrap_or_default();
+            let until = stats.rests_until.filter(|_| stats.rests()).map(local_time);
+            let why = match until {
+                _ if stats.retired || !listed.iter().any(|model| *model.id == *before) => {
+                    either("isn't there any more", "已不存在").to_owned()
+                }
+                Some(until) => either(format!("rests until {until}"), format!("暂停到 {until}")),
+                None if candidates
+                    .iter()
+                    .any(|candidate| *candidate.model.id == *before && candidate.share < 1.0) =>
+                {
+                    either("has failed of late", "最近出过错").to_owned()
+                }
+                None => either("is worth less now", "现在评分更低").to_owned(),
+            };
+            either(format!(": {before} {why}"), format!("：{before} {why}"))
+        });
+        let (what_for, why) = (what_for(needs), why.unwrap_or_default());
+        say(either(
+            format_args!("best{what_for} is now {first}{why}"),
+            format_args!("best{what_for} 现在是 {first}{why}"),
+        ));
+    }
+}
+
+/// What a model must be able to do, for the console.
+fn what_for(needs: Needs) -> String {
+    let words = [
+        (needs.tools, either("tools", "工具")),
+        (needs.images, either("images", "图像")),
+        (needs.structured, either("structured output", "结构化输出")),
+    ];
+    let words = words.into_iter().filter(|(needed, _)| *needed).map(|(_, word)| word).collect::<Vec<_>>();
+    match words.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", words.join(either(", ", "、"))),
+    }
+}
