@@ -155,6 +155,13 @@ pub fn object(fields: &[Field<'_>]) -> String {
     format!("{{{}}}", inside.collect::<Vec<_>>().join(","))
 }
 
+/// An object without these fields.
+pub fn without(object: &str, names: &[&str]) -> String {
+    let mut kept = fields(object).unwrap_or_default();
+    kept.retain(|field| !names.contains(&field.name.as_ref()));
+    self::object(&kept)
+}
+
 /// `text` as a JSON string.
 pub fn quoted(text: &str) -> String {
     let mut json = String::with_capacity(text.len() + 2);

@@ -13,6 +13,7 @@ use crate::client::exchange::ConnectionFate;
 use crate::console::say;
 use crate::dialect::{Dialect, Translated, Written};
 use crate::error::ApiError;
+use crate::json;
 use crate::language::either;
 use crate::settings::backups::Backup;
 
@@ -110,12 +111,12 @@ impl Relay {
         let answered = match dialect.as_chat() {
             None => self.attempt(model, &mut None),
             Some(as_chat) if !shared.backups.may_know(backup, dialect.path()) => {
-                self.ask_in_chat(as_chat, model)
+                self.ask_in_chat(backup, as_chat, model)
             }
             Some(as_chat) => match self.attempt(model, &mut None) {
                 Err(failed) if is_unknown_there(dialect, &failed) => {
                     shared.backups.does_not_know(backup, dialect.path());
-                    self.ask_in_chat(as_chat, model)
+                    self.ask_in_chat(backup, as_chat, model)
                 }
                 answered => answered,
             },
@@ -130,9 +131,10 @@ impl Relay {
         answered
     }
 
-    /// Asks it in chat completions what was asked in an API that it doesn't know.
+    /// Asks it in chat completions what was asked in an API that it doesn't know. What it refuses of that without need goes.
     fn ask_in_chat(
         &mut self,
+        backup: &Backup,
         as_chat: &'static dyn Translated,
         model: &str,
     ) -> Result<Served, Box<FailedAttempt>> {
@@ -141,9 +143,44 @@ impl Relay {
         let Ok(body) = as_chat.translate(&written) else {
             return Err(unusable("the request nests too deeply to be told in chat completions"));
         };
-        self.tries.in_chat = Some(InChat { translated: (as_chat, written), body });
         self.sharing.leader = None; // it would be told again as if it had come in the client's API
-        self.attempt(model, &mut None)
+        let shared = Arc::clone(&self.shared);
+        let known = |field: &&str| !shared.backups.may_know(backup, field);
+        let mut left_out = DISPENSABLE.into_iter().filter(known).collect::<Vec<_>>();
+        self.tries.in_chat =
+            Some(InChat { translated: (as_chat, written), body: json::without(&body, &left_out) });
+        loop {
+            let failed = match self.attempt(model, &mut None) {
+                Err(failed) => failed,
+                answered => return answered,
+            };
+            let Some(field) = refused_field(&failed).filter(|field| !left_out.contains(field)) else {
+                return Err(failed);
+            };
+            if field != LIMIT {
+                shared.backups.does_not_know(backup, field); // a lower limit may be none too many
+            }
+            left_out.push(field);
+            if let Some(in_chat) = &mut self.tries.in_chat {
+                in_chat.body = json::without(&body, &left_out);
+            }
+        }
+    }
+}
+
+/// Agents ask for more tokens than most models can say.
+const LIMIT: &str = "max_tokens";
+/// Fields that a request is as good without, and that some servers refuse: Mistral counts the tokens of a stream anyway.
+const DISPENSABLE: [&str; 3] = ["stream_options", "parallel_tool_calls", LIMIT];
+
+/// Which of them a server refuses.
+fn refused_field(failed: &FailedAttempt) -> Option<&'static str> {
+    match (&failed.answer, failed.status) {
+        (FailedAnswer::Upstream(reply), Some(400 | 422)) => {
+            let said = String::from_utf8_lossy(&reply.body);
+            DISPENSABLE.into_iter().find(|field| said.contains(field))
+        }
+        _ => None,
     }
 }
 

@@ -1,4 +1,5 @@
-//! What was seen of the backups: which of them rest, and which APIs they don't know. Forgotten where their settings change.
+//! What was seen of the backups: which of them rest, and which APIs and fields they don't know. Forgotten where their
+//! settings change.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,7 +26,7 @@ struct Seen {
     /// In a row.
     failures: usize,
     rests_until: Option<SystemTime>,
-    /// The paths of APIs that it doesn't know.
+    /// The paths of APIs, and the fields, that it doesn't know.
     unknown: Vec<&'static str>,
 }
 
@@ -54,20 +55,20 @@ impl BackupHistory {
         seen.rests_until.filter(|until| *until > SystemTime::now())
     }
 
-    /// It has said that it doesn't know an API.
-    pub fn does_not_know(&self, backup: &Backup, path: &'static str) {
+    /// It has said that it doesn't know an API, by its path, or a field of one.
+    pub fn does_not_know(&self, backup: &Backup, what: &'static str) {
         self.with(backup, |seen| {
-            if !seen.unknown.contains(&path) {
-                seen.unknown.push(path);
+            if !seen.unknown.contains(&what) {
+                seen.unknown.push(what);
             }
         });
     }
 
-    /// Whether it may know an API.
-    pub fn may_know(&self, backup: &Backup, path: &str) -> bool {
+    /// Whether it may know an API or a field.
+    pub fn may_know(&self, backup: &Backup, what: &str) -> bool {
         let seen = self.lock();
         let seen = seen.get(&backup.name).filter(|seen| seen.settings == *backup);
-        seen.is_none_or(|seen| !seen.unknown.contains(&path))
+        seen.is_none_or(|seen| !seen.unknown.contains(&what))
     }
 
     fn with(&self, backup: &Backup, change: impl FnOnce(&mut Seen)) {

@@ -221,6 +221,31 @@ fn how_it_is_known_that_a_server_does_not_know_an_api() {
     }
 }
 
+/// Claude Code wants 64,000 tokens and more; Mistral knows no `stream_options`.
+#[test]
+fn what_a_server_refuses_without_need_is_left_out() {
+    let upstream = no_credits();
+    let backup = chat_only(|request, answer| match request.json() {
+        asked if !asked["stream_options"].is_null() => {
+            answer.json(
+                422,
+                r#"{"detail":[{"type":"extra_forbidden","loc":["body","stream_options","include_usage"]}]}"#,
+            );
+        }
+        asked if asked["max_tokens"].as_u64().is_some_and(|limit| limit > 8192) => {
+            answer.json(400, r#"{"error":{"message":"`max_tokens` must be less than or equal to `8192`"}}"#);
+        }
+        _ => answer.fitting(request, "from the backup"),
+    });
+    let proxy = Proxy::before(&upstream, &settings(&backup, ""));
+    for (limit, calls, sent) in [(64_000, 4, Value::Null), (64_000, 2, Value::Null), (1000, 1, json!(1000))] {
+        let before = backup.calls();
+        let body = asked(MESSAGES, true).replace("\"max_tokens\":9", &format!("\"max_tokens\":{limit}"));
+        assert_eq!(text_of(MESSAGES, &proxy.post(MESSAGES, &body)), "from the backup");
+        assert_eq!((backup.calls() - before, &backup.last().json()["max_tokens"]), (calls, &sent), "{limit}");
+    }
+}
+
 /// Events of a chat that comes to no good end.
 #[test]
 fn a_stream_that_breaks_off_ends_in_the_clients_api() {

@@ -8,7 +8,7 @@ import openrouter
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-EXECUTABLE = ROOT / "target/release/local-api-proxy"
+EXECUTABLE = pathlib.Path(os.environ.get("EXECUTABLE", ROOT / "target/release/local-api-proxy"))
 SETTINGS = {"OPENROUTER_API_KEY": "sk-or-v1-sdk-tests", "EMBEDDING_MODEL": "n/embed:free"}
 
 

@@ -22,17 +22,25 @@ async function firstLine(command, args, matching) {
 
 export const folder = () => mkdtempSync(join(tmpdir(), "home "));
 
-/** The proxy's `root` (http://localhost:PORT), and `received()`: the requests that reached the upstream. */
-export async function start() {
-  const upstream = await firstLine("python3", [join(here, "openrouter.py")], /^(\d+)$/);
+const fromOpenRouter = (address) => `OPENROUTER_API_KEY=sk-or-v1-node\nOPENROUTER_BASE_URL=${address}/api/v1\nEMBEDDING_MODEL=n/embed:free\n`;
+const fromTheBackup = (address) => `BACKUPS=groq\nGROQ_BASE_URL=${address}/v1\nGROQ_API_KEY=gsk_node\nGROQ_MODEL=llama\n`;
+
+async function startBefore(server, settings) {
+  const upstream = await firstLine("python3", [join(here, server)], /^(\d+)$/);
   const home = folder();
   const address = `http://127.0.0.1:${upstream}`;
-  writeFileSync(join(home, ".env"), `OPENROUTER_API_KEY=sk-or-v1-node\nOPENROUTER_BASE_URL=${address}/api/v1\nEMBEDDING_MODEL=n/embed:free\n`);
-  const executable = join(here, "../../target/release/local-api-proxy");
+  writeFileSync(join(home, ".env"), settings(address));
+  const executable = process.env.EXECUTABLE ?? join(here, "../../target/release/local-api-proxy");
   const baseURL = await firstLine(executable, ["--dir", home, "--port", "0"], /^\s*address\s+(\S+)/);
   const received = async () => (await (await fetch(`${address}/received`)).json()).data;
   return { root: baseURL.replace(/\/v1$/, ""), received };
 }
+
+/** The proxy's `root` (http://localhost:PORT), and `received()`: the requests that reached the upstream. */
+export const start = () => startBefore("openrouter.py", fromOpenRouter);
+
+/** The same without OpenRouter: its only server knows chat completions and nothing else. */
+export const startInChat = () => startBefore("chat_only.py", fromTheBackup);
 
 export const stop = () => started.forEach((child) => child.kill());
 
