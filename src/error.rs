@@ -311,6 +311,15 @@ impl ApiError {
         Self::new(405, "method_not_allowed", message).with("allow", allowed)
     }
 
+    /// A tool that Google runs by itself, without any function beside it.
+    pub fn not_googles_tool(name: &str) -> Self {
+        let message = format!(
+            "Google's own tools aren't here: {name} can't be used, only functions that the client runs (functionDeclarations)."
+        );
+        Self::new(400, "not_supported", message)
+            .chinese(format!("这里没有 Google 自带的工具 {name}：只能使用由客户端执行的函数"))
+    }
+
     /// What Ollama does to the models on its disk.
     pub fn not_ollamas_disk() -> Self {
         let message = "There are no models on a disk here to pull, create, copy or delete: all free ones can be used at once (GET /api/tags).";

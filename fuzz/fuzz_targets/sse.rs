@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use local_api_proxy::dialect::sse::{Events, Prelude};
-use local_api_proxy::dialect::{Needs, Written, natives, translated};
+use local_api_proxy::dialect::{Needs, UpstreamError, Written, natives, translated};
 use local_api_proxy::error::ApiError;
 use serde_json::Value;
 
@@ -62,7 +62,7 @@ fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
             for data in whole.iter().flatten() {
                 told.push_str(&translator.event(data));
                 translator.answer(data);
-                translator.error_body(data);
+                translator.error_body(&UpstreamError::in_a_success(data));
             }
             told.push_str(&translator.end());
             for line in told.lines() {

@@ -16,7 +16,7 @@ use super::head::{BodyLength, Coding, Head, path_in};
 use super::slot;
 use super::socket::{Socket, time_to_read};
 use crate::body::{self, Spare};
-use crate::dialect;
+use crate::dialect::{self, api};
 use crate::error::ApiError;
 
 /// Whether a client's own tries could help, as the SDKs of OpenAI and Anthropic heed it: Claude Code repeats a 401 for
@@ -60,7 +60,10 @@ impl Reply {
     pub fn refusal(head: &Head, error: &ApiError) -> Self {
         match &head.route {
             Some(route) => Self::error_with((route.api.error_body)(error), error),
-            None => Self::error(&head.path, error),
+            None => match api::of_client(|name| head.values(name).next().is_some()) {
+                Some(api) => Self::error_with((api.error_body)(error), error),
+                _ => Self::error(&head.path, error),
+            },
         }
     }
 

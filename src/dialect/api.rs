@@ -175,12 +175,18 @@ pub struct Routed {
 impl Routed {
     /// What stands in the path for the [`PARAMETER`], as it is written there.
     pub fn parameter<'p>(&self, path: &'p str) -> &'p str {
-        path.get(self.parameter.clone()).unwrap_or_default()
+        let written = path.get(self.parameter.clone()).unwrap_or_default();
+        written.strip_prefix("models/").unwrap_or(written) // as Google's own names begin
     }
 
     /// Its path with the parameter's name, as people are told of it.
     pub fn shown(&self) -> String {
         self.api.shown(self.route)
+    }
+
+    /// The same with what stands there in this path.
+    pub fn shown_with(&self, path: &str) -> String {
+        self.shown().replace(PARAMETER, self.parameter(path))
     }
 }
 
@@ -219,7 +225,7 @@ impl Entry {
     }
 }
 
-/// Those without a parameter first, else in the table's order.
+/// Those without a parameter first, those that end with one last; else in the table's order.
 static ROUTER: LazyLock<Vec<Entry>> = LazyLock::new(|| {
     let mut entries = Vec::new();
     for api in ALL {
@@ -231,15 +237,25 @@ static ROUTER: LazyLock<Vec<Entry>> = LazyLock::new(|| {
             entries.push(Entry { api, route, before: format!("{base}{before}"), behind });
         }
     }
-    entries.sort_by_key(|entry| entry.behind.is_some());
+    entries.sort_by_key(|entry| match entry.behind {
+        None => 0,
+        Some("") => 2,
+        Some(_) => 1,
+    });
     entries
 });
 
 /// Where a request leads. `has` says whether it has a header field of this name.
 pub fn route(method: &str, path: &str, has: impl Fn(&str) -> bool) -> Option<Routed> {
     let mut found: Option<Routed> = None;
-    for entry in ROUTER.iter().filter(|entry| entry.route.method == method) {
+    let mut is_named = false;
+    for entry in ROUTER.iter() {
         let Some(parameter) = entry.fits(path) else { continue };
+        is_named |= entry.is_definite();
+        // What a route names is no model, whatever the method.
+        if entry.route.method != method || is_named && !entry.is_definite() {
+            continue;
+        }
         let is_theirs = found.is_some() && entry.api.marks.iter().any(|mark| has(mark));
         if found.is_none() || is_theirs {
             found = Some(Routed { api: entry.api, route: entry.route, parameter });
@@ -251,10 +267,20 @@ pub fn route(method: &str, path: &str, has: impl Fn(&str) -> bool) -> Option<Rou
     found
 }
 
+/// The API of a client that says which one it speaks; `has` as for [`route`].
+pub fn of_client(has: impl Fn(&str) -> bool) -> Option<&'static Api> {
+    ALL.into_iter().find(|api| api.marks.iter().any(|mark| has(mark)))
+}
+
 /// The methods that a path takes, as `Allow` lists them.
 pub fn methods(path: &str) -> Vec<&'static str> {
     let mut methods = Vec::new();
+    let mut is_named = false;
     for entry in ROUTER.iter().filter(|entry| entry.fits(path).is_some()) {
+        is_named |= entry.is_definite();
+        if is_named && !entry.is_definite() {
+            break;
+        }
         let all: &[&str] = if entry.route.method == "GET" { &["GET", "HEAD"] } else { &[entry.route.method] };
         methods.extend(all.iter().filter(|method| !methods.contains(*method)).collect::<Vec<_>>());
     }

@@ -149,6 +149,19 @@ pub fn text_of(content: &Value) -> String {
     }
 }
 
+/// What a message or a delta thinks, by the name that OpenRouter has for it or by that of llama.cpp.
+pub(super) fn thought_in(message: &Value) -> String {
+    let texts = [&message["reasoning"], &message["reasoning_content"]].map(text_of);
+    texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
+}
+
+/// The arguments of a tool call; none where they aren't an object.
+pub(super) fn arguments_of(call: &Value) -> Value {
+    let arguments = call["function"]["arguments"].as_str().unwrap_or_default();
+    let arguments = serde_json::from_str::<Value>(arguments).ok().filter(Value::is_object);
+    arguments.unwrap_or_else(|| json!({}))
+}
+
 /// The same fields stand in an answer and in each chunk of a stream; all else is skipped, not built.
 #[derive(Deserialize)]
 struct Part<'a> {

@@ -63,9 +63,9 @@ pub struct Messages;
 /// What a message costs beside its content.
 const TOKENS_AROUND_A_MESSAGE: u64 = 3;
 /// Of most sizes: width times height by 750, at most 1,600 (<https://docs.anthropic.com/en/docs/build-with-claude/vision>).
-const TOKENS_OF_AN_IMAGE: u64 = 1500;
+pub const TOKENS_OF_AN_IMAGE: u64 = 1500;
 /// Of a PDF in base64, about: a page has 1,500 to 3,000 tokens.
-const PDF_BYTES_A_TOKEN: u64 = 30;
+pub const PDF_BYTES_A_TOKEN: u64 = 30;
 
 /// What the client runs: tools of its own, and those that Anthropic has defined for clients. All others are run, and
 /// charged, by somebody else.

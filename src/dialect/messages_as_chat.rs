@@ -10,7 +10,7 @@ use super::chat_conversation::{
 use super::chat_parts::{Block, ChatParts, Kind, Step, Tokens, blocks_of, unique};
 use super::errors::{self, Diagnosis};
 use super::messages::error_object;
-use super::{Dialect, Translated, Translator, Untranslatable, Written, named_event};
+use super::{Dialect, Translated, Translator, Untranslatable, UpstreamError, Written, named_event};
 use crate::error::ApiError;
 
 /// The translation.
@@ -276,7 +276,7 @@ impl Translator for MessagesTranslator {
     fn answer(&mut self, body: &str) -> String {
         let (parts, blocks) = match blocks_of(body) {
             Some(Ok(answer)) => answer,
-            _ => return self.error_body(body),
+            _ => return self.error_body(&UpstreamError::in_a_success(body)),
         };
         let shows_thinking = self.shows_thinking;
         let mut content = Vec::new();
@@ -302,7 +302,7 @@ impl Translator for MessagesTranslator {
         if self.is_over { String::new() } else { named_event(&error_object(error)) }
     }
 
-    fn error_body(&self, body: &str) -> String {
+    fn error_body(&self, UpstreamError { body, .. }: &UpstreamError<'_>) -> String {
         let error = errors::object(body).and_then(|error| serde_json::from_str(&error).ok());
         told_error(&error.unwrap_or_else(|| json!(body.trim())), None).to_string()
     }
@@ -687,7 +687,9 @@ mod tests {
             (r#"{"error":"text"}"#, "api_error", "text"),
             ("<html>", "api_error", "<html>"),
         ] {
-            let told = serde_json::from_str::<Value>(&translator.error_body(body)).unwrap();
+            let told =
+                serde_json::from_str::<Value>(&translator.error_body(&UpstreamError::in_a_success(body)))
+                    .unwrap();
             assert_eq!(told, json!({"type": "error", "error": {"type": kind, "message": message}}));
         }
     }

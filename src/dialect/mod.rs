@@ -16,11 +16,14 @@ pub mod embeddings;
 pub mod errors;
 mod files;
 pub mod free_models;
+pub mod gemini;
+mod gemini_answer;
 pub mod merge;
 pub mod messages;
 pub mod messages_as_chat;
 pub mod model_name;
 pub mod ollama;
+mod open_calls;
 pub mod request;
 pub mod rerank;
 pub mod responses;
@@ -45,7 +48,7 @@ use request::Edits;
 pub use api::{Action, Api, Named, Route, Routed, Show, StandIn, error_body};
 
 /// Every API. Of those that have the same route, the first serves whoever doesn't say which one is meant.
-pub static ALL: [&Api; 8] = [
+pub static ALL: [&Api; 9] = [
     &chat::API,
     &responses::API,
     &messages::API,
@@ -54,6 +57,7 @@ pub static ALL: [&Api; 8] = [
     &rerank::API,
     &speech::API,
     &ollama::API,
+    &gemini::API,
 ];
 
 /// Where the upstream lists the models that chat.
@@ -207,7 +211,25 @@ pub trait Translator: Send {
     fn broken_off(&self, error: &ApiError) -> String;
 
     /// The body of an upstream's error.
-    fn error_body(&self, body: &str) -> String;
+    fn error_body(&self, error: &UpstreamError<'_>) -> String;
+}
+
+/// An error as an upstream told it.
+#[derive(Debug, Clone, Copy)]
+pub struct UpstreamError<'a> {
+    /// Its status, or the one that it names.
+    pub status: u16,
+    /// How long to wait, in seconds.
+    pub retry_after: Option<u64>,
+    /// The body.
+    pub body: &'a str,
+}
+
+impl<'a> UpstreamError<'a> {
+    /// One that came as a success.
+    pub fn in_a_success(body: &'a str) -> Self {
+        Self { status: 502, retry_after: None, body }
+    }
 }
 
 /// Reads a stream event by event.

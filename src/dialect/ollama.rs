@@ -2,19 +2,19 @@
 //! in this one file, as each mirrors the other.
 //! <https://github.com/ollama/ollama/blob/main/docs/api.md>
 
-use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant, SystemTime};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 
-use super::chat::{Chat, text_of};
+use super::chat::{Chat, arguments_of, text_of, thought_in};
 use super::embeddings::Embeddings;
 use super::merge::merge;
+use super::open_calls::OpenCalls;
 use super::{
-    Action, Api, CHAT_MODELS, Dialect, Listed, Route, Show, Translated, Translator, Untranslatable, Written,
-    errors,
+    Action, Api, CHAT_MODELS, Dialect, Listed, Route, Show, Translated, Translator, Untranslatable,
+    UpstreamError, Written, errors,
 };
 use crate::error::ApiError;
 use crate::json::{self, Halves};
@@ -207,39 +207,13 @@ impl Ollama {
             }
             if message["role"] == "tool" {
                 let name = message["tool_name"].as_str().or(message["name"].as_str());
-                let call = open.take(name.unwrap_or_default());
+                let call = open.take(None, name);
                 let given = message["tool_call_id"].as_str().map(str::to_owned);
                 translated["tool_call_id"] = json!(given.or(call).unwrap_or_default());
             }
             translated
         });
         translated.collect()
-    }
-}
-
-/// Ids of calls that have no result yet: those of a tool in their order, and all of them.
-#[derive(Default)]
-struct OpenCalls {
-    ids: Vec<Option<String>>,
-    of_tool: HashMap<String, VecDeque<usize>>,
-    first: usize,
-}
-
-impl OpenCalls {
-    fn push(&mut self, tool: &str, id: &str) {
-        self.of_tool.entry(tool.to_owned()).or_default().push_back(self.ids.len());
-        self.ids.push(Some(id.to_owned()));
-    }
-
-    /// The first call of this tool; where there is none, the first of any.
-    fn take(&mut self, tool: &str) -> Option<String> {
-        while let Some(at) = self.of_tool.get_mut(tool).and_then(VecDeque::pop_front) {
-            if let Some(id) = self.ids[at].take() {
-                return Some(id);
-            }
-        }
-        self.first += self.ids[self.first..].iter().take_while(|id| id.is_none()).count();
-        self.ids.get_mut(self.first)?.take()
     }
 }
 
@@ -345,7 +319,7 @@ impl Translator for OllamaTranslator {
 
     fn answer(&mut self, body: &str) -> String {
         let Some(answer) = self.halves.parse(body) else {
-            return self.error_body(body);
+            return error_text(body);
         };
         self.usage = answer["usage"].clone();
         if matches!(self.kind, Kind::Embed | Kind::Embeddings) {
@@ -375,11 +349,15 @@ impl Translator for OllamaTranslator {
         format!("{}\n", error_body(error))
     }
 
-    fn error_body(&self, body: &str) -> String {
-        let error = errors::object(body).map(|error| errors::message(&error)).filter(|text| !text.is_empty());
-        let text = error.unwrap_or_else(|| body.trim().to_owned());
-        json!({"error": text}).to_string()
+    fn error_body(&self, error: &UpstreamError<'_>) -> String {
+        error_text(error.body)
     }
+}
+
+fn error_text(body: &str) -> String {
+    let error = errors::object(body).map(|error| errors::message(&error)).filter(|text| !text.is_empty());
+    let text = error.unwrap_or_else(|| body.trim().to_owned());
+    json!({"error": text}).to_string()
 }
 
 impl OllamaTranslator {
@@ -426,20 +404,11 @@ impl OllamaTranslator {
     }
 }
 
-/// What a message or a delta thinks, by the name that OpenRouter has for it or by that of llama.cpp.
-fn thought_in(message: &Value) -> String {
-    let texts = [&message["reasoning"], &message["reasoning_content"]].map(text_of);
-    texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
-}
-
 /// Calls whose arguments are an object; `null` where there are none.
 fn tool_calls(calls: &Value) -> Value {
     let calls = calls.as_array().into_iter().flatten().enumerate().map(|(index, call)| {
         let function = &call["function"];
-        let arguments = function["arguments"].as_str().unwrap_or_default();
-        let arguments = serde_json::from_str::<Value>(arguments).ok().filter(Value::is_object);
-        let arguments = arguments.unwrap_or_else(|| json!({}));
-        json!({"id": call["id"], "function": {"index": index, "name": function["name"], "arguments": arguments}})
+        json!({"id": call["id"], "function": {"index": index, "name": function["name"], "arguments": arguments_of(call)}})
     });
     let calls = calls.collect::<Vec<_>>();
     if calls.is_empty() { Value::Null } else { json!(calls) }
@@ -528,26 +497,6 @@ mod tests {
 
     fn written(body: &str) -> Written {
         Written { body: body.to_owned(), ..Written::default() }
-    }
-
-    #[test]
-    fn results_find_their_calls_however_many_there_are() {
-        const MANY: usize = 300_000;
-        let mut open = OpenCalls::default();
-        (0..MANY).for_each(|number| open.push(&format!("f{number}"), &number.to_string()));
-        assert_eq!(open.take("nobody's").as_deref(), Some("0"), "the first of any");
-        for number in (1..MANY).rev() {
-            let tool = if number % 2 == 0 { format!("f{number}") } else { String::new() };
-            let id = open.take(&tool).unwrap();
-            assert!(number % 2 == 1 || number < MANY / 2 || id == number.to_string(), "{id} for {tool}");
-        }
-        assert_eq!(open.take("f1"), None);
-        open.push("f", "a");
-        open.push("f", "b");
-        assert_eq!(
-            [open.take("f"), open.take("g"), open.take("f")],
-            [Some("a".into()), Some("b".into()), None]
-        );
     }
 
     fn translated(translated: &Ollama, body: Value) -> Value {
@@ -668,8 +617,8 @@ mod tests {
             (&vectors["embeddings"], &vectors["prompt_eval_count"]),
             (&json!([[1.5], [2]]), &json!(3))
         );
-        assert_eq!(translator.error_body(r#"{"error":{"message":"no","code":402}}"#), r#"{"error":"no"}"#);
-        assert_eq!(translator.error_body("<html>"), r#"{"error":"<html>"}"#);
+        assert_eq!(error_text(r#"{"error":{"message":"no","code":402}}"#), r#"{"error":"no"}"#);
+        assert_eq!(error_text("<html>"), r#"{"error":"<html>"}"#);
         assert_eq!(
             translator.event(r#"{"error":{"code":502,"message":"gone"},"choices":[]}"#),
             "{\"error\":\"gone\"}\n"

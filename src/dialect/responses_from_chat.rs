@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::chat_parts::{Block, ChatParts, Kind, Step, blocks_of, unique};
 use super::errors::{self, About, Diagnosis, ModelFault};
 use super::responses_as_chat::{ToolKind, Tools};
-use super::{Translator, named_event};
+use super::{Translator, UpstreamError, named_event};
 use crate::error::ApiError;
 
 /// Tells one answer.
@@ -69,7 +69,7 @@ impl Translator for ResponsesTranslator {
                 self.parts = parts;
                 blocks
             }
-            _ => return self.error_body(body),
+            _ => return self.error_body(&UpstreamError::in_a_success(body)),
         };
         for block in blocks {
             let item = self.item(&block, self.end_status(), &block.text);
@@ -93,10 +93,10 @@ impl Translator for ResponsesTranslator {
         named_event(&first) + &self.failed_as(1, &error)
     }
 
-    fn error_body(&self, body: &str) -> String {
+    fn error_body(&self, UpstreamError { body, .. }: &UpstreamError<'_>) -> String {
         // The shape is the same.
         match errors::object(body).filter(|error| !errors::message(error).is_empty()) {
-            Some(_) => body.to_owned(),
+            Some(_) => (*body).to_owned(),
             None => {
                 let error =
                     json!({"message": body.trim(), "type": "upstream_error", "param": null, "code": null});
@@ -589,9 +589,10 @@ mod tests {
             (&json!("not JSON"), &json!("completed"), &json!("response"))
         );
         let error = r#"{"error":{"message":"no","code":402}}"#;
-        assert_eq!(translator.error_body(error), error);
+        assert_eq!(translator.error_body(&UpstreamError::in_a_success(error)), error);
         assert_eq!(
-            serde_json::from_str::<Value>(&translator.error_body("<html>")).unwrap()["error"]["message"],
+            serde_json::from_str::<Value>(&translator.error_body(&UpstreamError::in_a_success("<html>")))
+                .unwrap()["error"]["message"],
             "<html>"
         );
     }

@@ -67,7 +67,7 @@ impl Relay {
         };
         if snapshot.debug {
             metrics.tool = callers::of(&exchange.head);
-            metrics.path = route.shown().into();
+            metrics.path = route.shown_with(&exchange.head.path).into();
             metrics.first_words = first_words::of(written);
             metrics.changes = changes::between(request.as_written(), &request.body(&request.model));
         }

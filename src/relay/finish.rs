@@ -9,7 +9,7 @@ use crate::client::exchange::{ConnectionFate, Reply, SHOULD_RETRY};
 use crate::console::say;
 use crate::dialect::free_models::ROUTER;
 use crate::dialect::model_name::BEST;
-use crate::dialect::{AnswerSummary, Needs, errors};
+use crate::dialect::{AnswerSummary, Needs, UpstreamError, errors};
 use crate::error::ApiError;
 use crate::json;
 use crate::language::either;
@@ -64,13 +64,17 @@ impl Relay {
         } else {
             let account_limit =
                 matches!(&failed.answer, FailedAnswer::Own(e) if e.code == "rate_limit_exceeded");
+            let retry_after = failed.retry_after.map(|wait| wait.as_secs_f64().ceil() as u64);
             let mut reply;
             (reply, error) = match failed.answer {
                 FailedAnswer::Upstream(mut reply) => {
                     let text = String::from_utf8_lossy(&reply.body);
                     let error = error_object(&text, reply.status);
                     if let Some((translated, written)) = self.translated() {
-                        reply.body = translated.translator(written).error_body(&text).into_bytes();
+                        let error = UpstreamError { status: reply.status, retry_after, body: &text };
+                        reply.body = translated.translator(written).error_body(&error).into_bytes();
+                        reply.headers.retain(|(name, _)| name != "content-type");
+                        reply.headers.push(("content-type".into(), "application/json".into()));
                     }
                     (reply, error)
                 }
@@ -79,7 +83,10 @@ impl Relay {
                     // An event that holds its error elsewhere than a body does becomes one.
                     let is_body = json::field(&json::fields(&data).unwrap_or_default(), "error").is_some();
                     let body = match (self.translated(), is_body) {
-                        (Some((translated, written)), _) => translated.translator(written).error_body(&data),
+                        (Some((translated, written)), _) => {
+                            let error = UpstreamError { status, retry_after, body: &data };
+                            translated.translator(written).error_body(&error)
+                        }
                         (None, true) => data,
                         (None, false) => format!(r#"{{"error":{error}}}"#),
                     };

@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use super::in_flight::{CallSharing, CancelHandle, CancelReason, Cancellable};
-use crate::dialect::Translator;
+use crate::dialect::{Translator, UpstreamError};
 use crate::error::ApiError;
 use crate::record::answers::{AnswerHead, Answers, Kept, Key, MAX_ANSWER_BYTES};
 use crate::record::files::Files;
@@ -425,7 +425,7 @@ impl Translator for Replay {
         self.translator.broken_off(error)
     }
 
-    fn error_body(&self, body: &str) -> String {
-        self.translator.error_body(body)
+    fn error_body(&self, error: &UpstreamError<'_>) -> String {
+        self.translator.error_body(error)
     }
 }

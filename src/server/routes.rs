@@ -48,15 +48,15 @@ const NOT_SERVED: [(&[&str], [&str; 2]); 7] = [
         ],
     ),
     (
-        &["/files", "/uploads", "/v1beta/files", "/upload/v1beta/files", "/v1beta/cachedContents"],
+        &["/files", "/uploads", "/v1beta/files", "/upload", "/v1beta/cachedContents", "/cachedContents"],
         [
             "No files are kept here: send their content inside of the request.",
             "这里不保存文件：请把内容直接放进请求",
         ],
     ),
     (
-        &["/assistants", "/threads", "/fine_tuning", "/vector_stores", "/realtime"],
-        ["OpenRouter has nothing like it.", "OpenRouter 没有这项功能"],
+        &["/assistants", "/threads", "/fine_tuning", "/vector_stores", "/realtime", "/interactions"],
+        ["There is nothing like it at OpenRouter.", "OpenRouter 没有这项功能"],
     ),
 ];
 /// Paths that are as alike as this are the same with a slip in it (Jaro and Winkler: 1 is the same).

@@ -383,7 +383,26 @@ const OLLAMA: &[(&str, &str)] = &[
     ("/api/generate", r#""prompt":"hello","images":["JVBERi0xLjQ="]"#),
 ];
 
-/// What no request may hold that came as Ollama's.
+/// Gemini's likewise: the model stands in the path.
+#[rustfmt::skip]
+const GEMINI: &[(&str, &str)] = &[
+    ("gemini-2.5-pro", r#""x":1"#),
+    ("x:free:online", r#""x":1"#),
+    ("@preset%2Fx:free", r#""x":1"#),
+    ("%40preset/x%3Afree", r#""x":1"#),
+    ("openai%2Fo3", r#""x":1"#),
+    ("models/openai/o3", r#""x":1"#),
+    ("openrouter/fusion:free", r#""x":1"#),
+    ("x", r#""model":"openai/o3","models":["openai/o3"],"fallbacks":[{"model":"openai/o3"}]"#),
+    ("x", r#""preset":"paid","plugins":[{"id":"paid"}],"web_search_options":{"paid":1},"service_tier":"paid""#),
+    ("x", r#""generationConfig":{"model":"openai/o3","preset":"paid","plugins":[{"id":"paid"}],"seed":1}"#),
+    ("x", r#""tools":[{"type":"openrouter:paid","functionDeclarations":[{"name":"f","type":"openrouter:paid"}]},{"googleSearch":{"paid":1}}]"#),
+    ("x", r#""tools":[{"function_declarations":[{"name":"f"}]},{"openrouter:paid":{}},{"web_search":{}}]"#),
+    ("x", r#""toolConfig":{"functionCallingConfig":{"mode":"ANY","allowedFunctionNames":["openrouter:paid"]}}"#),
+    ("x", r#""systemInstruction":{"parts":[{"type":"paid","text":"be"}]},"cachedContent":"paid","safetySettings":[{"paid":1}]"#),
+];
+
+/// What no request may hold that came as Ollama's, or as Gemini's.
 const PAID_WORDS: [&str; 11] = [
     "paid",
     "openai/o3",
@@ -732,6 +751,37 @@ fn embeddings_need_a_free_embedding_model() {
     let free = r#"{"model":"n/embed-1b:free","input":["x",[1,2]],"dimensions":2.0}"#;
     assert_eq!(proxy.post("/v1/embeddings", free).text(), VECTORS);
     assert_eq!(upstream.last().body, free);
+}
+
+#[test]
+fn geminis_requests_bring_in_nothing_paid() {
+    let mut bench = Bench::new("EMBEDDING_MODEL=embed/one:free");
+    let own = r#""contents":[{"role":"user","parts":[{"text":"hello"}]}]"#;
+    for (model, fields) in GEMINI {
+        for path in ["/v1beta/models", "/v1/models", "/models"] {
+            let asked = body(&[fields, own]);
+            let sent = bench.sent(&format!("{path}/{model}:generateContent"), &asked);
+            bench.check(
+                sent.json()["model"] == "openrouter/free",
+                model,
+                &sent.body,
+                "should have become free",
+            );
+            for word in PAID_WORDS {
+                bench.check(!sent.body.contains(word), &asked, &sent.body, word);
+            }
+            bench.check(twice(&sent.body).is_empty(), &asked, &sent.body, "only one should have been sent");
+        }
+    }
+    for (model, sent) in [("gemini-embedding-001", "embed/one:free"), ("o/embed:free", "o/embed:free")] {
+        let path = format!("/v1beta/models/{model}:embedContent");
+        let embedding = bench.sent(&path, r#"{"content":{"parts":[{"text":"x"}]},"model":"openai/o3"}"#);
+        assert_eq!(
+            (embedding.path.as_str(), &embedding.json()["model"]),
+            ("/api/v1/embeddings", &json!(sent))
+        );
+    }
+    bench.finish();
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod first_key;
 mod forwarding;
 mod free_models;
 mod free_models_by_dialect;
+mod gemini;
 mod hostile_bodies;
 mod http;
 mod life;

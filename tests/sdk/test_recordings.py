@@ -16,7 +16,8 @@ CALLS = [
     for file in sorted((pathlib.Path(__file__).parent / "requests").glob("*.json"))
     for number, call in enumerate(json.loads(file.read_text("utf-8")), 1)
 ]
-FORWARDED = [param for param in CALLS if param.values[0]["path"].startswith("/v1/")]
+GOOGLES = [param for param in CALLS if re.match("google|gemini|pi-google|rust-genai", param.id)]
+FORWARDED = [param for param in CALLS if param.values[0]["path"].startswith("/v1/") and param not in GOOGLES]
 OLLAMA = [param for param in CALLS if param.values[0]["path"].startswith("/api/")]
 # Codex offers a search that OpenRouter would bill; all that the others offer is run by themselves.
 PAID = "web_search"

@@ -1,0 +1,282 @@
+//! Answers in Google's Gemini API, out of those of chat completions: plain, as events and as an array that grows.
+
+use serde_json::{Map, Value, json};
+
+use super::chat::{arguments_of, text_of, thought_in};
+use super::errors::{self, Diagnosis};
+use super::gemini::{Kind, elements};
+use super::merge::merge;
+use super::{Translator, UpstreamError, data_event};
+use crate::error::ApiError;
+use crate::json::Halves;
+
+/// An error in Google's shape: <https://google.aip.dev/193>. `retry_after` is in seconds.
+pub(super) fn error_object(status: u16, message: &str, retry_after: Option<u64>) -> Value {
+    let name = match status {
+        401 => "UNAUTHENTICATED",
+        402 => "FAILED_PRECONDITION",
+        403 => "PERMISSION_DENIED",
+        404 => "NOT_FOUND",
+        405 | 501 => "UNIMPLEMENTED",
+        408 | 504 => "DEADLINE_EXCEEDED",
+        409 => "ABORTED",
+        429 => "RESOURCE_EXHAUSTED",
+        499 => "CANCELLED",
+        502 | 503 | 529 => "UNAVAILABLE",
+        500.. => "INTERNAL",
+        _ => "INVALID_ARGUMENT",
+    };
+    let mut error = json!({"code": status, "message": message, "status": name});
+    if let Some(seconds) = retry_after {
+        let kind = "type.googleapis.com/google.rpc.RetryInfo";
+        error["details"] = json!([{"@type": kind, "retryDelay": format!("{seconds}s")}]);
+    }
+    json!({"error": error})
+}
+
+/// Tells the answer of a chat completion, or of embeddings.
+pub(super) struct GeminiTranslator {
+    kind: Kind,
+    /// `?alt=sse`; else a stream is an array that grows.
+    is_sse: bool,
+    tells_thoughts: bool,
+    /// What each event says of the whole answer.
+    head: Map<String, Value>,
+    candidates: Vec<Candidate>,
+    usage: Value,
+    /// Of an array: its bracket is there.
+    has_begun: bool,
+    /// It has been ended, by an error or as it should.
+    is_over: bool,
+    halves: Halves,
+}
+
+/// What is known of one of the answers while they stream.
+#[derive(Default)]
+struct Candidate {
+    index: u64,
+    /// Tool calls so far, as `tool_calls`: their arguments come in pieces that are no JSON.
+    calls: Map<String, Value>,
+    finish: Option<String>,
+}
+
+/// More candidates than this are no answer.
+const MAX_CANDIDATES: usize = 128;
+
+impl Translator for GeminiTranslator {
+    fn content_type(&self) -> &'static str {
+        if self.is_sse { "text/event-stream" } else { "application/json" }
+    }
+
+    fn event(&mut self, data: &str) -> String {
+        let Some(chunk) = self.halves.parse(data).filter(|_| !self.is_over) else {
+            return String::new(); // `[DONE]`
+        };
+        let choices = elements(&chunk["choices"]);
+        let errors = [&chunk["error"]].into_iter().chain(choices.iter().map(|choice| &choice["error"]));
+        if errors.into_iter().any(|error| !error.is_null())
+            || choices.iter().any(|choice| choice["finish_reason"] == "error")
+        {
+            let Diagnosis { status, message, .. } = Diagnosis::read(200, &|_| None, data);
+            let message = if message.is_empty() { "The model ended with an error." } else { &message };
+            let last = self.ended_by(&error_object(status, message, None));
+            self.is_over = true;
+            return last;
+        }
+        self.read_head(&chunk);
+        let mut told = Vec::new();
+        for choice in choices {
+            let index = choice["index"].as_u64().unwrap_or(0);
+            let Some(candidate) = candidate(&mut self.candidates, index) else { continue };
+            if let Some(reason) = choice["finish_reason"].as_str() {
+                candidate.finish = Some(reason.to_owned());
+            }
+            let delta = &choice["delta"];
+            if delta["tool_calls"].is_array() {
+                merge(&mut candidate.calls, "tool_calls".into(), delta["tool_calls"].clone());
+            }
+            let parts = parts(delta, &Value::Null, self.tells_thoughts);
+            if !parts.is_empty() {
+                told.push(json!({"content": {"parts": parts, "role": "model"}, "index": index}));
+            }
+        }
+        if told.is_empty() { String::new() } else { self.frame(told, false) }
+    }
+
+    fn end(&mut self) -> String {
+        if self.is_over {
+            return String::new();
+        }
+        if self.candidates.is_empty() {
+            self.candidates.push(Candidate::default());
+        }
+        let tells = |candidate: &mut Candidate| {
+            let calls = candidate.calls.remove("tool_calls").unwrap_or_default();
+            told_candidate(candidate.index, parts(&Value::Null, &calls, false), candidate.finish.as_deref())
+        };
+        let told = self.candidates.iter_mut().map(tells).collect();
+        let last = self.frame(told, true) + self.end_of_all();
+        self.is_over = true;
+        last
+    }
+
+    fn answer(&mut self, body: &str) -> String {
+        let Some(answer) = self.halves.parse(body) else {
+            let error = errors::object(body).map(|error| errors::message(&error)).unwrap_or_default();
+            return error_object(502, &error, None).to_string();
+        };
+        if let Kind::Embed | Kind::BatchEmbed = self.kind {
+            let mut data = elements(&answer["data"]).to_vec();
+            data.sort_by_key(|one| one["index"].as_u64());
+            let mut vectors = data.iter().map(|one| json!({"values": one["embedding"]}));
+            return match self.kind {
+                Kind::Embed => json!({"embedding": vectors.next()}),
+                _ => json!({"embeddings": vectors.collect::<Vec<_>>()}),
+            }
+            .to_string();
+        }
+        self.read_head(&answer);
+        let told = elements(&answer["choices"]).iter().enumerate().map(|(at, choice)| {
+            let message = &choice["message"];
+            let parts = parts(message, &message["tool_calls"], self.tells_thoughts);
+            let index = choice["index"].as_u64().unwrap_or(at as u64);
+            told_candidate(index, parts, choice["finish_reason"].as_str())
+        });
+        let told = told.collect::<Vec<_>>();
+        if self.kind == Kind::Generate {
+            return self.whole(told, true).to_string();
+        }
+        self.frame(told, true) + self.end_of_all()
+    }
+
+    fn broken_off(&self, error: &ApiError) -> String {
+        self.ended_by(&error_object(error.status, &error.message, None))
+    }
+
+    fn error_body(&self, error: &UpstreamError<'_>) -> String {
+        let said = errors::object(error.body).map(|error| errors::message(&error));
+        let said = said.filter(|text| !text.is_empty()).unwrap_or_else(|| error.body.trim().to_owned());
+        error_object(error.status, &said, error.retry_after).to_string()
+    }
+}
+
+impl GeminiTranslator {
+    /// To a method of this kind. A stream `is_sse`, or else an array that grows.
+    pub(super) fn new(kind: Kind, is_sse: bool, tells_thoughts: bool) -> Self {
+        Self {
+            kind,
+            is_sse,
+            tells_thoughts,
+            head: Map::new(),
+            candidates: Vec::new(),
+            usage: Value::Null,
+            has_begun: false,
+            is_over: false,
+            halves: Halves::default(),
+        }
+    }
+
+    fn read_head(&mut self, chunk: &Value) {
+        for (name, theirs) in [("modelVersion", "model"), ("responseId", "id")] {
+            if let Some(text) = chunk[theirs].as_str() {
+                self.head.insert(name.to_owned(), json!(text));
+            }
+        }
+        if chunk["usage"].is_object() {
+            self.usage = chunk["usage"].clone();
+        }
+    }
+
+    fn whole(&self, candidates: Vec<Value>, is_last: bool) -> Value {
+        let mut whole = Map::from_iter([("candidates".to_owned(), Value::Array(candidates))]);
+        if is_last {
+            whole.insert("usageMetadata".to_owned(), usage(&self.usage));
+        }
+        whole.extend(self.head.clone());
+        Value::Object(whole)
+    }
+
+    fn frame(&mut self, candidates: Vec<Value>, is_last: bool) -> String {
+        let event = self.framed(&self.whole(candidates, is_last));
+        self.has_begun = true;
+        event
+    }
+
+    fn framed(&self, event: &Value) -> String {
+        match (self.is_sse, self.has_begun) {
+            (true, _) => data_event(event),
+            (false, false) => format!("[{event}"),
+            (false, true) => format!(",\n{event}"),
+        }
+    }
+
+    /// What stands behind the last event.
+    fn end_of_all(&self) -> &'static str {
+        if self.is_sse { "" } else { "]" }
+    }
+
+    fn ended_by(&self, error: &Value) -> String {
+        if self.is_over { String::new() } else { self.framed(error) + self.end_of_all() }
+    }
+}
+
+fn candidate(candidates: &mut Vec<Candidate>, index: u64) -> Option<&mut Candidate> {
+    let known = candidates.iter().position(|candidate| candidate.index == index);
+    if known.is_none() && candidates.len() < MAX_CANDIDATES {
+        candidates.push(Candidate { index, ..Candidate::default() });
+    }
+    let at = known.unwrap_or(candidates.len() - 1);
+    candidates.get_mut(at).filter(|candidate| candidate.index == index)
+}
+
+/// A candidate that is whole; one without anything in it has an empty text.
+fn told_candidate(index: u64, mut parts: Vec<Value>, finish: Option<&str>) -> Value {
+    if parts.is_empty() {
+        parts.push(json!({"text": ""}));
+    }
+    let finish = match finish {
+        Some("length") => "MAX_TOKENS",
+        Some("content_filter") => "SAFETY",
+        _ => "STOP",
+    };
+    json!({"content": {"parts": parts, "role": "model"}, "finishReason": finish, "index": index})
+}
+
+/// What a message or a delta says, and whole calls.
+fn parts(message: &Value, calls: &Value, tells_thoughts: bool) -> Vec<Value> {
+    let mut parts = Vec::new();
+    let thought = if tells_thoughts { thought_in(message) } else { String::new() };
+    if !thought.is_empty() {
+        parts.push(json!({"text": thought, "thought": true}));
+    }
+    for text in [text_of(&message["content"]), text_of(&message["refusal"])] {
+        if !text.is_empty() {
+            parts.push(json!({"text": text}));
+        }
+    }
+    parts.extend(elements(calls).iter().map(|call| {
+        let mut told = json!({"name": call["function"]["name"], "args": arguments_of(call)});
+        if call["id"].is_string() {
+            told["id"] = call["id"].clone();
+        }
+        json!({"functionCall": told})
+    }));
+    parts
+}
+
+fn usage(usage: &Value) -> Value {
+    let number = |value: &Value| value.as_u64().unwrap_or(0);
+    let (prompt, completion) = (number(&usage["prompt_tokens"]), number(&usage["completion_tokens"]));
+    let thoughts = number(&usage["completion_tokens_details"]["reasoning_tokens"]).min(completion);
+    let cached = number(&usage["prompt_tokens_details"]["cached_tokens"]);
+    let mut told = json!({
+        "promptTokenCount": prompt, "candidatesTokenCount": completion - thoughts,
+        "totalTokenCount": prompt + completion,
+    });
+    for (name, count) in [("thoughtsTokenCount", thoughts), ("cachedContentTokenCount", cached)] {
+        if count > 0 {
+            told[name] = json!(count);
+        }
+    }
+    told
+}
