@@ -250,6 +250,9 @@ impl<'a> Part<'a> {
             {
                 summary.read_opening(&text);
             }
+            if given(&fields, "tool_calls").is_some() {
+                summary.read_other_content();
+            }
         }
     }
 }

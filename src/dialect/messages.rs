@@ -348,7 +348,12 @@ impl Reader for MessagesReader {
             Some("ping") => {}
             Some("content_block_start") => {
                 if let Some(block) = event.content_block {
-                    look_at(block.get(), &mut self.summary);
+                    let mut started = AnswerSummary::default();
+                    look_at(block.get(), &mut started);
+                    self.summary.has_reasoning |= started.has_reasoning;
+                    if started.has_content {
+                        self.summary.read_other_content();
+                    }
                     // A text could become a call that is written as text, where tools are offered.
                     self.summary.has_content |= !self.needs.tools && mentions(block.get(), r#""text""#);
                     // What is to be thought is known by its beginning already.

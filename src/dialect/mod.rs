@@ -310,12 +310,20 @@ impl AnswerSummary {
             self.flaw = Some(Flaw::CallAsText);
         }
     }
+
+    /// Takes content into account that is no text: what was said before it is no call any more.
+    fn read_other_content(&mut self) {
+        self.has_content = true;
+        self.opening.is_over = true;
+    }
 }
 
 /// The beginning of an answer's text, for as long as it could become a tool call that is written as text.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Opening {
     text: String,
+    /// Blanks may stand before it, also as an event of their own.
+    has_begun: bool,
     is_over: bool,
 }
 
@@ -328,6 +336,7 @@ impl Opening {
         if self.is_over {
             return false;
         }
+        self.has_begun |= !text.is_empty();
         let longest = CALLS_AS_TEXT.iter().map(|call| call.len()).max().unwrap_or_default();
         let text = if self.text.is_empty() { text.trim_start() } else { text };
         self.text.extend(text.chars().take(longest));
@@ -338,7 +347,7 @@ impl Opening {
 
     /// Whether the next characters decide.
     fn is_undecided(&self) -> bool {
-        !self.is_over && !self.text.is_empty()
+        !self.is_over && self.has_begun
     }
 }
 

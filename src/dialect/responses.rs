@@ -324,8 +324,11 @@ impl Reader for ResponsesReader {
             // A text could become a call that is written as text, where tools are offered.
             Some("response.content_part.added") if self.needs.tools => {}
             Some("response.output_item.added") if self.needs.tools => {
-                if let Some(item) = event.item {
-                    look_at(item.get(), &mut self.summary);
+                let mut added = AnswerSummary::default();
+                event.item.iter().for_each(|item| look_at(item.get(), &mut added));
+                self.summary.has_reasoning |= added.has_reasoning;
+                if added.has_content {
+                    self.summary.read_other_content();
                 }
             }
             Some("response.output_item.added") => {

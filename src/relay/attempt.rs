@@ -180,8 +180,9 @@ impl Relay {
         match summary.flaw {
             Some(Flaw::CallAsText) => return Some("a tool call written as text"),
             Some(Flaw::BrokenArguments) => return Some("a tool call whose arguments are no JSON"),
-            Some(Flaw::NoJson) => return Some("no JSON, although that was asked for"),
-            None => {}
+            // What was cut short may have had its JSON behind that.
+            Some(Flaw::NoJson) if !summary.cut_short => return Some("no JSON, although that was asked for"),
+            Some(Flaw::NoJson) | None => {}
         }
         let model = summary.model.as_deref()?;
         let is_wanted = self.asked.request.asked.as_deref() == Some(model)
