@@ -11,6 +11,8 @@ mod debug_mode;
 mod dialects;
 mod endpoints;
 mod errors;
+mod failures;
+mod failures_answers;
 mod first_key;
 mod forwarding;
 mod free_models;

@@ -44,10 +44,10 @@ pub struct Dialect {
     failures: &'static [(&'static str, &'static [u16])],
     failed_bodies: &'static [(&'static str, &'static [u16])],
     /// Plain answers and streams with nothing in them.
-    empty: &'static [&'static str],
-    empty_streams: &'static [&'static [&'static str]],
+    pub empty: &'static [&'static str],
+    pub empty_streams: &'static [&'static [&'static str]],
     /// Answers with nothing in them, because of what was asked for.
-    cut_short: &'static str,
+    pub cut_short: &'static str,
     cut_short_stream: &'static [&'static str],
     /// The account's limit, by its name and the members of `headers`.
     limited: fn(&str, &str) -> String,
