@@ -67,6 +67,17 @@ fn listed_routers() -> RwLockReadGuard<'static, Vec<String>> {
     LISTED.read().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Routers: the list needn't be asked for whether one of them is free.
+/// <https://openrouter.ai/docs/guides/routing/routers/auto-router>
+const KNOWN_ROUTERS: [&str; 7] =
+    ["auto", "auto-beta", "bodybuilder", "free", "fusion", "fusion-flash", "pareto-code"];
+
+/// Whether a model with this id, which isn't known to be free, could turn out to be so once the list is there.
+pub fn may_be_listed(id: &str) -> bool {
+    let name = id.get(OWN_PREFIX.len()..).and_then(|name| name.strip_suffix(":free")).unwrap_or_default();
+    goes_by_the_list(id) && !is_free(id) && !KNOWN_ROUTERS.contains(&name.to_ascii_lowercase().as_str())
+}
+
 /// Whether only the upstream's list can tell if a model with this id is free.
 pub fn goes_by_the_list(id: &str) -> bool {
     id != ROUTER && is_router(id) && id.ends_with(":free")

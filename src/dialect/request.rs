@@ -154,9 +154,9 @@ impl Request {
         turns.unwrap_or_default()
     }
 
-    /// Its memory, for another request.
-    pub fn into_buffer(self) -> Vec<u8> {
-        self.text.into_bytes()
+    /// The body as the client wrote it, to be read again; its memory, for another request.
+    pub fn into_text(self) -> String {
+        self.text
     }
 
     /// Whether the model that goes upstream is another than the client named.

@@ -7,11 +7,13 @@ use std::time::Instant;
 use ureq::http::HeaderValue;
 
 use super::in_flight::InFlightGuard;
+use super::model::Kind;
 use super::outcome::FinalWrite;
 use super::shared::Shared;
 use super::state::{Asked, Client, ClientSide, Record, Relay, Sharing, Tries};
 use crate::builtin;
 use crate::client::exchange::{ConnectionFate, Exchange};
+use crate::dialect::free_models;
 use crate::dialect::request::Request;
 use crate::dialect::{Action, Dialect, Routed, StandIn, Translated, Untranslatable, Written, text};
 use crate::encoding::percent_decoded;
@@ -133,8 +135,14 @@ fn understand(
         StandIn::Named(_) if settings.test_mode => Cow::Borrowed(builtin::NAME),
         StandIn::Named(named) => Cow::Owned(settings.named_model(named.setting).unwrap_or_default()),
     };
-    let request = Request::parse(dialect, text, &settings.rule(&default_model));
-    let request = request.map_err(|(text, error)| not_an_object(&text, error))?;
+    let rule = settings.rule(&default_model);
+    let parse =
+        |text| Request::parse(dialect, text, &rule).map_err(|(text, error)| not_an_object(&text, error));
+    let mut request = parse(text)?;
+    if request.asked.as_deref().is_some_and(free_models::may_be_listed) && !rule.allow_paid {
+        shared.models.listing(Kind::Chat, snapshot);
+        request = parse(request.into_text())?;
+    }
     match request.wants_a_kept_conversation {
         true => Err(ApiError::no_kept_conversations()),
         false => Ok((request, translated)),

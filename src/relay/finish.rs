@@ -235,7 +235,7 @@ impl Relay {
         if let Some(recording) = self.record.recording.take() {
             recording.end(self.record.metrics, ending);
         }
-        self.shared.spare.keep(self.asked.request.into_buffer());
+        self.shared.spare.keep(self.asked.request.into_text().into_bytes());
         let after = match (self.client.state, self.client.final_write) {
             (Client::Waiting(exchange), FinalWrite::Reply(reply)) => exchange.reply(reply),
             (Client::Streaming(stream), final_write) if !left_early => match final_write {

@@ -366,6 +366,8 @@ const OLLAMA: &[(&str, &str)] = &[
     ("/api/chat", r#""model":"llama3.2:latest""#),
     ("/api/chat", r#""model":"x:free:online""#),
     ("/api/chat", r#""model":"@preset/x:free""#),
+    ("/api/chat", r#""model":"~vendor/family-latest:free""#),
+    ("/api/generate", r#""model":"openrouter/fusion:free","prompt":"hello""#),
     ("/api/chat", r#""model":["openai/o3"]"#),
     ("/api/chat", r#""model":{"name":"openai/o3"}"#),
     ("/api/chat", r#""model":null"#),

@@ -110,3 +110,53 @@ fn best_never_goes_upstream() {
     }
     assert!(!proxy.console().contains("best is not free"));
 }
+
+/// A router is no model, whatever its suffix, unless the upstream's own list has it.
+#[test]
+fn a_routers_name_is_free_where_it_is_listed() {
+    let upstream = Upstream::start(|request, answer| match request.path.split('?').next().unwrap() {
+        "/api/v1/models" | "/api/v1/models/user" => {
+            answer.json(200, r#"{"data":[{"id":"openrouter/tried-out:free"},{"id":"a/b:free"}]}"#);
+        }
+        path => answer.json(200, plain_answer(path)),
+    });
+    let proxy = Proxy::before(&upstream, "");
+    let asked = |model: &str, path: &str| {
+        let beside = json!(["openrouter/tried-out:free", "openrouter/fusion:free"]);
+        let body = json!({"model": model, "models": beside, "stream": false, "input": "x", "prompt": "x",
+            "messages": [{"role": "user", "content": "x"}]});
+        proxy.post(path, &body.to_string()).assert_status(200);
+        let mut calls = upstream.received().into_iter().filter(|call| !call.body.is_empty());
+        calls.next_back().unwrap().json()
+    };
+    for path in DIALECTS.iter().map(|dialect| dialect.path).chain(["/api/chat"]) {
+        let sent = asked("openrouter/tried-out:free", path);
+        assert_eq!(sent["model"], "openrouter/tried-out:free", "at the very first request, too: {path}");
+        if path != "/api/chat" {
+            assert_eq!(sent["models"], json!(["openrouter/tried-out:free"]), "{path}");
+        }
+        for router in ["openrouter/fusion:free", "~openrouter/tried-out:free"] {
+            let sent = asked(router, path);
+            let first = if path == "/api/chat" { "openrouter/free" } else { "openrouter/tried-out:free" };
+            assert_eq!(sent["model"], first, "{router} at {path}");
+        }
+    }
+}
+
+#[test]
+fn settings_name_no_router_and_no_alias() {
+    let upstream = answering();
+    let more = "MODEL=openrouter/fusion:free\nFALLBACK_MODELS=~v/f:free, openrouter/auto:free, b:free\nEMBEDDING_MODEL=~v/e:free";
+    let proxy = Proxy::before(&upstream, more);
+    let (sent, _) = asked_for(&proxy, &upstream, "/v1/chat/completions", &json!({}));
+    assert_eq!(sent, "openrouter/free");
+    proxy.post("/v1/embeddings", r#"{"input":"x"}"#).assert_status(400);
+    for said in [
+        "MODEL must be",
+        "~v/f:free is left out",
+        "openrouter/auto:free is left out",
+        "EMBEDDING_MODEL must be",
+    ] {
+        proxy.wait_for_console(said);
+    }
+}
