@@ -1,32 +1,41 @@
 // A request and its answer as a conversation, whichever API they are written in: what stands where tells which one it is.
 
-import { count, el, foldable, folded } from "./dom.js";
+import { count, el, foldable, folded, foldedResult } from "./dom.js";
 import { json } from "./json.js";
 import { word } from "./words.js";
 
-const TURNS_AT_ONCE = 20;
+/** The last of what was asked stand open; what was said before is folded. */
+const TURNS_SHOWN = 3;
 
-/** Everything that was said, as elements. */
-export function conversation({ request, response, partial, error }) {
+/** Everything that was said, as elements; and the answer among them. */
+export function conversation({ request, response, partial, error, status }) {
   const said = boxes(asked(request ?? {}));
-  const earlier = said.splice(0, said.length > TURNS_AT_ONCE + 5 ? said.length - TURNS_AT_ONCE : 0);
+  const earlier = said.splice(0, said.length > TURNS_SHOWN + 1 ? said.length - TURNS_SHOWN : 0);
   if (earlier.length) said.unshift(folded(word("earlier", count(earlier.length)), () => el("div", {}, ...earlier)));
   const answer = boxes(answered(response ?? partial ?? {}));
-  for (const box of answer) for (const long of box.querySelectorAll(".long")) long.open = true;
+  for (const box of answer) {
+    for (const long of box.querySelectorAll(".long")) long.open = true;
+    if (status === null) box.firstChild.append(` · ${word("soFar")}`);
+  }
   const end = error ? boxes([turn(word("error"), [text(error.message ?? JSON.stringify(error))], "bad")]) : [];
-  return [...said, ...answer, ...end];
+  return { all: [...said, ...answer, ...end], answer: answer[0] ?? end[0] ?? null };
 }
 
 function asked(request) {
-  const rules = request.system ?? request.instructions;
-  const said = request.messages ?? request.input ?? request.prompt;
+  const rules = request.system ?? request.instructions ?? (request.systemInstruction ?? request.system_instruction)?.parts;
+  const said = request.messages ?? request.input ?? request.prompt ?? request.contents ?? documents(request);
   const turns = list(said).every((token) => typeof token === "number") ? tokens(list(said)) : list(said).flatMap((x) => item(x));
   if (rules) turns.unshift(turn("system", parts(rules)));
   if (Array.isArray(request.images)) turns.push(turn("user", request.images.map(base64), "step"));
   return turns;
 }
 
+/** What a rerank is asked. */
+const documents = ({ query, documents }) => (query && documents ? [query, ...documents] : query);
+
 function answered(answer) {
+  if (Array.isArray(answer.candidates)) return answer.candidates.flatMap((c) => message({ role: "model", ...c?.content }, c?.finishReason));
+  if (Array.isArray(answer.results)) return [turn("", [raw(answer.results)])];
   if (Array.isArray(answer.choices)) return answer.choices.flatMap((choice) => message(choice?.message ?? { role: "assistant", content: choice?.text }, choice?.finish_reason));
   if (Array.isArray(answer.output)) return answer.output.flatMap((x) => item(x, answer.incomplete_details?.reason));
   if (Array.isArray(answer.data)) return [turn("", [vectors(answer.data)])];
@@ -42,31 +51,32 @@ function item(x, end) {
   if (Array.isArray(x)) return tokens(x);
   if (x?.role || type === "message") return message(x, end);
   if (type === "reasoning") return turn("assistant", [thinking([...list(x.summary), ...list(x.content)].map((part) => part?.text).join("\n\n")) ?? raw(x)], "step");
-  if (type.endsWith("_output")) return turn("tool", parts(x.output));
+  if (type.endsWith("_output")) return turn("tool", results(x.output));
   if (type.endsWith("_call")) return turn("assistant", [tool(x.name ?? type, x.arguments ?? x.input ?? x.action)], "step");
   return turn(type, x?.content ? parts(x.content) : [raw(x)]);
 }
 
 function message(m, end) {
-  const content = list(m.content);
-  const results = content.filter((part) => part?.type === "tool_result");
+  const content = list(m.content ?? m.parts);
+  const answers = content.filter((part) => part?.type === "tool_result");
+  const isTool = m.role === "tool" || m.role === "function";
   const calls = list(m.tool_calls ?? m.function_call).map((call) => tool((call?.function ?? call)?.name, (call?.function ?? call)?.arguments));
   const said = [
     thinking(m.reasoning ?? m.reasoning_content ?? m.thinking),
-    ...parts(content.filter((part) => part?.type !== "tool_result")),
+    ...(isTool ? results : parts)(content.filter((part) => part?.type !== "tool_result")),
     ...list(m.images).map(base64),
     m.refusal ? text(m.refusal) : null,
     ...calls,
   ].filter(Boolean);
   const role = [m.role ?? "assistant", m.tool_name ?? m.name, WHOLE.has(end) ? null : end].filter(Boolean).join(" · ");
   return [
-    ...results.map((result) => turn("tool", parts(result.content), result.is_error ? "bad" : "")),
-    ...(said.length || !results.length ? [turn(role, said)] : []),
+    ...answers.map((answer) => turn("tool", results(answer.content), answer.is_error ? "bad" : "")),
+    ...(said.length || !answers.length ? [turn(role, said)] : []),
   ];
 }
 
 /** Reasons to stop that go without saying. */
-const WHOLE = new Set(["stop", "end_turn", "tool_calls", "tool_use", "error"]);
+const WHOLE = new Set(["stop", "end_turn", "tool_calls", "tool_use", "error", "STOP"]);
 
 /** A `step` is a part of the turn before or after it. */
 const turn = (role, said, kind = "") => ({ role, said, kind });
@@ -82,13 +92,19 @@ function boxes(turns) {
   return joined.map(({ role, said, kind }) => el("div", { class: `said ${kind}` }, role ? el("b", {}, role) : null, ...said));
 }
 
-const tokens = (list) => (list.length ? [turn("user", [text(`${count(list.length)} ${word("noteTokens")}`)])] : []);
+const tokens = (list) => (list.length ? [turn("user", [text(word("inTokens", count(list.length)))])] : []);
 
-const parts = (content) => list(content).filter((part) => part !== "").map(part);
+const parts = (content, show = text) => list(content).filter((part) => part !== "").map((p) => part(p, show));
 
-function part(p) {
-  if (typeof p === "string") return text(p);
-  if (typeof p?.text === "string") return text(p.text);
+/** What a tool has answered folds soon. */
+const results = (content) => parts(content, (value) => foldedResult(String(value)));
+
+function part(p, show = text) {
+  if (typeof p === "string") return show(p);
+  if (p?.thought === true) return thinking(p.text) ?? raw(p);
+  if (typeof p?.text === "string") return show(p.text);
+  if (p?.functionCall) return tool(p.functionCall.name, p.functionCall.args);
+  if (p?.inlineData?.mimeType?.startsWith("image/")) return image(`data:${p.inlineData.mimeType};base64,${p.inlineData.data}`) ?? raw(p);
   switch (p?.type) {
     case "refusal": return text(p.refusal);
     case "thinking": return thinking(p.thinking) ?? raw(p);
@@ -124,7 +140,7 @@ function image(url) {
 /** Ollama's images say nothing of their kind; browsers look for themselves. */
 const base64 = (data) => image(`data:image/png;base64,${data}`);
 
-const raw = (p) => folded(`${p?.type ?? "?"} ${p?.title ?? p?.filename ?? p?.file?.filename ?? ""}`, () => el("div", { class: "json" }, json(p)));
+const raw = (p) => folded(`${p?.type ?? Object.keys(p ?? {})[0] ?? "?"} ${p?.title ?? p?.filename ?? p?.file?.filename ?? ""}`, () => el("div", { class: "json" }, json(p)));
 
 function vectors(data) {
   const first = data[0]?.embedding;

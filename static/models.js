@@ -1,6 +1,6 @@
-// The free models there are now, what was seen of them here, and the backups.
+// The free models there are now, in the order in which `best` asks them, what was seen of them here, and the backups.
 
-import { $, copyButton, count, el, seconds, setText, showRows } from "./dom.js";
+import { $, copyButton, count, el, modelName, seconds, setText, showRows } from "./dom.js";
 import { ask } from "./proxy.js";
 import { minute } from "./time.js";
 import { word } from "./words.js";
@@ -9,30 +9,36 @@ import { word } from "./words.js";
 const PATIENCE_MS = 20_000;
 
 const CAN = ["tools", "images", "structured"];
-const share = (model) => (model.calls ? Math.floor((model.answered / model.calls) * 100) : null);
+const figure = (n) => (n == null ? "–" : n.toFixed(1));
+const answeredShare = (m) => (m.calls ? Math.floor((m.answered / m.calls) * 100) : null);
 
-/** Name, what it is sorted by, how that is shown. */
+/** Name, what it is sorted by, how that is shown; whether the greatest comes first. */
 const COLUMNS = [
-  ["model", (m) => m.id, String],
-  ["context", (m) => m.context_length, count],
-  ...CAN.map((can) => [can, (m) => m[can], (yes) => (yes ? "✓" : "–")]),
-  ["calls", (m) => m.calls, count],
-  ["answered", share, count],
-  ["medianFirstS", (m) => m.first_token_ms, seconds],
-  ["state", (m) => stateOf(m), String],
+  ["rank", (m) => m.rank, (n) => (n == null ? "–" : String(n)), false],
+  ["model", (m) => m.id, (id) => modelName(id), false],
+  ["worth", (m) => m.worth, figure, true],
+  ["index", (m) => m.index, (n, m) => (n == null ? "–" : el("span", { class: m.index_known === false ? "dim" : null }, figure(n))), true],
+  ["share", (m) => m.share, (n) => (n == null ? "–" : count(Math.round(n * 100))), true],
+  ["medianFirstS", (m) => m.first_token_ms, seconds, false],
+  ["context", (m) => m.context_length, count, true],
+  ...CAN.map((can) => [can, (m) => m[can], (yes) => (yes ? "✓" : "–"), true]),
+  ["expires", (m) => m.expires, (date) => date ?? "–", false],
+  ["seenCalls", (m) => m.calls, count, true],
+  ["answeredShare", answeredShare, count, true],
+  ["state", (m) => stateOf(m), String, false],
 ];
-const NUMBERS = ["context", "calls", "answered", "medianFirstS"];
+const NUMBERS = ["rank", "worth", "index", "share", "medianFirstS", "context", "seenCalls", "answeredShare"];
 const kind = (name) => (NUMBERS.includes(name) ? `${name} number` : name);
 
 let models = [];
-let sortedBy = null;
+let sortedBy = "rank";
 let descending = false;
 let used = "";
 let asking = false;
 
 export function startModels() {
   $("model-heads").append(...COLUMNS.map(([name]) =>
-    el("th", { class: kind(name), "data-name": name }, el("button", { class: "sort", "data-word": name, onclick: () => sortBy(name) }))), el("th"));
+    el("th", { class: kind(name), scope: "col", "data-name": name }, el("button", { class: "sort", type: "button", "data-word": name, onclick: () => sortBy(name) }))), el("td"));
   $("models-shown").before(...CAN.map((can) => el("label", {}, el("input", { type: "checkbox", name: can }), " ", el("span", { "data-word": can }))));
   $("model-filter").oninput = show;
 }
@@ -44,12 +50,12 @@ export async function refreshModels(now) {
   if (!models.length) setText("models-missing", word("loading"));
   try {
     const [list, { settings }] = await Promise.all([ask("/debug/models", PATIENCE_MS), ask("/debug/settings")]);
-    const setting = (name) => settings.find((s) => s.name === name)?.value;
     models = list.models;
     const missing = models.filter((m) => m.listed).length <= 1; // the router alone
-    const why = now.test_mode ? word("listTest") : word("listMissing", setting("OPENROUTER_BASE_URL"));
+    const why = now.test_mode ? word("listTest") : word("listMissing", now.address);
     setText("models-missing", missing ? why : "");
-    const minutes = setting("STICKY_MINUTES");
+    setText("order", word("order"));
+    const minutes = settings.find((s) => s.name === "STICKY_MINUTES")?.value;
     setText("sticky", minutes === "0" ? word("stickyOff") : word("sticky", minutes));
     showBackups(list.backups);
     show();
@@ -60,7 +66,7 @@ export async function refreshModels(now) {
 }
 
 function sortBy(name) {
-  descending = sortedBy === name ? !descending : NUMBERS.includes(name) || CAN.includes(name);
+  descending = sortedBy === name ? !descending : COLUMNS.find(([other]) => other === name)[3];
   sortedBy = name;
   show();
 }
@@ -73,11 +79,11 @@ function show() {
   const text = $("model-text").value.trim().toLowerCase();
   const needs = CAN.filter((can) => $("model-filter").elements[can].checked);
   const matching = models.filter((m) => needs.every((can) => m[can]) && `${m.id} ${m.name}`.toLowerCase().includes(text));
-  const [, by] = COLUMNS.find(([name]) => name === sortedBy) ?? [];
-  if (by) matching.sort((a, b) => compare(by(a), by(b)));
+  const [, by] = COLUMNS.find(([name]) => name === sortedBy);
+  matching.sort((a, b) => compare(by(a) ?? null, by(b) ?? null));
   const version = (m) => JSON.stringify([m, stateOf(m), m.id === used, document.documentElement.lang]);
-  showRows($("models"), matching, (m) => m.id, version, fill);
-  $("models").parentElement.hidden = !matching.length;
+  showRows($("model-rows"), matching, (m) => m.id, version, fill);
+  $("model-rows").parentElement.hidden = !matching.length;
   setText("models-shown", models.length ? word("shown", count(matching.length), count(models.length)) : "");
 }
 
@@ -89,10 +95,13 @@ function compare(a, b) {
 }
 
 function fill(row, model) {
-  const cells = COLUMNS.map(([name, value, shown]) => el("td", { class: kind(name), title: name === "model" ? model.name : null }, shown(value(model))));
+  const cells = COLUMNS.map(([name, value, shown]) => {
+    const content = shown(value(model), model);
+    return name === "model" ? el("th", { scope: "row", class: "model", title: model.name }, content) : el("td", { class: kind(name), "data-label": word(name) }, content);
+  });
   cells.at(-1).classList.toggle("warn", Boolean(model.rests_until_ms));
   const use = model.listed && !model.retired ? copyButton(word("useThis"), () => `${model.setting}=${model.id}`, word("useHint", model.setting, model.id)) : null;
-  row.replaceChildren(...cells, el("td", {}, model.id === used ? el("span", { class: "good" }, word("inUse")) : use));
+  row.replaceChildren(...cells, el("td", { class: "use" }, model.id === used ? el("span", { class: "good" }, word("inUse")) : use));
 }
 
 function stateOf({ rests_until_ms: until, retired, listed }) {
@@ -102,9 +111,9 @@ function stateOf({ rests_until_ms: until, retired, listed }) {
 
 function showBackups(backups) {
   setText("no-backups", backups.length ? "" : word("noBackups"));
-  $("backups").parentElement.hidden = !backups.length;
-  const version = (b) => JSON.stringify([b, stateOf(b)]);
-  showRows($("backups"), backups, (b) => b.name, version, (row, b) =>
-    row.replaceChildren(el("td", {}, b.name), el("td", { class: "model" }, b.model), el("td", { class: "address dim" }, b.address),
-      el("td", { class: b.rests_until_ms ? "warn" : "" }, stateOf(b))));
+  $("backup-rows").parentElement.hidden = !backups.length;
+  const version = (b) => JSON.stringify([b, stateOf(b), document.documentElement.lang]);
+  const cell = (label, kind, text) => el("td", { class: kind, "data-label": word(label) }, text);
+  showRows($("backup-rows"), backups, (b) => b.name, version, (row, b) =>
+    row.replaceChildren(el("th", { scope: "row" }, b.name), cell("model", "wrap", b.model), cell("address", "wrap dim", b.address), cell("state", b.rests_until_ms ? "warn" : "", stateOf(b))));
 }

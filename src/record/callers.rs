@@ -55,7 +55,7 @@ const TOOLS: [(&str, &str); 45] = [
 ];
 
 /// What an address that a client gives as its own (`HTTP-Referer`, `Referer`) has in it.
-const SITES: [(&str, &str); 9] = [
+const SITES: [(&str, &str); 8] = [
     ("aider.chat", "aider"),
     ("cline.bot", "Cline"),
     ("roocode.com", "Roo Code"),
@@ -64,7 +64,6 @@ const SITES: [(&str, &str); 9] = [
     ("openwebui.com", "Open WebUI"),
     ("zed.dev", "Zed"),
     ("continue.dev", "Continue"),
-    ("/debug", "panel"),
 ];
 
 /// Libraries, which many tools are built of: their names are better than none.
@@ -113,6 +112,10 @@ pub fn of(head: &Head) -> String {
     if let Some(title) = title {
         return cut(&title);
     }
+    // No other page has this proxy's own origin.
+    if value("sec-fetch-site") == "same-origin" {
+        return "panel".to_owned();
+    }
     let site = ["http-referer", "referer"].map(|name| value(name).to_ascii_lowercase());
     let library = || in_table(&LIBRARIES, &lower);
     if let Some(name) = site.iter().find_map(|site| in_table(&SITES, site)).or_else(library) {
@@ -144,7 +147,7 @@ mod tests {
             ("User-Agent: OpenAI/Python 1.99.0\r\nX-Title: Aider", "Aider"),
             ("User-Agent: python-httpx/0.28\r\nHTTP-Referer: https://openwebui.com/", "Open WebUI"),
             ("User-Agent: curl/8.5.0", "curl"),
-            ("User-Agent: Mozilla/5.0 (X11; Linux)\r\nReferer: http://localhost:5000/debug", "panel"),
+            ("User-Agent: Mozilla/5.0 (X11; Linux)\r\nSec-Fetch-Site: same-origin", "panel"),
             ("User-Agent: MyBot/1.0 (+https://example.com)", "MyBot"),
             ("User-Agent: ", ""),
             ("Accept: */*", ""),

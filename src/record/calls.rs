@@ -369,7 +369,7 @@ impl Calls {
         let mut memory = self.shared.lock();
         let dir = snapshot.settings.cache_dir.as_ref();
         self.shared.turn_to(&mut memory, time, dir);
-        memory.hours.count(time, Figures::refusal(), None);
+        memory.hours.count(time, Figures::refusal(), Some(&call.metrics));
         let since = &mut memory.today.since;
         since.figures.add(&Figures::refusal());
         if dir.is_some() {
@@ -803,7 +803,7 @@ impl Memory {
         for refusal in refusals {
             let refusal = serde_json::from_str::<Value>(refusal).ok().and_then(|r| Call::read_refusal(&r));
             if let Some(call) = refusal.filter(|call| !known.contains(&call.message_id)) {
-                self.hours.count(call.time, Figures::refusal(), None);
+                self.hours.count(call.time, Figures::refusal(), Some(&call.metrics));
                 self.text_bytes += call.text_bytes();
                 calls.push(call);
             }

@@ -69,6 +69,12 @@ impl Figures {
         Self { refused: 1, ..Self::default() }
     }
 
+    /// All of them, also those that were turned away.
+    pub fn calls(&self) -> u64 {
+        let Self { answered, errors, cancelled, refused, .. } = *self;
+        answered.saturating_add(errors).saturating_add(cancelled).saturating_add(refused)
+    }
+
     /// Adds others; what a damaged file says can't overflow.
     pub fn add(&mut self, more: &Self) {
         let others = more.all();

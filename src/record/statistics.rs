@@ -1,4 +1,4 @@
-//! The last 24 hours, hour by hour: how many calls, how fast, and which model had how many tokens.
+//! The last 24 hours, hour by hour: how many calls, how fast, which model had how many tokens, which tool asked.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -16,8 +16,10 @@ const MAX_HOURS: usize = 24;
 const MAX_SAMPLES: usize = 1000;
 /// Models of which figures are kept; an upstream may name any number.
 const MAX_MODELS: usize = 200;
-/// Models that are told.
-const MAX_MODELS_TOLD: usize = 12;
+/// Tools; a client may call itself anything.
+const MAX_TOOLS: usize = 50;
+/// Models that are told, and tools.
+const MAX_TOLD: usize = 12;
 
 /// Times in ms of which the median and the like are wanted: the last [`MAX_SAMPLES`].
 #[derive(Debug, Clone, Default)]
@@ -96,6 +98,7 @@ struct Hour {
     figures: Figures,
     all: Speed,
     models: HashMap<String, Speed>,
+    tools: HashMap<String, Figures>,
 }
 
 /// The hours in which something happened, the newest last.
@@ -115,6 +118,7 @@ impl Hours {
             _ => {
                 let at = at.map_or(0, |at| at + 1);
                 let hour = Hour {
+                    tools: HashMap::new(),
                     begin,
                     figures: Figures::default(),
                     all: Speed::default(),
@@ -125,6 +129,10 @@ impl Hours {
             }
         };
         hour.figures.add(&figures);
+        let tool = metrics.map_or("", |metrics| &metrics.tool);
+        if hour.tools.contains_key(tool) || hour.tools.len() < MAX_TOOLS {
+            hour.tools.entry(tool.to_owned()).or_default().add(&figures);
+        }
         // How fast the models are isn't told by what failed, nor by what was there already.
         if let Some(metrics) = metrics.filter(|metrics| figures.answered > 0 && metrics.reused.is_none()) {
             hour.all.add(metrics);
@@ -138,15 +146,19 @@ impl Hours {
         }
     }
 
-    /// `"hours": […], "models": […]`: the last 24 hours up to now, also those in which nothing happened.
+    /// `"hours": […], "models": […], "tools": […]`: the last 24 hours up to now, also those in which nothing happened.
     pub fn fields(&self, now: DateTime<Local>) -> String {
         let current = begin_of_hour(now);
         let mut models = HashMap::<&str, Speed>::new();
+        let mut tools = HashMap::<&str, Figures>::new();
         let hours = (0..MAX_HOURS as i64).rev().map(|ago| {
             let begin = current - TimeDelta::hours(ago);
             let hour = self.hours.iter().find(|hour| hour.begin == begin);
             for (model, speed) in hour.into_iter().flat_map(|hour| &hour.models) {
                 models.entry(model).or_default().extend(speed);
+            }
+            for (tool, figures) in hour.into_iter().flat_map(|hour| &hour.tools) {
+                tools.entry(tool).or_default().add(figures);
             }
             let (figures, all) = hour.map(|hour| (hour.figures, hour.all.clone())).unwrap_or_default();
             format!(
@@ -161,7 +173,7 @@ impl Hours {
         let mut models = models.into_iter().collect::<Vec<_>>();
         let tokens = |speed: &Speed| speed.prompt_tokens.saturating_add(speed.completion_tokens);
         models.sort_by(|(a, x), (b, y)| (tokens(y), y.calls, a).cmp(&(tokens(x), x.calls, b)));
-        let models = models.iter().take(MAX_MODELS_TOLD).map(|(model, speed)| {
+        let models = models.iter().take(MAX_TOLD).map(|(model, speed)| {
             let Speed { calls, prompt_tokens, completion_tokens, .. } = speed;
             format!(
                 r#"{{"model":{},"calls":{calls},"prompt_tokens":{prompt_tokens},"completion_tokens":{completion_tokens},{}}}"#,
@@ -169,7 +181,16 @@ impl Hours {
                 speed.json()
             )
         });
-        format!(r#""hours": [{hours}], "models": [{}]"#, models.collect::<Vec<_>>().join(","))
+        let mut tools = tools.into_iter().collect::<Vec<_>>();
+        tools.sort_by(|(a, x), (b, y)| (y.calls(), a).cmp(&(x.calls(), b)));
+        let tools = tools.iter().take(MAX_TOLD);
+        let tools =
+            tools.map(|(tool, figures)| format!(r#"{{"tool":{},{}}}"#, quoted(tool), figures.fields()));
+        format!(
+            r#""hours": [{hours}], "models": [{}], "tools": [{}]"#,
+            models.collect::<Vec<_>>().join(","),
+            tools.collect::<Vec<_>>().join(",")
+        )
     }
 }
 
@@ -207,6 +228,7 @@ mod tests {
         let counts = counts.map(|hour| [&hour["answered"], &hour["errors"]].map(|n| n.as_u64().unwrap()));
         let counts = counts.collect::<Vec<_>>();
         assert_eq!((counts.len(), &counts[21..]), (24, &[[2, 0], [1, 0], [1, 1]][..]));
+        assert_eq!((&told["tools"][0]["answered"], &told["tools"][0]["errors"]), (&4.into(), &1.into()));
         assert_eq!(told["hours"][23]["total_ms"], 100, "an error says nothing of it");
         let models = told["models"].as_array().unwrap();
         assert_eq!((&models[0]["model"], &models[0]["prompt_tokens"]), (&"a".into(), &9.into()));

@@ -23,6 +23,7 @@ use crate::relay::quota::Account;
 use crate::relay::shared::Shared;
 use crate::secrets;
 use crate::settings::env_file;
+use crate::tools::connect;
 
 /// The name by which a second start recognizes the first.
 pub const NAME: &str = "local-api-proxy";
@@ -32,24 +33,35 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 
 const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+/// A file as the build has prepared it.
+macro_rules! page_file {
+    ($name:literal) => {
+        include_str!(concat!(env!("OUT_DIR"), "/", $name))
+    };
+}
 /// The panel's files, under `/debug/`.
-const FILES: [(&str, &str, &str); 13] = [
-    ("panel.css", CSS, include_str!("../../static/panel.css")),
-    ("panel.js", JAVASCRIPT, include_str!("../../static/panel.js")),
-    ("words.js", JAVASCRIPT, include_str!("../../static/words.js")),
-    ("time.js", JAVASCRIPT, include_str!("../../static/time.js")),
-    ("proxy.js", JAVASCRIPT, include_str!("../../static/proxy.js")),
-    ("dom.js", JAVASCRIPT, include_str!("../../static/dom.js")),
-    ("plots.js", JAVASCRIPT, include_str!("../../static/plots.js")),
-    ("calls.js", JAVASCRIPT, include_str!("../../static/calls.js")),
-    ("call.js", JAVASCRIPT, include_str!("../../static/call.js")),
-    ("conversation.js", JAVASCRIPT, include_str!("../../static/conversation.js")),
-    ("json.js", JAVASCRIPT, include_str!("../../static/json.js")),
-    ("models.js", JAVASCRIPT, include_str!("../../static/models.js")),
-    ("chat.js", JAVASCRIPT, include_str!("../../static/chat.js")),
+const FILES: [(&str, &str, &[u8]); 18] = [
+    ("icon.png", "image/png", include_bytes!("../../static/icon.png")),
+    ("panel.css", CSS, page_file!("panel.css").as_bytes()),
+    ("panel.js", JAVASCRIPT, page_file!("panel.js").as_bytes()),
+    ("words.js", JAVASCRIPT, page_file!("words.js").as_bytes()),
+    ("time.js", JAVASCRIPT, page_file!("time.js").as_bytes()),
+    ("proxy.js", JAVASCRIPT, page_file!("proxy.js").as_bytes()),
+    ("dom.js", JAVASCRIPT, page_file!("dom.js").as_bytes()),
+    ("plots.js", JAVASCRIPT, page_file!("plots.js").as_bytes()),
+    ("calls.js", JAVASCRIPT, page_file!("calls.js").as_bytes()),
+    ("call.js", JAVASCRIPT, page_file!("call.js").as_bytes()),
+    ("conversation.js", JAVASCRIPT, page_file!("conversation.js").as_bytes()),
+    ("curl.js", JAVASCRIPT, page_file!("curl.js").as_bytes()),
+    ("json.js", JAVASCRIPT, page_file!("json.js").as_bytes()),
+    ("markdown.js", JAVASCRIPT, page_file!("markdown.js").as_bytes()),
+    ("models.js", JAVASCRIPT, page_file!("models.js").as_bytes()),
+    ("chat.js", JAVASCRIPT, page_file!("chat.js").as_bytes()),
+    ("connect.js", JAVASCRIPT, page_file!("connect.js").as_bytes()),
+    ("settings.js", JAVASCRIPT, page_file!("settings.js").as_bytes()),
 ];
-const PAGE: &str = include_str!("../../static/panel.html");
-const OFF_PAGE: &str = include_str!("../../static/off.html");
+const PAGE: &str = page_file!("panel.html");
+const OFF_PAGE: &str = page_file!("off.html");
 /// A limit that ends within this is the minute's, not the day's.
 const A_MINUTES_LIMIT: Duration = Duration::from_secs(120);
 
@@ -94,6 +106,7 @@ pub fn answer(shared: &Shared, exchange: &Exchange, snapshot: &Arc<Snapshot>) ->
         "days" => Reply::json(200, shared.calls.days_json(snapshot)),
         "settings" => Reply::json(200, settings_json(snapshot)),
         "models" => Reply::json(200, models_json(shared, snapshot)),
+        "connect" => Reply::json(200, connect_json(shared, exchange, snapshot)),
         "state" => shown(state_json(shared, snapshot)),
         _ => match (path.strip_prefix("calls/"), FILES.iter().find(|(name, ..)| *name == path)) {
             (Some(id), _) if exchange.head.method == Method::DELETE => {
@@ -123,6 +136,9 @@ fn switched_off(shared: &Shared, exchange: &Exchange) -> Reply {
     const STYLE: &str = "body{font:16px/1.6 system-ui,sans-serif;color-scheme:light dark;margin:0}\
         main{max-width:40rem;margin:12vh auto;padding:0 1rem}h1{font-size:1.25rem}\
         pre{padding:.75rem 1rem;border:1px solid;border-radius:6px;white-space:pre-wrap;overflow-wrap:anywhere}";
+    // The panel comes by itself, and until then nothing moves under whoever reads.
+    const SCRIPT: &str =
+        "setInterval(async()=>{if((await fetch('/debug').catch(()=>({}))).ok)location.reload()},2000)";
     let header = |name: &str| exchange.head.header(name).unwrap_or_default();
     if !header("accept").contains("text/html") {
         return Reply::error("", &ApiError::debug_disabled());
@@ -146,6 +162,7 @@ fn switched_off(shared: &Shared, exchange: &Exchange) -> Reply {
     let parts = [
         ("lang", lang),
         ("style", STYLE),
+        ("script", SCRIPT),
         ("title", title),
         ("words", words),
         ("path", &path),
@@ -154,9 +171,12 @@ fn switched_off(shared: &Shared, exchange: &Exchange) -> Reply {
     let page = parts
         .iter()
         .fold(OFF_PAGE.to_owned(), |page, (name, text)| page.replace(&format!("{{{name}}}"), text));
-    let hash = BASE64.encode(digest(&SHA256, STYLE.as_bytes()));
-    let policy =
-        format!("default-src 'none'; style-src 'sha256-{hash}'; img-src data:; frame-ancestors 'none'");
+    let hash = |text: &str| BASE64.encode(digest(&SHA256, text.as_bytes()));
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; img-src data:; frame-ancestors 'none'",
+        hash(STYLE),
+        hash(SCRIPT)
+    );
     Reply::new(403, "text/html; charset=utf-8", page)
         .with("cache-control", "no-store")
         .with("content-security-policy", policy)
@@ -188,6 +208,13 @@ fn shown(json: String) -> Reply {
 
 fn settings_json(snapshot: &Snapshot) -> String {
     serde_json::json!({ "settings": snapshot.settings.shown() }).to_string()
+}
+
+/// What each tool needs, with the address by which the panel itself is reached.
+fn connect_json(shared: &Shared, exchange: &Exchange, snapshot: &Snapshot) -> String {
+    let own = shared.site.to_str().unwrap_or_default().to_owned();
+    let root = exchange.head.header("host").map_or(own, |host| format!("http://{host}"));
+    connect::json(&root, snapshot.settings.proxy_api_key.is_some())
 }
 
 /// The free models there are now, what was seen of them here, in which order `best` asks them and why; and the backups.
