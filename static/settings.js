@@ -15,16 +15,16 @@ export async function refreshSettings(now) {
 }
 
 function fill(row, setting, now) {
-  const { name, value, source, needs_restart: restart } = setting;
-  const sources = { env: now.env_file, file: now.env_file, ".env": now.env_file, environment: word("fromEnvironment"), flag: word("fromFlag"), default: word("isDefault"), none: "" };
+  const { name, value, source, after_restart: after } = setting;
+  const sources = { file: now.env_file, environment: word("fromEnvironment"), flag: word("fromFlag"), default: word("isDefault"), kept: word("isKept") };
   const meaning = inWords(setting.meaning);
   const cell = (label, ...content) => el("td", { "data-label": word(label) }, ...content);
-  row.className = !source || source === "default" || source === "none" ? "by-default" : "";
+  row.className = source === "default" ? "by-default" : "";
   row.replaceChildren(
     el("th", { scope: "row" }, name),
-    cell("value", isSet(value) ? el("span", { class: "value" }, value) : el("span", { class: "dim" }, word("notSet")), restart ? el("span", { class: "warn" }, ` ${word("needsRestart")}`) : null),
+    cell("value", isSet(value) ? el("span", { class: "value" }, value) : el("span", { class: "dim" }, word("notSet")), after == null ? null : el("span", { class: "warn" }, ` ${word("needsRestart", after)}`)),
     cell("default", el("span", { class: "dim" }, isSet(setting.default) ? setting.default : "–")),
-    cell("source", el("span", { class: "dim path", title: sources[source] ?? source }, sources[source] ?? source ?? "–")),
+    cell("source", el("span", { class: "dim path", title: sources[source] }, sources[source] ?? "–")),
     cell("meaning", el("span", { class: "dim" }, meaning)));
 }
 

@@ -28,8 +28,8 @@ const WORDS = {
   off: ["debug mode is off", "调试模式已关闭"],
   noKeyNotice: ["There is no OpenRouter key. Make one at openrouter.ai/keys (free) and write this line into {}. No restart is needed.", "还没有 OpenRouter 密钥。请在 openrouter.ai/keys 免费申请一个，并把下面这行写入 {}，无需重启。"],
   keyRefusedNotice: ["OpenRouter doesn't take the key. Make a new one at openrouter.ai/keys and write it into {}. No restart is needed.", "OpenRouter 不接受这个密钥。请在 openrouter.ai/keys 新建一个，写入 {}，无需重启。"],
-  limitNotice: ["The account's limit for free models is reached. It ends at {}; until then requests wait, or go to a backup (BACKUPS). Ten credits, bought once, make 1000 calls a day of 50.", "账户的免费模型额度已用完，{} 恢复；在此之前请求会等待，或转到备用服务（BACKUPS）。一次性购买 10 点额度，每天可调用次数即由 50 变为 1000。"],
-  unreachableNotice: ["{} can't be reached {}: {}", "无法{1}连接 {0}：{2}"],
+  limitNotice: ["The account's limit for free models is reached. It ends at {}; until then requests wait, or go to a backup (BACKUPS). Ten credits, bought once, make the 50 calls a day 1000.", "账户的免费模型额度已用完，{} 恢复；在此之前请求会等待，或转到备用服务（BACKUPS）。一次性购买 10 点额度，每天可调用次数即由 50 变为 1000。"],
+  unreachableNotice: ["{} can't be reached {}: {}. Check the network, OPENROUTER_BASE_URL and HTTPS_PROXY in .env.", "无法{1}连接 {0}：{2}。请检查网络，以及 .env 中的 OPENROUTER_BASE_URL 和 HTTPS_PROXY。"],
   directly: ["directly", "直接"],
   through: ["through the proxy {}", "经由代理 {} "],
   reasonUnknown: ["no reason was given", "原因未知"],
@@ -205,7 +205,8 @@ const WORDS = {
   isDefault: ["default", "默认"],
   fromEnvironment: ["environment", "环境变量"],
   fromFlag: ["command line", "命令行"],
-  needsRestart: ["needs a restart", "需要重启"],
+  isKept: ["the last good value", "沿用上次的有效值"],
+  needsRestart: ["{} after a restart", "重启后为 {}"],
 };
 
 const remembered = localStorage.getItem("language");

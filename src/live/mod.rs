@@ -181,6 +181,11 @@ impl Live {
         });
     }
 
+    /// The settings as they will be after a restart.
+    pub fn after_restart(&self) -> Settings {
+        self.lock_reload().wanted.clone()
+    }
+
     /// The home folder.
     pub fn home(&self) -> &Path {
         &self.home

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::digest::{SHA256, digest};
+use serde_json::json;
 use ureq::http::Method;
 
 use super::routes::OWN;
@@ -104,7 +105,7 @@ pub fn answer(shared: &Shared, exchange: &Exchange, snapshot: &Arc<Snapshot>) ->
         "stats" => Reply::json(200, shared.calls.stats_json(snapshot)),
         "calls" => shown(calls_json(shared, exchange, snapshot)),
         "days" => Reply::json(200, shared.calls.days_json(snapshot)),
-        "settings" => Reply::json(200, settings_json(snapshot)),
+        "settings" => Reply::json(200, settings_json(shared, snapshot)),
         "models" => Reply::json(200, models_json(shared, snapshot)),
         "connect" => Reply::json(200, connect_json(shared, exchange, snapshot)),
         "state" => shown(state_json(shared, snapshot)),
@@ -206,8 +207,17 @@ fn shown(json: String) -> Reply {
     Reply::json(200, secrets::hidden(&json).into_owned())
 }
 
-fn settings_json(snapshot: &Snapshot) -> String {
-    serde_json::json!({ "settings": snapshot.settings.shown() }).to_string()
+/// The settings in force; beside one that only a restart changes, what it will be then.
+fn settings_json(shared: &Shared, snapshot: &Snapshot) -> String {
+    let after = shared.live.after_restart().shown();
+    let settings = snapshot.settings.shown().into_iter().zip(after).map(|(setting, after)| {
+        // Whatever port the system gave is right.
+        let is_due = setting.needs_restart && setting.value != after.value && after.value != "0";
+        let mut shown = json!(setting);
+        shown["after_restart"] = is_due.then_some(after.value).into();
+        shown
+    });
+    json!({ "settings": settings.collect::<Vec<_>>() }).to_string()
 }
 
 /// What each tool needs, with the address by which the panel itself is reached.

@@ -141,6 +141,15 @@ fn the_settings_in_force_with_the_key_masked() {
     assert_eq!(value("OPENROUTER_API_KEY"), "...wxyz");
     assert_eq!(value("MODEL"), "a/b:free");
     assert_eq!(value("WORKERS"), "256");
+    let after = |proxy: &Proxy, name: &str| {
+        let settings = proxy.get("/debug/settings").json()["settings"].clone();
+        let found = settings.as_array().unwrap().iter().find(|s| s["name"] == name).cloned();
+        found.unwrap()["after_restart"].clone()
+    };
+    assert_eq!((after(&proxy, "WORKERS"), after(&proxy, "PORT")), (Value::Null, Value::Null));
+    proxy.write_env(&env(&upstream, "WORKERS=7\nRETRIES=1"));
+    eventually("what a restart will bring", || (after(&proxy, "WORKERS") == "7").then_some(()));
+    assert_eq!(after(&proxy, "RETRIES"), Value::Null, "that counts already");
 }
 
 /// What a restart forgets is in the files; so is what memory is too small for.
