@@ -506,3 +506,50 @@ fn failures_say_how_long_a_model_rests() {
         assert!((0.0..20_000.0).contains(&(rests - seconds * 1000.0)), "{} {rests}", failure.body(&CHAT));
     }
 }
+
+/// The largest context that can do what is asked, of those that chat, are still there and cost nothing.
+#[test]
+fn failures_of_a_context_too_short_go_to_the_largest_that_fits() {
+    let model = |id: &str, context: u64, tools: bool, expires: Option<&str>| {
+        let parameters: &[&str] = if tools { &["tools", "tool_choice"] } else { &["temperature"] };
+        json!({"id": id, "name": id, "context_length": context, "pricing": {"prompt": "0", "completion": "0"}, "supported_parameters": parameters,
+            "architecture": {"input_modalities": ["text"], "output_modalities": ["text"]}, "expiration_date": expires})
+    };
+    let list = json!({"data": [
+        model("small/good:free", 100_000, true, None),
+        model("large/tools:free", 500_000, true, None),
+        model("large/gone:free", 900_000, true, Some("2020-01-01")),
+        model("large/toolless:free", 1_000_000, false, None),
+        model("large/content-safety:free", 1_500_000, true, None),
+        model("large/paid", 2_000_000, true, None),
+    ]});
+    thread::scope(|scope| {
+        for dialect in DIALECTS {
+            let list = list.to_string();
+            scope.spawn(move || {
+                let upstream = Upstream::start(move |request, answer| {
+                    if request.path.contains("/models") {
+                        return answer.json(200, &list);
+                    }
+                    match request.json()["model"].as_str() {
+                        Some(MODEL) => typed("context_length_exceeded", 400).answer(Way::Status, dialect, answer),
+                        _ => answer.good(dialect, request),
+                    }
+                });
+                let proxy = Proxy::before(&upstream, "FALLBACK_MODELS=small/good:free");
+                let mut body: Value = serde_json::from_str(&dialect.request("«plain»", false)).unwrap();
+                proxy.post(dialect.path, &body.to_string()).assert_status(200);
+                assert_eq!(asked(&upstream, "plain"), [MODEL, "large/toolless:free"], "{}", dialect.name);
+                body["tools"] = match dialect.name {
+                    "completions" => return,
+                    "messages" => json!([{"name": "f", "input_schema": {"type": "object"}}]),
+                    "responses" => json!([{"type": "function", "name": "f", "parameters": {"type": "object"}}]),
+                    _ => json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]),
+                };
+                let body = body.to_string().replace("plain", "tools");
+                proxy.post(dialect.path, &body).assert_status(200);
+                assert_eq!(asked(&upstream, "tools"), [MODEL, "large/tools:free"], "{}", dialect.name);
+            });
+        }
+    });
+}

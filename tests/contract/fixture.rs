@@ -577,6 +577,8 @@ enum Then {
     CloseUnread,
     /// It was none that a test knows of.
     Unseen,
+    /// TLS says that it ends, and the connection below is left to the other side.
+    NotifyOnly,
 }
 
 pub trait ReadWrite: Read + Write + Send {}
@@ -649,6 +651,11 @@ impl Answer<'_> {
         self.then = Then::CloseUnread;
     }
 
+    /// Says that nothing more comes, as TLS can, and leaves the connection below to the other side.
+    pub fn notify_only(&mut self) {
+        self.then = Then::NotifyOnly;
+    }
+
     /// Ends the connection after this answer with a reset.
     pub fn reset(&mut self) {
         self.then = Then::Reset;
@@ -703,6 +710,7 @@ struct Shared {
     changed: Condvar,
     connections: AtomicUsize,
     closed: AtomicUsize,
+    notified: AtomicUsize,
     forgets: AtomicBool,
     /// What each start asks of the key is a call like others.
     shows_key_checks: AtomicBool,
@@ -752,6 +760,7 @@ impl Upstream {
             changed: Condvar::new(),
             connections: AtomicUsize::new(0),
             closed: AtomicUsize::new(0),
+            notified: AtomicUsize::new(0),
             forgets: AtomicBool::new(false),
             shows_key_checks: AtomicBool::new(false),
             tls,
@@ -794,6 +803,13 @@ impl Upstream {
         });
     }
 
+    /// Waits until it has said of so many TLS connections that they end.
+    pub fn wait_for_notified(&self, count: usize) {
+        eventually("connections to be ended by TLS", || {
+            (self.shared.notified.load(Ordering::SeqCst) >= count).then_some(())
+        });
+    }
+
     /// Waits until it has got so many requests.
     pub fn wait_for(&self, count: usize) {
         let received = self.shared.received.lock().unwrap();
@@ -811,12 +827,20 @@ impl Shared {
             None => self.answer_all(stream),
             Some(config) => {
                 let tls = rustls::ServerConnection::new(Arc::clone(config)).unwrap();
-                self.answer_all(rustls::StreamOwned::new(tls, stream))
+                let mut stream = rustls::StreamOwned::new(tls, stream);
+                let then = self.answer_all(&mut stream);
+                if matches!(then, Then::Close | Then::NotifyOnly) {
+                    stream.conn.send_close_notify();
+                    let _ = stream.conn.write_tls(&mut stream.sock);
+                    self.notified.fetch_add(1, Ordering::SeqCst);
+                }
+                then
             }
         };
         match then {
             Then::Unseen => return,
             Then::Keep | Then::Close => {}
+            Then::NotifyOnly => while (&socket).read(&mut [0; 64]).is_ok_and(|read| read > 0) {},
             Then::Reset => socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap(),
             Then::CloseUnread => {
                 let _ = socket.peek(&mut [0]);

@@ -13,6 +13,8 @@ mod endpoints;
 mod errors;
 mod failures;
 mod failures_answers;
+mod failures_conversations;
+mod failures_numbers;
 mod first_key;
 mod forwarding;
 mod free_models;

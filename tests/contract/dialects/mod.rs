@@ -50,11 +50,11 @@ pub struct Dialect {
     pub cut_short: &'static str,
     cut_short_stream: &'static [&'static str],
     /// The account's limit, by its name and the members of `headers`.
-    limited: fn(&str, &str) -> String,
+    pub limited: fn(&str, &str) -> String,
     /// The name of an error's event, where the dialect's events have names.
     error_event_name: &'static str,
     /// Fails unless an error of this status has the dialect's shape, and this code where one is given.
-    assert_error: fn(&Value, u16, Option<&str>),
+    pub assert_error: fn(&Value, u16, Option<&str>),
     /// The same of the event (its name, its data) that ends a stream which broke off behind these whole events; the
     /// number is 2 where another one was torn, else 1.
     assert_broken_off: fn(Option<&str>, &Value, &str, u64, &str),
