@@ -22,12 +22,26 @@ pub struct Load {
     filling: usize,
     path: String,
     tools: usize,
+    model: String,
 }
 
 impl Load {
     pub fn requests(answer_bytes: usize, connections: usize, requests: usize) -> Self {
         let order = format!("bench:plain:{answer_bytes}");
-        Self { connections, requests, order, filling: 0, path: CHAT.into(), tools: 0 }
+        Self {
+            connections,
+            requests,
+            order,
+            filling: 0,
+            path: CHAT.into(),
+            tools: 0,
+            model: "a/b:free".into(),
+        }
+    }
+
+    /// The same requests for another model.
+    pub fn of(self, model: &str) -> Self {
+        Self { model: model.into(), ..self }
     }
 
     pub fn upload(bytes: usize, requests: usize) -> Self {
@@ -41,12 +55,16 @@ impl Load {
 
     pub fn streams(connections: usize, path: &str) -> Self {
         let order = format!("bench:stream:{CHUNKS}:{CHUNK_INTERVAL_MS}");
-        Self { connections, requests: connections, order, filling: 0, path: path.into(), tools: 0 }
+        Self { connections, requests: connections, order, path: path.into(), ..Self::requests(0, 1, 1) }
     }
 
     pub fn args(&self, port: u16) -> Vec<String> {
         let numbers = [port as usize, self.connections, self.requests, self.filling, self.tools];
-        numbers.iter().map(ToString::to_string).chain([self.order.clone(), self.path.clone()]).collect()
+        numbers
+            .iter()
+            .map(ToString::to_string)
+            .chain([self.order.clone(), self.path.clone(), self.model.clone()])
+            .collect()
     }
 
     fn request(&self) -> Vec<u8> {
@@ -55,8 +73,8 @@ impl Load {
         let tools = self.tools_json();
         let content = "x".repeat(self.filling.saturating_sub(tools.len()));
         let body = format!(
-            r#"{{"model":"a/b:free","stream":{stream},"user":"{}",{tools}"{name}":[{{"role":"user","content":"{content}"}}]}}"#,
-            self.order,
+            r#"{{"model":"{}","stream":{stream},"user":"{}",{tools}"{name}":[{{"role":"user","content":"{content}"}}]}}"#,
+            self.model, self.order,
         );
         let head =
             format!("POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n", self.path);
@@ -123,6 +141,7 @@ pub fn run(args: &[String]) {
         tools: number(4),
         order: args[5].clone(),
         path: args[6].clone(),
+        model: args[7].clone(),
     };
     let request = load.request();
     let streams = load.order.contains("stream");

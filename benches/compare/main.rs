@@ -148,6 +148,14 @@ fn measure(kind: Kind, upstream: u16, rows: &mut Rows) {
         put(agent, cpu_of(&target, Load::agent(path, AGENT_BYTES, AGENT_TOOLS, 100)).1);
     }
     drop(target);
+    // The same requests, so that what is between the two rows is the choice.
+    for (model, name) in
+        [("openrouter/free", "the router: CPU µs a request"), ("best", "the best model: CPU µs a request")]
+    {
+        let (target, _) = Target::start(kind, upstream, &format!("MODEL={model}"));
+        load(&target, Load::requests(SMALL_BYTES, 32, 2_000).of("gpt-4o")); // warm
+        put(name, cpu_of(&target, Load::requests(SMALL_BYTES, 32, 50_000).of("gpt-4o")).1);
+    }
     let (target, _) = Target::start(kind, upstream, "REUSE_ANSWERS=60");
     let (again, cpu) = busy(&target);
     put("answers again: requests/s", again.per_second);

@@ -86,8 +86,24 @@ const MESSAGES: Stream = Stream {
 #[derive(Clone, Copy)]
 enum Order {
     Nothing,
+    /// The models that there are.
+    List,
     Plain(usize),
-    Stream { left: usize, interval: Duration },
+    Stream {
+        left: usize,
+        interval: Duration,
+    },
+}
+
+/// As many as there were in August 2026.
+fn models() -> String {
+    let model = |number: usize| {
+        format!(
+            r#"{{"id":"vendor/model-{number}:free","context_length":131072,"architecture":{{"input_modalities":["text"],"output_modalities":["text"]}},"supported_parameters":["tools"],"benchmarks":{{"artificial_analysis":{{"intelligence_index":{},"agentic_index":null}}}}}}"#,
+            50 - 3 * number
+        )
+    };
+    format!(r#"{{"data":[{}]}}"#, (0..14).map(model).collect::<Vec<_>>().join(","))
 }
 
 /// Nanoseconds since 1970: the same clock in all processes.
@@ -207,7 +223,7 @@ impl Client {
         let body = &self.received[end + 4..];
         let Some(marker) = find(body, b"bench:") else {
             if length == 0 {
-                self.order = Order::Plain(2);
+                self.order = Order::List;
                 self.received.clear();
                 self.answer(start);
             }
@@ -231,8 +247,14 @@ impl Client {
     fn answer(&mut self, start: &mut impl FnMut(Duration)) {
         match self.order {
             Order::Nothing => {}
+            Order::List => {
+                let list = models();
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+                write!(self.unsent, "{head}Content-Length: {}\r\n\r\n{list}", list.len()).unwrap();
+                self.order = Order::Nothing;
+            }
             Order::Plain(bytes) => {
-                let frame = r#"{"choices":[{"message":{"content":""}}]}"#;
+                let frame = r#"{"model":"vendor/model-0:free","choices":[{"message":{"content":""}}]}"#;
                 let (begin, end) = frame.split_at(frame.len() - 5);
                 let filling = "x".repeat(bytes.saturating_sub(frame.len()));
                 let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";

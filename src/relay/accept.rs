@@ -14,6 +14,7 @@ use super::state::{Asked, Client, ClientSide, Record, Relay, Sharing, Tries};
 use crate::builtin;
 use crate::client::exchange::{ConnectionFate, Exchange};
 use crate::dialect::free_models;
+use crate::dialect::model_name::Target;
 use crate::dialect::request::Request;
 use crate::dialect::{Action, Dialect, Routed, StandIn, Translated, Untranslatable, Written, text};
 use crate::encoding::percent_decoded;
@@ -95,6 +96,10 @@ impl Relay {
         });
         relay.look_up_conversation(named.as_deref());
         relay.choose_model();
+        if relay.snapshot.debug && relay.asked.request.target == Target::Best {
+            let sent = relay.body_of_the_call(&relay.tries.model);
+            relay.record.metrics.changes = changes::between(relay.asked.request.as_written(), &sent);
+        }
         Ok(relay)
     }
 }

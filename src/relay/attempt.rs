@@ -117,9 +117,7 @@ impl Relay {
                 if is_free(model) {
                     self.shared.quota.sent();
                 }
-                let beside = self.tries.beside.iter().map(String::as_str);
-                let models = std::iter::once(model).chain(beside).collect::<Vec<_>>();
-                body = self.asked.request.body_with(&models);
+                body = self.body_of_the_call(model);
                 upstream = &self.snapshot.upstream;
                 headers = Cow::Borrowed(&self.asked.headers[..]);
             }

@@ -1,12 +1,13 @@
 //! The best free models for a request: who stands in its next call, and what its outcome says of each of them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::best::{self, Candidate};
 use super::gate::local_time;
 use super::in_flight::Cancellable;
 use super::model::{Kind, Model};
-use super::outcome::{FailedAttempt, Served, Verdict};
+use super::outcome::{FailedAnswer, FailedAttempt, Served, Verdict};
 use super::state::Relay;
 use crate::console::say;
 use crate::dialect::errors::ModelFault;
@@ -84,6 +85,14 @@ impl Relay {
             asked.truncate(at + 1);
         }
         let is_theirs = match failed.verdict {
+            // Whoever is asked first has kept the others from being asked.
+            Verdict::PassOn if matches!(&failed.answer, FailedAnswer::Own(error) if error.code == "upstream_timeout") =>
+            {
+                self.shared.history.failed(&asked[0], None);
+                self.own_may_have_failed(&asked[..1]);
+                self.save_history();
+                return None;
+            }
             Verdict::TryAgain(_) | Verdict::NextModel(None) => true,
             // What one can't do says nothing of other requests.
             Verdict::NextModel(Some(fault)) => !matches!(fault, ModelFault::Unfit | ModelFault::TooLong),
@@ -95,6 +104,7 @@ impl Relay {
         for model in asked[..counted_later].iter().filter(|_| is_theirs) {
             self.shared.history.failed(model, None);
         }
+        self.own_may_have_failed(&asked);
         self.tries.failed_models.extend(asked);
         Some(last)
     }
@@ -105,11 +115,25 @@ impl Relay {
             self.tries.backup.is_none() && self.record.metrics.reused.is_none() && !self.is_cancelled();
         if matches!(served, Served::BrokenOff { .. }) && is_theirs && !self.snapshot.settings.test_mode {
             let (before, broke_off) = self.who_answered();
-            for model in before.into_iter().chain([broke_off]) {
-                self.shared.history.failed(model, None);
-            }
+            let failed = before.into_iter().chain([broke_off]).map(str::to_owned).collect::<Vec<_>>();
+            failed.iter().for_each(|model| self.shared.history.failed(model, None));
+            self.own_may_have_failed(&failed);
             self.save_history();
         }
+    }
+
+    /// Takes note where the conversation's own model is among those that have failed in a call.
+    fn own_may_have_failed(&self, failed: &[String]) {
+        let own = self.tries.belongs_to.as_ref().filter(|_| self.asked.request.target == Target::Best);
+        if own.is_some_and(|own| failed.contains(own)) {
+            self.shared.history.own_failed(self.tries.conversation.before.iter().copied());
+        }
+    }
+
+    /// The body of the next call.
+    pub(super) fn body_of_the_call(&self, model: &str) -> Cow<'_, [u8]> {
+        let beside = self.tries.beside.iter().map(String::as_str);
+        self.asked.request.body_with(&std::iter::once(model).chain(beside).collect::<Vec<_>>())
     }
 
     /// The model that a conversation goes on with after this answer, and whether that has failed in this call. It leaves its

@@ -3,7 +3,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::gate::{Admission, Limit, Pass, Turn, local_time};
 use super::in_flight::{CancelReason, Cancellable};
@@ -75,6 +75,7 @@ impl Relay {
         let model = self.tries.model.clone();
         self.record.metrics.model.clone_from(&model);
         self.report(None);
+        self.tries.call_began = Some(Instant::now());
         let mut failed = match self.attempt(&model, &mut pass) {
             Ok(served) => {
                 self.learn_from_the_end(&served);

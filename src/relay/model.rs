@@ -175,7 +175,7 @@ impl Model {
             json: String::new(),
             id,
         };
-        Some((Self { json: completed(fields, &model), ..model }, is_of_kind))
+        Some((Self { json: completed(fields, &model, kind), ..model }, is_of_kind))
     }
 
     /// The router, where the upstream doesn't list it.
@@ -207,7 +207,7 @@ impl Model {
             json: String::new(),
         };
         let fields = format!(r#"{{"id":{},"owned_by":{}}}"#, json::quoted(id), json::quoted(owner));
-        Self { json: completed(json::fields(&fields).unwrap_or_default(), &model), ..model }
+        Self { json: completed(json::fields(&fields).unwrap_or_default(), &model, Kind::Chat), ..model }
     }
 
     /// The router whatever else it can: it picks among those that can.
@@ -229,14 +229,15 @@ impl Model {
 
 /// An entry as the upstream gives it, with what it lacks for OpenAI's SDKs (`object`, `created`, `owned_by`) and for
 /// OpenRouter's own, which read no list with less: <https://openrouter.ai/docs/api/api-reference/models/get-models>
-fn completed(fields: Vec<json::Field<'_>>, model: &Model) -> String {
+fn completed(fields: Vec<json::Field<'_>>, model: &Model, kind: Kind) -> String {
     let Model { id, name, can, created, .. } = model;
     let (slug, owner) = (id.strip_suffix(":free").unwrap_or(id), id.split('/').next().unwrap_or_default());
     let [quoted_slug, owner, name] = [slug, owner, name].map(json::quoted);
     let context = model.context_length.map_or("null".to_owned(), |context| context.to_string());
+    let makes = kind.output();
     let (input, modality) = match can.images {
-        true => (r#"["text","image"]"#, "text+image->text"),
-        false => (r#"["text"]"#, "text->text"),
+        true => (r#"["text","image"]"#, "text+image"),
+        false => (r#"["text"]"#, "text"),
     };
     let can_do = [("tools", can.tools), ("tool_choice", can.tools), ("response_format", can.structured)];
     let parameters =
@@ -254,7 +255,7 @@ fn completed(fields: Vec<json::Field<'_>>, model: &Model) -> String {
             "architecture",
             "{",
             format!(
-                r#"{{"modality":"{modality}","input_modalities":{input},"output_modalities":["text"],"tokenizer":"Other","instruct_type":null}}"#
+                r#"{{"modality":"{modality}->{makes}","input_modalities":{input},"output_modalities":["{makes}"],"tokenizer":"Other","instruct_type":null}}"#
             ),
         ),
         ("pricing", "{", r#"{"prompt":"0","completion":"0"}"#.to_owned()),

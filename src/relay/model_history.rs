@@ -31,6 +31,8 @@ const FILE_PATIENCE: Duration = Duration::from_millis(50);
 const GOOD_FOR: Duration = Duration::from_secs(10 * 60);
 /// Models that are remembered for the same needs.
 const MAX_GOOD: usize = 8;
+/// A conversation leaves its model after so many calls in a row in which that has failed.
+const TOO_MANY_FAILURES: u8 = 2;
 /// Conversations that are remembered.
 const MAX_CONVERSATIONS: usize = 10_000;
 
@@ -59,8 +61,8 @@ struct State {
 #[derive(Debug)]
 struct Belongs {
     model: Arc<str>,
-    /// It has failed in the last call.
-    has_failed: bool,
+    /// Calls in a row, up to the last one, in which it has failed.
+    failures: u8,
     since: Seconds,
 }
 
@@ -175,7 +177,17 @@ impl ModelHistory {
     ) -> Option<(String, bool)> {
         let state = self.lock();
         let found = marks.into_iter().find_map(|mark| state.conversations.get(&mark))?;
-        (found.since.elapsed() < kept_for).then(|| (found.model.to_string(), found.has_failed))
+        let is_kept = found.since.elapsed() < kept_for && found.failures < TOO_MANY_FAILURES;
+        is_kept.then(|| (found.model.to_string(), found.failures > 0))
+    }
+
+    /// The model of a conversation has failed in a call to which no answer came.
+    pub fn own_failed(&self, marks: impl IntoIterator<Item = u64>) {
+        let mut state = self.lock();
+        let found = marks.into_iter().find(|mark| state.conversations.contains_key(mark));
+        if let Some(belongs) = found.and_then(|mark| state.conversations.get_mut(&mark)) {
+            belongs.failures = belongs.failures.saturating_add(1);
+        }
     }
 
     /// From now on a conversation belongs to this model.
@@ -192,7 +204,9 @@ impl ModelHistory {
             state.conversations.retain(|_, belongs| belongs.since > middle);
         }
         if let Some(model) = state.stats.name_of(model) {
-            state.conversations.insert(mark, Belongs { model, has_failed, since: Seconds::now() });
+            state
+                .conversations
+                .insert(mark, Belongs { model, failures: has_failed.into(), since: Seconds::now() });
         }
     }
 
@@ -323,6 +337,19 @@ mod tests {
         assert_eq!(history.conversation([2], LONG), None);
         history.converse(1, ROUTER, false);
         assert_eq!(history.conversation([1], LONG), Some(("a:free".into(), false)), "the router is no model");
+    }
+
+    #[test]
+    fn a_conversation_leaves_a_model_that_fails_twice_in_a_row() {
+        let history = ModelHistory::default();
+        history.converse(1, "a:free", false);
+        history.own_failed([9, 1]);
+        assert_eq!(history.conversation([9, 1], LONG), Some(("a:free".into(), true)));
+        history.converse(2, "a:free", true);
+        history.own_failed([2, 1]);
+        assert_eq!(history.conversation([2, 1], LONG), None);
+        history.converse(3, "a:free", false);
+        assert_eq!(history.conversation([3, 2, 1], LONG), Some(("a:free".into(), false)));
     }
 
     #[test]

@@ -99,7 +99,12 @@ impl Relay {
         let history = &self.shared.history;
         let (before, answered) = self.who_answered();
         before.iter().for_each(|model| history.failed(model, None));
-        history.answered(answered, self.wanted(), metrics.first_token);
+        // What the client waited before this call is none of the model's fault.
+        let before_the_call =
+            self.tries.call_began.map(|began| began.saturating_duration_since(self.asked.began));
+        let first_token =
+            metrics.first_token.map(|first| first.saturating_sub(before_the_call.unwrap_or_default()));
+        history.answered(answered, self.wanted(), first_token);
         let (goes_on_with, has_failed) = self.model_of_the_conversation(answered);
         for mark in &self.tries.conversation.after {
             history.converse(*mark, goes_on_with, has_failed);

@@ -64,6 +64,8 @@ pub(super) struct Asked {
 pub(super) struct Tries {
     /// The model of the present try.
     pub(super) model: String,
+    /// When its call began.
+    pub(super) call_began: Option<Instant>,
     /// Those that the same call goes on with.
     pub(super) beside: Vec<String>,
     /// Those that have failed, where several stood in a call.

@@ -301,6 +301,34 @@ fn a_conversation_leaves_its_model_only_when_that_has_failed_in_two_calls_in_a_r
 }
 
 #[test]
+fn calls_without_an_answer_and_streams_that_break_off_count_as_well() {
+    // The conversation begins with one that isn't the best, and then two requests fail as a whole.
+    let upstream = openrouter(&MODELS, |_, number| matches!(number, 2 | 4..=7).then_some(BROKEN));
+    let proxy = Proxy::before(&upstream, "MODEL=best\nRETRIES=1");
+    let ask = |number| proxy.chat(&turn("a", number, "")).status;
+    assert_eq!([ask(0), ask(1), ask(1), ask(1)], [200, 502, 502, 200]);
+    let first_asked =
+        calls(&upstream).iter().map(|call| call.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(first_asked, ["d/top", "c/new", "c/new", "b/mid", "c/new", "b/mid", "d/top"]);
+
+    let upstream = Upstream::start(|request, answer| {
+        if request.body.is_empty() {
+            return answer.json(200, &list(&MODELS));
+        }
+        if request.number > 2 {
+            return answer_by(request, answer, &asked(request)[0]);
+        }
+        answer.stream_head();
+        answer.piece(&delta("hi").replace(MODEL, "d/top:free"));
+        answer.close();
+    });
+    let proxy = Proxy::before(&upstream, "MODEL=best");
+    proxy.chat(&with(r#""stream":true"#)).assert_status(200);
+    proxy.chat(HI).assert_status(200);
+    assert_eq!(calls(&upstream), ["d/top f/high b/mid", "f/high d/top b/mid"]);
+}
+
+#[test]
 fn several_models_in_one_call_where_the_upstream_takes_them() {
     for dialect in DIALECTS {
         let upstream = openrouter(&MODELS, |model, _| matches!(model, "d/top" | "f/high").then_some(BROKEN));
