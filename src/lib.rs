@@ -39,6 +39,7 @@ pub mod json;
 pub mod language;
 pub mod live;
 pub mod memory;
+pub mod object;
 pub mod peek;
 pub mod record;
 pub mod relay;

@@ -4,7 +4,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+
+use crate::object::object;
 
 /// What stands for the result of a call that has none.
 const NO_RESULT: &str = "(The call was not carried out.)";
@@ -96,8 +98,8 @@ impl Conversation {
     /// The model calls a tool.
     pub(super) fn call(&mut self, id: &str, name: &str, arguments: &str) {
         self.end_question();
-        let function = json!({"name": name, "arguments": arguments});
-        self.calls.push(json!({"id": id, "type": "function", "function": function}));
+        let function = object! {"name": name, "arguments": arguments};
+        self.calls.push(object! {"id": id, "type": "function", "function": function});
     }
 
     /// The next of the outcomes stands here. One whose call isn't known is told by the user.
@@ -116,14 +118,14 @@ impl Conversation {
         self.end_answer();
         self.end_question();
         let system = joined(&self.system, "\n\n");
-        let system = (!system.is_empty()).then(|| json!({"role": "system", "content": system}));
+        let system = (!system.is_empty()).then(|| object! {"role": "system", "content": system});
         system.into_iter().chain(self.messages).collect()
     }
 
     fn end_question(&mut self) {
         if !self.user.is_empty() {
             let parts = std::mem::take(&mut self.user);
-            self.messages.push(json!({"role": "user", "content": content(parts)}));
+            self.messages.push(object! {"role": "user", "content": content(parts)});
         }
     }
 
@@ -133,7 +135,7 @@ impl Conversation {
             return;
         }
         let said = joined(&said, "\n\n");
-        let mut message = json!({"role": "assistant", "content": said});
+        let mut message = object! {"role": "assistant", "content": &said};
         if calls.is_empty() {
             self.messages.push(message);
             return;
@@ -147,12 +149,13 @@ impl Conversation {
             number.and_then(|number| self.outcomes.get_mut(number)?.take())
         });
         let outcomes = outcomes.collect::<Vec<_>>();
-        message["tool_calls"] = json!(calls);
+        message["tool_calls"] = Value::from(calls.as_slice());
         self.messages.push(message);
         for (call, outcome) in calls.iter().zip(outcomes) {
             let outcome =
                 outcome.unwrap_or_else(|| Outcome { text: NO_RESULT.to_owned(), pictures: Vec::new() });
-            self.messages.push(json!({"role": "tool", "tool_call_id": call["id"], "content": outcome.text}));
+            self.messages
+                .push(object! {"role": "tool", "tool_call_id": &call["id"], "content": outcome.text});
             if !outcome.pictures.is_empty() {
                 let name = call["function"]["name"].as_str().unwrap_or_default();
                 self.user.push(text(format!("From the result of {name}:")));
@@ -164,19 +167,19 @@ impl Conversation {
 
 /// A part of a message that is text.
 pub(super) fn text(text: impl Into<String>) -> Value {
-    json!({"type": "text", "text": text.into()})
+    object! {"type": "text", "text": text.into()}
 }
 
 /// A part that is a picture, by its address or as `data:`.
 pub(super) fn picture(url: impl Into<String>) -> Value {
-    json!({"type": "image_url", "image_url": {"url": url.into()}})
+    object! {"type": "image_url", "image_url": object! {"url": url.into()}}
 }
 
 /// A part that is a document, in base64.
 pub(super) fn document(name: &str, media_type: &str, data: &str) -> Value {
     let data =
         if data.starts_with("data:") { data.to_owned() } else { format!("data:{media_type};base64,{data}") };
-    json!({"type": "file", "file": {"filename": name, "file_data": data}})
+    object! {"type": "file", "file": object! {"filename": name, "file_data": data}}
 }
 
 /// A single text needs no parts, which not all servers know.
@@ -193,30 +196,33 @@ fn joined(parts: &[Value], separator: &str) -> String {
 
 /// A function for the model to call.
 pub(super) fn function(name: &str, description: &str, parameters: &Value) -> Value {
-    let mut function = json!({"name": name});
+    let mut function = object! {"name": name};
     if !description.is_empty() {
-        function["description"] = json!(description);
+        function["description"] = Value::from(description);
     }
-    function["parameters"] =
-        if parameters.is_object() { parameters.clone() } else { json!({"type": "object", "properties": {}}) };
-    json!({"type": "function", "function": function})
+    function["parameters"] = if parameters.is_object() {
+        parameters.clone()
+    } else {
+        object! {"type": "object", "properties": object! {}}
+    };
+    object! {"type": "function", "function": function}
 }
 
 /// The choice of this function.
 pub(super) fn chosen(name: &str) -> Value {
-    json!({"type": "function", "function": {"name": name}})
+    object! {"type": "function", "function": object! {"name": name}}
 }
 
 /// The structure that the answer must have.
 pub(super) fn schema(name: Option<&str>, description: &Value, schema: &Value, strict: &Value) -> Value {
-    let mut format = json!({"name": name.unwrap_or("answer"), "schema": schema});
+    let mut format = object! {"name": name.unwrap_or("answer"), "schema": schema};
     if description.is_string() {
         format["description"] = description.clone();
     }
     if strict.is_boolean() {
         format["strict"] = strict.clone();
     }
-    json!({"type": "json_schema", "json_schema": format})
+    object! {"type": "json_schema", "json_schema": format}
 }
 
 /// The fields that both APIs write alike, and what asks for the tokens at the end of a stream.
@@ -228,7 +234,7 @@ pub(super) fn begin_request(asked: &Value, also: &[&str]) -> Map<String, Value> 
         }
     }
     if asked["stream"] == true {
-        request.insert("stream_options".into(), json!({"include_usage": true}));
+        request.insert("stream_options".into(), object! {"include_usage": true});
     }
     request
 }

@@ -4,9 +4,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::json::Halves;
+use crate::object::object;
 
 /// Of a block, so much is gathered to be told again at its end.
 const MAX_GATHERED_BYTES: usize = 16 << 20;
@@ -124,7 +125,7 @@ impl ChatParts {
         if let Some(reason) = choice["finish_reason"].as_str().filter(|reason| !reason.is_empty()) {
             if reason == "error" {
                 return Some(Err(match &choice["error"] {
-                    Value::Null => json!({"code": 502, "message": "The model ended with an error."}),
+                    Value::Null => object! {"code": 502, "message": "The model ended with an error."},
                     error => error.clone(),
                 }));
             }
@@ -468,6 +469,8 @@ pub(super) fn unique() -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     /// The blocks of a stream, in short: what they are and what is in them.

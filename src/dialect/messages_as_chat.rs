@@ -1,6 +1,6 @@
 //! Anthropic's Messages API told to servers that know only chat completions, and their answers told back.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::chat::Chat;
 use super::chat_conversation::{
@@ -12,6 +12,7 @@ use super::errors::{self, Diagnosis};
 use super::messages::error_object;
 use super::{Dialect, Translated, Translator, Untranslatable, UpstreamError, Written, named_event};
 use crate::error::ApiError;
+use crate::object::object;
 
 /// The translation.
 #[derive(Debug)]
@@ -58,27 +59,27 @@ impl Translated for MessagesAsChat {
         put("messages", messages(&asked, &names));
         let tools = tools(&asked, &names);
         if !tools.is_empty() {
-            put("tools", json!(tools));
+            put("tools", Value::from(tools));
             let choice = &asked["tool_choice"];
             let name = choice["name"].as_str().and_then(|name| names.sent(name));
             let chosen = match (choice["type"].as_str(), name) {
-                (Some("any"), _) => Some(json!("required")),
-                (Some("none"), _) => Some(json!("none")),
+                (Some("any"), _) => Some(Value::from("required")),
+                (Some("none"), _) => Some(Value::from("none")),
                 (Some("tool"), Some(name)) => Some(chosen(name)),
                 _ => None,
             };
             chosen.and_then(|chosen| put("tool_choice", chosen));
             if choice["disable_parallel_tool_use"] == true {
-                put("parallel_tool_calls", json!(false));
+                put("parallel_tool_calls", Value::from(false));
             }
         }
         let stops = elements(&asked["stop_sequences"]).take(MAX_STOPS).collect::<Vec<_>>();
         if !stops.is_empty() {
-            put("stop", json!(stops));
+            put("stop", stops.into_iter().cloned().collect());
         }
         let formats = [&asked["output_config"]["format"], &asked["output_format"]];
         if let Some(format) = formats.into_iter().find(|format| format["type"] == "json_schema") {
-            put("response_format", schema(None, &Value::Null, &format["schema"], &json!(true)));
+            put("response_format", schema(None, &Value::Null, &format["schema"], &Value::from(true)));
         }
         Ok(Value::Object(request).to_string())
     }
@@ -133,7 +134,7 @@ fn tools(asked: &Value, names: &ToolNames<String>) -> Vec<Value> {
         match known_tool(tool) {
             Some((_, description, properties)) => {
                 let properties = serde_json::from_str::<Value>(properties).unwrap_or_default();
-                function(&name, description, &json!({"type": "object", "properties": properties}))
+                function(&name, description, &object! {"type": "object", "properties": properties})
             }
             None => function(&name, tool["description"].as_str().unwrap_or_default(), &tool["input_schema"]),
         }
@@ -265,12 +266,11 @@ impl Translator for MessagesTranslator {
         }
         let steps = self.parts.finish();
         let mut told = self.begin() + &self.tell(steps);
-        let delta =
-            json!({"stop_reason": self.stop_reason(self.parts.finish.as_deref()), "stop_sequence": null});
+        let delta = object! {"stop_reason": self.stop_reason(self.parts.finish.as_deref()), "stop_sequence": Value::Null};
         told += &named_event(
-            &json!({"type": "message_delta", "delta": delta, "usage": usage(self.parts.tokens)}),
+            &object! {"type": "message_delta", "delta": delta, "usage": usage(self.parts.tokens)},
         );
-        told + &named_event(&json!({"type": "message_stop"}))
+        told + &named_event(&object! {"type": "message_stop"})
     }
 
     fn answer(&mut self, body: &str) -> String {
@@ -284,18 +284,18 @@ impl Translator for MessagesTranslator {
             self.note(&block);
             let mut told = self.block(&block);
             match block.kind {
-                Kind::Reasoning => told["thinking"] = json!(block.text),
-                Kind::Text | Kind::Refusal => told["text"] = json!(block.text),
+                Kind::Reasoning => told["thinking"] = Value::from(block.text),
+                Kind::Text | Kind::Refusal => told["text"] = Value::from(block.text),
                 Kind::Call => {
                     let input = serde_json::from_str::<Value>(&block.text).ok().filter(Value::is_object);
-                    told["input"] = input.unwrap_or_else(|| json!({}));
+                    told["input"] = input.unwrap_or_else(|| object! {});
                 }
             }
             content.push(told);
         }
         self.model = parts.model.unwrap_or(std::mem::take(&mut self.model));
         let stop = self.stop_reason(parts.finish.as_deref());
-        self.message(json!(content), json!(stop), parts.tokens).to_string()
+        self.message(Value::from(content), Value::from(stop), parts.tokens).to_string()
     }
 
     fn broken_off(&self, error: &ApiError) -> String {
@@ -304,7 +304,7 @@ impl Translator for MessagesTranslator {
 
     fn error_body(&self, UpstreamError { body, .. }: &UpstreamError<'_>) -> String {
         let error = errors::object(body).and_then(|error| serde_json::from_str(&error).ok());
-        told_error(&error.unwrap_or_else(|| json!(body.trim())), None).to_string()
+        told_error(&error.unwrap_or_else(|| Value::from(body.trim())), None).to_string()
     }
 }
 
@@ -316,8 +316,8 @@ impl MessagesTranslator {
         if let Some(model) = &self.parts.model {
             self.model.clone_from(model);
         }
-        let message = self.message(json!([]), Value::Null, self.parts.tokens);
-        named_event(&json!({"type": "message_start", "message": message}))
+        let message = self.message(Value::Array(Vec::new()), Value::Null, self.parts.tokens);
+        named_event(&object! {"type": "message_start", "message": message})
     }
 
     fn tell(&mut self, steps: Vec<Step>) -> String {
@@ -335,17 +335,17 @@ impl MessagesTranslator {
                     self.note(&block);
                     self.blocks += 1;
                     let index = self.blocks - 1;
-                    json!({"type": "content_block_start", "index": index, "content_block": self.block(&block)})
+                    object! {"type": "content_block_start", "index": index, "content_block": self.block(&block)}
                 }
                 Step::More(kind, more) => {
                     let delta = match kind {
-                        Kind::Reasoning => json!({"type": "thinking_delta", "thinking": more}),
-                        Kind::Text | Kind::Refusal => json!({"type": "text_delta", "text": more}),
-                        Kind::Call => json!({"type": "input_json_delta", "partial_json": more}),
+                        Kind::Reasoning => object! {"type": "thinking_delta", "thinking": more},
+                        Kind::Text | Kind::Refusal => object! {"type": "text_delta", "text": more},
+                        Kind::Call => object! {"type": "input_json_delta", "partial_json": more},
                     };
-                    json!({"type": "content_block_delta", "index": self.blocks - 1, "delta": delta})
+                    object! {"type": "content_block_delta", "index": self.blocks - 1, "delta": delta}
                 }
-                Step::End(_) => json!({"type": "content_block_stop", "index": self.blocks - 1}),
+                Step::End(_) => object! {"type": "content_block_stop", "index": self.blocks - 1},
             };
             told += &named_event(&event);
         }
@@ -360,20 +360,20 @@ impl MessagesTranslator {
     /// A block with nothing in it.
     fn block(&self, block: &Block) -> Value {
         match block.kind {
-            Kind::Reasoning => json!({"type": "thinking", "thinking": "", "signature": ""}),
-            Kind::Text | Kind::Refusal => json!({"type": "text", "text": ""}),
+            Kind::Reasoning => object! {"type": "thinking", "thinking": "", "signature": ""},
+            Kind::Text | Kind::Refusal => object! {"type": "text", "text": ""},
             Kind::Call => {
                 let name = self.names.tool(&block.name).unwrap_or(&block.name);
-                json!({"type": "tool_use", "id": block.id, "name": name, "input": {}})
+                object! {"type": "tool_use", "id": &block.id, "name": name, "input": object! {}}
             }
         }
     }
 
     fn message(&self, content: Value, stop: Value, tokens: Tokens) -> Value {
-        json!({
-            "id": self.id, "type": "message", "role": "assistant", "model": self.model, "content": content,
-            "stop_reason": stop, "stop_sequence": null, "usage": usage(tokens),
-        })
+        object! {
+            "id": &self.id, "type": "message", "role": "assistant", "model": &self.model, "content": content,
+            "stop_reason": stop, "stop_sequence": Value::Null, "usage": usage(tokens),
+        }
     }
 
     fn stop_reason(&self, finish: Option<&str>) -> &'static str {
@@ -389,10 +389,10 @@ impl MessagesTranslator {
 
 /// Those that were cached are counted by themselves.
 fn usage(tokens: Tokens) -> Value {
-    json!({
+    object! {
         "input_tokens": tokens.input - tokens.cached, "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": tokens.cached, "output_tokens": tokens.output,
-    })
+    }
 }
 
 /// An upstream's error in Anthropic's shape.
@@ -404,6 +404,8 @@ fn told_error(error: &Value, status: Option<u16>) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn written(body: impl ToString) -> Written {

@@ -1,7 +1,7 @@
 //! OpenAI's Responses API told to servers that know only chat completions: the request. Their answers are told back in
 //! [`responses_from_chat`](super::responses_from_chat).
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::chat::Chat;
 use super::chat_conversation::{
@@ -9,6 +9,7 @@ use super::chat_conversation::{
 };
 use super::responses_from_chat::ResponsesTranslator;
 use super::{Dialect, Translated, Translator, Untranslatable, Written};
+use crate::object::object;
 
 /// The translation.
 #[derive(Debug)]
@@ -24,6 +25,14 @@ pub(super) enum ToolKind {
     ToolSearch,
     ApplyPatch,
 }
+
+/// What a custom tool takes, which is one text.
+const CUSTOM_PARAMETERS: &str =
+    r#"{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}"#;
+/// What OpenAI's own models know without being told.
+const PATCH_DESCRIPTION: &str = "Creates, updates or deletes a file. diff is in the V4A format: lines that begin with a \
+    blank, + or -, in hunks that begin with @@; of a new file all lines begin with +.";
+const PATCH_PARAMETERS: &str = r#"{"type":"object","properties":{"type":{"type":"string","enum":["create_file","update_file","delete_file"]},"path":{"type":"string"},"diff":{"type":"string"}},"required":["type","path"]}"#;
 
 /// A tool as the client knows it.
 #[derive(Debug)]
@@ -64,16 +73,16 @@ impl Translated for ResponsesAsChat {
                 );
             }
             Some("json_object") => {
-                put("response_format", json!({"type": "json_object"}));
+                put("response_format", object! {"type": "json_object"});
             }
             _ => {}
         }
         let (functions, choice) = tools.chosen(&asked["tool_choice"]);
         if !functions.is_empty() {
-            put("tools", json!(functions));
+            put("tools", Value::from(functions));
             choice.and_then(|choice| put("tool_choice", choice));
             if asked["parallel_tool_calls"] == false {
-                put("parallel_tool_calls", json!(false));
+                put("parallel_tool_calls", Value::from(false));
             }
         }
         Ok(Value::Object(request).to_string())
@@ -122,35 +131,25 @@ impl Tools {
     fn add(&mut self, namespace: Option<&str>, tool: &Value) {
         let field = |name: &str| tool[name].as_str();
         let mut description = field("description").unwrap_or_default().to_owned();
+        let made = |parameters: &str| serde_json::from_str(parameters).unwrap_or_default();
         let (name, kind, parameters) = match (field("type"), field("name")) {
             (Some("function"), Some(name)) => (name, ToolKind::Function, tool["parameters"].clone()),
             (Some("custom"), Some(name)) => {
+                let format = &tool["format"];
                 if let (Some(syntax), Some(grammar)) =
-                    (tool["format"]["syntax"].as_str(), tool["format"]["definition"].as_str())
+                    (format["syntax"].as_str(), format["definition"].as_str())
                 {
-                    description += &format!("\n\nThe input follows this {syntax} grammar:\n{grammar}");
+                    description += "\n\nThe input follows this grammar (";
+                    description += &[syntax, "):\n", grammar].concat();
                 }
-                let input = json!({"input": {"type": "string"}});
-                (
-                    name,
-                    ToolKind::Custom,
-                    json!({"type": "object", "properties": input, "required": ["input"]}),
-                )
+                (name, ToolKind::Custom, made(CUSTOM_PARAMETERS))
             }
             (Some("tool_search"), _) if tool["execution"] == "client" => {
                 ("tool_search", ToolKind::ToolSearch, tool["parameters"].clone())
             }
             (Some("apply_patch"), _) => {
-                description =
-                    "Creates, updates or deletes a file. diff is in the V4A format: lines that begin with \
-                    a blank, + or -, in hunks that begin with @@; of a new file all lines begin with +."
-                        .into();
-                let kinds = json!({"type": "string", "enum": ["create_file", "update_file", "delete_file"]});
-                let text = json!({"type": "string"});
-                let properties = json!({"type": kinds, "path": text, "diff": text});
-                let parameters =
-                    json!({"type": "object", "properties": properties, "required": ["type", "path"]});
-                ("apply_patch", ToolKind::ApplyPatch, parameters)
+                description = PATCH_DESCRIPTION.to_owned();
+                ("apply_patch", ToolKind::ApplyPatch, made(PATCH_PARAMETERS))
             }
             _ => return,
         };
@@ -165,7 +164,7 @@ impl Tools {
             let name = choice["name"].as_str().or(choice["type"].as_str()).unwrap_or_default();
             self.names.sent(&key(choice["namespace"].as_str(), name))
         };
-        let mode = |mode: &str| matches!(mode, "none" | "required").then(|| json!(mode));
+        let mode = |mode: &str| matches!(mode, "none" | "required").then(|| Value::from(mode));
         let all = self.functions.clone();
         match (choice.as_str(), choice["type"].as_str()) {
             (Some(choice), _) => (all, mode(choice)),
@@ -242,7 +241,7 @@ fn outcome(item: &Value, tools: &Tools) -> Outcome {
     }
     let output = &item["output"];
     let parts = match output {
-        Value::Object(_) if output["image_url"].is_string() => parts_of(&json!([output])),
+        Value::Object(_) if output["image_url"].is_string() => parts_of(&Value::Array(vec![output.clone()])),
         Value::Object(_) => vec![text(output.to_string())],
         output => parts_of(output),
     };
@@ -258,10 +257,10 @@ fn arguments(item: &Value) -> String {
     };
     let is_object = || serde_json::from_str::<Value>(written).is_ok_and(|arguments| arguments.is_object());
     match item["type"].as_str() {
-        Some("custom_tool_call") => json!({"input": written}).to_string(),
+        Some("custom_tool_call") => object! {"input": written}.to_string(),
         _ if written.trim().is_empty() => "{}".into(),
         _ if is_object() => written.to_owned(),
-        _ => json!({"input": written}).to_string(),
+        _ => object! {"input": written}.to_string(),
     }
 }
 
@@ -276,7 +275,7 @@ fn parts_of(content: &Value) -> Vec<Value> {
             "input_image" | "computer_screenshot" => {
                 let mut picture = picture(field("image_url")?);
                 if let Some(detail) = field("detail").filter(|detail| matches!(*detail, "low" | "high")) {
-                    picture["image_url"]["detail"] = json!(detail);
+                    picture["image_url"]["detail"] = Value::from(detail);
                 }
                 Some(picture)
             }
@@ -286,7 +285,7 @@ fn parts_of(content: &Value) -> Vec<Value> {
                 }
                 None => field("file_url").or(field("filename")).map(text),
             },
-            "input_audio" => Some(json!({"type": "input_audio", "input_audio": part["input_audio"]})),
+            "input_audio" => Some(object! {"type": "input_audio", "input_audio": &part["input_audio"]}),
             "refusal" => field("refusal").map(text),
             _ => field("text").map(text),
         }
@@ -296,6 +295,8 @@ fn parts_of(content: &Value) -> Vec<Value> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn written(body: impl ToString) -> Written {
@@ -352,7 +353,7 @@ mod tests {
                     {"type": "text", "text": "go on"}]}],
             "tools": [
                 {"type": "function", "function": {"name": "run", "description": "d", "parameters": {"type": "object"}}},
-                {"type": "function", "function": {"name": "patch", "description": "p\n\nThe input follows this lark grammar:\nstart: x", "parameters": input}},
+                {"type": "function", "function": {"name": "patch", "description": "p\n\nThe input follows this grammar (lark):\nstart: x", "parameters": input}},
                 {"type": "function", "function": {"name": "shell__run", "parameters": {"type": "object"}}}],
             "tool_choice": {"type": "function", "function": {"name": "patch"}}, "parallel_tool_calls": false,
             "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": true}},

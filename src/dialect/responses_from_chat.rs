@@ -2,13 +2,14 @@
 
 use std::time::SystemTime;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::chat_parts::{Block, ChatParts, Kind, Step, blocks_of, unique};
 use super::errors::{self, About, Diagnosis, ModelFault};
 use super::responses_as_chat::{ToolKind, Tools};
 use super::{Translator, UpstreamError, named_event};
 use crate::error::ApiError;
+use crate::object::object;
 
 /// Tells one answer.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ impl Translator for ResponsesTranslator {
         let told = self.begin() + &self.tell(steps);
         let response = self.whole();
         let kind = format!("response.{}", response["status"].as_str().unwrap_or_default());
-        told + &self.numbered(json!({"type": kind, "response": response}))
+        told + &self.numbered(object! {"type": kind, "response": response})
     }
 
     fn answer(&mut self, body: &str) -> String {
@@ -83,13 +84,13 @@ impl Translator for ResponsesTranslator {
         if self.is_over {
             return String::new();
         }
-        let error = json!({"code": "server_error", "message": error.message});
+        let error = object! {"code": "server_error", "message": &error.message};
         if self.number > 0 {
             return self.failed(&error);
         }
         // SDKs take no other event first.
         let response = self.response("in_progress", Value::Null, Value::Null);
-        let first = json!({"type": "response.created", "response": response, "sequence_number": 0});
+        let first = object! {"type": "response.created", "response": response, "sequence_number": 0};
         named_event(&first) + &self.failed_as(1, &error)
     }
 
@@ -98,9 +99,8 @@ impl Translator for ResponsesTranslator {
         match errors::object(body).filter(|error| !errors::message(error).is_empty()) {
             Some(_) => (*body).to_owned(),
             None => {
-                let error =
-                    json!({"message": body.trim(), "type": "upstream_error", "param": null, "code": null});
-                json!({"error": error}).to_string()
+                let error = object! {"message": body.trim(), "type": "upstream_error", "param": Value::Null, "code": Value::Null};
+                object! {"error": error}.to_string()
             }
         }
     }
@@ -138,11 +138,11 @@ impl ResponsesTranslator {
         self.learn_model();
         let response = self.response("in_progress", Value::Null, Value::Null);
         let kinds = ["response.created", "response.in_progress"];
-        kinds.map(|kind| self.numbered(json!({"type": kind, "response": response}))).concat()
+        kinds.map(|kind| self.numbered(object! {"type": kind, "response": &response})).concat()
     }
 
     fn numbered(&mut self, mut event: Value) -> String {
-        event["sequence_number"] = json!(self.number);
+        event["sequence_number"] = Value::from(self.number);
         self.number += 1;
         named_event(&event)
     }
@@ -164,7 +164,7 @@ impl ResponsesTranslator {
         self.open_tool = self.tool_kind(block);
         let item = self.item(block, "in_progress", "");
         let added =
-            json!({"type": "response.output_item.added", "output_index": self.output.len(), "item": item});
+            object! {"type": "response.output_item.added", "output_index": self.output.len(), "item": item};
         let part = self
             .part(block.kind, "")
             .map(|part| self.at(block.kind, self.part_event("added", block.kind), "part", part));
@@ -173,7 +173,7 @@ impl ResponsesTranslator {
 
     fn item_grows(&self, kind: Kind, more: &str) -> Vec<Value> {
         let is_streamed = kind != Kind::Call || self.open_tool == ToolKind::Function;
-        let delta = || self.at(kind, self.text_event(kind) + ".delta", "delta", json!(more));
+        let delta = || self.at(kind, self.text_event(kind) + ".delta", "delta", Value::from(more));
         is_streamed.then(delta).into_iter().collect()
     }
 
@@ -185,7 +185,7 @@ impl ResponsesTranslator {
             |event: String, name: &str, value: Value| events.push(self.at(*kind, event, name, value));
         match (kind, self.tool_kind(&block)) {
             (Kind::Call, ToolKind::Function) => {
-                at("response.function_call_arguments.done".into(), "arguments", json!(text));
+                at("response.function_call_arguments.done".into(), "arguments", Value::from(text.as_str()));
                 events[0]["name"] = item["name"].clone();
             }
             // Whole at once: it comes as JSON, and is told as it stands in there.
@@ -196,14 +196,14 @@ impl ResponsesTranslator {
             (Kind::Call, _) => {}
             _ => {
                 let name = if *kind == Kind::Refusal { "refusal" } else { "text" };
-                at(self.text_event(*kind) + ".done", name, json!(text));
+                at(self.text_event(*kind) + ".done", name, Value::from(text.as_str()));
                 if let Some(part) = self.part(*kind, text) {
                     at(self.part_event("done", *kind), "part", part);
                 }
             }
         }
         events.push(
-            json!({"type": "response.output_item.done", "output_index": self.output.len(), "item": item}),
+            object! {"type": "response.output_item.done", "output_index": self.output.len(), "item": &item},
         );
         self.output.push(item);
         events
@@ -212,15 +212,15 @@ impl ResponsesTranslator {
     /// An event about the item that is open.
     fn at(&self, kind: Kind, event: String, name: &str, value: Value) -> Value {
         let mut event =
-            json!({"type": event, "item_id": self.item_id(kind), "output_index": self.output.len()});
+            object! {"type": event, "item_id": self.item_id(kind), "output_index": self.output.len()};
         match kind {
             Kind::Call => {}
-            Kind::Reasoning if self.summarizes => event["summary_index"] = json!(0),
-            _ => event["content_index"] = json!(0),
+            Kind::Reasoning if self.summarizes => event["summary_index"] = Value::from(0),
+            _ => event["content_index"] = Value::from(0),
         }
         event[name] = value;
         if kind == Kind::Text && name != "part" {
-            event["logprobs"] = json!([]);
+            event["logprobs"] = Value::Array(Vec::new());
         }
         event
     }
@@ -244,12 +244,12 @@ impl ResponsesTranslator {
     /// What an item that isn't a call has in it.
     fn part(&self, kind: Kind, text: &str) -> Option<Value> {
         match kind {
-            Kind::Reasoning if self.summarizes => Some(json!({"type": "summary_text", "text": text})),
-            Kind::Reasoning => Some(json!({"type": "reasoning_text", "text": text})),
-            Kind::Text => {
-                Some(json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []}))
-            }
-            Kind::Refusal => Some(json!({"type": "refusal", "refusal": text})),
+            Kind::Reasoning if self.summarizes => Some(object! {"type": "summary_text", "text": text}),
+            Kind::Reasoning => Some(object! {"type": "reasoning_text", "text": text}),
+            Kind::Text => Some(
+                object! {"type": "output_text", "text": text, "annotations": Vec::<Value>::new(), "logprobs": Vec::<Value>::new()},
+            ),
+            Kind::Refusal => Some(object! {"type": "refusal", "refusal": text}),
             Kind::Call => None,
         }
     }
@@ -276,10 +276,10 @@ impl ResponsesTranslator {
             Kind::Reasoning => {
                 let (summary, content) =
                     if self.summarizes { (parts(), Vec::new()) } else { (Vec::new(), parts()) };
-                json!({"type": "reasoning", "id": id, "summary": summary, "content": content, "status": status})
+                object! {"type": "reasoning", "id": id, "summary": summary, "content": content, "status": status}
             }
             Kind::Text | Kind::Refusal => {
-                json!({"type": "message", "id": id, "role": "assistant", "status": status, "content": parts()})
+                object! {"type": "message", "id": id, "role": "assistant", "status": status, "content": parts()}
             }
             Kind::Call => self.call(block, id, status, text),
         }
@@ -289,30 +289,30 @@ impl ResponsesTranslator {
         let tool = self.tools.names.tool(&block.name);
         let name = tool.map_or(&block.name, |tool| &tool.name);
         let object = || serde_json::from_str::<Value>(arguments).ok().filter(Value::is_object);
-        let mut item = json!({"type": "function_call", "id": id, "call_id": block.id, "status": status});
+        let mut item = object! {"type": "function_call", "id": id, "call_id": &block.id, "status": status};
         match self.tool_kind(block) {
             ToolKind::Function => {
-                item["name"] = json!(name);
-                item["arguments"] = json!(arguments);
+                item["name"] = Value::from(name.as_str());
+                item["arguments"] = Value::from(arguments);
             }
             ToolKind::Custom => {
-                item["type"] = json!("custom_tool_call");
-                item["name"] = json!(name);
+                item["type"] = Value::from("custom_tool_call");
+                item["name"] = Value::from(name.as_str());
                 let input = object().and_then(|object| Some(object["input"].as_str()?.to_owned()));
-                item["input"] = json!(input.as_deref().unwrap_or(arguments));
+                item["input"] = Value::from(input.as_deref().unwrap_or(arguments));
             }
             ToolKind::ToolSearch => {
-                item["type"] = json!("tool_search_call");
-                item["execution"] = json!("client");
-                item["arguments"] = object().unwrap_or_else(|| json!({}));
+                item["type"] = Value::from("tool_search_call");
+                item["execution"] = Value::from("client");
+                item["arguments"] = object().unwrap_or_else(|| object! {});
             }
             ToolKind::ApplyPatch => {
-                item["type"] = json!("apply_patch_call");
-                item["operation"] = object().unwrap_or_else(|| json!({}));
+                item["type"] = Value::from("apply_patch_call");
+                item["operation"] = object().unwrap_or_else(|| object! {});
             }
         }
         if let Some(namespace) = tool.and_then(|tool| tool.namespace.as_deref()) {
-            item["namespace"] = json!(namespace);
+            item["namespace"] = Value::from(namespace);
         }
         item
     }
@@ -331,14 +331,14 @@ impl ResponsesTranslator {
 
     fn whole(&self) -> Value {
         let tokens = self.parts.tokens;
-        let usage = json!({
-            "input_tokens": tokens.input, "input_tokens_details": {"cached_tokens": tokens.cached},
-            "output_tokens": tokens.output, "output_tokens_details": {"reasoning_tokens": tokens.reasoning},
+        let usage = object! {
+            "input_tokens": tokens.input, "input_tokens_details": object! {"cached_tokens": tokens.cached},
+            "output_tokens": tokens.output, "output_tokens_details": object! {"reasoning_tokens": tokens.reasoning},
             "total_tokens": tokens.input + tokens.output,
-        });
+        };
         let mut response = self.response(self.end_status(), usage, Value::Null);
         if let Some(reason) = self.is_cut() {
-            response["incomplete_details"] = json!({"reason": reason});
+            response["incomplete_details"] = object! {"reason": reason};
         }
         response
     }
@@ -349,16 +349,16 @@ impl ResponsesTranslator {
 
     fn failed_as(&self, number: u64, error: &Value) -> String {
         let response = self.response("failed", Value::Null, error.clone());
-        named_event(&json!({"type": "response.failed", "response": response, "sequence_number": number}))
+        named_event(&object! {"type": "response.failed", "response": response, "sequence_number": number})
     }
 
     fn response(&self, status: &str, usage: Value, error: Value) -> Value {
-        json!({
+        object! {
             "id": format!("resp_{}", self.name), "object": "response", "created_at": self.created_at,
-            "model": self.model, "status": status, "output": self.output, "usage": usage, "error": error,
-            "incomplete_details": null, "instructions": null, "metadata": {}, "parallel_tool_calls": true,
-            "temperature": null, "tool_choice": "auto", "tools": [], "top_p": null,
-        })
+            "model": &self.model, "status": status, "output": self.output.clone(), "usage": usage, "error": error,
+            "incomplete_details": Value::Null, "instructions": Value::Null, "metadata": object! {}, "parallel_tool_calls": true,
+            "temperature": Value::Null, "tool_choice": "auto", "tools": Vec::<Value>::new(), "top_p": Value::Null,
+        }
     }
 }
 
@@ -373,11 +373,13 @@ fn failure(error: &Value) -> Value {
         _ => "server_error",
     };
     let message = error["message"].as_str().or(error.as_str()).unwrap_or("The model ended with an error.");
-    json!({"code": code, "message": message})
+    object! {"code": code, "message": message}
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     /// The events of a stream, each checked to have its name and number.
