@@ -68,7 +68,7 @@ fuzz_target!(|bytes: Vec<u8>| {
         let several = request.body_with(&["a:free", "b:free"]);
         let mut fields = json::fields(std::str::from_utf8(&several).expect("text")).expect("an object");
         assert!(!json::drop_duplicates(&mut fields), "a name stands twice");
-        request.body_elsewhere(&model);
+        request.body_elsewhere(dialect, &model);
         if understood {
             let value: Value = serde_json::from_str(sent).expect("what was understood stays so");
             let kind = |tool: &Value| tool["type"].as_str().map(str::to_owned);

@@ -259,13 +259,9 @@ fn users_turn(parts: &[&Value], open: &mut OpenCalls, messages: &mut Vec<Value>)
     if content.is_empty() {
         return;
     }
-    let is_text = content.iter().all(|part| part["type"] == "text");
-    let content = match is_text {
-        true => {
-            let texts = content.iter().filter_map(|part| part["text"].as_str());
-            json!(texts.collect::<Vec<_>>().join("\n"))
-        }
-        false => Value::Array(content),
+    let content = match content.as_slice() {
+        [part] if part["type"] == "text" => part["text"].clone(),
+        _ => Value::Array(content),
     };
     messages.push(json!({"role": "user", "content": content}));
 }
