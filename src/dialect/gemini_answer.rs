@@ -280,3 +280,60 @@ fn usage(usage: &Value) -> Value {
     }
     told
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(is_sse: bool, chunks: &[Value]) -> (GeminiTranslator, String) {
+        let mut translator = GeminiTranslator::new(Kind::Stream, is_sse, true);
+        let told = chunks.iter().map(|chunk| translator.event(&chunk.to_string())).collect();
+        (translator, told)
+    }
+
+    #[test]
+    fn candidates_stream_side_by_side() {
+        let choice = |index: u64, text: &str, finish: Value| json!({"choices": [{"index": index, "delta": {"content": text}, "finish_reason": finish}]});
+        let chunks =
+            [choice(1, "b", Value::Null), choice(0, "a", json!("stop")), choice(1, "", json!("length"))];
+        let (mut translator, told) = stream(false, &chunks);
+        let told = serde_json::from_str::<Value>(&(told + &translator.end())).unwrap();
+        let first = |event: &Value| event["candidates"][0].clone();
+        assert_eq!(
+            first(&told[0]),
+            json!({"content": {"parts": [{"text": "b"}], "role": "model"}, "index": 1})
+        );
+        assert_eq!(first(&told[1])["index"], 0);
+        let last = told[2]["candidates"].as_array().unwrap();
+        let ends =
+            last.iter().map(|candidate| (candidate["index"].clone(), candidate["finishReason"].clone()));
+        assert_eq!(ends.collect::<Vec<_>>(), [(json!(1), json!("MAX_TOKENS")), (json!(0), json!("STOP"))]);
+    }
+
+    #[test]
+    fn nothing_stands_behind_an_error() {
+        let said = json!({"choices": [{"delta": {"content": "a"}}]});
+        let failed = json!({"error": {"code": 429, "message": "slow down"}, "choices": []});
+        for is_sse in [true, false] {
+            let (mut translator, told) = stream(is_sse, &[said.clone(), failed.clone(), said.clone()]);
+            assert!(
+                told.contains(
+                    r#"{"error":{"code":429,"message":"slow down","status":"RESOURCE_EXHAUSTED"}}"#
+                )
+            );
+            assert_eq!(translator.end() + &translator.broken_off(&ApiError::stopping()), "");
+            assert!(told.ends_with(if is_sse { "\n\n" } else { "}]" }), "{told}");
+        }
+        let nothing = GeminiTranslator::new(Kind::Stream, false, true).broken_off(&ApiError::stopping());
+        assert_eq!(serde_json::from_str::<Value>(&nothing).unwrap()[0]["error"]["status"], "UNAVAILABLE");
+    }
+
+    #[test]
+    fn a_plain_answer_to_a_streamed_request_is_a_stream_all_the_same() {
+        let answer = r#"{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}"#;
+        let told = GeminiTranslator::new(Kind::Stream, true, true).answer(answer);
+        assert!(told.starts_with("data: {\"candidates\"") && told.ends_with("\n\n"), "{told}");
+        let told = GeminiTranslator::new(Kind::Stream, false, true).answer(answer);
+        assert_eq!(serde_json::from_str::<Value>(&told).unwrap().as_array().unwrap().len(), 1);
+    }
+}
