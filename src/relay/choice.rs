@@ -11,6 +11,7 @@ use super::outcome::{FailedAnswer, FailedAttempt, Served, Verdict};
 use super::state::Relay;
 use crate::console::say;
 use crate::dialect::errors::ModelFault;
+use crate::dialect::free_models::ROUTER;
 use crate::dialect::model_name::Target;
 use crate::dialect::{Needs, tokens};
 use crate::language::either;
@@ -73,10 +74,10 @@ impl Relay {
         }
     }
 
-    /// Learns of all but the last of the models that have failed together, and gives that one; `None` where only one was
-    /// asked.
+    /// Learns of all but the last of the best models that have failed together, and gives that one; `None` where none of
+    /// them was asked.
     pub(super) fn who_failed(&mut self, failed: &FailedAttempt) -> Option<String> {
-        if self.asked.request.target != Target::Best {
+        if self.asked.request.target != Target::Best || self.tries.model == ROUTER {
             return None;
         }
         let mut asked = self.models_asked().into_iter().map(str::to_owned).collect::<Vec<_>>();
