@@ -1,12 +1,12 @@
 //! Errors of the proxy's own: each case of the contract with its status, its code and its words, in the shape that every
 //! OpenAI SDK understands (<https://platform.openai.com/docs/guides/error-codes>).
 
-use std::borrow::Cow;
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use crate::json;
-use crate::language::{either, is_chinese};
+use serde::Serialize;
+
+use crate::language::{Words, either};
 
 /// An error response: what is wrong, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,29 +17,55 @@ pub struct ApiError {
     pub code: &'static str,
     /// For people: what is wrong and what to do.
     pub message: String,
+    /// The same for a console that speaks Chinese. (Clients get English: tools know it.)
+    chinese: String,
     /// Header fields that belong to it.
     pub headers: Vec<(&'static str, String)>,
     /// Of a limit: when it ends, in seconds since 1970.
     pub resets_at: Option<u64>,
-    /// The same in Chinese, where that says more than the case.
-    chinese: Option<String>,
+}
+
+/// An error as OpenAI's SDKs read it.
+#[derive(Serialize)]
+struct Object<'a> {
+    message: &'a str,
+    r#type: &'static str,
+    param: (),
+    code: &'static str,
 }
 
 impl ApiError {
-    /// An error of this status and code.
+    /// An error of this status and code, in somebody else's words.
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), headers: Vec::new(), resets_at: None, chinese: None }
+        let message = message.into();
+        Self::own(status, code, message.clone(), message)
     }
 
-    /// The same with the words for a console that speaks Chinese. (Clients get English: tools know it.)
+    /// An error of this status and code, in English and in Chinese.
+    pub fn own(
+        status: u16,
+        code: &'static str,
+        message: impl Into<String>,
+        chinese: impl Into<String>,
+    ) -> Self {
+        let (message, chinese) = (message.into(), chinese.into());
+        Self { status, code, message, chinese, headers: Vec::new(), resets_at: None }
+    }
+
+    /// The same with other words for a console that speaks Chinese.
     pub fn chinese(mut self, words: impl Into<String>) -> Self {
-        self.chinese = Some(words.into());
+        self.chinese = words.into();
         self
+    }
+
+    /// What it says, in both languages.
+    pub fn words(&self) -> Words {
+        Words::new(self.message.clone(), self.chinese.clone())
     }
 
     /// What it says on the console.
     pub fn in_words(&self) -> &str {
-        either(&self.message, self.chinese.as_deref().unwrap_or_else(|| self.case_in_chinese()))
+        either(&self.message, &self.chinese)
     }
 
     /// The same with `Retry-After: seconds`.
@@ -75,53 +101,13 @@ impl ApiError {
 
     /// `{"message": …, "type": …, "param": null, "code": …}`
     pub fn object(&self) -> String {
-        let (message, kind) = (json::quoted(&self.message), self.kind());
-        format!(r#"{{"message":{message},"type":"{kind}","param":null,"code":"{}"}}"#, self.code)
+        let object = Object { message: &self.message, r#type: self.kind(), param: (), code: self.code };
+        serde_json::to_string(&object).unwrap_or_default()
     }
 
     /// The body of the response.
     pub fn body(&self) -> String {
         format!(r#"{{"error":{}}}"#, self.object())
-    }
-}
-
-impl ApiError {
-    /// Somebody has cancelled the call in the panel.
-    pub fn cancelled() -> Self {
-        let error = Self::new(499, "cancelled", "The call was cancelled in the panel.");
-        error.with("x-should-retry", "false").chinese("调用已在面板中取消")
-    }
-
-    fn case_in_chinese(&self) -> &'static str {
-        match (self.status, self.code) {
-            (_, "invalid_json") => "请求正文不是可用的 JSON（详见返回给客户端的错误信息）",
-            (_, "invalid_proxy_key") => "客户端没有发送正确的 PROXY_API_KEY",
-            (_, "forbidden_host") => {
-                "请求的主机名不属于本机：请使用 localhost 或 IP 地址，或设置 PROXY_API_KEY"
-            }
-            (_, "forbidden_origin") => "不允许此网页使用代理：如果信任它，请把它的来源加入 ALLOWED_ORIGINS",
-            (_, "debug_disabled") => "调试模式已关闭：在 .env 旁创建空文件 DEBUG_MODE.txt 即可打开",
-            (_, "not_found") => "没有这个地址：请检查工具里的基础地址（Base URL）",
-            (_, "method_not_allowed") => "这个地址不支持该请求方法",
-            (_, "body_too_large") => "请求正文过大：可在 .env 中提高 MAX_BODY_MB",
-            (_, "request_timeout") | (408, _) => "客户端发送请求太慢",
-            (_, "upgrade_unsupported") => "不支持 WebSocket：请使用普通 HTTP 请求",
-            (_, "not_supported") => "没有本地模型可供下载或删除：所有免费模型都可直接使用",
-            (_, "overloaded") => "请求过多：请稍后再试，或在 .env 中提高 WORKERS 或 QUEUE",
-            (_, "bad_request") => "不是有效的 HTTP 请求：地址请以 http:// 开头，而不是 https://",
-            (_, "missing_api_key") => {
-                "没有设置 OpenRouter 密钥：请在 .env 中写入 OPENROUTER_API_KEY（免费申请：https://openrouter.ai/keys），无需重启"
-            }
-            (_, "rate_limit_exceeded") => "账户的免费额度已用完：请等到恢复，或换用另一个账户的密钥",
-            (_, "upstream_unreachable") => {
-                "无法连接上游：请检查网络和 OPENROUTER_BASE_URL；如需代理，请检查 .env 中的 HTTPS_PROXY"
-            }
-            (_, "upstream_error") => "上游中断了连接，或其回答不可用：请重试",
-            (_, "upstream_timeout") => "上游在 UPSTREAM_TIMEOUT 时间内没有响应",
-            (_, "shutting_down") => "代理正在停止：请重新启动后再试",
-            (_, "internal_error") => "代理处理此请求时出错；其他请求不受影响",
-            _ => "已拒绝",
-        }
     }
 }
 
@@ -132,141 +118,135 @@ pub fn is_about_descriptors(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
+/// Whether a socket was waited for in vain.
+pub fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
 /// The code by which Anthropic's SDKs know that they have to send the whole conversation.
 pub const NO_THREADS: &str = "thread_unsupported_request";
-/// No address is known for the upstream's name.
-pub const UNKNOWN_NAME: &str =
-    "its name can't be looked up: there is no network, or the address has a slip in it";
-/// The upstream ended the connection.
-pub const CLOSED: &str = "it closed the connection";
-/// The proxy towards the upstream doesn't let us through.
-pub const PROXY_REFUSED: &str = "the HTTP proxy refused";
-/// What stands before the proxy's address and the reason, where the way there ended at the proxy.
-pub const VIA_PROXY: &str = "the proxy ";
-/// What stands before what TLS has against the other side.
-pub const TLS: &str = "TLS: ";
-/// Its certificate's issuer is none of the known.
-pub const UNTRUSTED: &str = "nobody who is known has signed its certificate";
-/// Its certificate isn't valid now.
-pub const EXPIRED: &str = "its certificate has expired, or the clock here is wrong";
-/// Its certificate is for another host.
-pub const OTHER_NAME: &str = "its certificate is one for another name";
-/// Before the seconds in which no connection came about.
-pub const NO_CONNECTION: &str = "no connection within ";
-/// Before the seconds in which nothing came.
-pub const NO_BYTE: &str = "no byte for ";
-/// The answer has nothing in it.
-pub const EMPTY: &str = "an empty answer";
-/// A stream that ended without the word that is its last, a body that ended in the middle of it.
-pub const CUT: &str = "it ended before the answer was whole";
-/// A stream that ended before its first word.
-pub const SAID_NOTHING: &str = "the stream ended without having said anything";
-
-/// Why a try failed, for the console: in Chinese where that is its language and the words are our own. What the upstream
-/// says stays as it says it.
-pub fn reason_in_words(reason: &str) -> Cow<'_, str> {
-    if is_chinese() { in_chinese(reason) } else { reason.into() }
-}
-
-fn in_chinese(reason: &str) -> Cow<'_, str> {
-    if let Some((proxy, reason)) = reason.strip_prefix(VIA_PROXY).and_then(|rest| rest.split_once(": ")) {
-        return format!("代理 {proxy}：{}", in_chinese(reason)).into();
-    }
-    if let Some(reason) = reason.strip_prefix(TLS) {
-        return format!("TLS：{}", in_chinese(reason)).into();
-    }
-    let seconds = |before: &str| reason.strip_prefix(before)?.strip_suffix(" s");
-    if let Some(seconds) = seconds(NO_CONNECTION) {
-        return format!("{seconds} 秒内未能建立连接").into();
-    }
-    if let Some(seconds) = seconds(NO_BYTE) {
-        return format!("{seconds} 秒内没有收到任何数据").into();
-    }
-    let words = match reason {
-        UNKNOWN_NAME => "无法解析域名：没有网络，或地址有误",
-        CLOSED => "对方关闭了连接",
-        PROXY_REFUSED => "HTTP 代理拒绝了连接",
-        EMPTY => "回答是空的",
-        CUT => "回答还没结束就中断了",
-        SAID_NOTHING => "流没有任何内容就结束了",
-        UNTRUSTED => "证书的签发者不受信任",
-        EXPIRED => "证书已过期，或本机时钟不准",
-        OTHER_NAME => "证书与域名不符",
-        // Those of `std::io::ErrorKind`.
-        "connection refused" => "连接被拒绝",
-        "connection reset" => "连接被重置",
-        "host unreachable" => "主机不可达",
-        "network unreachable" => "网络不可达",
-        "timed out" => "超时",
-        reason => reason,
-    };
-    words.into()
-}
+/// Marks an answer that says [`ApiError::loop_detected`], for the proxies of a chain that the request came by.
+pub const LOOP_HEADER: &str = "x-local-api-proxy-loop";
 
 /// The cases, in the order of the contract's table.
 impl ApiError {
-    /// The body isn't the JSON object that it should be; `what` it is instead.
-    pub fn invalid_json(what: &str) -> Self {
-        let message = format!("The request body is {what}. Send a JSON object in UTF-8.");
-        Self::new(400, "invalid_json", message)
+    /// The body isn't the JSON object that it should be; what it is instead, in both languages.
+    pub fn invalid_json(english: &str, chinese: &str) -> Self {
+        Self::own(
+            400,
+            "invalid_json",
+            format!("The request body is {english}. Send a JSON object in UTF-8."),
+            format!("请求正文{chinese}：请发送 UTF-8 编码的 JSON 对象"),
+        )
     }
 
     /// The body ended early.
     pub fn broken_body() -> Self {
-        Self::new(400, "invalid_json", "The request body ended early or its chunks are broken.")
+        Self::own(
+            400,
+            "invalid_json",
+            "The request body ended early or its chunks are broken.",
+            "请求正文提前结束，或分块格式有误",
+        )
     }
 
     /// `OPENROUTER_API_KEY` is not set.
     pub fn missing_key() -> Self {
-        let message = "No OpenRouter key is set. Get a free one at https://openrouter.ai/keys and put it into .env as OPENROUTER_API_KEY=sk-or-v1-...; no restart is needed.";
-        Self::new(401, "missing_api_key", message)
+        Self::own(
+            401,
+            "missing_api_key",
+            "No OpenRouter key is set. Get a free one at https://openrouter.ai/keys and put it into .env as OPENROUTER_API_KEY=sk-or-v1-...; no restart is needed.",
+            "没有设置 OpenRouter 密钥：请在 .env 中写入 OPENROUTER_API_KEY（免费申请：https://openrouter.ai/keys），无需重启",
+        )
     }
 
     /// The client didn't send `PROXY_API_KEY`.
     pub fn wrong_proxy_key() -> Self {
-        let message = "This proxy asks for its own key: send the value of PROXY_API_KEY as the API key (Authorization: Bearer).";
-        Self::new(401, "invalid_proxy_key", message)
+        Self::own(
+            401,
+            "invalid_proxy_key",
+            "This proxy asks for its own key: send the value of PROXY_API_KEY as the API key (Authorization: Bearer).",
+            "客户端没有发送正确的 PROXY_API_KEY",
+        )
     }
 
     /// The request was sent to a name that isn't this machine's. `port` is the one in use.
     pub fn forbidden_host(port: u16) -> Self {
-        let message = format!(
-            "This name is not one of this machine's. Use http://localhost:{port} or an IP address, or set PROXY_API_KEY in .env."
-        );
-        Self::new(403, "forbidden_host", message)
+        Self::own(
+            403,
+            "forbidden_host",
+            format!(
+                "This name is not one of this machine's. Use http://localhost:{port} or an IP address, or set PROXY_API_KEY in .env."
+            ),
+            format!(
+                "请求的主机名不属于本机：请使用 http://localhost:{port} 或 IP 地址，或在 .env 中设置 PROXY_API_KEY"
+            ),
+        )
     }
 
     /// The panel was asked for from another machine.
     pub fn panel_is_local() -> Self {
-        Self::new(403, "forbidden_host", "The panel answers only on the machine that the proxy runs on.")
+        Self::own(
+            403,
+            "forbidden_host",
+            "The panel answers only on the machine that the proxy runs on.",
+            "面板只能在运行代理的机器上打开",
+        )
+    }
+
+    /// The panel was asked for through a server in front, for whom nobody knows.
+    pub fn panel_is_not_forwarded() -> Self {
+        Self::own(
+            403,
+            "forbidden_host",
+            "The panel doesn't answer what another server forwards, because everybody who reaches that server would see it. Set PROXY_API_KEY in .env: then the browser asks for it.",
+            "面板不回答其他服务器转发来的请求，否则能访问那台服务器的人都能看到面板。请在 .env 中设置 PROXY_API_KEY，浏览器会要求输入",
+        )
     }
 
     /// A web page that isn't allowed to calls.
     pub fn forbidden_origin() -> Self {
-        let message = "This web page may not use the proxy. If you trust it, add its origin to ALLOWED_ORIGINS in .env.";
-        Self::new(403, "forbidden_origin", message)
+        Self::own(
+            403,
+            "forbidden_origin",
+            "This web page may not use the proxy. If you trust it, add its origin to ALLOWED_ORIGINS in .env.",
+            "不允许此网页使用代理：如果信任它，请把它的来源加入 .env 的 ALLOWED_ORIGINS",
+        )
     }
 
     /// Another page asks for the panel's data.
     pub fn panel_is_its_own_page() -> Self {
-        Self::new(403, "forbidden_origin", "Only the panel's own page may ask for this.")
+        Self::own(
+            403,
+            "forbidden_origin",
+            "Only the panel's own page may ask for this.",
+            "只有面板自己的页面可以请求它",
+        )
     }
 
     /// The panel is asked for, and debug mode is off.
     pub fn debug_disabled() -> Self {
-        let message = "Debug mode is off. Create an empty file DEBUG_MODE.txt beside .env to switch it on; no restart is needed.";
-        Self::new(403, "debug_disabled", message)
+        Self::own(
+            403,
+            "debug_disabled",
+            "Debug mode is off. Create an empty file DEBUG_MODE.txt beside .env to switch it on; no restart is needed.",
+            "调试模式已关闭：在 .env 旁创建空文件 DEBUG_MODE.txt 即可打开，无需重启",
+        )
     }
 
     /// No endpoint has this path; what was probably meant is `slip`, a sentence or nothing.
     pub fn not_found(asked: &str, slip: &str, served: &str) -> Self {
-        let message = format!("There is no {asked} here. {slip}Served are {served}.");
-        Self::new(404, "not_found", message)
+        Self::own(
+            404,
+            "not_found",
+            format!("There is no {asked} here. {slip}Served are {served}."),
+            "没有这个地址：请检查工具里的基础地址（Base URL）",
+        )
     }
 
     /// The panel has no such page or call.
     pub fn no_such(what: &str) -> Self {
-        Self::new(404, "not_found", what)
+        Self::own(404, "not_found", what, "面板中没有这一项")
     }
 
     /// Something that only a named model may do (`what`: in English and Chinese) was asked of one that isn't free; `free` are
@@ -276,39 +256,56 @@ impl ApiError {
             [] => "there are none now, or the list can't be had".to_owned(),
             free => free.join(", "),
         };
-        let message = format!(
-            "{what} are only made by free models, and none stands in for another. Name one in the request, or set {setting} in .env. Free ones: {free}."
-        );
-        Self::new(400, "model_not_free", message)
-            .chinese(format!("{chinese}请求需要免费的{chinese}模型：请在请求中或用 {setting} 指定一个"))
+        Self::own(
+            400,
+            "model_not_free",
+            format!(
+                "{what} are only made by free models, and none stands in for another. Name one in the request, or set {setting} in .env. Free ones: {free}."
+            ),
+            format!("{chinese}请求需要免费的{chinese}模型：请在请求中或用 {setting} 指定一个"),
+        )
     }
 
     /// The built-in model can't do this.
     pub fn not_offline() -> Self {
-        let message = "The built-in model of --offline (TEST_MODE) can't do this: start without it, with a key in .env.";
-        Self::new(501, "not_supported", message)
-            .chinese("--offline（TEST_MODE）的内置模型不支持这项功能：请在 .env 中写入密钥并正常启动")
+        Self::own(
+            501,
+            "not_supported",
+            "The built-in model of --offline (TEST_MODE) can't do this: start without it, with a key in .env.",
+            "--offline（TEST_MODE）的内置模型不支持这项功能：请在 .env 中写入密钥并正常启动",
+        )
     }
 
     /// A conversation of which the server is to have kept the beginning.
     pub fn no_kept_conversations() -> Self {
-        let message =
-            "No conversations are kept here: send the whole conversation with each request, without thread.";
-        Self::new(400, NO_THREADS, message)
-            .chinese("这里不保存对话：请在每个请求中发送整个对话，不要使用 thread")
+        Self::own(
+            400,
+            NO_THREADS,
+            "No conversations are kept here: send the whole conversation with each request, without thread.",
+            "这里不保存对话：请在每个请求中发送整个对话，不要使用 thread",
+        )
     }
 
     /// `GET /v1/models/{id}` of a model that isn't listed.
     pub fn no_such_model() -> Self {
-        let message = "No such free model. GET /v1/models lists those there are.";
-        Self::new(404, "model_not_found", message)
+        Self::own(
+            404,
+            "model_not_found",
+            "No such free model. GET /v1/models lists those there are.",
+            "没有这个免费模型：GET /v1/models 列出现有的模型",
+        )
     }
 
     /// The endpoint takes other methods.
     pub fn method_not_allowed(asked: &str, allowed: &[&str]) -> Self {
         let allowed = allowed.join(", ");
-        let message = format!("There is no {asked} here, but there is {allowed} of the same path.");
-        Self::new(405, "method_not_allowed", message).with("allow", allowed)
+        Self::own(
+            405,
+            "method_not_allowed",
+            format!("There is no {asked} here, but there is {allowed} of the same path."),
+            format!("这个地址不支持该请求方法，支持的是 {allowed}"),
+        )
+        .with("allow", allowed)
     }
 
     /// A tool that Google runs by itself, without any function beside it.
@@ -322,203 +319,298 @@ impl ApiError {
 
     /// What Ollama does to the models on its disk.
     pub fn not_ollamas_disk() -> Self {
-        let message = "There are no models on a disk here to pull, create, copy or delete: all free ones can be used at once (GET /api/tags).";
-        Self::new(501, "not_supported", message)
+        Self::own(
+            501,
+            "not_supported",
+            "There are no models on a disk here to pull, create, copy or delete: all free ones can be used at once (GET /api/tags).",
+            "没有本地模型可供创建、复制或删除：所有免费模型都可直接使用",
+        )
     }
 
     /// The body is larger than `MAX_BODY_MB`.
     pub fn body_too_large(limit_mb: u64) -> Self {
-        let message = format!(
-            "The request body is larger than {limit_mb} MB. Send less, or raise MAX_BODY_MB in .env."
-        );
-        Self::new(413, "body_too_large", message)
+        Self::own(
+            413,
+            "body_too_large",
+            format!(
+                "The request body is larger than {limit_mb} MB. Send less, or raise MAX_BODY_MB in .env."
+            ),
+            format!("请求正文超过 {limit_mb} MB：可在 .env 中提高 MAX_BODY_MB"),
+        )
     }
 
     /// Nothing more of a body came for so long.
     pub fn stalled_body(limit: Duration) -> Self {
-        let message = format!("Nothing more of the request came for {} s. Send it again.", limit.as_secs());
-        Self::new(408, "request_timeout", message)
+        let seconds = limit.as_secs();
+        Self::own(
+            408,
+            "request_timeout",
+            format!("Nothing more of the request came for {seconds} s. Send it again."),
+            format!("{seconds} 秒内没有收到请求的其余部分：请重新发送"),
+        )
     }
 
     /// What was sent is not a request that can be understood in one way only.
-    pub fn bad_request(message: &str) -> Self {
-        Self::new(400, "bad_request", message)
+    pub fn bad_request(english: &str, chinese: &str) -> Self {
+        Self::own(400, "bad_request", english, chinese)
     }
 
     /// The head is over its bounds.
     pub fn head_too_large() -> Self {
-        Self::new(
+        Self::own(
             431,
             "bad_request",
             "The head of the request is too large: at most 64 KB and 200 header fields.",
+            "请求头过大：最多 64 KB、200 个字段",
         )
     }
 
     /// The target is over its bound.
     pub fn target_too_long() -> Self {
-        Self::new(414, "bad_request", "The target of the request is longer than 16 KB.")
+        Self::own(
+            414,
+            "bad_request",
+            "The target of the request is longer than 16 KB.",
+            "请求的地址超过 16 KB",
+        )
     }
 
     /// The head took too long.
     pub fn slow_head(limit: Duration) -> Self {
-        let message =
-            format!("The head of the request didn't come within {} s. Send it again.", limit.as_secs());
-        Self::new(408, "bad_request", message)
+        let seconds = limit.as_secs();
+        Self::own(
+            408,
+            "bad_request",
+            format!("The head of the request didn't come within {seconds} s. Send it again."),
+            format!("{seconds} 秒内没有收到完整的请求头：请重新发送"),
+        )
     }
 
     /// Another version of HTTP.
     pub fn unknown_version() -> Self {
-        Self::new(
+        Self::own(
             505,
             "bad_request",
             "This proxy speaks HTTP/1.1, and HTTP/1.0: have your tool use one of them.",
+            "代理使用 HTTP/1.1 和 HTTP/1.0：请让工具使用其中之一",
         )
     }
 
     /// `Expect` other than `100-continue`.
     pub fn unknown_expectation() -> Self {
-        Self::new(417, "bad_request", "Expect can only be 100-continue.")
+        Self::own(417, "bad_request", "Expect can only be 100-continue.", "Expect 只能是 100-continue")
     }
 
     /// `Content-Encoding` that isn't known.
     pub fn unknown_encoding() -> Self {
-        Self::new(415, "bad_request", "Content-Encoding can only be gzip or deflate, or left out.")
+        Self::own(
+            415,
+            "bad_request",
+            "Content-Encoding can only be gzip or deflate, or left out.",
+            "Content-Encoding 只能是 gzip 或 deflate，或不写",
+        )
     }
 
     /// The body isn't encoded as it says.
     pub fn undecodable_body() -> Self {
-        Self::new(400, "invalid_json", "The request body isn't encoded as its Content-Encoding says.")
+        Self::own(
+            400,
+            "invalid_json",
+            "The request body isn't encoded as its Content-Encoding says.",
+            "请求正文的压缩方式与 Content-Encoding 不符",
+        )
     }
 
     /// Not HTTP at all.
     pub fn not_http() -> Self {
-        let message = "This is no HTTP request. Write the address with http://, not https://.";
-        Self::new(400, "bad_request", message)
+        Self::own(
+            400,
+            "bad_request",
+            "This is no HTTP request. Write the address with http://, not https://.",
+            "不是有效的 HTTP 请求：地址请以 http:// 开头，而不是 https://",
+        )
     }
 
     /// A WebSocket is asked for. [RFC 9110, 15.5.22](https://www.rfc-editor.org/rfc/rfc9110#section-15.5.22) wants to be
     /// told what would do instead.
     pub fn no_websockets() -> Self {
-        let message = "There are no WebSockets here. Send the request as plain HTTP.";
-        Self::new(426, "upgrade_unsupported", message)
-            .with("upgrade", "HTTP/1.1")
-            .with("connection", "close, upgrade")
+        Self::own(
+            426,
+            "upgrade_unsupported",
+            "There are no WebSockets here. Send the request as plain HTTP.",
+            "不支持 WebSocket：请使用普通 HTTP 请求",
+        )
+        .with("upgrade", "HTTP/1.1")
+        .with("connection", "close, upgrade")
     }
 
     /// The system gives the program no more connections.
     pub fn no_descriptors() -> Self {
-        let message = "Too many connections are open: try again in a moment, or raise the limit of open files (ulimit -n).";
-        Self::new(503, "overloaded", message)
-            .retry_after(1)
-            .chinese("打开的连接过多：请稍后再试，或提高可打开文件数的上限（ulimit -n）")
+        Self::own(
+            503,
+            "overloaded",
+            "Too many connections are open: try again in a moment, or raise the limit of open files (ulimit -n).",
+            "打开的连接过多：请稍后再试，或提高可打开文件数的上限（ulimit -n）",
+        )
+        .retry_after(1)
     }
 
     /// A panic.
     pub fn internal() -> Self {
-        let message = "The proxy failed on this request; others are not affected.";
-        Self::new(500, "internal_error", message)
+        Self::own(
+            500,
+            "internal_error",
+            "The proxy failed on this request; others are not affected.",
+            "代理处理此请求时出错；其他请求不受影响",
+        )
     }
 
-    /// There is no connection to the upstream.
-    pub fn unreachable(reason: &str) -> Self {
-        let advice = match reason.starts_with(TLS) {
-            true => {
-                "Where a company's proxy inspects connections, put its root certificate into a file and name that in SSL_CERT_FILE in .env"
-            }
-            false => "Check the network, OPENROUTER_BASE_URL and, behind a proxy, HTTPS_PROXY in .env",
+    /// There is no connection to the upstream; perhaps because of TLS.
+    pub fn unreachable(reason: &Words, is_about_tls: bool) -> Self {
+        let (advice, chinese) = if is_about_tls {
+            (
+                "Where a company's proxy inspects connections, put its root certificate into a file and name that in SSL_CERT_FILE in .env",
+                "如果公司的代理会解密 HTTPS，请把它的根证书存成文件，并在 .env 的 SSL_CERT_FILE 中写入该文件",
+            )
+        } else {
+            (
+                "Check the network, OPENROUTER_BASE_URL and, behind a proxy, HTTPS_PROXY in .env",
+                "请检查网络和 OPENROUTER_BASE_URL；如果需要代理，请检查 .env 中的 HTTPS_PROXY",
+            )
         };
-        let message = format!("The upstream can't be reached: {reason}. {advice}.");
-        let words = in_chinese(reason);
-        let advice = match reason.starts_with(TLS) {
-            true => {
-                "如果公司的代理会解密 HTTPS，请把它的根证书存成文件，并在 .env 的 SSL_CERT_FILE 中写入该文件"
-            }
-            false => "请检查网络和 OPENROUTER_BASE_URL；如果需要代理，请检查 .env 中的 HTTPS_PROXY",
-        };
-        Self::new(502, "upstream_unreachable", message).chinese(format!("无法连接上游：{words}。{advice}"))
+        Self::own(
+            502,
+            "upstream_unreachable",
+            format!("The upstream can't be reached: {}. {advice}.", reason.english),
+            format!("无法连接上游：{}。{chinese}", reason.chinese),
+        )
     }
 
     /// The upstream's connection ended, or carried something else than HTTP.
-    pub fn broke_off(reason: &str) -> Self {
-        Self::new(502, "upstream_error", format!("The upstream broke off: {reason}. Try again."))
-            .chinese(format!("上游中断：{}。请重试", in_chinese(reason)))
+    pub fn broke_off(reason: &Words) -> Self {
+        Self::own(
+            502,
+            "upstream_error",
+            format!("The upstream broke off: {}. Try again.", reason.english),
+            format!("上游中断：{}。请重试", reason.chinese),
+        )
     }
 
     /// The upstream answered something that nobody could read.
-    pub fn unusable(reason: &str) -> Self {
-        Self::new(502, "upstream_error", format!("The upstream's answer can't be used: {reason}."))
+    pub fn unusable(reason: &Words) -> Self {
+        Self::own(
+            502,
+            "upstream_error",
+            format!("The upstream's answer can't be used: {}.", reason.english),
+            format!("上游的回答无法使用：{}", reason.chinese),
+        )
     }
 
     /// The model said nothing.
     pub fn empty_answer() -> Self {
-        let message =
-            "The model gave an empty answer. Try again, or name another model in MODEL or FALLBACK_MODELS.";
-        Self::new(502, "upstream_error", message)
-            .chinese("模型的回答是空的：请重试，或在 MODEL 或 FALLBACK_MODELS 中换一个模型")
+        Self::own(
+            502,
+            "upstream_error",
+            "The model gave an empty answer. Try again, or name another model in MODEL or FALLBACK_MODELS.",
+            "模型的回答是空的：请重试，或在 MODEL 或 FALLBACK_MODELS 中换一个模型",
+        )
     }
 
-    /// The account's limit lasts longer than a request may wait: until `reset`, which is `time` (HH:MM) here.
+    /// The upstream is this proxy.
+    pub fn loop_detected() -> Self {
+        Self::own(
+            508,
+            "loop_detected",
+            "The upstream is this proxy itself: every request would come back to it. Correct OPENROUTER_BASE_URL, or the address of the backup, in .env.",
+            "上游就是这个代理自己，每个请求都会绕回来：请在 .env 中改正 OPENROUTER_BASE_URL 或备用服务的地址",
+        )
+        .with(LOOP_HEADER, "1")
+        .with("x-should-retry", "false")
+    }
+
+    /// The account's limit lasts longer than a request may wait: until `reset`, which is `time` (HH:MM) here. A key of another
+    /// account wouldn't help: OpenRouter's limits are those of a person.
     pub fn limit_reached(time: &str, reset: SystemTime) -> Self {
         let remaining = reset.duration_since(SystemTime::now()).unwrap_or_default();
-        let message = format!(
-            "The account's limit for free models is reached until {time}. Wait until then, or use the key of another account."
-        );
         let seconds = remaining.as_secs_f64().ceil().max(1.0) as u64;
         let resets_at = reset.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs());
-        let words = format!("账户的免费额度已用完，{time} 恢复：请等到那时，或换用另一个账户的密钥");
-        Self {
-            resets_at,
-            ..Self::new(429, "rate_limit_exceeded", message).retry_after(seconds).chinese(words)
-        }
+        let error = Self::own(
+            429,
+            "rate_limit_exceeded",
+            format!(
+                "The account's limit for free models is reached until {time}. Wait until then, or set up a backup (BACKUPS in .env: a local model, or another free server); 10 credits, bought once at OpenRouter, raise the limit from 50 to 1000 requests a day."
+            ),
+            format!(
+                "账户的免费额度已用完，{time} 恢复。可以等到那时，或在 .env 中用 BACKUPS 设置备用服务（本地模型或其他免费服务）；在 OpenRouter 一次性充值 10 美元（10 credits），每天的额度会从 50 次提高到 1000 次"
+            ),
+        );
+        Self { resets_at, ..error.retry_after(seconds) }
     }
 
     /// The upstream failed, and every backup rests, the first of them for this long.
     pub fn nobody_left(reason: &str, rests: Duration) -> Self {
-        let message = format!("OpenRouter can't answer ({reason}), and no backup may be asked now.");
-        Self::new(429, "rate_limit_exceeded", message).retry_after(rests.as_secs().max(1))
+        Self::own(
+            429,
+            "rate_limit_exceeded",
+            format!("OpenRouter can't answer ({reason}), and no backup may be asked now."),
+            format!("OpenRouter 无法回答（{reason}），现在也没有可用的备用服务"),
+        )
+        .retry_after(rests.as_secs().max(1))
     }
 
     /// All workers are busy, and the queue is full.
     pub fn queue_is_full() -> Self {
-        let message = "All workers are busy and the queue is full: try again in a moment, or raise WORKERS or QUEUE in .env.";
-        Self::new(503, "overloaded", message).retry_after(1)
+        Self::own(
+            503,
+            "overloaded",
+            "All workers are busy and the queue is full: try again in a moment, or raise WORKERS or QUEUE in .env.",
+            "请求过多，队列已满：请稍后再试，或在 .env 中提高 WORKERS 或 QUEUE",
+        )
+        .retry_after(1)
     }
 
     /// Too many wait for the account's limit.
     pub fn too_many_wait() -> Self {
-        let message = "Too many requests wait for the account's limit: try again later.";
-        Self::new(503, "overloaded", message).retry_after(1)
+        Self::own(
+            503,
+            "overloaded",
+            "Too many requests wait for the account's limit: try again later.",
+            "等待额度恢复的请求过多：请稍后再试",
+        )
+        .retry_after(1)
     }
 
     /// The program is asked to stop.
     pub fn stopping() -> Self {
-        Self::new(503, "shutting_down", "The proxy is stopping. Start it again to go on.")
+        Self::own(
+            503,
+            "shutting_down",
+            "The proxy is stopping. Start it again to go on.",
+            "代理正在停止：请重新启动后再试",
+        )
+    }
+
+    /// Somebody has cancelled the call in the panel.
+    pub fn cancelled() -> Self {
+        Self::own(499, "cancelled", "The call was cancelled in the panel.", "调用已在面板中取消")
+            .with("x-should-retry", "false")
     }
 
     /// `UPSTREAM_TIMEOUT` went by without a byte.
     pub fn silent(limit: Duration) -> Self {
-        let message =
-            format!("The upstream kept silent for {} s (UPSTREAM_TIMEOUT in .env).", limit.as_secs_f64());
-        Self::new(504, "upstream_timeout", message)
+        let seconds = limit.as_secs_f64();
+        Self::own(
+            504,
+            "upstream_timeout",
+            format!("The upstream kept silent for {seconds} s (UPSTREAM_TIMEOUT in .env)."),
+            format!("上游在 {seconds} 秒内没有响应（.env 中的 UPSTREAM_TIMEOUT）"),
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reasons_in_chinese() {
-        for (english, chinese) in [
-            ("the proxy h:1: connection refused", "代理 h:1：连接被拒绝"),
-            ("TLS: its certificate is one for another name", "TLS：证书与域名不符"),
-            ("no byte for 0.5 s", "0.5 秒内没有收到任何数据"),
-            ("no connection within 10 s", "10 秒内未能建立连接"),
-            ("503 busy", "503 busy"),
-        ] {
-            assert_eq!(in_chinese(english), chinese);
-        }
-    }
 
     #[test]
     fn the_body_is_json() {

@@ -1,5 +1,7 @@
 //! English or Chinese, by the language of the system.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::sync::OnceLock;
 
 /// Whether the system speaks Chinese.
@@ -13,4 +15,43 @@ pub fn is_chinese() -> bool {
 /// One of the two.
 pub fn either<T>(english: T, chinese: T) -> T {
     if is_chinese() { chinese } else { english }
+}
+
+/// A text in both languages: clients and files get the English one, which tools know; the console has the system's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words {
+    /// For clients, files and the panel.
+    pub english: Cow<'static, str>,
+    /// For a console that speaks Chinese.
+    pub chinese: Cow<'static, str>,
+}
+
+impl Words {
+    /// The two.
+    pub fn new(english: impl Into<Cow<'static, str>>, chinese: impl Into<Cow<'static, str>>) -> Self {
+        Self { english: english.into(), chinese: chinese.into() }
+    }
+
+    /// The one for the console.
+    pub fn here(&self) -> &str {
+        either(&self.english, &self.chinese)
+    }
+
+    /// With what it is about before it.
+    pub fn about(self, english: impl fmt::Display, chinese: impl fmt::Display) -> Self {
+        Self::new(format!("{english}: {}", self.english), format!("{chinese}：{}", self.chinese))
+    }
+}
+
+/// What somebody else says stays as it is.
+impl From<String> for Words {
+    fn from(text: String) -> Self {
+        Self::new(text.clone(), text)
+    }
+}
+
+impl From<&str> for Words {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
 }

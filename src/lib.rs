@@ -14,7 +14,7 @@
 //! - [`settings`]: every setting, checked; `.env` and the command line.
 //! - [`dialect`]: what a request and an answer mean in the API that the client speaks; the free-model rule.
 //! - leaves: [`error`] (each error of our own, with its words), [`json`], [`encoding`], [`body`], [`peek`], [`console`],
-//!   [`language`], [`memory`], [`secrets`], [`tools`] (the table of tools, for `run`, `connect`, the panel and the READMEs).
+//!   [`language`], [`machine`], [`memory`], [`secrets`], [`tools`] (the table of tools, for `run`, `connect`, the panel and the READMEs).
 //!
 //! A request goes through them in this order: the poller of [`server`] reads its head and hands it to a thread,
 //! [`client::access`] lets it in, [`dialect::free_models`] makes it free, [`relay::gate`] lets it go ahead, [`relay`] sends
@@ -38,6 +38,7 @@ pub mod first_key;
 pub mod json;
 pub mod language;
 pub mod live;
+pub mod machine;
 pub mod memory;
 pub mod object;
 pub mod peek;

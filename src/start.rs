@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 
-use crate::client::access;
 use crate::client::listen::{self, ListenError};
 use crate::console::{self, print_line, say};
 use crate::first_key::{self, KeepTerminal};
 use crate::language::{either, is_chinese};
 use crate::live::watcher;
 use crate::live::{Live, Snapshot};
+use crate::machine::is_loopback_host;
 use crate::record::calls::Calls;
 use crate::record::files::Files;
 use crate::relay::shared::Shared;
@@ -89,7 +89,7 @@ pub fn serve(live: &Arc<Live>, listeners: Vec<TcpListener>) -> Result<Arc<Shared
 /// Others would use the key.
 fn refuse_to_be_open(settings: &Settings) -> Result<(), String> {
     let host = &settings.listen.host;
-    if access::is_loopback_host(host) || settings.proxy_api_key.is_some() {
+    if is_loopback_host(host) || settings.proxy_api_key.is_some() {
         return Ok(());
     }
     Err(either(

@@ -22,7 +22,7 @@ use crate::dialect::chat::text_of;
 use crate::dialect::request::Request;
 use crate::dialect::{data_event, named_event};
 use crate::error::ApiError;
-use crate::upstream::{Failure, Trouble};
+use crate::upstream::Failure;
 use example::fitting;
 
 /// Between two chunks of a stream.
@@ -82,7 +82,7 @@ impl Answer {
                 thread::sleep(PAUSE);
             }
             if (self.is_cut_off)() {
-                return Err(Failure::Broken(Trouble::BrokeOff, "it was cut off".into()));
+                return Err(Failure::aborted());
             }
             self.rest = piece.into_bytes();
         }

@@ -9,7 +9,9 @@ use crate::client::exchange::{Exchange, Reply};
 use crate::dialect;
 use crate::encoding::percent_decoded;
 use crate::error::ApiError;
+use crate::machine::{is_loopback_host, is_own_name};
 use crate::settings::Settings;
+use crate::upstream::{HOPS, is_from_here};
 
 /// Schemes of desktop apps, editors and browser extensions, whose pages may call.
 const APP_SCHEMES: [&str; 8] = [
@@ -22,21 +24,19 @@ const APP_SCHEMES: [&str; 8] = [
     "safari-web-extension://",
     "extension://",
 ];
+/// Pages of apps on phones, whole.
+const APP_ORIGINS: [&str; 2] = ["capacitor://localhost", "ionic://localhost"];
 
 /// How long a browser may remember the answer to a preflight.
 const PREFLIGHT_SECONDS: &str = "600";
-
-/// Whether listening on `HOST` lets in this machine only.
-pub fn is_loopback_host(host: &str) -> bool {
-    let host = host.to_ascii_lowercase();
-    let name = host == "localhost" || host.ends_with(".localhost");
-    name || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
-}
 
 /// Checks in the order in which they can be passed: where it is sent to, which page sends it, who sends it.
 ///
 /// Adds the CORS headers that the answer to an allowed page needs.
 pub fn check(exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiError> {
+    if exchange.head.headers(HOPS.as_str()).any(|hops| is_from_here(&hops)) {
+        return Err(ApiError::loop_detected());
+    }
     check_host(exchange, settings)?;
     check_origin(exchange, settings)?;
     let open_to_all = exchange.head.path == "/health" || is_preflight(exchange);
@@ -44,7 +44,7 @@ pub fn check(exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiErro
         check_key(exchange, settings)?;
     }
     match is_debug_path(&exchange.head.path) {
-        true => check_debug(exchange),
+        true => check_debug(exchange, settings),
         false => Ok(()),
     }
 }
@@ -83,9 +83,12 @@ pub fn is_own_host(host: &str, bound: &str) -> bool {
     if name == bound.to_ascii_lowercase() {
         return true;
     }
-    let machine = gethostname::gethostname().to_string_lossy().to_ascii_lowercase();
-    let short = machine.split('.').next().unwrap_or_default();
-    !name.is_empty() && (name == machine || name == short || name.strip_suffix(".local") == Some(short))
+    // What containers call their host: `host.docker.internal`, `host.containers.internal`, `host.lima.internal`.
+    let is_container_host = name
+        .strip_prefix("host.")
+        .and_then(|rest| rest.strip_suffix(".internal"))
+        .is_some_and(|engine| !engine.is_empty() && !engine.contains('.'));
+    is_container_host || is_own_name(&name)
 }
 
 fn check_origin(exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiError> {
@@ -106,7 +109,7 @@ fn check_origin(exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiE
 /// Whether pages of this origin may call: loopback pages, apps, and the `listed` ones.
 pub fn is_allowed_origin(origin: &str, listed: &[String]) -> bool {
     let origin = origin.to_ascii_lowercase();
-    if APP_SCHEMES.iter().any(|scheme| origin.starts_with(scheme)) {
+    if APP_SCHEMES.iter().any(|scheme| origin.starts_with(scheme)) || APP_ORIGINS.contains(&origin.as_str()) {
         return true;
     }
     let page = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
@@ -175,7 +178,10 @@ fn decode_base64(text: &str) -> Option<Vec<u8>> {
 }
 
 /// The panel shows what was asked and answered: only to this machine, and not to other pages on it.
-fn check_debug(exchange: &Exchange) -> Result<(), ApiError> {
+fn check_debug(exchange: &Exchange, settings: &Settings) -> Result<(), ApiError> {
+    if settings.proxy_api_key.is_none() && is_forwarded(exchange) {
+        return Err(ApiError::panel_is_not_forwarded());
+    }
     if !exchange.peer().is_some_and(is_this_machine) {
         return Err(ApiError::panel_is_local());
     }
@@ -183,6 +189,15 @@ fn check_debug(exchange: &Exchange) -> Result<(), ApiError> {
         Some(origin) if !is_own_origin(exchange, &origin) => Err(ApiError::panel_is_its_own_page()),
         _ => Ok(()),
     }
+}
+
+/// Whether a server in front of the proxy has sent this, for whomever.
+fn is_forwarded(exchange: &Exchange) -> bool {
+    exchange.head.names().any(|name| {
+        let name = name.to_ascii_lowercase();
+        name.starts_with("x-forwarded-")
+            || ["forwarded", "x-real-ip", "via", "cf-connecting-ip"].contains(&name.as_str())
+    })
 }
 
 fn is_this_machine(peer: SocketAddr) -> bool {
@@ -238,12 +253,22 @@ mod tests {
             "192.168.1.2",
             "a.localhost:1",
             "my.box:5000",
+            "host.docker.internal:5000",
+            "host.containers.internal",
         ] {
             assert!(is_own_host(host, "my.box"), "{host}");
         }
-        for host in
-            ["evil.com", "localhost.evil.com", "127.0.0.1.evil.com", "evil.com:5000", "", "notlocalhost"]
-        {
+        for host in [
+            "evil.com",
+            "localhost.evil.com",
+            "127.0.0.1.evil.com",
+            "evil.com:5000",
+            "",
+            "notlocalhost",
+            "host..internal",
+            "host.a.b.internal",
+            "host.internal",
+        ] {
             assert!(!is_own_host(host, "localhost"), "{host}");
         }
     }
@@ -259,6 +284,8 @@ mod tests {
             "app://obsidian.md",
             "https://App.example.com",
             "chrome-extension://abc",
+            "capacitor://localhost",
+            "ionic://localhost",
         ] {
             assert!(is_allowed_origin(origin, &settings.allowed_origins), "{origin}");
         }
@@ -270,6 +297,7 @@ mod tests {
             "http://localhost@evil.com",
             "https://example.com",
             "httpx://localhost",
+            "capacitor://localhost.evil.com",
         ] {
             assert!(!is_allowed_origin(origin, &settings.allowed_origins), "{origin}");
         }

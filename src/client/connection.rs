@@ -86,7 +86,7 @@ impl Connection {
         match self.read_more(self.buffer.len().clamp(FIRST_READ_BYTES, MAX_READ_BYTES), read) {
             Ok(0) if self.buffer.trim_ascii_start().is_empty() => Arrival::End,
             Ok(0) => {
-                let error = ApiError::bad_request("The head of the request ended early.");
+                let error = ApiError::bad_request("The head of the request ended early.", "请求头提前结束");
                 Arrival::Refused(Box::new(error))
             }
             Ok(_) => self.next_head(),

@@ -108,7 +108,12 @@ impl Scan {
                     self.scanned = line_end;
                     return Ok(None);
                 }
-                _ => return Err(ApiError::bad_request("A line of the head doesn't end with CR and LF.")),
+                _ => {
+                    return Err(ApiError::bad_request(
+                        "A line of the head doesn't end with CR and LF.",
+                        "请求头的行没有以 CR LF 结尾",
+                    ));
+                }
             }
             if !self.line_checked {
                 check_request_line(&bytes[start..line_end])?;
@@ -146,7 +151,12 @@ fn blank_lines(bytes: &[u8]) -> usize {
 }
 
 fn check_request_line(line: &[u8]) -> Result<(), ApiError> {
-    let bad = || ApiError::bad_request("The request line is not «METHOD /path HTTP/1.1».");
+    let bad = || {
+        ApiError::bad_request(
+            "The request line is not «METHOD /path HTTP/1.1».",
+            "请求行不是“方法 /路径 HTTP/1.1”的形式",
+        )
+    };
     let mut words = line.split(|b| *b == b' ');
     let (Some(method), Some(target), Some(version), None) =
         (words.next(), words.next(), words.next(), words.next())
@@ -169,7 +179,10 @@ fn check_request_line(line: &[u8]) -> Result<(), ApiError> {
         _ => return Err(bad()),
     }
     if target.is_empty() || !target.iter().all(u8::is_ascii_graphic) || target.contains(&b'#') {
-        return Err(ApiError::bad_request("The target of the request has characters that no address has."));
+        return Err(ApiError::bad_request(
+            "The target of the request has characters that no address has.",
+            "请求的地址中有不允许的字符",
+        ));
     }
     Ok(())
 }
@@ -190,7 +203,10 @@ impl Head {
             Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
             Err(Error::TooManyHeaders) => return Err(ApiError::head_too_large()),
             Ok(_) | Err(_) => {
-                return Err(ApiError::bad_request("The head has a line that is no header field."));
+                return Err(ApiError::bad_request(
+                    "The head has a line that is no header field.",
+                    "请求头中有一行不是字段",
+                ));
             }
         }
         let bad = ApiError::bad_request;
@@ -205,9 +221,14 @@ impl Head {
         let method = request.method.unwrap_or_default();
         let target = request.path.unwrap_or_default().to_owned();
         let is_1_1 = request.version == Some(1);
-        let method = Method::from_bytes(method.as_bytes()).map_err(|_| bad("The method is no word."))?;
-        let split = split_target(&target, &method)
-            .ok_or_else(|| bad("The target of the request is neither a path nor an address."))?;
+        let method = Method::from_bytes(method.as_bytes())
+            .map_err(|_| bad("The method is no word.", "请求方法不是单词"))?;
+        let split = split_target(&target, &method).ok_or_else(|| {
+            bad(
+                "The target of the request is neither a path nor an address.",
+                "请求的地址既不是路径，也不是网址",
+            )
+        })?;
         let no_body = method == Method::HEAD;
         let mut head = Self {
             method: if no_body { Method::GET } else { method },
@@ -246,6 +267,11 @@ impl Head {
         self.values(name).next().map(String::from_utf8_lossy)
     }
 
+    /// The names of all header fields, as they were sent.
+    pub fn names(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        self.fields.iter().map(|field| String::from_utf8_lossy(&self.bytes[field.name.clone()]))
+    }
+
     /// All header fields of this name (lower case), as text.
     pub fn headers(&self, name: &str) -> impl Iterator<Item = Cow<'_, str>> {
         self.values(name).map(String::from_utf8_lossy)
@@ -271,35 +297,49 @@ impl Head {
             None => None,
             Some(digits) => {
                 if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-                    return Err(bad("Content-Length is not a number of bytes."));
+                    return Err(bad("Content-Length is not a number of bytes.", "Content-Length 不是字节数"));
                 }
                 if lengths.any(|other| other != digits) {
-                    return Err(bad("The request has two different Content-Length headers."));
+                    return Err(bad(
+                        "The request has two different Content-Length headers.",
+                        "请求有两个不同的 Content-Length",
+                    ));
                 }
                 let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u64>().ok());
-                Some(number.ok_or_else(|| bad("Content-Length is larger than anything can be."))?)
+                Some(number.ok_or_else(|| {
+                    bad("Content-Length is larger than anything can be.", "Content-Length 过大")
+                })?)
             }
         };
         let mut encodings = self.values("transfer-encoding");
         match (encodings.next(), encodings.next(), length) {
             (None, _, length) => Ok(BodyLength::Bytes(length.unwrap_or(0))),
-            (Some(_), _, Some(_)) => {
-                Err(bad("The request has both Content-Length and Transfer-Encoding: send one of them."))
+            (Some(_), _, Some(_)) => Err(bad(
+                "The request has both Content-Length and Transfer-Encoding: send one of them.",
+                "请求同时有 Content-Length 和 Transfer-Encoding：只能有一个",
+            )),
+            (Some(_), _, None) if !self.is_1_1 => {
+                Err(bad("HTTP/1.0 has no Transfer-Encoding.", "HTTP/1.0 没有 Transfer-Encoding"))
             }
-            (Some(_), _, None) if !self.is_1_1 => Err(bad("HTTP/1.0 has no Transfer-Encoding.")),
             (Some(encoding), None, None) if encoding.eq_ignore_ascii_case(b"chunked") => {
                 Ok(BodyLength::Chunked)
             }
-            _ => Err(bad("Transfer-Encoding can only be chunked.")),
+            _ => Err(bad("Transfer-Encoding can only be chunked.", "Transfer-Encoding 只能是 chunked")),
         }
     }
 
     fn check_host(&self) -> Result<(), ApiError> {
         let mut hosts = self.values("host");
         match (hosts.next(), hosts.next()) {
-            (None, _) if self.is_1_1 => Err(ApiError::bad_request("The request has no Host header.")),
-            (Some(_), Some(_)) => Err(ApiError::bad_request("The request has two Host headers.")),
-            (Some(host), None) if !is_host(host) => Err(ApiError::bad_request("Host is no name of a host.")),
+            (None, _) if self.is_1_1 => {
+                Err(ApiError::bad_request("The request has no Host header.", "请求没有 Host 头"))
+            }
+            (Some(_), Some(_)) => {
+                Err(ApiError::bad_request("The request has two Host headers.", "请求有两个 Host 头"))
+            }
+            (Some(host), None) if !is_host(host) => {
+                Err(ApiError::bad_request("The Host header is invalid.", "Host 头无效"))
+            }
             _ => Ok(()),
         }
     }

@@ -11,6 +11,7 @@ use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
 use crate::client::slot;
+use crate::error::is_timeout;
 use crate::peek::{Peeked, peek};
 
 /// A client that takes nothing of its answer, or sends nothing more of its request, for this long is let go.
@@ -95,7 +96,7 @@ impl Socket {
         loop {
             match (&self.stream).read(buffer) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if timed_out(&e) => return Err(io::ErrorKind::TimedOut.into()),
+                Err(e) if is_timeout(&e) => return Err(io::ErrorKind::TimedOut.into()),
                 read => return read,
             }
         }
@@ -114,7 +115,7 @@ impl Socket {
         let mut rest = match (&self.stream).write(bytes) {
             Ok(sent) if sent == bytes.len() => return Ok(()),
             Ok(sent) => &bytes[sent..],
-            Err(e) if timed_out(&e) || e.kind() == io::ErrorKind::Interrupted => bytes,
+            Err(e) if is_timeout(&e) || e.kind() == io::ErrorKind::Interrupted => bytes,
             Err(e) => return Err(e),
         };
         let began = Instant::now();
@@ -123,7 +124,7 @@ impl Socket {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(sent) => rest = &rest[sent..],
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if timed_out(&e) && cfg!(not(windows)) => slot::give_up(),
+                Err(e) if is_timeout(&e) && cfg!(not(windows)) => slot::give_up(),
                 Err(e) => return Err(e),
             }
             if began.elapsed() > time_to_read(bytes.len() - rest.len()) {
@@ -151,7 +152,7 @@ impl Socket {
             }
         };
         match sent {
-            Err(e) if timed_out(&e) || e.kind() == io::ErrorKind::Interrupted => Ok(0),
+            Err(e) if is_timeout(&e) || e.kind() == io::ErrorKind::Interrupted => Ok(0),
             sent => sent,
         }
     }
@@ -210,10 +211,6 @@ impl Drop for Socket {
     fn drop(&mut self) {
         OPEN.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-fn timed_out(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// A socket that clients connect to, accepted from without waiting.

@@ -568,7 +568,7 @@ mod tests {
 
     #[test]
     fn a_broken_stream_ends_in_openrouters_shape() {
-        let event = read(&[], false).broken_off(&ApiError::broke_off("it \"said\" no"));
+        let event = read(&[], false).broken_off(&ApiError::broke_off(&"it \"said\" no".into()));
         let data = event.strip_prefix("data: ").and_then(|e| e.strip_suffix("\n\n")).unwrap();
         let data = serde_json::from_str::<Value>(data).unwrap();
         assert_eq!(

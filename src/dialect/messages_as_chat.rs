@@ -643,7 +643,7 @@ mod tests {
         let mut translator = MessagesAsChat.translator(&written("{}"));
         translator.event(&chunk(json!({"content": "h"})).to_string());
         assert_eq!(
-            events(&translator.broken_off(&ApiError::broke_off("x")))[0]["error"]["type"],
+            events(&translator.broken_off(&ApiError::broke_off(&"x".into())))[0]["error"]["type"],
             "api_error"
         );
     }

@@ -484,9 +484,12 @@ impl Listed<'_> {
 
 /// The model that `POST /api/show` asks for.
 fn shown_model(body: &[u8]) -> Result<String, ApiError> {
-    let text = std::str::from_utf8(body).map_err(|_| ApiError::invalid_json("not UTF-8"))?;
+    let text =
+        std::str::from_utf8(body).map_err(|_| ApiError::invalid_json("not UTF-8", "不是 UTF-8 编码"))?;
     let fields = json::fields(text);
-    let fields = fields.map_err(|error| ApiError::invalid_json(&format!("not a JSON object: {error}")))?;
+    let fields = fields.map_err(|error| {
+        ApiError::invalid_json(&format!("not a JSON object: {error}"), &format!("不是 JSON 对象（{error}）"))
+    })?;
     let named = |name| Some(json::string(json::field(&fields, name)?.value)?.into_owned());
     Ok(named("model").or_else(|| named("name")).unwrap_or_default())
 }

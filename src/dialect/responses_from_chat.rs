@@ -565,10 +565,10 @@ mod tests {
             assert_eq!(failed[2]["response"]["error"], json!({"code": code, "message": "slow"}));
         }
         let mut translator = ResponsesTranslator::new(&json!({}));
-        let broken = translator.broken_off(&ApiError::broke_off("x"));
+        let broken = translator.broken_off(&ApiError::broke_off(&"x".into()));
         assert_eq!(kinds(&events(&broken)), "created, failed");
         let begun = translator.event(&chunk(json!({"content": "h"})).to_string());
-        let broken = events(&(begun + &translator.broken_off(&ApiError::broke_off("x"))));
+        let broken = events(&(begun + &translator.broken_off(&ApiError::broke_off(&"x".into()))));
         let last = &broken[broken.len() - 1];
         assert_eq!(
             (&last["response"]["status"], &last["response"]["error"]["code"]),

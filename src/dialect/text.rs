@@ -32,7 +32,7 @@ pub fn decode(body: Vec<u8>, address: &dyn Fn() -> String) -> Result<String, Api
             ),
             format!("是 GBK 编码，不是 UTF-8：请把它存为 UTF-8 文件（如 body.json），再发送：curl {} -d @body.json", address()),
         ),
-        false => ApiError::invalid_json("not UTF-8"),
+        false => ApiError::invalid_json("not UTF-8", "不是 UTF-8 编码"),
     })?;
     if text.starts_with(MARK) {
         text.drain(..MARK.len_utf8());
@@ -47,7 +47,7 @@ pub fn not_an_object(text: &str, error: &serde_json::Error, address: &str, examp
     let second = begin.as_str().trim_start().chars().next();
     let in_cmd = || format!("curl {address} -d \"{}\"", example.replace('"', "\\\""));
     match (first, second) {
-        (None, _) => ApiError::invalid_json("empty"),
+        (None, _) => ApiError::invalid_json("empty", "是空的"),
         (Some('\''), _) => spoilt(
             "in single quotes, which Windows' cmd keeps, while it takes the double ones away",
             &format!("There this works: {}", in_cmd()),
@@ -91,9 +91,12 @@ pub fn not_an_object(text: &str, error: &serde_json::Error, address: &str, examp
             format!("是文件名，而不是文件内容。发送文件请用：curl {address} -d @文件"),
         ),
         (Some(first), _) if first != '{' && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() => {
-            ApiError::invalid_json("not a JSON object")
+            ApiError::invalid_json("not a JSON object", "不是 JSON 对象")
         }
-        _ => ApiError::invalid_json(&format!("not valid JSON: {error}")),
+        _ => ApiError::invalid_json(
+            &format!("not valid JSON: {error}"),
+            &format!("不是有效的 JSON（{error}）"),
+        ),
     }
 }
 

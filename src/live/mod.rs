@@ -21,6 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::console::say;
 use crate::error::is_about_descriptors;
 use crate::language::either;
+use crate::machine::is_loopback_host;
 use crate::secrets;
 use crate::settings::args::Args;
 use crate::settings::backups::Backup;
@@ -267,7 +268,7 @@ impl Live {
         // The socket is open to others: taking the key away now would let everybody in.
         if settings.proxy_api_key.is_none()
             && in_force.proxy_api_key.is_some()
-            && !crate::client::access::is_loopback_host(&in_force.listen.host)
+            && !is_loopback_host(&in_force.listen.host)
         {
             say(either(
                 "PROXY_API_KEY stays: HOST lets other machines in, and they would need no key then",

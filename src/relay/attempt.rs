@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ureq::http::HeaderName;
+
 use super::answer::{Answer, From};
 use super::gate::Pass;
 use super::in_flight::CancelHandle;
@@ -16,8 +18,9 @@ use crate::client::exchange::Reply;
 use crate::dialect::errors::Diagnosis;
 use crate::dialect::free_models::is_free;
 use crate::dialect::{AnswerSummary, Flaw};
-use crate::error::{ApiError, EMPTY, UNKNOWN_NAME};
-use crate::upstream::{Call, CallError, Failure, PoolUse, Trouble};
+use crate::error::ApiError;
+use crate::language::Words;
+use crate::upstream::{Call, CallError, Failure, HOPS, PoolUse, Trouble};
 
 /// An error's body up to this size is read.
 const MAX_ERROR_BYTES: usize = 8 << 20;
@@ -84,10 +87,13 @@ impl Relay {
         let compressed =
             answer.header("content-encoding").is_some_and(|c| !c.eq_ignore_ascii_case("identity"));
         if compressed {
-            return Err(unusable("its answer is compressed, although it was asked not to"));
+            return Err(unusable(
+                "its answer is compressed, although it was asked not to",
+                "回答被压缩了，尽管已要求不压缩",
+            ));
         }
         if status < 200 {
-            return Err(unusable("it wants to speak another protocol"));
+            return Err(unusable("it wants to speak another protocol", "对方要换用另一种协议"));
         }
         if !(200..300).contains(&status) {
             return Err(read_error(answer, model));
@@ -128,8 +134,10 @@ impl Relay {
                 };
                 upstream = backup;
                 // Others are told nothing of who asks.
-                let is_known = |name: &str| name.starts_with("anthropic-") && self.tries.in_chat.is_none();
-                let theirs = self.asked.headers.iter().filter(|(name, _)| is_known(name.as_str()));
+                let is_known = |name: &HeaderName| {
+                    *name == HOPS || name.as_str().starts_with("anthropic-") && self.tries.in_chat.is_none()
+                };
+                let theirs = self.asked.headers.iter().filter(|(name, _)| is_known(name));
                 headers = Cow::Owned(theirs.cloned().collect());
             }
         }
@@ -159,9 +167,9 @@ impl Relay {
     /// says nothing of it.
     fn is_about_descriptors(&self, failure: &Failure) -> bool {
         let is_short = || self.shared.in_flight.is_short_of_descriptors(self.shared.open_to_upstream());
-        match failure {
-            Failure::Broken(Trouble::NoDescriptors, _) => true,
-            Failure::Broken(Trouble::Unreachable, reason) => reason == UNKNOWN_NAME && is_short(),
+        match failure.trouble {
+            Trouble::NoDescriptors => true,
+            Trouble::UnknownName => is_short(),
             _ => false,
         }
     }
@@ -174,20 +182,27 @@ impl Relay {
     }
 
     /// What makes an answer useless that can be read, if anything does.
-    pub(super) fn flaw_of(&self, summary: &AnswerSummary) -> Option<&'static str> {
-        match summary.flaw {
-            Some(Flaw::CallAsText) => return Some("a tool call written as text"),
-            Some(Flaw::BrokenArguments) => return Some("a tool call whose arguments are no JSON"),
+    pub(super) fn flaw_of(&self, summary: &AnswerSummary) -> Option<Words> {
+        let flaw = match summary.flaw {
+            Some(Flaw::CallAsText) => Some(Words::new("a tool call written as text", "工具调用写成了文字")),
+            Some(Flaw::BrokenArguments) => {
+                Some(Words::new("a tool call whose arguments are no JSON", "工具调用的参数不是 JSON"))
+            }
             // What was cut short may have had its JSON behind that.
-            Some(Flaw::NoJson) if !summary.cut_short => return Some("no JSON, although that was asked for"),
-            Some(Flaw::NoJson) | None => {}
+            Some(Flaw::NoJson) if !summary.cut_short => {
+                Some(Words::new("no JSON, although that was asked for", "要求的是 JSON，回答里却没有"))
+            }
+            Some(Flaw::NoJson) | None => None,
+        };
+        if flaw.is_some() {
+            return flaw;
         }
         let model = summary.model.as_deref()?;
         let is_wanted = self.asked.request.asked.as_deref() == Some(model)
             || self.tries.backup.is_some()
             || !self.any_model_will_do();
         (!is_wanted && !self.shared.models.chats(model))
-            .then_some("it is from a model that isn't for chatting")
+            .then(|| Words::new("it is from a model that isn't for chatting", "回答来自不能对话的模型"))
     }
 }
 
@@ -214,7 +229,7 @@ fn diagnose(answer: &Answer, status: u16, text: &str) -> Diagnosis {
 }
 
 fn failed(reason: &str, diagnosis: &Diagnosis, model: &str, answer: FailedAnswer) -> Box<FailedAttempt> {
-    let mut failed = FailedAttempt::new(reason, patience::judge(diagnosis, model), answer);
+    let mut failed = FailedAttempt::new(reason.into(), patience::judge(diagnosis, model), answer);
     failed.status = Some(diagnosis.status);
     failed.retry_after = diagnosis.retry_after;
     failed.is_the_providers = diagnosis.is_the_providers;
@@ -235,35 +250,40 @@ pub(super) fn error_in_a_200(
 }
 
 pub(super) fn no_answer(failure: &Failure) -> Box<FailedAttempt> {
-    let (error, verdict) = match failure {
-        Failure::Silent(_) => (broke_off(failure), Verdict::PassOn),
-        Failure::Broken(Trouble::Unreachable, reason) => {
-            (ApiError::unreachable(reason), Verdict::TryAgain(None))
+    let (error, verdict) = match failure.trouble {
+        Trouble::Unreachable | Trouble::UnknownName | Trouble::Tls => {
+            let is_about_tls = failure.trouble == Trouble::Tls;
+            (ApiError::unreachable(&failure.reason, is_about_tls), Verdict::TryAgain(None))
         }
-        Failure::Broken(Trouble::BrokeOff, _) => (broke_off(failure), Verdict::TryAgain(None)),
-        Failure::Broken(Trouble::NoDescriptors, _) => (ApiError::no_descriptors(), Verdict::PassOn),
+        Trouble::BrokeOff => (broke_off(failure), Verdict::TryAgain(None)),
+        Trouble::Silent(_) => (broke_off(failure), Verdict::PassOn),
+        Trouble::NoDescriptors => (ApiError::no_descriptors(), Verdict::PassOn),
+        Trouble::Loop => (ApiError::loop_detected(), Verdict::PassOn),
     };
-    FailedAttempt::new(&failure.to_string(), verdict, FailedAnswer::Own(error))
+    FailedAttempt::new(failure.reason.clone(), verdict, FailedAnswer::Own(error))
 }
 
 pub(super) fn broke_off(failure: &Failure) -> ApiError {
-    match failure {
-        Failure::Silent(limit) => ApiError::silent(*limit),
-        Failure::Broken(_, reason) => ApiError::broke_off(reason),
+    match failure.trouble {
+        Trouble::Silent(limit) => ApiError::silent(limit),
+        _ => ApiError::broke_off(&failure.reason),
     }
 }
 
 /// An answer that nobody could make anything of, this time.
-pub(super) fn no_real_answer(reason: &str) -> Box<FailedAttempt> {
-    FailedAttempt::new(reason, Verdict::TryAgain(None), FailedAnswer::Own(ApiError::unusable(reason)))
+pub(super) fn no_real_answer(reason: Words) -> Box<FailedAttempt> {
+    let answer = FailedAnswer::Own(ApiError::unusable(&reason));
+    FailedAttempt::new(reason, Verdict::TryAgain(None), answer)
 }
 
 /// One that would be the same again.
-pub(super) fn unusable(reason: &str) -> Box<FailedAttempt> {
-    FailedAttempt::new(reason, Verdict::PassOn, FailedAnswer::Own(ApiError::unusable(reason)))
+pub(super) fn unusable(english: &'static str, chinese: &'static str) -> Box<FailedAttempt> {
+    let reason = Words::new(english, chinese);
+    let answer = FailedAnswer::Own(ApiError::unusable(&reason));
+    FailedAttempt::new(reason, Verdict::PassOn, answer)
 }
 
 pub(super) fn empty_answer() -> Box<FailedAttempt> {
     let answer = FailedAnswer::Own(ApiError::empty_answer());
-    FailedAttempt::new(EMPTY, Verdict::TryAgain(None), answer)
+    FailedAttempt::new(Words::new("an empty answer", "回答是空的"), Verdict::TryAgain(None), answer)
 }

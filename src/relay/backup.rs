@@ -86,7 +86,7 @@ impl Relay {
         let named = |backup: &&Backup| backup.name == name;
         let backups = self.snapshot.settings.backups.clone();
         let Some((number, backup)) = backups.iter().enumerate().find(|(_, backup)| named(backup)) else {
-            return self.fail(unusable("it isn't among BACKUPS any more"));
+            return self.fail(unusable("it isn't among BACKUPS any more", "它已不在 BACKUPS 中"));
         };
         match self.ask_backup(number, backup, model) {
             Ok(served) => self.finish(served),
@@ -141,7 +141,10 @@ impl Relay {
         let body = self.asked.request.body_elsewhere(self.asked.dialect, model);
         let written = Written { body, ..Written::default() };
         let Ok(body) = as_chat.translate(&written) else {
-            return Err(unusable("the request nests too deeply to be told in chat completions"));
+            return Err(unusable(
+                "the request nests too deeply to be told in chat completions",
+                "请求嵌套过深，无法转换为对话请求",
+            ));
         };
         self.sharing.leader = None; // it would be told again as if it had come in the client's API
         let shared = Arc::clone(&self.shared);

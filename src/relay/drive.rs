@@ -283,10 +283,7 @@ impl Parked for Relay {
     }
 
     fn refuse(self: Box<Self>, error: ApiError) -> ConnectionFate {
-        let (reason, said) = (error.message.clone(), error.in_words().to_owned());
-        let mut failed = FailedAttempt::new(&reason, Verdict::PassOn, FailedAnswer::Own(error));
-        failed.said = said;
-        self.give_way(failed)
+        self.give_way(FailedAttempt::new(error.words(), Verdict::PassOn, FailedAnswer::Own(error)))
     }
 }
 

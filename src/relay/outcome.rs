@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::gate::Limit;
 use crate::client::exchange::Reply;
 use crate::dialect::errors::ModelFault;
-use crate::error::{ApiError, reason_in_words};
+use crate::error::ApiError;
+use crate::language::Words;
 
 /// What to do about a failed try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,10 +46,10 @@ pub struct FailedAttempt {
 impl FailedAttempt {
     /// Boxed: it is passed on by value through the frames of threads that may wait for long.
     #[inline(never)]
-    pub fn new(reason: &str, verdict: Verdict, answer: FailedAnswer) -> Box<Self> {
+    pub fn new(reason: Words, verdict: Verdict, answer: FailedAnswer) -> Box<Self> {
         Box::new(Self {
-            reason: reason.trim_end().to_owned(),
-            said: reason_in_words(reason.trim_end()).into_owned(),
+            reason: reason.english.trim_end().to_owned(),
+            said: reason.here().trim_end().to_owned(),
             verdict,
             answer,
             status: None,

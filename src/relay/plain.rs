@@ -10,9 +10,9 @@ use super::attempt::{broke_off, empty_answer, error_in_a_200, no_answer, no_real
 use super::outcome::{FailedAnswer, FailedAttempt, FinalWrite, ReadableAnswer, Served, Verdict};
 use super::state::{Client, Relay};
 use crate::client::exchange::Reply;
-use crate::error::CUT;
 use crate::json;
-use crate::upstream::{Failure, Trouble};
+use crate::language::Words;
+use crate::upstream::Failure;
 
 /// A plain answer up to this size is looked at before anything of it goes to the client; longer ones can't be errors.
 const MAX_HELD_BYTES: usize = 8 << 20;
@@ -35,7 +35,7 @@ impl Relay {
         let whole = answer.read_whole(&mut body, limit).map_err(|failure| no_answer(&failure))?;
         let headers = answer.returned_headers();
         if !whole && self.client.translator.is_some() {
-            return Err(unusable("its answer is too long to be translated"));
+            return Err(unusable("its answer is too long to be translated", "回答太长，无法转换"));
         }
         if !whole {
             return self.relay_long(answer, body, headers, model);
@@ -43,13 +43,13 @@ impl Relay {
         let text = std::str::from_utf8(&body).unwrap_or_default();
         let summary = self.dialect().read_answer(text, self.asked.request.needs);
         if summary.unreadable && !is_whole(&body) {
-            return Err(no_answer(&Failure::Broken(Trouble::BrokeOff, CUT.into())));
+            return Err(no_answer(&Failure::cut()));
         }
         if body.trim_ascii().is_empty() {
             return Err(empty_answer());
         }
         if summary.unreadable {
-            return Err(no_real_answer("it is no answer in this API"));
+            return Err(no_real_answer(Words::new("it is no answer in this API", "不是这个 API 的回答")));
         }
         if summary.error.is_some() {
             let text = text.to_owned();
@@ -60,13 +60,17 @@ impl Relay {
         let is_told_in_lines = self.asked.translated.is_some();
         let can_be_told = is_told_in_lines && matches!(self.client.state, Client::Waiting(_));
         if (wants_stream || matches!(self.client.state, Client::Streaming(_))) && !can_be_told {
-            return Err(no_real_answer("it is no event stream"));
+            return Err(no_real_answer(Words::new("it is no event stream", "不是事件流")));
         }
         let flaw = self.flaw_of(&summary);
         if !summary.is_an_answer() && !summary.has_reasoning {
             return Err(empty_answer());
         }
-        let flaw = if summary.is_an_answer() { flaw } else { Some("nothing but reasoning") };
+        let flaw = if summary.is_an_answer() {
+            flaw
+        } else {
+            Some(Words::new("nothing but reasoning", "只有思考过程"))
+        };
         if summary.in_progress || flaw.is_some() || answer.status() != 200 {
             self.sharing.leader = None; // the client has it, and nobody else
         }
@@ -109,7 +113,7 @@ impl Relay {
         answer.is_not_shared();
         let headers = self.with_proxy_headers(headers, model);
         let Client::Waiting(exchange) = std::mem::replace(&mut self.client.state, Client::Answered) else {
-            return Err(unusable("it is no event stream"));
+            return Err(unusable("it is no event stream", "不是事件流"));
         };
         let recorded = |body: &[u8]| {
             let kept = &body[..body.len().min(MAX_RECORDED_BYTES)];

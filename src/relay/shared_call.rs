@@ -15,11 +15,12 @@ use std::time::{Duration, SystemTime};
 use super::in_flight::{CallSharing, CancelHandle, CancelReason, Cancellable};
 use crate::dialect::{Translator, UpstreamError};
 use crate::error::ApiError;
+use crate::language::Words;
 use crate::record::answers::{AnswerHead, Answers, Kept, Key, MAX_ANSWER_BYTES};
 use crate::record::files::Files;
 use crate::secrets;
 use crate::settings::Settings;
-use crate::upstream::{Failure, Trouble};
+use crate::upstream::Failure;
 
 /// Requests that may share one answer before it begins.
 const MAX_PARKED: usize = 1000;
@@ -336,11 +337,10 @@ pub struct Follower {
 impl Follower {
     /// Reads on, waiting for more; 0 at the end.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
-        let broken = |reason: &str| Err(Failure::Broken(Trouble::BrokeOff, reason.into()));
         let mut state = self.shared_call.lock();
         loop {
             if self.cancel.reason().is_some() {
-                return broken("it was cut off");
+                return Err(Failure::aborted());
             }
             let rest = state.bytes.get(self.at..).unwrap_or_default();
             if !rest.is_empty() {
@@ -351,7 +351,10 @@ impl Follower {
             }
             match state.phase {
                 Phase::Whole => return Ok(0),
-                Phase::Failed => return broken("the call that it shares was broken off"),
+                Phase::Failed => {
+                    let reason = Words::new("the call that it shares was broken off", "共用的调用已中断");
+                    return Err(Failure::broke_off(reason));
+                }
                 Phase::Waiting | Phase::Begun => {}
             }
             let waited = self.shared_call.changed.wait_timeout(state, LOOK_INTERVAL);

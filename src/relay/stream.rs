@@ -10,8 +10,9 @@ use super::outcome::{FailedAnswer, FailedAttempt, FinalWrite, Served};
 use super::state::{Client, Relay};
 use crate::dialect::sse::{Events, Prelude};
 use crate::dialect::{AnswerSummary, Reader, Translator, errors};
-use crate::error::{ApiError, CUT, SAID_NOTHING};
-use crate::upstream::{Failure, Trouble};
+use crate::error::ApiError;
+use crate::language::Words;
+use crate::upstream::Failure;
 
 /// What is read at first, and once the stream has turned out to be a fast one.
 const READ_BYTES: usize = 1024;
@@ -190,7 +191,7 @@ impl Relay {
             // The model has said all that it had to say.
             (None, _) if summary.finished => None,
             (None, Some(failure)) => Some(broke_off(&failure)),
-            (None, None) => Some(broke_off(&Failure::Broken(Trouble::BrokeOff, CUT.into()))),
+            (None, None) => Some(broke_off(&Failure::cut())),
         };
         let Some(error) = error else {
             sink.translate_end();
@@ -264,8 +265,9 @@ impl Relay {
             return Some(Err(empty_answer()));
         }
         if is_empty && ended {
-            let reason = SAID_NOTHING.into();
-            return Some(Err(no_answer(&Failure::Broken(Trouble::BrokeOff, reason))));
+            let reason =
+                Words::new("the stream ended without having said anything", "流没有任何内容就结束了");
+            return Some(Err(no_answer(&Failure::broke_off(reason))));
         }
         if let Some(flaw) = self.flaw_of(summary).filter(|_| !self.is_last_resort()) {
             let mut failed = no_real_answer(flaw);

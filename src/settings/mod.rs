@@ -5,6 +5,7 @@ pub mod backups;
 pub mod env_edit;
 pub mod env_file;
 mod forms;
+mod itself;
 mod names;
 mod read;
 mod sources;
@@ -16,6 +17,7 @@ use ureq::http::Uri;
 
 use crate::dialect::model_name::Rule;
 use crate::language::either;
+use crate::machine::is_loopback_host;
 use backups::Backup;
 pub use read::Warning;
 pub use sources::{Origin, Sources};
@@ -58,7 +60,10 @@ impl Settings {
         let uri = base_url.parse::<Uri>().ok()?;
         let https = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
-        if values::bypasses_proxy(&self.no_proxy, uri.host()?, port) {
+        let host = uri.host()?;
+        // A proxy's loopback is another machine's.
+        let is_here = is_loopback_host(host.trim_matches(['[', ']']));
+        if is_here || values::bypasses_proxy(&self.no_proxy, host, port) {
             return None;
         }
         let own = if https { &self.https_proxy } else { &self.http_proxy };

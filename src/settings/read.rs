@@ -1,5 +1,6 @@
 //! How the settings are read: what can't be used as it stands keeps its last good value, and is said.
 
+use super::itself;
 use super::names;
 use super::sources::{Origin, Reader, Sources};
 use super::table::{SETTINGS, Setting, Settings};
@@ -71,6 +72,7 @@ impl Settings {
             settings.origins.push(origin);
             reader.allow_paid = settings.allow_paid_models;
         }
+        itself::refuse(&mut settings, (!is_first).then_some(last_good), &mut reader);
         names::hint(sources.file, settings.key.is_none(), &mut reader);
         let complaints = std::mem::take(&mut reader.complaints);
         let warnings = complaints.into_iter().map(|complaint| {

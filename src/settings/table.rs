@@ -62,6 +62,8 @@ macro_rules! settings {
             /// What needs a restart to change.
             pub listen: Listen,
             $(#[doc = concat!("`", $name, "`: ", $english, ".")] pub $field: $type,)*
+            /// The upstream's address is this proxy's own: there is none until that is mended.
+            pub upstream_is_itself: bool,
             /// Where they come from, in the order of the table.
             pub origins: Vec<Origin>,
         }
@@ -72,6 +74,7 @@ macro_rules! settings {
                 Self {
                     listen: Listen { $($at: Default::default(),)* },
                     $($field: Default::default(),)*
+                    upstream_is_itself: false,
                     origins: Vec::new(),
                 }
             }

@@ -6,20 +6,19 @@ use std::time::Duration;
 
 use ureq::Timeout;
 use ureq::config::Config;
+use ureq::http::Uri;
 
 use super::CONNECT_TIMEOUT;
-use crate::error::{
-    CLOSED, EXPIRED, NO_BYTE, NO_CONNECTION, OTHER_NAME, PROXY_REFUSED, TLS, UNKNOWN_NAME, UNTRUSTED,
-    VIA_PROXY, is_about_descriptors,
-};
+use crate::error::is_about_descriptors;
+use crate::language::Words;
 
 /// Why no answer, or only a part of one, came.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failure {
-    /// No connection, or it ended early: the reason in words.
-    Broken(Trouble, String),
-    /// `UPSTREAM_TIMEOUT` went by without a byte.
-    Silent(Duration),
+pub struct Failure {
+    /// What decides about what follows.
+    pub trouble: Trouble,
+    /// What is told.
+    pub reason: Words,
 }
 
 /// Where a connection failed.
@@ -27,92 +26,232 @@ pub enum Failure {
 pub enum Trouble {
     /// There was none.
     Unreachable,
+    /// There was none, because no address is known for a name.
+    UnknownName,
+    /// There was none that is safe.
+    Tls,
     /// It ended, or carried something else than HTTP.
     BrokeOff,
+    /// Nothing came for so long: `UPSTREAM_TIMEOUT`.
+    Silent(Duration),
     /// The system has none to give: too many are open.
     NoDescriptors,
+    /// It leads back here.
+    Loop,
+}
+
+impl Failure {
+    /// The connection ended, or carried something else than HTTP.
+    pub fn broke_off(reason: Words) -> Self {
+        Self { trouble: Trouble::BrokeOff, reason }
+    }
+
+    /// It ended before the word that is an answer's last.
+    pub fn cut() -> Self {
+        Self::broke_off(Words::new("it ended before the answer was whole", "回答还没结束就中断了"))
+    }
+
+    /// A call was cut off here.
+    pub fn aborted() -> Self {
+        Self::broke_off(Words::new("it was cut off", "已被中断"))
+    }
+
+    /// The upstream is this proxy, or one that asks it.
+    pub fn is_a_loop() -> Self {
+        let reason = Words::new("the upstream is this proxy itself", "上游就是这个代理自己");
+        Self { trouble: Trouble::Loop, reason }
+    }
+
+    fn silent(limit: Duration) -> Self {
+        let seconds = limit.as_secs_f64();
+        let reason =
+            Words::new(format!("no byte for {seconds} s"), format!("{seconds} 秒内没有收到任何数据"));
+        Self { trouble: Trouble::Silent(limit), reason }
+    }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Broken(_, reason) => f.write_str(reason),
-            Self::Silent(limit) => write!(f, "{NO_BYTE}{} s", limit.as_secs_f64()),
-        }
+        f.write_str(&self.reason.english)
     }
 }
+
+/// No address was found for a host's name. What the system says of it differs too much to go by.
+#[derive(Debug)]
+pub(super) struct UnknownName {
+    /// The host that was looked up.
+    pub(super) host: String,
+}
+
+impl fmt::Display for UnknownName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} can't be looked up", self.host)
+    }
+}
+
+impl std::error::Error for UnknownName {}
 
 /// Says what happened without the words of ureq, which could hold an address with a password in it.
 #[cold]
 #[inline(never)]
-pub(super) fn failure(error: ureq::Error, config: &Config, timeout: Duration, connected: bool) -> Failure {
-    // Without a connection it was the proxy that couldn't be reached, where there is one.
-    let proxy = config.proxy().filter(|_| !connected);
-    let broken = |trouble, reason: String| match proxy {
-        Some(proxy) if trouble == Trouble::Unreachable => {
-            let (host, port) = (proxy.host(), proxy.port());
-            Failure::Broken(trouble, format!("{VIA_PROXY}{host}:{port}: {reason}"))
-        }
-        _ => Failure::Broken(trouble, reason),
-    };
-    match error {
-        ureq::Error::Timeout(Timeout::PerRead | Timeout::PerWrite) => Failure::Silent(timeout),
+pub(super) fn failure(
+    error: ureq::Error,
+    uri: &Uri,
+    config: &Config,
+    timeout: Duration,
+    connected: bool,
+) -> Failure {
+    let (trouble, reason, unknown) = match error {
+        ureq::Error::Timeout(Timeout::PerRead | Timeout::PerWrite) => return Failure::silent(timeout),
         ureq::Error::Timeout(_) => {
-            broken(Trouble::Unreachable, format!("{NO_CONNECTION}{} s", CONNECT_TIMEOUT.as_secs()))
+            let seconds = CONNECT_TIMEOUT.as_secs();
+            let reason = Words::new(
+                format!("no connection within {seconds} s"),
+                format!("{seconds} 秒内未能建立连接"),
+            );
+            (Trouble::Unreachable, reason, None)
         }
-        ureq::Error::HostNotFound => broken(Trouble::Unreachable, UNKNOWN_NAME.into()),
-        ureq::Error::ConnectProxyFailed(_) => broken(Trouble::Unreachable, PROXY_REFUSED.into()),
-        ureq::Error::Io(e) if is_about_descriptors(&e) => {
-            Failure::Broken(Trouble::NoDescriptors, "too many connections are open".into())
+        ureq::Error::ConnectProxyFailed(_) => {
+            (Trouble::Unreachable, Words::new("the HTTP proxy refused", "HTTP 代理拒绝了连接"), None)
         }
-        ureq::Error::Io(e) => {
-            let tls = e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-            let inner = e.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>());
-            match (tls, inner.unwrap_or(&e).kind()) {
-                (Some(tls), _) => Failure::Broken(Trouble::Unreachable, format!("{TLS}{}", in_words(tls))),
-                (None, io::ErrorKind::UnexpectedEof) => broken(Trouble::BrokeOff, CLOSED.into()),
-                (None, kind @ (io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)) => {
-                    broken(Trouble::BrokeOff, kind.to_string())
-                }
-                (None, _) if !connected && is_about_a_name(&e) => {
-                    broken(Trouble::Unreachable, UNKNOWN_NAME.into())
-                }
-                (None, kind) => broken(Trouble::Unreachable, kind.to_string()),
+        ureq::Error::Io(error) => match of_io(&error) {
+            Ok((trouble, reason)) => (trouble, reason, None),
+            Err(UnknownName { host }) => {
+                (Trouble::UnknownName, unknown_name(), Some(host.as_str().to_owned()))
             }
-        }
-        ureq::Error::Tls(reason) => broken(Trouble::Unreachable, format!("{TLS}{reason}")),
-        ureq::Error::TlsRequired => broken(Trouble::Unreachable, "TLS can't be set up".into()),
+        },
+        ureq::Error::HostNotFound => (Trouble::UnknownName, unknown_name(), None),
+        ureq::Error::Tls(reason) => (Trouble::Tls, Words::from(reason).about("TLS", "TLS"), None),
+        ureq::Error::TlsRequired => (Trouble::Tls, Words::new("TLS can't be set up", "无法建立 TLS"), None),
         ureq::Error::LargeResponseHeader(..) => {
-            broken(Trouble::BrokeOff, "its response head is too large".into())
+            (Trouble::BrokeOff, Words::new("its response head is too large", "它的响应头过大"), None)
         }
         ureq::Error::Protocol(_) | ureq::Error::Http(_) => {
-            broken(Trouble::BrokeOff, "what it answered is not HTTP".into())
+            (Trouble::BrokeOff, Words::new("what it answered is not HTTP", "它的回答不是 HTTP"), None)
         }
-        _ => broken(Trouble::BrokeOff, "the connection failed".into()),
+        _ => (Trouble::BrokeOff, Words::new("the connection failed", "连接失败"), None),
+    };
+    let host = |uri: &Uri| uri.authority().map(ToString::to_string).unwrap_or_default();
+    // Without a connection it was the proxy that couldn't be reached, where there is one.
+    let proxy = config
+        .proxy()
+        .filter(|proxy| !connected && unknown.as_deref().is_none_or(|host| host == proxy.host()));
+    let reason = match (trouble, proxy) {
+        (Trouble::Unreachable | Trouble::UnknownName, Some(proxy)) => {
+            let address = format!("{}:{}", proxy.host(), proxy.port());
+            reason.about(format_args!("the proxy {address}"), format_args!("代理 {address}"))
+        }
+        (Trouble::Unreachable | Trouble::UnknownName, None) => {
+            let host = unknown.unwrap_or_else(|| host(uri));
+            reason.about(&host, &host)
+        }
+        _ => reason,
+    };
+    Failure { trouble, reason }
+}
+
+fn unknown_name() -> Words {
+    Words::new(
+        "its name can't be looked up: there is no network, or the address has a slip in it",
+        "无法解析域名：没有网络，或地址有误",
+    )
+}
+
+/// An error of the socket's, or of what is wrapped around it.
+fn of_io(error: &io::Error) -> Result<(Trouble, Words), &UnknownName> {
+    if is_about_descriptors(error) {
+        let reason = Words::new("too many connections are open", "打开的连接过多");
+        return Ok((Trouble::NoDescriptors, reason));
     }
+    let inside = error.get_ref();
+    if let Some(unknown) = inside.and_then(|inner| inner.downcast_ref::<UnknownName>()) {
+        return Err(unknown);
+    }
+    if let Some(tls) = inside.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        return Ok((Trouble::Tls, of_tls(tls).about("TLS", "TLS")));
+    }
+    let inner = inside.and_then(|inner| inner.downcast_ref::<io::Error>());
+    Ok(match inner.unwrap_or(error).kind() {
+        io::ErrorKind::UnexpectedEof => {
+            (Trouble::BrokeOff, Words::new("it closed the connection", "对方关闭了连接"))
+        }
+        kind @ (io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
+            (Trouble::BrokeOff, of_kind(kind))
+        }
+        kind => (Trouble::Unreachable, of_kind(kind)),
+    })
+}
+
+fn of_kind(kind: io::ErrorKind) -> Words {
+    let english = kind.to_string();
+    let chinese = match kind {
+        io::ErrorKind::ConnectionRefused => "连接被拒绝",
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "连接被重置",
+        io::ErrorKind::HostUnreachable => "主机不可达",
+        io::ErrorKind::NetworkUnreachable => "网络不可达",
+        io::ErrorKind::TimedOut => "超时",
+        _ => return english.into(),
+    };
+    Words::new(english, chinese)
 }
 
 /// What people can do something about, without the words of rustls.
-fn in_words(error: &rustls::Error) -> String {
+fn of_tls(error: &rustls::Error) -> Words {
     use rustls::{CertificateError, Error};
     match error {
         Error::InvalidCertificate(error) => match error {
-            CertificateError::UnknownIssuer => UNTRUSTED.into(),
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => EXPIRED.into(),
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                OTHER_NAME.into()
+            CertificateError::UnknownIssuer => {
+                Words::new("its certificate's issuer is not trusted", "证书的签发者不受信任")
             }
-            other => format!("its certificate can't be used: {other}"),
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Words::new(
+                "its certificate has expired, or the clock here is wrong",
+                "证书已过期，或本机时钟不准",
+            ),
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                Words::new("its certificate is for another name", "证书与域名不符")
+            }
+            other => Words::new(
+                format!("its certificate can't be used: {other}"),
+                format!("证书无法使用：{other}"),
+            ),
         },
-        other => other.to_string(),
+        other => other.to_string().into(),
     }
 }
 
-/// Whether a name could not be looked up. The kind of such errors has no name of its own: std's words on Unix, and on
-/// Windows [WinSock's](https://learn.microsoft.com/windows/win32/winsock/windows-sockets-error-codes-2) 11001 to 11004.
-fn is_about_a_name(error: &io::Error) -> bool {
-    let winsock = error.raw_os_error().is_some_and(|code| (11001..=11004).contains(&code));
-    winsock
-        || error.kind() == io::ErrorKind::Other
-        || error.to_string().starts_with("failed to lookup address")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_in_both_languages() {
+        let config = |proxy: Option<&str>| {
+            let proxy = proxy.map(|proxy| ureq::Proxy::new(proxy).unwrap());
+            ureq::Agent::config_builder().proxy(proxy).build()
+        };
+        let uri = "http://upstream.example:81/v1".parse::<Uri>().unwrap();
+        let told = |error: io::Error, proxy, connected| {
+            let limit = Duration::from_millis(500);
+            let failure = failure(ureq::Error::Io(error), &uri, &config(proxy), limit, connected);
+            (failure.trouble, failure.reason.english.into_owned(), failure.reason.chinese.into_owned())
+        };
+        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        let unknown = |host: &str| io::Error::other(UnknownName { host: host.into() });
+        let (trouble, english, chinese) = told(refused(), Some("http://me:secret@h:1"), false);
+        assert_eq!(trouble, Trouble::Unreachable);
+        assert_eq!((&*english, &*chinese), ("the proxy h:1: connection refused", "代理 h:1：连接被拒绝"));
+        assert_eq!(told(refused(), None, false).1, "upstream.example:81: connection refused");
+        let (trouble, english, _) = told(unknown("upstream.example"), Some("socks5://h:1"), false);
+        assert_eq!(trouble, Trouble::UnknownName);
+        assert!(english.starts_with("upstream.example: its name can't be looked up"), "{english}");
+        let (_, english, _) = told(unknown("h"), Some("socks5://h:1"), false);
+        assert!(english.starts_with("the proxy h:1: its name can't"), "{english}");
+        let expired = rustls::Error::from(rustls::CertificateError::Expired);
+        let (trouble, english, chinese) = told(io::Error::other(expired), None, false);
+        assert_eq!(trouble, Trouble::Tls);
+        assert!(
+            english.starts_with("TLS: its certificate has expired") && chinese.starts_with("TLS：证书已过期")
+        );
+        assert_eq!(Failure::silent(Duration::from_millis(500)).reason.chinese, "0.5 秒内没有收到任何数据");
+    }
 }

@@ -10,9 +10,10 @@ pub mod transport;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use flate2::read::GzDecoder;
@@ -26,6 +27,8 @@ use ureq::{Agent, BodyReader};
 
 use crate::body;
 use crate::dialect;
+use crate::error::LOOP_HEADER;
+use crate::language::Words;
 use crate::settings::{Secret, Settings};
 use failure::failure;
 pub use failure::{Failure, Trouble};
@@ -47,13 +50,29 @@ const TITLE: &str = "LocalAPIProxy";
 pub const REFERER: HeaderName = HeaderName::from_static("http-referer");
 
 /// Headers of the client that go upstream, the first three in place of ours.
-pub const FORWARDED: [HeaderName; 5] = [
+pub const FORWARDED: [HeaderName; 6] = [
     REFERER,
     HeaderName::from_static("x-title"),
     HeaderName::from_static("x-openrouter-title"),
     HeaderName::from_static("anthropic-version"),
     HeaderName::from_static("anthropic-beta"),
+    HOPS,
 ];
+
+/// The proxies of this kind that a request came by, each with a word of its own: one that finds its own among them is its
+/// own upstream.
+pub const HOPS: HeaderName = HeaderName::from_static("x-local-api-proxy-hops");
+
+/// This process's word.
+fn own_hop() -> &'static str {
+    static OWN: OnceLock<String> = OnceLock::new();
+    OWN.get_or_init(|| format!("{:016x}", RandomState::new().hash_one(std::process::id())))
+}
+
+/// Whether a request has come from this process.
+pub fn is_from_here(hops: &str) -> bool {
+    hops.split(',').any(|hop| hop.trim() == own_hop())
+}
 
 /// Header fields of a request, at most: room for them is made once.
 const MAX_HEADERS: usize = 12;
@@ -69,13 +88,15 @@ pub struct Upstream {
     tls: Option<Arc<ClientConfig>>,
     idle: Mutex<VecDeque<(Instant, PooledAgent)>>,
     timeout: Duration,
+    /// The address is this proxy's own: nobody is asked.
+    is_itself: bool,
 }
 
 /// An agent that holds one connection at most.
 struct PooledAgent {
     agent: Agent,
-    /// Connections that the agent has opened so far.
-    opened: Arc<AtomicUsize>,
+    /// Connections that the agent is about to open: to a proxy, and through it.
+    dialling: Arc<AtomicUsize>,
     /// The number of its present call, or [`ABORTED`].
     state: Arc<AtomicU64>,
     call_number: u64,
@@ -114,6 +135,7 @@ impl Upstream {
     /// OpenRouter, or what stands in its place. Nothing is sent.
     pub fn new(settings: &Settings) -> Self {
         let mut upstream = Self::at(settings, &settings.base_url, settings.key.as_ref());
+        upstream.is_itself = settings.upstream_is_itself;
         // Others are told nothing of who asks.
         upstream.headers.insert(HeaderName::from_static("x-title"), HeaderValue::from_static(TITLE));
         upstream
@@ -130,6 +152,7 @@ impl Upstream {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.insert(HOPS, HeaderValue::from_static(own_hop()));
         let bearer = key.map(|key| format!("Bearer {}", key.expose()));
         if let Some(mut bearer) = bearer.and_then(|b| HeaderValue::try_from(b).ok()) {
             bearer.set_sensitive(true);
@@ -162,12 +185,15 @@ impl Upstream {
             tls: needs_tls.then(|| tls_config(settings)).flatten(),
             idle: Mutex::default(),
             timeout: settings.upstream_timeout,
+            is_itself: false,
         }
     }
 
     /// Whether calls go elsewhere, or otherwise, with the new settings. Connections are kept where they don't.
     pub fn needs_new(old: &Settings, new: &Settings) -> bool {
-        old.base_url != new.base_url || old.key != new.key || !Self::reaches_the_same_way(old, new)
+        (&old.base_url, old.upstream_is_itself) != (&new.base_url, new.upstream_is_itself)
+            || old.key != new.key
+            || !Self::reaches_the_same_way(old, new)
     }
 
     /// Whether any address is reached by the same proxy, roots and limits as before.
@@ -192,7 +218,9 @@ impl Upstream {
     ) -> Result<Box<Call>, CallError> {
         let mut all = self.headers.clone();
         for (name, value) in headers {
-            all.insert(name, value.clone());
+            let hops = value.to_str().ok().filter(|_| *name == HOPS);
+            let longer = hops.and_then(|hops| HeaderValue::try_from(format!("{hops}, {}", own_hop())).ok());
+            all.insert(name, longer.unwrap_or_else(|| value.clone()));
         }
         let known = self.endpoints.iter().find(|(known, _)| *known == path).and_then(|(_, uri)| uri.as_ref());
         let with_query = query.and_then(|query| format!("{}{path}?{query}", self.base_url).parse().ok());
@@ -220,9 +248,15 @@ impl Upstream {
         pool_use: PoolUse<'_>,
     ) -> Result<Box<Call>, CallError> {
         let fail = |failure, was_stale| CallError { failure, was_stale };
+        if self.is_itself {
+            return Err(fail(Failure::is_a_loop(), false));
+        }
         let Some(uri) = uri else {
             return Err(fail(
-                Failure::Broken(Trouble::Unreachable, "the address is not valid".into()),
+                Failure {
+                    trouble: Trouble::Unreachable,
+                    reason: Words::new("the address is not valid", "地址无效"),
+                },
                 false,
             ));
         };
@@ -236,21 +270,24 @@ impl Upstream {
             state: Arc::clone(&agent.state),
             call_number: agent.call_number,
         });
-        let opened_before = agent.opened.load(Ordering::Relaxed);
+        agent.dialling.store(0, Ordering::Relaxed);
         let request = request(method, uri, headers, body);
         let sent = match body.is_empty() {
             true => run_get(&agent.agent, request),
             false => agent.agent.run(request),
         };
         match sent {
+            Ok(response) if response.headers().contains_key(LOOP_HEADER) => {
+                Err(fail(Failure::is_a_loop(), false))
+            }
             Ok(response) => Ok(self.answered(response, agent)),
             Err(error) => {
-                let connected = opened_before > 0 || agent.opened.load(Ordering::Relaxed) > 0;
+                let connected = agent.dialling.load(Ordering::Relaxed) == 0;
                 let was_stale = match &error {
                     ureq::Error::Io(e) => e.get_ref().is_some_and(|inner| inner.is::<transport::Stale>()),
                     _ => false,
                 };
-                Err(fail(failure(error, &self.config, self.timeout, connected), was_stale))
+                Err(fail(failure(error, uri, &self.config, self.timeout, connected), was_stale))
             }
         }
     }
@@ -275,11 +312,11 @@ impl Upstream {
 
     fn new_agent(&self) -> PooledAgent {
         AGENTS.fetch_add(1, Ordering::Relaxed);
-        let opened = Arc::new(AtomicUsize::new(0));
+        let dialling = Arc::new(AtomicUsize::new(0));
         let deadline = Arc::<Deadline>::default();
-        let connector = transport::connector(self.tls.clone(), Arc::clone(&opened), Arc::clone(&deadline));
+        let connector = transport::connector(self.tls.clone(), Arc::clone(&dialling), Arc::clone(&deadline));
         let agent = Agent::with_parts(self.config.clone(), connector, transport::LateResolver::default());
-        PooledAgent { agent, opened, state: Arc::default(), call_number: 0, deadline }
+        PooledAgent { agent, dialling, state: Arc::default(), call_number: 0, deadline }
     }
 
     fn lock_idle(&self) -> MutexGuard<'_, VecDeque<(Instant, PooledAgent)>> {
@@ -435,20 +472,23 @@ impl Call {
         let Some(body) = &mut self.body else {
             return Ok(0);
         };
-        let broke_off = |reason: &str| Failure::Broken(Trouble::BrokeOff, reason.into());
         let read = match body {
             Body::Plain(body) => body.read(buffer),
             Body::Gzip(body) => match body.read(buffer) {
                 Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => {
-                    return Err(broke_off("its compressed answer is damaged"));
+                    let reason = Words::new("its compressed answer is damaged", "它压缩的回答已损坏");
+                    return Err(Failure::broke_off(reason));
                 }
                 read => read,
             },
         };
         let Upstream { config, timeout, .. } = &*self.upstream;
-        read.map_err(|e| match failure(ureq::Error::from(e), config, *timeout, true) {
-            Failure::Broken(_, reason) => broke_off(&reason),
-            silent => silent,
+        read.map_err(|e| {
+            let failure = failure(ureq::Error::from(e), &Uri::default(), config, *timeout, true);
+            match failure.trouble {
+                Trouble::Silent(_) => failure,
+                _ => Failure::broke_off(failure.reason),
+            }
         })
     }
 }

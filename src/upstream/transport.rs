@@ -19,6 +19,8 @@ use ureq::unversioned::transport::{
 use ureq::{Error, Timeout, http::Uri};
 
 use super::buffers::Growing;
+use super::failure::UnknownName;
+use crate::error::{is_about_descriptors, is_timeout};
 use crate::peek::{Peeked, peek};
 
 /// A head of at most this many bytes waits for the body behind it, so that both leave in one packet.
@@ -30,10 +32,11 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
 /// Opens connections for one agent.
 pub fn connector(
     tls: Option<Arc<ClientConfig>>,
-    opened: Arc<AtomicUsize>,
+    dialling: Arc<AtomicUsize>,
     deadline: Arc<Deadline>,
 ) -> impl Connector {
-    ViaProxy.chain(Dial).chain(Tls(tls)).chain(Count(opened, deadline))
+    let done = Done { dialling: Arc::clone(&dialling), deadline };
+    Begin(dialling).chain(ViaProxy).chain(Dial).chain(Tls(tls)).chain(done)
 }
 
 /// By when all waiting for an answer ends, whatever still comes.
@@ -103,22 +106,38 @@ impl Resolver for LateResolver {
     ) -> Result<ResolvedSocketAddrs, Error> {
         // Proxies are looked up by their connectors, and SOCKS proxies may want the target's address from us.
         match config.proxy() {
-            Some(_) => self.0.resolve(uri, config, timeout),
+            Some(_) => look_up(uri, config, timeout),
             None => Ok(self.0.empty()),
         }
     }
 }
 
-/// Counts the connections opened, which tells a pooled connection from a new one.
+/// Counts the connections that are about to be opened: a failure meanwhile is one of the way there.
 #[derive(Debug)]
-struct Count(Arc<AtomicUsize>, Arc<Deadline>);
+struct Begin(Arc<AtomicUsize>);
 
-impl<In: Transport> Connector<In> for Count {
+impl Connector for Begin {
+    type Out = ();
+
+    fn connect(&self, _: &ConnectionDetails, _: Option<()>) -> Result<Option<()>, Error> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(None)
+    }
+}
+
+/// One of them is open.
+#[derive(Debug)]
+struct Done {
+    dialling: Arc<AtomicUsize>,
+    deadline: Arc<Deadline>,
+}
+
+impl<In: Transport> Connector<In> for Done {
     type Out = Bounded<In>;
 
     fn connect(&self, _: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Ok(chained.map(|inner| Bounded { inner, deadline: Arc::clone(&self.1) }))
+        self.dialling.fetch_sub(1, Ordering::Relaxed);
+        Ok(chained.map(|inner| Bounded { inner, deadline: Arc::clone(&self.deadline) }))
     }
 }
 
@@ -160,7 +179,10 @@ impl<In: Transport> Connector<In> for Dial {
         }
         let stream = match (details.addrs.is_empty(), literal_address(details.uri)) {
             (true, Some(address)) => connect_to_any(&[address], *details.timeout.after),
-            (true, None) => connect_to_any(&look_up(details)?, *details.timeout.after),
+            (true, None) => {
+                let addresses = look_up(details.uri, details.config, details.timeout)?;
+                connect_to_any(&addresses, *details.timeout.after)
+            }
             (false, _) => connect_to_any(&details.addrs, *details.timeout.after),
         };
         let tcp = Tcp {
@@ -189,8 +211,19 @@ fn literal_address(uri: &Uri) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, uri.port_u16().unwrap_or(default_port)))
 }
 
-fn look_up(details: &ConnectionDetails) -> Result<ResolvedSocketAddrs, Error> {
-    DefaultResolver::default().resolve(details.uri, details.config, details.timeout)
+/// The addresses of a host. What failed is told from everything else by its type: the system's words differ too much.
+fn look_up(
+    uri: &Uri,
+    config: &ureq::config::Config,
+    timeout: NextTimeout,
+) -> Result<ResolvedSocketAddrs, Error> {
+    let found = DefaultResolver::default().resolve(uri, config, timeout);
+    let host = || uri.host().unwrap_or_default().to_owned();
+    found.map_err(|error| match error {
+        Error::Io(error) if is_about_descriptors(&error) => Error::Io(error),
+        Error::Io(_) | Error::HostNotFound => Error::Io(io::Error::other(UnknownName { host: host() })),
+        other => other,
+    })
 }
 
 /// Tries the addresses in turn, each with an equal share of the time that is left.
@@ -268,10 +301,6 @@ fn limit(
     Ok(())
 }
 
-fn timed_out(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
-}
-
 /// Writes all of two buffers in as few packets as possible.
 fn write_both(mut stream: &TcpStream, mut first: &[u8], mut second: &[u8]) -> io::Result<()> {
     while !first.is_empty() {
@@ -303,7 +332,7 @@ impl Tcp {
         }
         match sent {
             Ok(()) => Ok(()),
-            Err(e) if timed_out(&e) => Err(Error::Timeout(timeout.reason)),
+            Err(e) if is_timeout(&e) => Err(Error::Timeout(timeout.reason)),
             // An upstream that refuses a large body (413) answers and closes before it has read it all: the answer
             // is waiting to be read. Where there is none, reading says so.
             Err(e) if matches!(e.kind(), BrokenPipe | ConnectionReset | NotConnected) => {
@@ -381,7 +410,7 @@ impl Transport for Tcp {
             match (&*self.stream).read(input) {
                 Ok(received) => break received,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if timed_out(&e) => return Err(Error::Timeout(timeout.reason)),
+                Err(e) if is_timeout(&e) => return Err(Error::Timeout(timeout.reason)),
                 Err(_) if self.was_closed_while_idle(false) => {
                     return Err(Error::Io(io::Error::other(Stale)));
                 }

@@ -168,3 +168,54 @@ fn other_pages_do_not_see_the_panel() {
     let other = format!("Host: localhost:{port}\r\nOrigin: http://localhost:3000\r\n");
     get(&proxy, "/debug/calls", &other).assert_error(403, "forbidden_origin");
 }
+
+/// Behind a server in front, everybody would be this machine.
+#[test]
+fn the_panel_answers_nothing_that_is_forwarded() {
+    let fields = [
+        "X-Forwarded-For: 10.0.0.7",
+        "x-forwarded-proto: https",
+        "Forwarded: for=10.0.0.7",
+        "X-Real-IP: 10.0.0.7",
+        "Via: 1.1 nginx",
+        "CF-Connecting-IP: 10.0.0.7",
+    ];
+    let proxy = Start::new().arg("--offline").file("DEBUG_MODE.txt", "").start();
+    for path in ["/debug", "/debug/calls", "/debug/stats"] {
+        assert_eq!(proxy.get(path).status, 200);
+        for field in fields {
+            let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{field}\r\n\r\n");
+            proxy.connect().exchange(&head).assert_error(403, "forbidden_host");
+        }
+    }
+    let forwarded = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n{}\r\nContent-Length: {}\r\n\r\n{HELLO}",
+        fields[0],
+        HELLO.len()
+    );
+    assert_eq!(proxy.connect().exchange(&forwarded).status, 200, "others are served");
+    // With a key the browser is asked for it.
+    let start = Start::new().arg("--offline").env_file("PROXY_API_KEY=k\n").file("DEBUG_MODE.txt", "");
+    let proxy = start.start();
+    let ask = |more: &str| {
+        let head = format!("GET /debug HTTP/1.1\r\nHost: localhost\r\n{}\r\n{more}\r\n", fields[0]);
+        proxy.connect().exchange(&head).status
+    };
+    assert_eq!([ask(""), ask("x-api-key: k\r\n")], [401, 200]);
+}
+
+#[test]
+fn containers_and_phones_get_in() {
+    let proxy = Start::new().arg("--offline").start();
+    for (host, origin) in [
+        ("host.docker.internal", "http://localhost:3000"),
+        ("host.containers.internal", "capacitor://localhost"),
+        ("localhost", "ionic://localhost"),
+    ] {
+        let head =
+            format!("GET /v1/models HTTP/1.1\r\nHost: {host}:{}\r\nOrigin: {origin}\r\n\r\n", proxy.port);
+        let response = proxy.connect().exchange(&head);
+        assert_eq!(response.status, 200, "{host} {origin}");
+        assert_eq!(response.header("access-control-allow-origin"), Some(origin));
+    }
+}

@@ -95,8 +95,10 @@ fn an_upstream_that_cannot_be_reached() {
 /// Where a proxy is on the way, it may be the one that can't be reached.
 #[test]
 fn a_proxy_that_cannot_be_reached_is_named() {
-    let upstream = Upstream::saying("hi");
-    let proxy = Proxy::before(&upstream, "RETRIES=0\nHTTP_PROXY=http://me:pass-word@127.0.0.1:1");
+    let start = Start::new().env_file(format!(
+        "OPENROUTER_API_KEY={KEY}\nOPENROUTER_BASE_URL=http://upstream.test/v1\nRETRIES=0\nHTTP_PROXY=http://me:pass-word@127.0.0.1:1\n"
+    ));
+    let proxy = start.start();
     let response = proxy.chat(HELLO);
     response.assert_error(502, "upstream_unreachable");
     assert!(response.text().contains("the proxy 127.0.0.1:1: connection refused"), "{}", response.text());
@@ -165,7 +167,7 @@ fn errors_name_the_cause() {
     let proxy = start.start();
     let refused = proxy.chat(HELLO);
     refused.assert_error(502, "upstream_unreachable");
-    assert!(refused.text().contains("its name can't be looked up"), "{refused:?}");
+    assert!(refused.text().contains("no-such-name.invalid: its name can't be looked up"), "{refused:?}");
 
     let port = proxy.port;
     let strange = proxy.connect().exchange("GET /v1/models HTTP/1.1\r\nHost: evil.example\r\n\r\n");

@@ -24,6 +24,7 @@ mod hostile_bodies;
 mod http;
 mod life;
 mod limit;
+mod loops;
 mod model_names;
 mod models;
 mod offline;

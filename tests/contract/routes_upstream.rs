@@ -2,14 +2,24 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use crate::fixture::*;
 
+/// A name that only the proxies here know: what is on loopback is never asked through one.
+const ELSEWHERE: &str = "upstream.test";
+
+/// Settings by which the upstream is on another machine.
+fn elsewhere(upstream: &Upstream, host: &str, more: &str) -> String {
+    env(upstream, more).replace("//localhost:", &format!("//{host}:"))
+}
+
 /// A root certificate in PEM, and a server's configuration that it vouches for.
 fn company_tls() -> (String, rustls::ServerConfig) {
-    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certified =
+        rcgen::generate_simple_self_signed(["localhost".to_owned(), ELSEWHERE.to_owned()]).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -64,6 +74,7 @@ fn join(client: TcpStream, target: TcpStream) {
 struct Middle {
     port: u16,
     asked: Arc<Mutex<Vec<String>>>,
+    refuses: Arc<AtomicBool>,
 }
 
 impl Middle {
@@ -72,8 +83,24 @@ impl Middle {
         let port = listener.local_addr().unwrap().port();
         let asked = Arc::<Mutex<Vec<String>>>::default();
         let tell = Arc::clone(&asked);
-        thread::spawn(move || listener.incoming().flatten().for_each(|stream| serve(stream, &tell)));
-        Self { port, asked }
+        let refuses = Arc::<AtomicBool>::default();
+        let refuse = Arc::clone(&refuses);
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                if refuse.load(Ordering::SeqCst) {
+                    let _ = stream.read(&mut [0; 4096]);
+                    let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n");
+                } else {
+                    serve(stream, &tell);
+                }
+            }
+        });
+        Self { port, asked, refuses }
+    }
+
+    /// From now on nobody gets through.
+    fn refuse(&self) {
+        self.refuses.store(true, Ordering::SeqCst);
     }
 
     fn http() -> Self {
@@ -87,7 +114,8 @@ impl Middle {
             let Some(target) = head.strip_prefix("CONNECT ").and_then(|rest| rest.split(' ').next()) else {
                 return;
             };
-            let target = TcpStream::connect(target).unwrap();
+            let (_, port) = target.rsplit_once(':').unwrap();
+            let target = TcpStream::connect(("127.0.0.1", port.parse().unwrap())).unwrap();
             asked.lock().unwrap().push(head);
             stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").unwrap();
             join(stream, target);
@@ -148,35 +176,66 @@ fn through_an_http_proxy() {
     let middle = Middle::http();
     let settings =
         format!("SSL_CERT_FILE=company.pem\nHTTP_PROXY=http://me:secret@127.0.0.1:{}", middle.port);
-    let proxy = Start::new().env_file(env(&upstream, &settings)).file("company.pem", root).start();
+    let start = Start::new().env_file(elsewhere(&upstream, ELSEWHERE, &settings));
+    let proxy = start.file("company.pem", root).start();
     assert_eq!(proxy.chat(HELLO).text(), completion("through"));
     assert!(proxy.chat(HELLO_STREAM).text().ends_with("data: [DONE]\n\n"));
     let asked = eventually("the look at the key", || Some(middle.asked()).filter(|asked| asked.len() > 1));
     assert_eq!(asked.len(), 2, "one connection for both, and one for the key");
-    assert!(asked[0].starts_with(&format!("CONNECT localhost:{} ", upstream.port())), "{asked:?}");
+    assert!(asked[0].starts_with(&format!("CONNECT {ELSEWHERE}:{} ", upstream.port())), "{asked:?}");
     assert!(asked[0].contains("Proxy-Authorization: Basic bWU6c2VjcmV0"), "{asked:?}");
 
-    proxy.write_env(&env(&upstream, &format!("{settings}\nNO_PROXY=localhost")));
-    assert_eq!(proxy.chat(HELLO).status, 200);
+    proxy.write_env(&elsewhere(
+        &upstream,
+        ELSEWHERE,
+        &format!("{settings}\nNO_PROXY=x {ELSEWHERE}\nRETRIES=0"),
+    ));
+    let refused = proxy.chat(HELLO);
+    assert!(
+        refused.text().contains(&format!("{ELSEWHERE}: its name can't be looked up")),
+        "{}",
+        refused.text()
+    );
     assert_eq!(middle.asked().len(), 2, "NO_PROXY");
+
+    // What is on this machine is none of a proxy's business.
+    proxy.write_env(&env(&upstream, &settings));
+    assert_eq!(proxy.chat(HELLO).status, 200);
+    assert_eq!(middle.asked().len(), 2);
 }
 
 #[test]
 fn through_a_socks5_proxy() {
     let upstream = Upstream::saying("through");
     let middle = Middle::socks();
-    for (scheme, host) in [("socks5", ""), ("socks5h", "localhost")] {
+    let port = upstream.port();
+    for (scheme, host) in [("socks5", "192.0.2.1"), ("socks5h", "192.0.2.1"), ("socks5h", ELSEWHERE)] {
         let settings = format!("ALL_PROXY={scheme}://me:secret@127.0.0.1:{}", middle.port);
-        let proxy = Proxy::before(&upstream, &settings);
+        let proxy = Start::new().env_file(elsewhere(&upstream, host, &settings)).start();
         assert_eq!(proxy.chat(HELLO).text(), completion("through"));
-        let asked = middle.asked().pop().unwrap();
-        assert!(
-            asked.starts_with(&format!("me:secret@{host}"))
-                && asked.ends_with(&format!(":{}", upstream.port())),
-            "{asked}"
-        );
-        assert_eq!(asked.contains("localhost"), scheme == "socks5h", "who resolves the name");
+        assert_eq!(middle.asked().pop().unwrap(), format!("me:secret@{host}:{port}"));
     }
+    // With socks5:// the name is looked up here.
+    let settings = format!("ALL_PROXY=socks5://127.0.0.1:{}\nRETRIES=0", middle.port);
+    let proxy = Start::new().env_file(elsewhere(&upstream, ELSEWHERE, &settings)).start();
+    let refused = proxy.chat(HELLO);
+    assert!(
+        refused.text().contains(&format!("{ELSEWHERE}: its name can't be looked up")),
+        "{}",
+        refused.text()
+    );
+    // A proxy whose own name is unknown is named itself.
+    proxy.write_env(&elsewhere(
+        &upstream,
+        "192.0.2.1",
+        "ALL_PROXY=socks5h://no-such-name.invalid:1\nRETRIES=0",
+    ));
+    let refused = proxy.chat(HELLO);
+    assert!(
+        refused.text().contains("the proxy no-such-name.invalid:1: its name can't"),
+        "{}",
+        refused.text()
+    );
 }
 
 #[test]
@@ -184,9 +243,31 @@ fn proxies_of_the_environment_count() {
     let upstream = Upstream::saying("through");
     let middle = Middle::http();
     let address = format!("http://127.0.0.1:{}", middle.port);
-    let proxy = Start::new().env_file(env(&upstream, "")).environment("http_proxy", &address).start();
+    // curl and those that follow it go by the lower-case one.
+    let start = Start::new().env_file(elsewhere(&upstream, ELSEWHERE, "RETRIES=0"));
+    let start = start.environment("HTTP_PROXY", "http://127.0.0.1:1").environment("http_proxy", &address);
+    let proxy = start.start();
     assert_eq!(proxy.chat(HELLO).status, 200);
     assert!(!middle.asked().is_empty());
+}
+
+/// Which way it failed is told behind a good connection as before it.
+#[test]
+fn a_proxy_that_has_gone_is_named() {
+    let upstream = Upstream::start(|request, answer| {
+        answer.fitting(request, "hi");
+        answer.close();
+    });
+    let middle = Middle::http();
+    let settings = format!("ALL_PROXY=http://127.0.0.1:{}\nRETRIES=0", middle.port);
+    let proxy = Start::new().env_file(elsewhere(&upstream, ELSEWHERE, &settings)).start();
+    assert_eq!(proxy.chat(HELLO).status, 200);
+    upstream.wait_for_closed(1);
+    // Its port is still taken, but nobody answers there any more: as if another program had come.
+    middle.refuse();
+    let refused = proxy.chat(HELLO);
+    refused.assert_error(502, "upstream_unreachable");
+    assert!(refused.text().contains(&format!("the proxy 127.0.0.1:{}: ", middle.port)), "{}", refused.text());
 }
 
 #[test]
