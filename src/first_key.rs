@@ -106,7 +106,7 @@ pub fn ask(live: &Live) -> Asked {
             );
             continue;
         };
-        secrets::know([key.expose()]);
+        secrets::know(key.expose());
         if let Some(said) = try_key(&live.snapshot(), live.home(), &key) {
             print_line(said);
             return Asked::GoOn;

@@ -2,45 +2,158 @@
 //! upstream may quote the key that it refuses; people paste one where a model's name belongs.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{PoisonError, RwLock};
+
+use memchr::{memchr, memmem};
 
 /// Shorter ones are words that may stand in any text.
 const MIN_BYTES: usize = 8;
 /// Calls that began with an earlier key may still be shown.
-const MAX_KNOWN: usize = 32;
+const MAX_EARLIER: usize = 32;
 /// Of what is hidden, the end stays to be seen.
 const SHOWN_CHARACTERS: usize = 4;
 
-static KNOWN: RwLock<Vec<String>> = RwLock::new(Vec::new());
-
-/// From now on these are hidden, too.
-pub fn know<'a>(secrets: impl IntoIterator<Item = &'a str>) {
-    let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
-    for secret in secrets {
-        if secret.len() >= MIN_BYTES && !known.iter().any(|other| other == secret) {
-            known.push(secret.to_owned());
-        }
-    }
-    let too_many = known.len().saturating_sub(MAX_KNOWN);
-    known.drain(..too_many);
+struct Known {
+    /// All of those in force, however many they are.
+    in_force: Vec<String>,
+    /// Those that were, the last ones last.
+    earlier: VecDeque<String>,
 }
 
-/// The text with `...abcd` in each secret's place.
+static KNOWN: RwLock<Known> = RwLock::new(Known { in_force: Vec::new(), earlier: VecDeque::new() });
+
+/// From now on these are in force, and those of before are hidden for a while longer.
+pub fn replace<'a>(secrets: impl IntoIterator<Item = &'a str>) {
+    let secrets = secrets.into_iter().filter(|secret| secret.len() >= MIN_BYTES).map(str::to_owned);
+    let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
+    let before = std::mem::replace(&mut known.in_force, secrets.collect());
+    for secret in before {
+        known.remember(secret);
+    }
+}
+
+/// This one is hidden, too, though it isn't in force (yet).
+pub fn know(secret: &str) {
+    if secret.len() >= MIN_BYTES {
+        KNOWN.write().unwrap_or_else(PoisonError::into_inner).remember(secret.to_owned());
+    }
+}
+
+impl Known {
+    fn remember(&mut self, secret: String) {
+        if self.in_force.contains(&secret) {
+            return;
+        }
+        self.earlier.retain(|other| *other != secret);
+        self.earlier.push_back(secret);
+        if self.earlier.len() > MAX_EARLIER {
+            self.earlier.pop_front();
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &String> {
+        self.in_force.iter().chain(&self.earlier)
+    }
+}
+
+/// The text with `...abcd` in each secret's place, also where JSON's escapes stand for some of its characters.
 pub fn hidden(text: &str) -> Cow<'_, str> {
     let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
     let mut shown = Cow::Borrowed(text);
     for secret in known.iter() {
-        if memchr::memmem::find(shown.as_bytes(), secret.as_bytes()).is_some() {
+        if memmem::find(shown.as_bytes(), secret.as_bytes()).is_some() {
             shown = Cow::Owned(shown.replace(secret, &masked(secret)));
+        }
+    }
+    let escapes = [r"\u00", r"\/", r#"\""#].iter().any(|escape| shown.contains(escape));
+    if escapes {
+        let plain = Unescaped::of(&shown);
+        let mut places = known.iter().flat_map(|secret| plain.places(secret)).collect::<Vec<_>>();
+        if !places.is_empty() {
+            places.sort_by_key(|(place, _)| place.start);
+            shown = Cow::Owned(with_masks(&shown, &places));
         }
     }
     shown
 }
 
-/// `...abcd`: the last 4 characters, none of a short one.
+fn with_masks(text: &str, places: &[(Range<usize>, String)]) -> String {
+    let mut masked = String::with_capacity(text.len());
+    let mut end = 0;
+    for (place, mask) in places {
+        if place.start >= end {
+            masked.push_str(text.get(end..place.start).unwrap_or_default());
+            masked.push_str(mask);
+            end = place.end;
+        }
+    }
+    masked.push_str(text.get(end..).unwrap_or_default());
+    masked
+}
+
+/// A text with what escapes of visible ASCII stand for in their place, however often they are escaped themselves (JSON in a
+/// string of JSON).
+struct Unescaped {
+    bytes: Vec<u8>,
+    /// Where an escape has become shorter: its end there, and in the text.
+    shorter: Vec<(usize, usize)>,
+}
+
+impl Unescaped {
+    fn of(text: &str) -> Self {
+        let text = text.as_bytes();
+        let mut plain = Self { bytes: Vec::with_capacity(text.len()), shorter: Vec::new() };
+        let mut at = 0;
+        while let Some(before) = memchr(b'\\', &text[at..]) {
+            plain.bytes.extend_from_slice(&text[at..at + before]);
+            at += before;
+            let run = text[at..].iter().take_while(|byte| **byte == b'\\').count();
+            let (stands_for, length) = match text.get(at + run) {
+                Some(b'u') => match hex(text.get(at + run + 1..at + run + 5)) {
+                    Some(byte) if byte.is_ascii_graphic() => (byte, run + 5),
+                    _ => (b'\\', run),
+                },
+                Some(byte @ (b'/' | b'"')) => (*byte, run + 1),
+                _ => (b'\\', run),
+            };
+            plain.bytes.push(stands_for);
+            at += length;
+            if length > 1 {
+                plain.shorter.push((plain.bytes.len(), at));
+            }
+        }
+        plain.bytes.extend_from_slice(&text[at..]);
+        plain
+    }
+
+    /// Where a secret stands in the text, and what is shown there.
+    fn places<'a>(&'a self, secret: &'a str) -> impl Iterator<Item = (Range<usize>, String)> + 'a {
+        let found = memmem::find_iter(&self.bytes, secret.as_bytes());
+        found.map(move |start| (self.place(start)..self.place(start + secret.len()), masked(secret)))
+    }
+
+    /// Where in the text the byte stands that is the one here.
+    fn place(&self, at: usize) -> usize {
+        match self.shorter.partition_point(|(end, _)| *end <= at).checked_sub(1) {
+            Some(last) => self.shorter[last].1 + (at - self.shorter[last].0),
+            None => at,
+        }
+    }
+}
+
+fn hex(digits: Option<&[u8]>) -> Option<u8> {
+    let digits = std::str::from_utf8(digits?).ok()?;
+    u8::from_str_radix(digits.strip_prefix("00")?, 16).ok()
+}
+
+/// `...abcd`: the last 4 characters, none of a short one, nor of one that would end a string of JSON.
 pub fn masked(secret: &str) -> String {
     match secret.char_indices().rev().nth(SHOWN_CHARACTERS - 1) {
-        Some((at, _)) if secret.len() >= 3 * SHOWN_CHARACTERS => format!("...{}", &secret[at..]),
+        Some((at, _)) if secret.len() >= 3 * SHOWN_CHARACTERS && !secret[at..].contains(['"', '\\']) => {
+            format!("...{}", &secret[at..])
+        }
         _ => "...".to_owned(),
     }
 }
@@ -51,8 +164,29 @@ mod tests {
 
     #[test]
     fn secrets_are_hidden_wherever_they_stand() {
-        know(["sk-or-v1-secrets-test-wxyz", "short"]);
-        assert_eq!(hidden("no: sk-or-v1-secrets-test-wxyz!"), "no: ...wxyz!");
+        replace(["sk-or-v1-secrets/test-wxyz", "short", "with\"quote\\and-more"]);
+        assert_eq!(hidden("no: sk-or-v1-secrets/test-wxyz!"), "no: ...wxyz!");
         assert!(matches!(hidden("a short word"), Cow::Borrowed("a short word")));
+        for written in [
+            r"sk-or-v1-secrets\/test-wxyz",
+            r"\u0073k-or-v1-secrets/test-wxyz",
+            r"sk-or-v1-secrets\u002ftest-wxy\u007A",
+            r"sk-or-v1-secrets\\\/test-wxyz",
+            r"sk-or-v1-s\\u0065crets\/test-wxyz",
+        ] {
+            assert_eq!(hidden(&format!(r#"{{"a\/b\u00e9":"{written}"}}"#)), r#"{"a\/b\u00e9":"...wxyz"}"#);
+            let twice = format!("{written} \\/ {written}");
+            assert_eq!(hidden(&twice), "...wxyz \\/ ...wxyz");
+        }
+        assert_eq!(hidden(r#"{"a":"with\"quote\\and-more\/"}"#), r#"{"a":"...more\/"}"#);
+        let harmless = r#"{"a":"\u00e9\/\\\"x"}"#;
+        assert!(matches!(hidden(harmless), Cow::Borrowed(_)));
+        // Those in force stay, however many come after them.
+        for number in 0..100 {
+            know(&format!("another-secret-{number}"));
+        }
+        assert_eq!(hidden("sk-or-v1-secrets/test-wxyz another-secret-99"), "...wxyz ...t-99");
+        replace(["another-one-altogether"]);
+        assert_eq!(hidden("sk-or-v1-secrets/test-wxyz"), "...wxyz", "of calls that began with it");
     }
 }

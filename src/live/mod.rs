@@ -440,7 +440,9 @@ fn read_settings(
     }
     let keys = [&settings.key, &settings.proxy_api_key].into_iter().flatten();
     let keys = keys.chain(settings.backups.iter().filter_map(|backup| backup.key.as_ref()));
-    secrets::know(keys.map(Secret::expose));
+    let proxies = [&settings.http_proxy, &settings.https_proxy, &settings.all_proxy].into_iter().flatten();
+    let passwords = proxies.filter_map(|proxy| proxy.password());
+    secrets::replace(keys.map(Secret::expose).chain(passwords));
     settings
 }
 

@@ -69,6 +69,13 @@ impl ProxyUrl {
         &self.proxy
     }
 
+    /// The password in it, as it is written.
+    pub fn password(&self) -> Option<&str> {
+        let (user, _) = self.url.expose().rsplit_once('@')?;
+        let user = user.split_once("://").map_or(user, |(_, user)| user);
+        user.split_once(':').map(|(_, password)| password)
+    }
+
     /// `host:port`, without user and password.
     pub fn address(&self) -> String {
         format!("{}:{}", self.proxy.host(), self.proxy.port())
