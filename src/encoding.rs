@@ -15,6 +15,17 @@ pub fn utf16(bytes: &[u8]) -> Option<String> {
     Some(String::from_utf16_lossy(&units))
 }
 
+/// Text in the code page of the system, which Windows' older programs write (GBK, where Chinese is spoken); `None` where it is
+/// UTF-8, or the system has none.
+pub fn ansi(bytes: &[u8]) -> Option<String> {
+    #[cfg(windows)]
+    if std::str::from_utf8(bytes).is_err() {
+        return ansi_text(bytes);
+    }
+    let _ = bytes;
+    None
+}
+
 /// What a part of an address says: some clients write the slash in a model's id as `%2F` and the colon as `%3A`.
 pub fn percent_decoded(text: &str) -> String {
     let bytes = text.as_bytes();

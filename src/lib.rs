@@ -14,7 +14,7 @@
 //! - [`settings`]: every setting, checked; `.env` and the command line.
 //! - [`dialect`]: what a request and an answer mean in the API that the client speaks; the free-model rule.
 //! - leaves: [`error`] (each error of our own, with its words), [`json`], [`encoding`], [`body`], [`peek`], [`console`],
-//!   [`language`], [`machine`], [`memory`], [`secrets`], [`tools`] (the table of tools, for `run`, `connect`, the panel and the READMEs).
+//!   [`language`], [`machine`], [`pipes`], [`sync`], [`memory`], [`secrets`], [`tools`] (the table of tools, for `run`, `connect`, the panel and the READMEs).
 //!
 //! A request goes through them in this order: the poller of [`server`] reads its head and hands it to a thread,
 //! [`client::access`] lets it in, [`dialect::free_models`] makes it free, [`relay::gate`] lets it go ahead, [`relay`] sends
@@ -42,6 +42,7 @@ pub mod machine;
 pub mod memory;
 pub mod object;
 pub mod peek;
+pub mod pipes;
 pub mod record;
 pub mod relay;
 pub mod run;
@@ -49,6 +50,7 @@ pub mod secrets;
 pub mod server;
 pub mod settings;
 pub mod start;
+pub mod sync;
 pub mod tools;
 pub mod upstream;
 

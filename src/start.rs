@@ -161,7 +161,7 @@ pub fn home_folder(args: &Args) -> Result<PathBuf, String> {
     let current = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let executable = std::env::current_exe().ok();
     let beside = executable.as_deref().and_then(Path::parent);
-    let holds_env = |dir: &Path| dir.join(env_file::NAME).is_file();
+    let holds_env = |dir: &Path| dir.join(env_file::NAME).metadata().is_ok_and(|file| !file.is_dir());
     match beside {
         Some(beside) if !holds_env(&current) && holds_env(beside) => Ok(beside.to_owned()),
         _ => Ok(current),

@@ -7,11 +7,11 @@ use local_api_proxy::settings::env_file;
 
 fuzz_target!(|bytes: &[u8]| {
     let text = env_file::decode(bytes);
-    let (settings, bad) = env_file::parse(&text);
+    let env_file::Parsed { settings, bad, further_bad } = env_file::parse(&text);
     let lines = text.lines().flat_map(|line| line.split('\r')).count();
-    assert!(settings.len() + bad.len() <= lines);
+    assert!(settings.len() + bad.len() + further_bad <= lines);
     assert!(bad.iter().all(|line| (1..=text.lines().count()).contains(&line.number)));
     // A good line after anything else is still understood.
-    let (settings, _) = env_file::parse(&format!("{text}\nOPENROUTER_API_KEY=sk-or-v1-x"));
+    let settings = env_file::parse(&format!("{text}\nOPENROUTER_API_KEY=sk-or-v1-x")).settings;
     assert_eq!(settings.last().map(|(_, value)| value.as_str()), Some("sk-or-v1-x"));
 });

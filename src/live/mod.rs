@@ -2,40 +2,46 @@
 //! hands out is what the file says now, whether or not the system reports file events.
 //!
 //! Two `stat`s a request decide: while `.env` has the stamp (times, size, identity) that it had when it was read,
-//! nothing has changed. A stamp is believed only once it has been seen for [`Stamp::granularity`], because two writes
+//! nothing has changed. A stamp is believed only once it has been seen for the granularity of its file system's clock, because two writes
 //! within one tick of the file system's clock (2 s on FAT) can bear the same; until then the bytes are compared, as
 //! git does with an index entry that is as young as the index itself.
 
+mod file_state;
+mod half_written;
+mod looker;
+mod place;
 pub mod watcher;
 
 use std::collections::HashSet;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::console::say;
 use crate::error::is_about_descriptors;
 use crate::language::either;
 use crate::machine::is_loopback_host;
+use crate::pipes;
 use crate::secrets;
 use crate::settings::args::Args;
 use crate::settings::backups::Backup;
-use crate::settings::env_file;
+use crate::settings::env_file::{self, Parsed};
 use crate::settings::{Secret, Settings, Sources, Warning};
+use crate::sync::lock;
 use crate::upstream::Upstream;
+use file_state::{FileState, Stamp, read_file};
+use half_written::{has_lost_a_key, is_blank, is_cut_short, looks_half_written};
+use looker::Looker;
 
 /// Debug mode is on while this file lies in the home folder.
 pub const DEBUG_FILE: &str = "DEBUG_MODE.txt";
 
-/// The coarsest clock of a file system (FAT: 2 s), with some margin.
-const COARSE_STAMP: Duration = Duration::from_millis(2500);
-/// One that has finer times than FAT and exFAT (10 ms) goes by the kernel's clock tick: 10 ms at most.
-const FINE_STAMP: Duration = Duration::from_millis(100);
+/// How long the first look waits for a pipe that somebody is to write to.
+const PIPE_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a file that was found missing or empty may be an editor in the middle of saving.
 const EMPTY_GRACE: Duration = Duration::from_secs(2);
 /// A file that looks half-written must have stayed the same for this long...
@@ -56,63 +62,9 @@ pub struct Snapshot {
     pub debug: bool,
     /// [`DEBUG_FILE`] is there.
     debug_file: bool,
-    seen: ModelStats,
-}
-
-/// `.env` as it was when a snapshot was made of it.
-#[derive(Debug, Default)]
-struct ModelStats {
-    stamp: Option<Stamp>,
-    /// The bytes, for comparison while the stamp can't be believed. Never shown: the key is in it.
-    bytes: Hidden,
-    first_seen: Option<Instant>,
-    /// The stamp is older than any file system's clock tick.
-    believed: AtomicBool,
-}
-
-#[derive(Default, PartialEq, Clone)]
-struct Hidden(Vec<u8>);
-
-impl std::fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes", self.0.len())
-    }
-}
-
-/// What tells one state of a file from another without reading it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Stamp {
-    len: u64,
-    modified: Option<SystemTime>,
-    /// Change time, inode and device on Unix; creation time elsewhere.
-    identity: (i64, i64, u64, u64),
-}
-
-impl Stamp {
-    /// Two writes within this time may bear the same stamp.
-    fn granularity(&self) -> Duration {
-        const EXFAT_NS: u32 = 10_000_000;
-        let modified = self.modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-        match modified.is_some_and(|time| time.subsec_nanos() % EXFAT_NS != 0) {
-            true => FINE_STAMP,
-            false => COARSE_STAMP,
-        }
-    }
-
-    fn of(file: &Metadata) -> Self {
-        #[cfg(unix)]
-        let identity = {
-            use std::os::unix::fs::MetadataExt;
-            (file.ctime(), file.ctime_nsec(), file.ino(), file.dev())
-        };
-        #[cfg(not(unix))]
-        let identity = {
-            let created = file.created().ok();
-            let since = created.and_then(|t| t.duration_since(SystemTime::UNIX_EPOCH).ok());
-            (0, 0, since.map_or(0, |d| d.as_nanos() as u64), 0)
-        };
-        Self { len: file.len(), modified: file.modified().ok(), identity }
-    }
+    seen: FileState,
+    /// How many pipes had been read by then.
+    pipes: u64,
 }
 
 /// The store.
@@ -126,6 +78,8 @@ pub struct Live {
     current: RwLock<Arc<Snapshot>>,
     /// Held while `.env` is read again, so that it is read once however many requests notice.
     reload: Mutex<Reload>,
+    /// Looks in everybody's place, where the files may not answer.
+    looker: OnceLock<Looker>,
 }
 
 /// What is remembered from one reading to the next.
@@ -144,7 +98,8 @@ impl Live {
     /// Reads the settings for the first time. The sentences are complaints about them.
     pub fn start(home: PathBuf, args: Args) -> Self {
         let (env_file, debug_file) = (home.join(env_file::NAME), home.join(DEBUG_FILE));
-        let (bytes, stamp) = read_file(&env_file).unwrap_or_default();
+        let pipes = pipes::completed();
+        let (bytes, stamp) = read_first(&env_file);
         let mut said = HashSet::new();
         let settings = read_settings(&home, &args, &bytes, None, &mut said);
         let has_debug_file = debug_file.exists();
@@ -155,15 +110,17 @@ impl Live {
                 debug: settings.debug_mode || has_debug_file,
                 debug_file: has_debug_file,
                 settings: settings.clone(),
-                seen: ModelStats::now(stamp, bytes),
+                seen: FileState::now(stamp, bytes),
+                pipes,
             })),
             reload: Mutex::new(Reload { wanted: settings, said, gone_since: None, hinted: [false; 3] }),
+            looker: OnceLock::new(),
             home,
             env_file,
             debug_file,
             args,
         };
-        live.hint_at_misnamed_files(&mut live.lock_reload());
+        live.hint_at_misnamed_files(&mut lock(&live.reload));
         live
     }
 
@@ -179,12 +136,13 @@ impl Live {
             debug: current.debug,
             debug_file: current.debug_file,
             seen: current.seen.again(),
+            pipes: current.pipes,
         });
     }
 
     /// The settings as they will be after a restart.
     pub fn after_restart(&self) -> Settings {
-        self.lock_reload().wanted.clone()
+        lock(&self.reload).wanted.clone()
     }
 
     /// The home folder.
@@ -192,49 +150,67 @@ impl Live {
         &self.home
     }
 
-    /// The settings as the file has them now.
+    /// The settings as the file has them now; as they were last, where it doesn't answer.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        let current = self.current();
-        let has_debug_file = self.debug_file.exists();
-        let same = current.debug_file == has_debug_file && current.seen.still_is(&self.env_file);
-        if same {
-            return current;
+        match self.looker.get() {
+            Some(looker) => {
+                looker.ask();
+                self.latest()
+            }
+            None => self.look(),
         }
-        self.reload()
+    }
+
+    /// The settings as they were last, without a look at the file.
+    pub fn latest(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on this thread looks, and nobody else.
+    fn look_for_all(&self) -> ! {
+        let looker = self.looker.get_or_init(Looker::default);
+        looker.serve(|| drop(self.look()))
+    }
+
+    fn look(&self) -> Arc<Snapshot> {
+        let current = self.latest();
+        let same = current.debug_file == self.debug_file.exists()
+            && current.pipes == pipes::completed()
+            && current.seen.still_is(&self.env_file);
+        if same { current } else { self.reload() }
     }
 
     /// Reads what has changed; also what has changed by itself, such as the end of an empty file's grace.
     pub fn reload(&self) -> Arc<Snapshot> {
-        let mut reload = self.lock_reload();
+        let mut reload = lock(&self.reload);
         self.hint_at_misnamed_files(&mut reload);
-        let current = self.current();
+        let current = self.latest();
         let debug_file = self.debug_file.exists();
-        let mut settings = None;
+        let pipes = pipes::completed();
+        // A file that is named in the settings may have been read meanwhile.
+        let mut settings = (pipes != current.pipes)
+            .then(|| self.read_again(&mut reload, &current.settings, current.seen.bytes()));
         let mut seen = None;
-        if !current.seen.still_is(&self.env_file) {
+        if current.seen.still_is(&self.env_file) {
+            reload.gone_since = None;
+        } else {
             let read = read_file(&self.env_file).and_then(|(bytes, stamp)| {
-                match looks_half_written(&current.seen.bytes.0, &bytes) {
-                    true => wait_until_settled(&self.env_file, bytes),
-                    false => Some((bytes, stamp)),
+                if looks_half_written(current.seen.bytes(), &bytes) {
+                    wait_until_settled(&self.env_file, bytes)
+                } else {
+                    Some((bytes, stamp))
                 }
             });
-            let Some((bytes, stamp)) = read else {
-                return current;
-            };
-            if reload.is_in_the_middle_of_saving(&current.seen.bytes.0, &bytes) {
-                if debug_file == current.debug_file {
-                    return current;
-                }
-            } else {
-                if bytes != current.seen.bytes.0 {
+            let is_whole =
+                read.filter(|(bytes, _)| !reload.is_in_the_middle_of_saving(current.seen.bytes(), bytes));
+            if let Some((bytes, stamp)) = is_whole {
+                if bytes != current.seen.bytes() {
                     settings = Some(self.read_again(&mut reload, &current.settings, &bytes));
                 }
-                seen = Some(ModelStats::now(stamp, bytes));
+                seen = Some(FileState::now(stamp, bytes));
             }
-        } else {
-            reload.gone_since = None;
         }
-        if debug_file == current.debug_file && seen.is_none() {
+        if debug_file == current.debug_file && settings.is_none() && seen.is_none() {
             return current;
         }
         let settings = settings.unwrap_or_else(|| current.settings.clone());
@@ -250,17 +226,23 @@ impl Live {
                 either("debug mode is off".to_owned(), "调试模式已关闭".to_owned())
             });
         }
-        let upstream = match Upstream::needs_new(&current.settings, &settings) {
-            true => Arc::new(Upstream::new(&settings)),
-            false => Arc::clone(&current.upstream),
+        let upstream = if Upstream::needs_new(&current.settings, &settings) {
+            Arc::new(Upstream::new(&settings))
+        } else {
+            Arc::clone(&current.upstream)
         };
         let same_backups = settings.backups == current.settings.backups
             && Upstream::reaches_the_same_way(&current.settings, &settings);
         let backups = if same_backups { current.backups.clone() } else { to_backups(&settings) };
         let seen = seen.unwrap_or_else(|| current.seen.again());
-        let snapshot = Arc::new(Snapshot { settings, upstream, backups, debug, debug_file, seen });
+        let snapshot = Arc::new(Snapshot { settings, upstream, backups, debug, debug_file, seen, pipes });
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&snapshot);
         snapshot
+    }
+
+    /// Whether something is to be looked at again soon, though nothing changes: a file that is missing may be saved yet.
+    fn is_unsettled(&self) -> bool {
+        lock(&self.reload).gone_since.is_some() || !self.latest().seen.still_is(&self.env_file)
     }
 
     fn read_again(&self, reload: &mut Reload, in_force: &Settings, bytes: &[u8]) -> Settings {
@@ -288,28 +270,22 @@ impl Live {
         settings
     }
 
-    fn current(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn lock_reload(&self) -> MutexGuard<'_, Reload> {
-        self.reload.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Windows hides `.txt`, so Notepad's `.env.txt` looks right in Explorer.
     fn hint_at_misnamed_files(&self, reload: &mut Reload) {
         let names = [(env_file::NAME, ".env.txt"), (DEBUG_FILE, "DEBUG_MODE.txt.txt")];
         let [hinted @ .., unreadable] = &mut reload.hinted;
         let file = &self.env_file;
-        let trouble = match (file.is_dir(), fs::File::open(file)) {
-            (true, _) => Some(either(
+        let trouble = match fs::metadata(file) {
+            Ok(file) if file.is_dir() => Some(either(
                 "it is a folder. Rename it, and make a file of this name".to_owned(),
                 "它是一个文件夹。请给它改名，再创建同名的文件".to_owned(),
             )),
-            (false, Err(error)) if error.kind() != ErrorKind::NotFound && !is_about_descriptors(&error) => {
-                Some(error.to_string())
-            }
-            _ => None,
+            // A pipe is opened once, to be read.
+            Ok(meta) if !meta.is_file() => None,
+            _ => fs::File::open(file)
+                .err()
+                .filter(|error| error.kind() != ErrorKind::NotFound && !is_about_descriptors(error))
+                .map(|error| error.to_string()),
         };
         if let (Some(trouble), false) = (&trouble, *unreadable) {
             let file = file.display();
@@ -353,62 +329,20 @@ impl Reload {
     }
 }
 
-impl ModelStats {
-    fn now(stamp: Option<Stamp>, bytes: Vec<u8>) -> Self {
-        Self {
-            stamp,
-            bytes: Hidden(bytes),
-            first_seen: Some(Instant::now()),
-            believed: AtomicBool::new(false),
+/// What the file says at the start. A pipe that somebody is about to write to may be waited for, but not for ever.
+fn read_first(env_file: &Path) -> (Vec<u8>, Option<Stamp>) {
+    let began = Instant::now();
+    loop {
+        match read_file(env_file) {
+            None if began.elapsed() < PIPE_PATIENCE => thread::sleep(Duration::from_millis(5)),
+            read => return read.unwrap_or_default(),
         }
-    }
-
-    fn again(&self) -> Self {
-        Self {
-            stamp: self.stamp,
-            bytes: self.bytes.clone(),
-            first_seen: self.first_seen,
-            believed: AtomicBool::new(self.believed.load(Ordering::Relaxed)),
-        }
-    }
-
-    /// Whether the file is the one that was read.
-    fn still_is(&self, path: &Path) -> bool {
-        let stamp = fs::metadata(path).ok().map(|file| Stamp::of(&file));
-        if stamp != self.stamp {
-            return false;
-        }
-        let Some(granularity) = stamp.as_ref().map(Stamp::granularity) else {
-            return true;
-        };
-        if self.believed.load(Ordering::Relaxed) {
-            return true;
-        }
-        let old_enough = self.first_seen.is_some_and(|since| since.elapsed() > granularity);
-        let Some((bytes, stamp_after)) = read_file(path) else {
-            return true;
-        };
-        let same = bytes == self.bytes.0 && stamp_after == self.stamp;
-        if same && old_enough {
-            self.believed.store(true, Ordering::Relaxed);
-        }
-        same
     }
 }
 
 fn to_backups(settings: &Settings) -> Vec<Arc<Upstream>> {
     let to = |backup: &Backup| Arc::new(Upstream::at(settings, &backup.base_url, backup.key.as_ref()));
     settings.backups.iter().map(to).collect()
-}
-
-/// The file's bytes (none when it is missing or can't be read) and the stamp it had before they were read. `None` where
-/// nothing can be said of it, because too many files are open.
-fn read_file(path: &Path) -> Option<(Vec<u8>, Option<Stamp>)> {
-    let stamp = fs::metadata(path).ok().map(|file| Stamp::of(&file));
-    match fs::read(path) {
-        Err(error) if is_about_descriptors(&error) => None,
-        bytes => Some((bytes.unwrap_or_default(), stamp)),
-    }
 }
 
 /// Reads them, and says what can't be used, but for what was said of the file before.
@@ -419,10 +353,16 @@ fn read_settings(
     last_good: Option<&Settings>,
     said: &mut HashSet<u64>,
 ) -> Settings {
-    let (file, bad) = env_file::parse(&env_file::decode(bytes));
+    let Parsed { settings: file, bad, further_bad } = env_file::parse(&env_file::decode(bytes));
     let before = std::mem::take(said);
-    for line in bad {
-        let text = line.to_string();
+    let mut lines = bad.iter().map(ToString::to_string).collect::<Vec<_>>();
+    if further_bad > 0 {
+        lines.push(either(
+            format!("{}: {further_bad} further lines can't be understood and are skipped", env_file::NAME),
+            format!("{}：另有 {further_bad} 行无法识别，已跳过", env_file::NAME),
+        ));
+    }
+    for text in lines {
         let mut hasher = DefaultHasher::new();
         text.hash(&mut hasher);
         if said.insert(hasher.finish()) && !before.contains(&hasher.finish()) {
@@ -446,47 +386,6 @@ fn read_settings(
     settings
 }
 
-fn is_blank(bytes: &[u8]) -> bool {
-    env_file::decode(bytes).trim().is_empty()
-}
-
-/// Whether `now` is what `before` was, cut off within a line: nobody deletes half a key.
-fn is_cut_short(before: &[u8], now: &[u8]) -> bool {
-    now.len() < before.len()
-        && before.starts_with(now)
-        && !now.ends_with(b"\n")
-        && before[now.len()] != b'\r'
-        && before[now.len()] != b'\n'
-}
-
-/// Whether a key is gone, or is the beginning of what it was: a file caught in the middle of being written looks so,
-/// however its text is encoded. A key that was replaced by another has been written to its end.
-fn has_lost_a_key(before: &[u8], now: &[u8]) -> bool {
-    let (before, _) = env_file::parse(&env_file::decode(before));
-    let (now, _) = env_file::parse(&env_file::decode(now));
-    ["OPENROUTER_API_KEY", "PROXY_API_KEY"].into_iter().any(|name| {
-        let key = |settings: &[(String, String)]| {
-            settings.iter().rfind(|(n, _)| n == name).map(|(_, key)| key.clone()).unwrap_or_default()
-        };
-        let (before, now) = (key(&before), key(&now));
-        now.len() < before.len() && before.starts_with(&now)
-    })
-}
-
-/// Whether a writer may still be at it: settings that were there are gone, or the last line has no end any more.
-fn looks_half_written(before: &[u8], now: &[u8]) -> bool {
-    if is_blank(now) || is_blank(before) {
-        return false; // the grace of an empty file, or nothing to compare with
-    }
-    let unended = |bytes: &[u8]| !bytes.ends_with(b"\n") && !bytes.ends_with(b"\n\0");
-    let names = |bytes: &[u8]| {
-        let (settings, _) = env_file::parse(&env_file::decode(bytes));
-        settings.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
-    };
-    let kept = names(now);
-    unended(now) && !unended(before) || names(before).iter().any(|name| !kept.contains(name))
-}
-
 fn wait_until_settled(path: &Path, mut bytes: Vec<u8>) -> Option<(Vec<u8>, Option<Stamp>)> {
     let start = Instant::now();
     let mut unchanged_since = start;
@@ -500,31 +399,5 @@ fn wait_until_settled(path: &Path, mut bytes: Vec<u8>) -> Option<(Vec<u8>, Optio
         if unchanged_since.elapsed() >= SETTLED || start.elapsed() >= SETTLING_LIMIT {
             return Some((bytes, stamp));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn half_written_files_are_recognized() {
-        let before = b"OPENROUTER_API_KEY=sk-or-v1-abc\nMODEL=a/b:free\n";
-        assert!(is_cut_short(before, b"OPENROUTER_API_KEY=sk-o"));
-        assert!(!is_cut_short(before, b"OPENROUTER_API_KEY=sk-or-v1-abc\n"), "a line was removed");
-        assert!(!is_cut_short(before, b"OPENROUTER_API_KEY=sk-or-v1-abc"), "so it was here");
-        assert!(!is_cut_short(before, b"OPENROUTER_API_KEY=other"));
-        assert!(has_lost_a_key(before, b"MODEL=a/b:free\nOPENROUTER_API_KEY=sk-or-v1-a"));
-        assert!(has_lost_a_key(before, b"MODEL=a/b:free\n"), "it may come yet");
-        assert!(!has_lost_a_key(before, b"OPENROUTER_API_KEY=sk-or-v1-xyz"));
-        let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
-        let text = utf16("MODEL=\u{6a21}\u{578b}\r\nOPENROUTER_API_KEY=sk-or-v1-abc\r\n");
-        let whole = [vec![0xFF, 0xFE], text].concat();
-        for len in 1..whole.len() - 5 {
-            assert!(has_lost_a_key(&whole, &whole[..len]), "its first {len} bytes");
-        }
-        assert!(looks_half_written(before, b"OPENROUTER_API_KEY=sk-or-v1-xyz\n"));
-        assert!(looks_half_written(before, b"OPENROUTER_API_KEY=k\nMODEL=a"));
-        assert!(!looks_half_written(before, b"MODEL=c/d:free\nOPENROUTER_API_KEY=k\n"));
     }
 }

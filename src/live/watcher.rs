@@ -10,21 +10,31 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use notify::{RecursiveMode, Watcher};
 
-use crate::live::{DEBUG_FILE, Live};
+use crate::live::{DEBUG_FILE, Live, place};
 use crate::settings::env_file;
 
-/// How often the files are looked at where the file system sends no events (network shares, some USB sticks).
+/// How often the files are looked at where the file system sends no events (network shares, some USB sticks), or one that was
+/// found missing may be saved yet.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// The same where it does.
+const RARE_INTERVAL: Duration = Duration::from_secs(60);
 /// Editors save in several steps; what they have done is looked at when they have done it.
 const QUIET: Duration = Duration::from_millis(50);
 
 /// Starts the thread.
 pub fn start(live: Arc<Live>) -> io::Result<()> {
+    let is_local = place::is_local(live.home());
+    // Each look at a share may take for ever: one thread takes that upon itself.
+    if is_local == Some(false) {
+        let live = Arc::clone(&live);
+        thread::Builder::new().name("looker".into()).spawn(move || live.look_for_all())?;
+    }
     let (changed, changes) = bounded(1);
     thread::Builder::new().name("watcher".into()).spawn(move || {
         // Kept for as long as the thread lives; without it (no more inotify watches, say) polling does.
-        let _watcher = watch(live.home(), changed.clone());
-        follow(&live, &changes);
+        let watcher = watch(live.home(), changed.clone());
+        let interval = if is_local == Some(true) && watcher.is_ok() { RARE_INTERVAL } else { POLL_INTERVAL };
+        follow(&live, &changes, interval);
         drop(changed);
     })?;
     Ok(())
@@ -52,9 +62,10 @@ fn is_ours(name: &OsStr) -> bool {
     name == env_file::NAME || name == DEBUG_FILE
 }
 
-fn follow(live: &Live, changes: &Receiver<()>) {
+fn follow(live: &Live, changes: &Receiver<()>, interval: Duration) {
     loop {
-        if changes.recv_timeout(POLL_INTERVAL).is_ok() {
+        let interval = if live.is_unsettled() { POLL_INTERVAL } else { interval };
+        if changes.recv_timeout(interval).is_ok() {
             thread::sleep(QUIET);
             while changes.try_recv().is_ok() {}
         }

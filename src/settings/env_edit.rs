@@ -15,6 +15,9 @@ const EXAMPLE: &str = ".env.example";
 /// reader sees the old file or the new one, never a half. The value is of ASCII.
 pub fn set(home: &Path, name: &str, value: &str) -> io::Result<PathBuf> {
     let file = home.join(env_file::NAME);
+    if fs::metadata(&file).is_ok_and(|file| !file.is_file()) {
+        return Err(io::Error::other("it is a pipe, which another program fills"));
+    }
     let before = match fs::read(&file) {
         Err(error) if error.kind() == ErrorKind::NotFound => fs::read(home.join(EXAMPLE)).unwrap_or_default(),
         read => read?,

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use crate::encoding::utf16;
+use crate::encoding::{ansi, utf16};
 use crate::language::either;
 
 /// The file named here is read at start and whenever it changes.
@@ -17,6 +17,9 @@ pub struct BadLine {
     pub slip: Slip,
 }
 
+/// What stands for bytes that are no text.
+const NO_TEXT: char = '\u{FFFD}';
+
 /// What a line that says nothing looks like.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Slip {
@@ -24,6 +27,8 @@ pub enum Slip {
     OnlyAKey,
     /// `NAME: value`.
     Colon(String),
+    /// In another encoding than UTF-8.
+    NotText,
     /// Nothing that is known.
     Unknown,
 }
@@ -40,6 +45,10 @@ impl fmt::Display for BadLine {
                 format!("{NAME} line {number} is skipped: write {name}=value, with = in place of :"),
                 format!("{NAME} 第 {number} 行已跳过：请写成 {name}=值，用 = 而不是 :"),
             ),
+            Slip::NotText => either(
+                format!("{NAME} line {number} is skipped: it isn't UTF-8. Save the file as UTF-8"),
+                format!("{NAME} 第 {number} 行已跳过：不是 UTF-8 编码。请把文件另存为 UTF-8"),
+            ),
             Slip::Unknown => either(
                 format!("{NAME} line {number} can't be understood and is skipped: lines are NAME=value or # comment"),
                 format!("{NAME} 第 {number} 行无法识别，已跳过：每行应为 名称=值 或 # 注释"),
@@ -48,34 +57,52 @@ impl fmt::Display for BadLine {
     }
 }
 
-/// What a `.env` file says: `(name, value)` in the order of the file, and the lines that say nothing.
-pub type Parsed = (Vec<(String, String)>, Vec<BadLine>);
+/// Of the lines that say nothing so many are named: nobody reads more.
+const MAX_BAD_LINES: usize = 20;
+
+/// What a `.env` file says.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// `(name, value)` in the order of the file.
+    pub settings: Vec<(String, String)>,
+    /// The first lines that say nothing.
+    pub bad: Vec<BadLine>,
+    /// How many there are beside those.
+    pub further_bad: usize,
+}
 
 /// Text of a `.env` file: UTF-8 with or without byte-order mark, or UTF-16 (what PowerShell's `>` writes).
 ///
-/// Bytes that are neither become U+FFFD, so that a comment in the system's code page harms nothing.
+/// Bytes that are neither become U+FFFD, so that a comment in another encoding harms nothing; a setting is refused then.
 pub fn decode(bytes: &[u8]) -> String {
+    decode_as(bytes, ansi(bytes))
+}
+
+/// `ansi` is what the text is in the code page of the system.
+fn decode_as(bytes: &[u8], ansi: Option<String>) -> String {
     match bytes {
         [0xEF, 0xBB, 0xBF, rest @ ..] => String::from_utf8_lossy(rest).into_owned(),
-        _ => utf16(bytes).unwrap_or_else(|| String::from_utf8_lossy(bytes).into_owned()),
+        _ => utf16(bytes).or(ansi).unwrap_or_else(|| String::from_utf8_lossy(bytes).into_owned()),
     }
 }
 
 /// Takes the lines one by one, so that a bad one (an unclosed quote, say) can't swallow the next.
 pub fn parse(text: &str) -> Parsed {
-    let mut settings = Vec::new();
-    let mut bad = Vec::new();
+    let mut parsed = Parsed::default();
     for (index, line) in text.lines().enumerate() {
         // Files of old Macs, and a CR left over from CRLF inside UTF-16.
         for line in line.split('\r') {
             match parse_line(line.trim()) {
                 Ok(None) => {}
-                Ok(Some(setting)) => settings.push(setting),
-                Err(()) => bad.push(BadLine { number: index + 1, slip: slip(line.trim()) }),
+                Ok(Some(setting)) => parsed.settings.push(setting),
+                Err(()) if parsed.bad.len() < MAX_BAD_LINES => {
+                    parsed.bad.push(BadLine { number: index + 1, slip: slip(line.trim()) });
+                }
+                Err(()) => parsed.further_bad += 1,
             }
         }
     }
-    (settings, bad)
+    parsed
 }
 
 fn parse_line(line: &str) -> Result<Option<(String, String)>, ()> {
@@ -88,12 +115,17 @@ fn parse_line(line: &str) -> Result<Option<(String, String)>, ()> {
     let value = value.strip_prefix(['“', '”']).and_then(|v| v.strip_suffix(['“', '”'])).unwrap_or(value);
     let line = format!("{}={}", name.trim(), literal(value));
     match dotenv::Iter::new(line.as_bytes()).next() {
-        Some(Ok(setting)) => Ok(Some(setting)),
+        Some(Ok((name, value))) if !name.contains(NO_TEXT) && !value.contains(NO_TEXT) => {
+            Ok(Some((name, value)))
+        }
         _ => Err(()),
     }
 }
 
 fn slip(line: &str) -> Slip {
+    if line.contains(NO_TEXT) {
+        return Slip::NotText;
+    }
     let line = line.strip_prefix("export ").unwrap_or(line);
     let bare = line.trim_matches(['"', '\'', ' ']);
     if bare.starts_with("sk-") && !bare.contains(char::is_whitespace) {
@@ -162,7 +194,7 @@ mod tests {
     use super::*;
 
     fn values(text: &str) -> Vec<(String, String)> {
-        let (settings, bad) = parse(text);
+        let Parsed { settings, bad, .. } = parse(text);
         assert_eq!(bad, [], "in {text:?}");
         settings
     }
@@ -219,13 +251,23 @@ mod tests {
 
     #[test]
     fn a_bad_line_costs_only_itself() {
-        let (settings, bad) = parse("A=1\nnonsense\nB=\"open\nC=3\n=4\n");
+        let Parsed { settings, bad, .. } = parse("A=1\nnonsense\nB=\"open\nC=3\n=4\n");
         let names = settings.iter().map(|(name, _)| name.as_str());
         assert_eq!(names.collect::<Vec<_>>(), ["A", "C"]);
         let numbers = bad.iter().map(|line| line.number);
         assert_eq!(numbers.collect::<Vec<_>>(), [2, 3, 5]);
-        let (_, bad) = parse("sk-or-v1-abc\nMODEL: a/b:free\n\"sk-or-v1-abc\"\nhttps://x\n");
+        let Parsed { bad, .. } = parse("sk-or-v1-abc\nMODEL: a/b:free\n\"sk-or-v1-abc\"\nhttps://x\n");
         let slips = bad.into_iter().map(|line| line.slip).collect::<Vec<_>>();
         assert_eq!(slips, [Slip::OnlyAKey, Slip::Colon("MODEL".into()), Slip::OnlyAKey, Slip::Unknown]);
+        let Parsed { settings, bad, further_bad } = parse(&"nonsense\n".repeat(1_000_000));
+        assert_eq!((settings.len(), bad.len(), further_bad), (0, 20, 999_980));
+    }
+
+    #[test]
+    fn what_is_no_text_is_refused_with_its_number() {
+        let gbk = b"# \xc4\xa3\xd0\xcd\nMODEL=a/b:free # \xc4\xa3\xd0\xcd\nCACHE_DIR=D:\\\xbb\xba\xb4\xe6\n";
+        let Parsed { settings, bad, .. } = parse(&decode_as(gbk, None));
+        assert_eq!(settings, [("MODEL".to_owned(), "a/b:free".to_owned())]);
+        assert_eq!(bad, [BadLine { number: 3, slip: Slip::NotText }]);
     }
 }

@@ -107,10 +107,10 @@ pub(super) mod tests {
     use super::*;
 
     fn read_over(text: &str, last_good: Option<&Settings>) -> (Settings, Vec<String>) {
-        let (file, bad) = crate::settings::env_file::parse(text);
-        assert!(bad.is_empty());
+        let parsed = crate::settings::env_file::parse(text);
+        assert!(parsed.bad.is_empty());
         let sources = Sources {
-            file: &file,
+            file: &parsed.settings,
             environment: &|name| (name == "http_proxy").then(|| "http://env:1".into()),
             args: &Args::default(),
             home: Path::new("/home/me"),
@@ -210,7 +210,7 @@ pub(super) mod tests {
     #[test]
     fn flags_and_where_values_come_from() {
         let text = "OPENROUTER_API_KEY=k\nRETRIES=11\nMODEL=\nPORT=7";
-        let (file, _) = crate::settings::env_file::parse(text);
+        let file = crate::settings::env_file::parse(text).settings;
         let args = Args { port: Some(8), offline: true, ..Args::default() };
         let environment = |name: &str| match name {
             "HTTP_PROXY" => Some("http://upper:1".to_owned()),

@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use subtle::ConstantTimeEq;
 use ureq::http::Uri;
 
+use crate::pipes::{self, Contents};
 use crate::secrets;
 
 /// A key or password: its text can be sent and compared, never printed.
@@ -164,7 +165,11 @@ pub struct Certificates {
 }
 
 pub(super) fn read_certificates(path: &Path) -> Option<Certificates> {
-    let certificates = CertificateDer::pem_file_iter(path).ok()?;
+    // A pipe that nobody has written to yet has none; it is looked at again then.
+    let Ok(Contents::Bytes(bytes)) = pipes::read(path) else {
+        return None;
+    };
+    let certificates = CertificateDer::pem_slice_iter(&bytes);
     let roots = certificates.collect::<Result<Vec<_>, _>>().ok()?;
     // The text around a certificate may be right, and what is in it none.
     let (good, _) = RootCertStore::empty().add_parsable_certificates(roots.iter().cloned());

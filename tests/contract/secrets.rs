@@ -89,3 +89,59 @@ fn a_key_that_others_repeat_is_hidden() {
     assert!(seen.contains("No auth for you ...wxyz") && seen.contains("GET /...wxyz"), "{seen}");
     assert!(!console.contains(KEY) && !seen.contains(KEY));
 }
+
+/// JSON has many spellings of the same text.
+#[test]
+fn a_key_is_hidden_however_it_is_escaped() {
+    const OTHER: &str = "gsk/backup-key/0123456789+qrst";
+    let escaped = |key: &str| key.bytes().map(|b| format!("\\u{b:04x}")).collect::<String>();
+    let told = [escaped(KEY), OTHER.replace('/', "\\/"), KEY.replacen('k', "\\u006B", 1)].join(" ");
+    let upstream = Upstream::start({
+        let told = told.clone();
+        move |request, answer| match request.streams() {
+            true => {
+                answer.stream_head();
+                answer.piece(&delta("x").replace(r#""x""#, &format!("\"{told}\"")));
+                answer.piece(&last_delta());
+                answer.piece("data: [DONE]\n\n");
+                answer.end();
+            }
+            false => answer.json(200, &completion("x").replace(r#""x""#, &format!("\"{told}\""))),
+        }
+    });
+    let more = format!(
+        "REUSE_ANSWERS=60\nBACKUPS=mine\nMINE_BASE_URL=http://127.0.0.1:1\nMINE_MODEL=x\nMINE_API_KEY={OTHER}"
+    );
+    let proxy = Proxy::recording(&upstream, &more);
+    let asks = |stream: bool| {
+        format!(r#"{{"stream":{stream},"messages":[{{"role":"user","content":"is it {told}?"}}]}}"#)
+    };
+    for stream in [false, true] {
+        proxy.chat(&asks(stream)).assert_status(200);
+    }
+    let mut seen = proxy.get("/debug/calls").text().to_owned();
+    for call in proxy.get("/debug/calls").json()["calls"].as_array().unwrap() {
+        let id = call["message_id"].as_str().unwrap();
+        seen.push_str(proxy.get(&format!("/debug/calls/{id}")).text());
+    }
+    proxy.files(4);
+    for entry in walk(&proxy.dir.join("cache")) {
+        seen.push_str(&String::from_utf8_lossy(&fs::read(entry).unwrap()));
+    }
+    seen.push_str(&proxy.console());
+    assert!(seen.contains("...wxyz"));
+    // Read as JSON reads it.
+    let plain = seen.replace("\\\\", "\\").replace("\\/", "/");
+    let plain = (0x21..0x7f_u8).fold(plain, |text, b| {
+        text.replace(&format!("\\u{b:04x}"), &(b as char).to_string())
+            .replace(&format!("\\u{b:04X}"), &(b as char).to_string())
+    });
+    for key in [KEY, OTHER] {
+        assert!(!plain.contains(key), "{key}");
+    }
+}
+
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}

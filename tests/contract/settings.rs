@@ -446,3 +446,121 @@ fn the_console_is_chinese_where_the_system_is() {
     let said = Start::new().environment("LANG", "zh_CN.UTF-8").arg("--prot=1").refused();
     assert!(said.contains("没有选项"), "{said}");
 }
+
+#[cfg(unix)]
+fn make_pipe(path: &std::path::Path) {
+    let _ = fs::remove_file(path);
+    assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+/// 1Password's local `.env` is a pipe, of which each opening asks the user.
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_read_once_and_holds_nobody_up() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "MODEL=a/b:free");
+    let pipe = proxy.dir.join(".env");
+    // Made in the file's place, as `mv` does it.
+    let made = proxy.dir.join("made");
+    make_pipe(&made);
+    fs::rename(&made, &pipe).unwrap();
+    for _ in 0..3 {
+        assert_eq!(proxy.get("/health").status, 200);
+        proxy.chat("{}").assert_status(200);
+        assert_eq!(upstream.last().json()["model"], "a/b:free", "what was good last");
+    }
+    proxy.wait_for_console(".env is a pipe: it is read once");
+    fs::write(&pipe, env(&upstream, "MODEL=c/d:free")).unwrap();
+    proxy.wait_for_console("MODEL = c/d:free");
+    proxy.chat("{}").assert_status(200);
+    assert_eq!(upstream.last().json()["model"], "c/d:free");
+    for _ in 0..3 {
+        proxy.chat("{}").assert_status(200);
+    }
+    assert_eq!(proxy.console().matches("is a pipe").count(), 1, "nobody opens it again");
+    // Another one is another file.
+    make_pipe(&made);
+    fs::rename(&made, &pipe).unwrap();
+    proxy.chat("{}").assert_status(200);
+    fs::write(&pipe, env(&upstream, "MODEL=e/f:free")).unwrap();
+    eventually("the new settings", || {
+        proxy.chat("{}").assert_status(200);
+        (upstream.last().json()["model"] == "e/f:free").then_some(())
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn it_starts_with_a_pipe_whether_or_not_somebody_writes() {
+    let upstream = Upstream::saying("hi");
+    let start = Start::new();
+    let pipe = start.folder("x").parent().unwrap().join(".env");
+    make_pipe(&pipe);
+    let text = env(&upstream, "MODEL=a/b:free");
+    let (path, written) = (pipe.clone(), text.clone());
+    let writer = thread::spawn(move || fs::write(path, written).unwrap());
+    let proxy = start.start();
+    writer.join().unwrap();
+    proxy.chat("{}").assert_status(200);
+    assert_eq!(upstream.last().json()["model"], "a/b:free");
+
+    let start = Start::new();
+    let pipe = start.folder("x").parent().unwrap().join(".env");
+    make_pipe(&pipe);
+    let proxy = start.start();
+    proxy.wait_for_console("is a pipe: it is read once");
+    proxy.chat(HELLO).assert_error(401, "missing_api_key");
+    fs::write(&pipe, text).unwrap();
+    eventually("the settings", || (proxy.chat(HELLO).status == 200).then_some(()));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_certificate_file_that_is_a_pipe_holds_nobody_up() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "");
+    make_pipe(&proxy.dir.join("company.pem"));
+    proxy.write_env(&env(&upstream, "SSL_CERT_FILE=company.pem"));
+    for _ in 0..3 {
+        proxy.chat(HELLO).assert_status(200);
+    }
+    proxy.wait_for_console("company.pem is a pipe");
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    fs::write(proxy.dir.join("company.pem"), certified.cert.pem()).unwrap();
+    eventually("the certificates", || {
+        proxy.chat(HELLO).assert_status(200);
+        proxy.console().contains("SSL_CERT_FILE = ").then_some(())
+    });
+}
+
+#[test]
+fn a_file_of_a_million_slips_takes_a_few_lines() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "");
+    let nonsense = "x\n".repeat(1_000_000);
+    proxy.write_env(&format!("{}{nonsense}", env(&upstream, "MODEL=a/b:free")));
+    proxy.chat("{}").assert_status(200);
+    assert_eq!(upstream.last().json()["model"], "a/b:free");
+    proxy.wait_for_console("999980 further lines can't be understood");
+    assert!(proxy.console().lines().count() < 60);
+    let many = |prefix: &str| (0..100_000).map(|n| format!("{prefix}_{n}=1\n")).collect::<String>();
+    for prefix in ["A", "B"] {
+        proxy.write_env(&format!("{}{}", env(&upstream, &format!("MODEL={prefix}/b:free")), many(prefix)));
+        proxy.chat("{}").assert_status(200);
+        assert_eq!(upstream.last().json()["model"], format!("{prefix}/b:free"));
+    }
+}
+
+#[cfg(not(windows))]
+#[test]
+fn a_line_in_another_encoding_is_refused_with_its_number() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "");
+    let comment = b"# \xd7\xa2\xca\xcd\nCACHE_DIR=\xbb\xba\xb4\xe6\n";
+    fs::write(proxy.dir.join(".env"), [comment, env(&upstream, "MODEL=a/b:free").as_bytes()].concat())
+        .unwrap();
+    proxy.chat("{}").assert_status(200);
+    assert_eq!(upstream.last().json()["model"], "a/b:free");
+    proxy.wait_for_console(".env line 2 is skipped: it isn't UTF-8");
+    assert!(!proxy.console().contains("CACHE_DIR =") && !proxy.console().contains('\u{FFFD}'));
+}

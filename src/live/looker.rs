@@ -1,0 +1,104 @@
+//! Looks at files that may not answer: one thread does it, and nobody waits for it for long.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::sync::lock;
+
+/// How long a request waits for a look. A share answers within milliseconds, or not at all.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// Between those who want a look and the thread that looks.
+#[derive(Debug, Default)]
+pub struct Looker {
+    looks: Mutex<Looks>,
+    wanted: Condvar,
+    done: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Looks {
+    /// The number of the last one that was asked for.
+    wanted: u64,
+    /// The number of the last one that is done.
+    done: u64,
+    /// Somebody has waited in vain for the one that is under way.
+    hangs: bool,
+}
+
+impl Looker {
+    /// Waits for a look that begins after this call, unless the one before it hangs.
+    pub fn ask(&self) {
+        let mut looks = lock(&self.looks);
+        looks.wanted += 1;
+        let mine = looks.wanted;
+        self.wanted.notify_one();
+        let began = Instant::now();
+        while looks.done < mine && !looks.hangs {
+            let left = PATIENCE.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                looks.hangs = true;
+                return;
+            }
+            looks = self.done.wait_timeout(looks, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Looks whenever somebody wants it.
+    pub fn serve(&self, mut look: impl FnMut()) -> ! {
+        loop {
+            let mut looks = lock(&self.looks);
+            while looks.done == looks.wanted {
+                looks = self.wanted.wait(looks).unwrap_or_else(PoisonError::into_inner);
+            }
+            let number = looks.wanted;
+            drop(looks);
+            look();
+            let mut looks = lock(&self.looks);
+            looks.done = number;
+            looks.hangs = false;
+            self.done.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_look_that_hangs_holds_nobody_up() {
+        let looker = Arc::new(Looker::default());
+        let seen = Arc::new(AtomicU64::new(0));
+        let (release, released) = mpsc::channel::<()>();
+        let (server, count) = (Arc::clone(&looker), Arc::clone(&seen));
+        thread::spawn(move || {
+            server.serve(|| {
+                if count.fetch_add(1, Ordering::SeqCst) == 1 {
+                    released.recv().unwrap();
+                }
+            })
+        });
+        looker.ask();
+        assert_eq!(seen.load(Ordering::SeqCst), 1, "it has looked");
+        // The second look hangs: whoever comes first waits a little, and the others not at all.
+        let began = Instant::now();
+        for _ in 0..1000 {
+            looker.ask();
+        }
+        assert!(began.elapsed() < 100 * PATIENCE);
+        assert_eq!(seen.load(Ordering::SeqCst), 2);
+        release.send(()).unwrap();
+        while seen.load(Ordering::SeqCst) < 3 {
+            thread::yield_now();
+        }
+        let before = seen.load(Ordering::SeqCst);
+        looker.ask();
+        assert!(seen.load(Ordering::SeqCst) > before || !lock(&looker.looks).hangs);
+    }
+}
