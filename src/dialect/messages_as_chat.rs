@@ -255,7 +255,7 @@ impl Translator for MessagesTranslator {
             Some(Ok(steps)) => self.begin() + &self.tell(steps),
             Some(Err(error)) => {
                 self.is_over = true;
-                named_event(&told_error(&error, None))
+                named_event(&told_error(&error, Diagnosis::of(&error).status))
             }
         }
     }
@@ -302,9 +302,9 @@ impl Translator for MessagesTranslator {
         if self.is_over { String::new() } else { named_event(&error_object(error)) }
     }
 
-    fn error_body(&self, UpstreamError { body, .. }: &UpstreamError<'_>) -> String {
+    fn error_body(&self, UpstreamError { status, body, .. }: &UpstreamError<'_>) -> String {
         let error = errors::object(body).and_then(|error| serde_json::from_str(&error).ok());
-        told_error(&error.unwrap_or_else(|| Value::from(body.trim())), None).to_string()
+        told_error(&error.unwrap_or_else(|| Value::from(body.trim())), *status).to_string()
     }
 }
 
@@ -396,8 +396,7 @@ fn usage(tokens: Tokens) -> Value {
 }
 
 /// An upstream's error in Anthropic's shape.
-fn told_error(error: &Value, status: Option<u16>) -> Value {
-    let status = status.unwrap_or_else(|| Diagnosis::of(error).status);
+fn told_error(error: &Value, status: u16) -> Value {
     let message = error["message"].as_str().or(error.as_str()).unwrap_or("The model ended with an error.");
     error_object(&ApiError::new(status, "upstream_error", message.to_owned()))
 }
@@ -679,19 +678,20 @@ mod tests {
     #[test]
     fn errors_in_anthropics_shape() {
         let translator = MessagesAsChat.translator(&written("{}"));
-        for (body, kind, message) in [
-            (r#"{"error":{"message":"no","code":401}}"#, "authentication_error", "no"),
+        for (status, body, kind, message) in [
+            // As Groq has it.
             (
-                r#"{"error":{"message":"bad","type":"invalid_request_error","code":"x"}}"#,
-                "invalid_request_error",
-                "bad",
+                401,
+                r#"{"error":{"message":"no","type":"invalid_request_error"}}"#,
+                "authentication_error",
+                "no",
             ),
-            (r#"{"error":"text"}"#, "api_error", "text"),
-            ("<html>", "api_error", "<html>"),
+            (400, r#"{"error":{"message":"bad","code":"x"}}"#, "invalid_request_error", "bad"),
+            (502, r#"{"error":"text"}"#, "api_error", "text"),
+            (404, "<html>", "not_found_error", "<html>"),
         ] {
-            let told =
-                serde_json::from_str::<Value>(&translator.error_body(&UpstreamError::in_a_success(body)))
-                    .unwrap();
+            let error = UpstreamError { status, retry_after: None, body };
+            let told = serde_json::from_str::<Value>(&translator.error_body(&error)).unwrap();
             assert_eq!(told, json!({"type": "error", "error": {"type": kind, "message": message}}));
         }
     }
