@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::files;
 use super::free_models::{Kept, ToolRule};
-use super::merge::{OPEN_ELEMENTS, merge};
+use super::merge::{OPEN_ELEMENTS, Room, merge};
 use super::request::{Edits, elsewhere};
 use super::{
     Action, AnswerSummary, Api, CHAT_MODELS, Dialect, Listed, Needs, Reader, Route, Show, Usage, data_event,
@@ -344,11 +344,15 @@ struct Assembly {
     answer: Map<String, Value>,
     choices: Vec<Map<String, Value>>,
     halves: Halves,
+    room: Room,
 }
 
 impl Assembly {
     /// Adds a chunk; what isn't one is left out.
     fn add(&mut self, chunk: &str) {
+        if !self.room.is_left() {
+            return;
+        }
         let Some(Value::Object(chunk)) = self.halves.parse(chunk) else {
             return;
         };
@@ -359,9 +363,7 @@ impl Assembly {
                 ("choices", Value::Array(choices)) => {
                     choices.into_iter().for_each(|choice| self.add_choice(choice))
                 }
-                (_, value) => {
-                    self.answer.insert(name, value);
-                }
+                (_, value) => self.room.insert(&mut self.answer, name, value),
             }
         }
     }
@@ -375,20 +377,22 @@ impl Assembly {
         let recent = self.choices.len().saturating_sub(OPEN_ELEMENTS);
         let known = self.choices[recent..].iter().rposition(is_known).map(|at| recent + at);
         let at = known.unwrap_or_else(|| {
-            self.choices.push(Map::from_iter([("index".to_owned(), index)]));
+            let mut choice = Map::new();
+            self.room.insert(&mut choice, "index".to_owned(), index);
+            self.choices.push(choice);
             self.choices.len() - 1
         });
-        let target = &mut self.choices[at];
+        let (target, room) = (&mut self.choices[at], &mut self.room);
         for (name, value) in choice {
             match (name.as_str(), value) {
                 ("index", _) => {}
                 ("delta", Value::Object(delta)) => {
                     let message = target.entry("message").or_insert(json!({}));
                     if let Value::Object(message) = message {
-                        delta.into_iter().for_each(|(name, value)| merge(message, name, value));
+                        delta.into_iter().for_each(|(name, value)| merge(message, name, value, room));
                     }
                 }
-                (_, value) => merge(target, name, value),
+                (_, value) => merge(target, name, value, room),
             }
         }
     }

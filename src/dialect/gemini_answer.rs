@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::chat::{arguments_of, text_of, thought_in};
 use super::errors::{self, Diagnosis};
 use super::gemini::{Kind, elements};
-use super::merge::merge;
+use super::merge::{Room, merge};
 use super::{Translator, UpstreamError, data_event};
 use crate::error::ApiError;
 use crate::json::Halves;
@@ -57,6 +57,7 @@ struct Candidate {
     index: u64,
     /// Tool calls so far, as `tool_calls`: their arguments come in pieces that are no JSON.
     calls: Map<String, Value>,
+    room: Room,
     finish: Option<String>,
 }
 
@@ -93,7 +94,8 @@ impl Translator for GeminiTranslator {
             }
             let delta = &choice["delta"];
             if delta["tool_calls"].is_array() {
-                merge(&mut candidate.calls, "tool_calls".into(), delta["tool_calls"].clone());
+                let calls = delta["tool_calls"].clone();
+                merge(&mut candidate.calls, "tool_calls".into(), calls, &mut candidate.room);
             }
             let parts = parts(delta, &Value::Null, self.tells_thoughts);
             if !parts.is_empty() {

@@ -1,33 +1,108 @@
-//! Deltas put together: text grows, lists grow, elements with an `index` grow by themselves, the rest is replaced.
+//! Deltas put together: text grows, lists grow, elements with an `index` grow by themselves, the rest is replaced. However
+//! long a stream is, what is kept of it takes up no more than its [`Room`].
 
 use serde_json::{Map, Value};
 
 /// Text that isn't told piece by piece.
 const WHOLE: [&str; 7] = ["role", "id", "type", "name", "finish_reason", "native_finish_reason", "format"];
 
+/// What the pieces of one stream add up to has this much room: more text than any model says.
+const ROOM_BYTES: usize = 16 << 20;
+/// What a value takes up beside its text, and what a field does beside that.
+const VALUE_BYTES: usize = 80;
+const FIELD_BYTES: usize = 64;
+
+/// The room that is left for what a stream adds up to. What has none any more is left out.
+#[derive(Debug)]
+pub struct Room {
+    left: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { left: ROOM_BYTES }
+    }
+}
+
+impl Room {
+    /// Whether there is any.
+    pub fn is_left(&self) -> bool {
+        self.left > 0
+    }
+
+    fn takes(&mut self, bytes: usize) -> bool {
+        match self.left.checked_sub(bytes) {
+            Some(left) => self.left = left,
+            None => self.left = 0, // or what is small would fill the gaps of what isn't there
+        }
+        self.left > 0
+    }
+
+    /// Appends to a text.
+    pub fn push_str(&mut self, text: &mut String, more: &str) {
+        if self.takes(more.len()) {
+            text.push_str(more);
+        }
+    }
+
+    /// Puts a value in another's place.
+    pub fn replace(&mut self, old: &mut Value, value: Value) {
+        self.left = self.left.saturating_add(if self.is_left() { bytes_of(old) } else { 0 });
+        if self.takes(bytes_of(&value)) {
+            *old = value;
+        }
+    }
+
+    /// Puts a value into an object, under a new name or in another's place.
+    pub fn insert(&mut self, object: &mut Map<String, Value>, name: String, value: Value) {
+        match object.get_mut(&name) {
+            Some(old) => self.replace(old, value),
+            None if self.takes(FIELD_BYTES + name.len() + bytes_of(&value)) => {
+                drop(object.insert(name, value))
+            }
+            None => {}
+        }
+    }
+
+    fn push(&mut self, list: &mut Vec<Value>, value: Value) {
+        if self.takes(bytes_of(&value)) {
+            list.push(value);
+        }
+    }
+}
+
+fn bytes_of(value: &Value) -> usize {
+    VALUE_BYTES
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(list) => list.iter().map(bytes_of).sum(),
+            Value::Object(object) => {
+                object.iter().map(|(name, value)| FIELD_BYTES + name.len() + bytes_of(value)).sum()
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        }
+}
+
 /// Adds what a delta brings under one name.
-pub fn merge(target: &mut Map<String, Value>, name: String, value: Value) {
+pub fn merge(target: &mut Map<String, Value>, name: String, value: Value, room: &mut Room) {
     match (target.get_mut(&name), value) {
         (Some(_), Value::Null) => {}
         (Some(Value::String(text)), Value::String(more)) if !WHOLE.contains(&name.as_str()) => {
-            text.push_str(&more)
+            room.push_str(text, &more);
         }
         (Some(Value::Array(list)), Value::Array(more)) => {
-            more.into_iter().for_each(|element| add_element(list, element))
+            more.into_iter().for_each(|element| add_element(list, element, room))
         }
         (Some(Value::Object(object)), Value::Object(more)) => {
-            more.into_iter().for_each(|(name, value)| merge(object, name, value));
+            more.into_iter().for_each(|(name, value)| merge(object, name, value, room));
         }
         (Some(Value::String(_)), Value::String(more)) if more.is_empty() => {}
-        (Some(old), value) => *old = value,
         (None, Value::Array(more)) => {
             let mut list = Vec::new();
-            more.into_iter().for_each(|element| add_element(&mut list, element));
+            more.into_iter().for_each(|element| add_element(&mut list, element, room));
             target.insert(name, Value::Array(list));
         }
-        (None, value) => {
-            target.insert(name, value);
-        }
+        (_, value) => room.insert(target, name, value),
     }
 }
 
@@ -35,25 +110,25 @@ pub fn merge(target: &mut Map<String, Value>, name: String, value: Value) {
 /// work must not grow with all that has come before.
 pub const OPEN_ELEMENTS: usize = 256;
 
-fn add_element(list: &mut Vec<Value>, element: Value) {
+fn add_element(list: &mut Vec<Value>, element: Value, room: &mut Room) {
     let known = element.get("index").and_then(|index| {
         list.iter_mut().rev().take(OPEN_ELEMENTS).find(|known| known.get("index") == Some(index))
     });
     match (known, element) {
         (Some(Value::Object(known)), Value::Object(more)) => {
-            more.into_iter().for_each(|(name, value)| merge(known, name, value));
+            more.into_iter().for_each(|(name, value)| merge(known, name, value, room));
         }
-        (_, element) => list.push(element),
+        (_, element) => room.push(list, element),
     }
 }
 
 /// Appends text under one name.
-pub fn append(target: &mut Value, name: &str, more: &str) {
+pub fn append(target: &mut Value, name: &str, more: &str, room: &mut Room) {
     match target.get_mut(name) {
-        Some(Value::String(text)) => text.push_str(more),
+        Some(Value::String(text)) => room.push_str(text, more),
         _ => {
             if let Some(object) = target.as_object_mut() {
-                object.insert(name.to_owned(), more.into());
+                room.insert(object, name.to_owned(), more.into());
             }
         }
     }
@@ -67,14 +142,41 @@ mod tests {
 
     #[test]
     fn pieces_find_their_element() {
-        let mut target = Map::new();
+        let (mut target, mut room) = (Map::new(), Room::default());
         for (index, text) in [(0, "a"), (1, "b"), (0, "c"), (7, "d"), (1, "e")] {
-            merge(&mut target, "calls".into(), json!([{"index": index, "text": text}]));
+            merge(&mut target, "calls".into(), json!([{"index": index, "text": text}]), &mut room);
         }
-        merge(&mut target, "calls".into(), json!([{"text": "x"}, {"text": "y"}]));
+        merge(&mut target, "calls".into(), json!([{"text": "x"}, {"text": "y"}]), &mut room);
         let expected = json!([
             {"index": 0, "text": "ac"}, {"index": 1, "text": "be"}, {"index": 7, "text": "d"}, {"text": "x"}, {"text": "y"}
         ]);
         assert_eq!(target["calls"], expected);
+    }
+
+    #[test]
+    fn what_has_no_room_is_left_out() {
+        for piece in [
+            json!({"content": "x".repeat(1000)}),
+            json!({"list": [{}, {}, [], 1, "x"]}),
+            json!({"list": [{"index": 1, "more": [{}]}]}),
+        ] {
+            let (mut target, mut room) = (Map::new(), Room::default());
+            let mut rounds = 0;
+            while room.is_left() {
+                for (name, value) in piece.clone().as_object_mut().unwrap() {
+                    merge(&mut target, name.clone(), value.take(), &mut room);
+                }
+                rounds += 1;
+                assert!(rounds < 1_000_000, "{piece}");
+            }
+            let kept = bytes_of(&Value::Object(target));
+            assert!((ROOM_BYTES / 2..ROOM_BYTES + 4096).contains(&kept), "{kept} bytes of {piece}");
+        }
+        // What is replaced makes room for what replaces it.
+        let (mut target, mut room) = (Map::new(), Room::default());
+        for _ in 0..100 {
+            merge(&mut target, "id".into(), "x".repeat(1 << 20).into(), &mut room);
+        }
+        assert!(room.is_left());
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::files;
 use super::free_models::{Kept, ToolRule};
-use super::merge::append;
+use super::merge::{Room, append};
 use super::messages_as_chat::MessagesAsChat;
 use super::request::{Edits, elsewhere};
 use super::{
@@ -410,10 +410,14 @@ struct Assembly {
     /// The JSON of tools' input, which comes in pieces that are none.
     inputs: Vec<String>,
     halves: Halves,
+    room: Room,
 }
 
 impl Assembly {
     fn add(&mut self, data: &str) {
+        if !self.room.is_left() {
+            return;
+        }
         let Some(mut event) = self.halves.parse(data) else {
             return;
         };
@@ -424,18 +428,19 @@ impl Assembly {
                 }
             }
             "content_block_start" => {
-                let block = event["content_block"].take();
-                *self.block(&event["index"]).0 = block;
+                let value = event["content_block"].take();
+                let (block, _, room) = self.block(&event["index"]);
+                room.replace(block, value);
             }
             "content_block_delta" => {
                 let delta = event["delta"].take();
-                let (block, input) = self.block(&event["index"]);
+                let (block, input, room) = self.block(&event["index"]);
                 let text = |name: &str| delta[name].as_str().unwrap_or_default();
                 match delta["type"].as_str().unwrap_or_default() {
-                    "text_delta" => append(block, "text", text("text")),
-                    "thinking_delta" => append(block, "thinking", text("thinking")),
-                    "signature_delta" => append(block, "signature", text("signature")),
-                    "input_json_delta" => input.push_str(text("partial_json")),
+                    "text_delta" => append(block, "text", text("text"), room),
+                    "thinking_delta" => append(block, "thinking", text("thinking"), room),
+                    "signature_delta" => append(block, "signature", text("signature"), room),
+                    "input_json_delta" => room.push_str(input, text("partial_json")),
                     _ => {}
                 }
             }
@@ -447,7 +452,8 @@ impl Assembly {
                         _ => Some(&mut self.message),
                     };
                     if let Some(target) = target {
-                        target.extend(more.into_iter().filter(|(_, value)| !value.is_null()));
+                        let told = more.into_iter().filter(|(_, value)| !value.is_null());
+                        told.for_each(|(name, value)| self.room.insert(target, name, value));
                     }
                 }
             }
@@ -455,7 +461,7 @@ impl Assembly {
         }
     }
 
-    fn block(&mut self, index: &Value) -> (&mut Value, &mut String) {
+    fn block(&mut self, index: &Value) -> (&mut Value, &mut String, &mut Room) {
         /// More blocks than this are no answer.
         const MAX_BLOCKS: usize = 4096;
         let index = (index.as_u64().unwrap_or(0) as usize).min(MAX_BLOCKS);
@@ -463,7 +469,7 @@ impl Assembly {
             self.blocks.push(json!({}));
             self.inputs.push(String::new());
         }
-        (&mut self.blocks[index], &mut self.inputs[index])
+        (&mut self.blocks[index], &mut self.inputs[index], &mut self.room)
     }
 
     fn finish(mut self) -> Option<Value> {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::chat::{Chat, arguments_of, text_of, thought_in};
 use super::embeddings::Embeddings;
-use super::merge::merge;
+use super::merge::{Room, merge};
 use super::open_calls::OpenCalls;
 use super::{
     Action, Api, CHAT_MODELS, Dialect, Listed, Route, Show, Translated, Translator, Untranslatable,
@@ -157,6 +157,7 @@ impl Translated for Ollama {
             began: Instant::now(),
             first_token: None,
             calls: Map::new(),
+            room: Room::default(),
             finish: None,
             usage: Value::Null,
             halves: Halves::default(),
@@ -267,6 +268,7 @@ struct OllamaTranslator {
     first_token: Option<Duration>,
     /// Tool calls so far, as `tool_calls`: their arguments come in pieces that are no JSON.
     calls: Map<String, Value>,
+    room: Room,
     finish: Option<String>,
     usage: Value,
     halves: Halves,
@@ -296,7 +298,7 @@ impl Translator for OllamaTranslator {
         }
         let calls = &choice["delta"]["tool_calls"];
         if calls.is_array() {
-            merge(&mut self.calls, "tool_calls".into(), calls.clone());
+            merge(&mut self.calls, "tool_calls".into(), calls.clone(), &mut self.room);
         }
         let (said, thought) = (text_of(&choice["delta"]["content"]), thought_in(&choice["delta"]));
         if said.is_empty() && thought.is_empty() {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::files;
 use super::free_models::{Kept, ROUTER, ToolRule, with};
-use super::merge::append;
+use super::merge::{Room, append};
 use super::request::{Edits, Keep, Removed, kept_elements};
 use super::responses_as_chat::ResponsesAsChat;
 use super::{
@@ -413,10 +413,16 @@ struct Assembly {
     items: BTreeMap<u64, Value>,
     parts: usize,
     halves: Halves,
+    room: Room,
 }
 
 impl Assembly {
     fn add(&mut self, kind: &str, data: &str) {
+        // The last event has all of it again: it is no larger than an event may be.
+        let is_last = !kind.ends_with(".delta") && kind.matches('.').count() == 1;
+        if !self.room.is_left() && !is_last {
+            return;
+        }
         let Some(mut event) = self.halves.parse(data) else {
             return;
         };
@@ -426,11 +432,12 @@ impl Assembly {
         let delta = event["delta"].as_str().unwrap_or_default().to_owned();
         match kind {
             "response.output_item.added" | "response.output_item.done" => {
-                self.items.insert(output, event["item"].take());
+                let (item, room) = self.item(output);
+                room.replace(item, event["item"].take());
             }
             "response.content_part.added" => {
-                if let Some(part) = self.part(output, "content", content) {
-                    *part = event["part"].take();
+                if let Some((part, room)) = self.part(output, "content", content) {
+                    room.replace(part, event["part"].take());
                 }
             }
             "response.output_text.delta" | "response.content_part.delta" => {
@@ -443,19 +450,25 @@ impl Assembly {
             "response.reasoning_summary_text.delta" => {
                 self.text(output, "summary", summary, "summary_text", "text", &delta);
             }
-            "response.function_call_arguments.delta" => append(self.item(output), "arguments", &delta),
-            "response.custom_tool_call_input.delta" => append(self.item(output), "input", &delta),
+            "response.function_call_arguments.delta" => {
+                let (item, room) = self.item(output);
+                append(item, "arguments", &delta, room);
+            }
+            "response.custom_tool_call_input.delta" => {
+                let (item, room) = self.item(output);
+                append(item, "input", &delta, room);
+            }
             _ if event["response"].is_object() => self.response = Some(event["response"].take()),
             _ => {}
         }
     }
 
-    fn item(&mut self, index: u64) -> &mut Value {
-        self.items.entry(index).or_insert_with(|| json!({}))
+    fn item(&mut self, index: u64) -> (&mut Value, &mut Room) {
+        (self.items.entry(index).or_insert_with(|| json!({})), &mut self.room)
     }
 
     /// The part at this place of one of an item's lists.
-    fn part(&mut self, output: u64, list: &str, index: usize) -> Option<&mut Value> {
+    fn part(&mut self, output: u64, list: &str, index: usize) -> Option<(&mut Value, &mut Room)> {
         /// More parts than this, of all items, are no answer.
         const MAX_PARTS: usize = 4096;
         let left = MAX_PARTS.saturating_sub(self.parts);
@@ -467,15 +480,15 @@ impl Assembly {
         }
         self.parts += missing;
         parts.extend(std::iter::repeat_with(|| json!({})).take(missing));
-        parts.get_mut(index)
+        Some((parts.get_mut(index)?, &mut self.room))
     }
 
     fn text(&mut self, output: u64, list: &str, index: usize, kind: &str, name: &str, delta: &str) {
-        let Some(part) = self.part(output, list, index) else { return };
+        let Some((part, room)) = self.part(output, list, index) else { return };
         if let Some(object) = part.as_object_mut() {
             object.entry("type").or_insert_with(|| json!(kind));
         }
-        append(part, name, delta);
+        append(part, name, delta, room);
     }
 
     fn finish(self) -> Option<Value> {

@@ -315,3 +315,25 @@ fn a_count_never_wraps() {
     proxy.chat(HELLO);
     assert_eq!(count(&proxy), u64::MAX);
 }
+
+/// Whatever a stream adds up to, its record has an end; the client gets all of it.
+#[test]
+fn an_endless_stream_leaves_a_record_with_an_end() {
+    const PIECES: usize = 40;
+    let upstream = Upstream::forgetful(|_, answer| {
+        answer.stream_head();
+        let piece = delta(&"x".repeat(1 << 20));
+        for _ in 0..PIECES {
+            answer.piece(&piece);
+        }
+        answer.piece(&last_delta());
+        answer.piece("data: [DONE]\n\n");
+        answer.end();
+    });
+    let proxy = Proxy::recording(&upstream, "");
+    let answer = proxy.chat(HELLO_STREAM);
+    assert!(answer.body.len() > PIECES << 20 && answer.text().ends_with("data: [DONE]\n\n"));
+    let files = proxy.files(2);
+    let said = data(&files, "RESPONSE")["choices"][0]["message"]["content"].as_str().unwrap();
+    assert!((8 << 20..=16 << 20).contains(&said.len()), "{} bytes", said.len());
+}
