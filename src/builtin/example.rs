@@ -1,22 +1,35 @@
 //! A value that fits a JSON schema: the built-in model's structured answers.
 
+use std::cell::Cell;
+
 use serde_json::{Value, json};
 
 /// Schemas can refer to themselves; this deep they are cut where they allow it.
 const MAX_DEPTH: usize = 16;
 /// No list is longer, whatever is asked for.
 const MAX_ITEMS: u64 = 100;
+/// Nor are there more values in all: each of a hundred items can hold a hundred.
+const MAX_VALUES: usize = 10_000;
+const BYTES_OF_A_VALUE: usize = 64;
 const TEXT: &str = "example";
 
 /// The smallest value that fits a schema: only the fields that it requires.
 pub fn fitting(schema: &Value) -> Value {
-    example(schema, schema, 0)
+    example(schema, schema, 0, &Cell::new(MAX_VALUES))
 }
 
-fn example(schema: &Value, root: &Value, depth: usize) -> Value {
-    let within = |schema: &Value| match depth < MAX_DEPTH {
-        true => example(schema, root, depth + 1),
-        false => Value::Null,
+fn example(schema: &Value, root: &Value, depth: usize, left: &Cell<usize>) -> Value {
+    let within = |schema: &Value| {
+        if depth == MAX_DEPTH || left.get() == 0 {
+            return Value::Null;
+        }
+        left.update(|left| left - 1);
+        example(schema, root, depth + 1, left)
+    };
+    // A long one counts as several.
+    let taken = |value: &Value| {
+        left.set(left.get().saturating_sub(value.to_string().len() / BYTES_OF_A_VALUE));
+        value.clone()
     };
     if let Some(target) = schema["$ref"].as_str().and_then(|path| root.pointer(path.trim_start_matches('#')))
     {
@@ -24,15 +37,15 @@ fn example(schema: &Value, root: &Value, depth: usize) -> Value {
     }
     for fixed in ["const", "default"] {
         if let Some(value) = schema.get(fixed) {
-            return value.clone();
+            return taken(value);
         }
     }
     if let Some(first) = schema["enum"].as_array().and_then(|values| values.first()) {
-        return first.clone();
+        return taken(first);
     }
     let parts = |name: &str| schema[name].as_array().map(Vec::as_slice).unwrap_or_default();
     let chosen = parts("anyOf").first().or(parts("oneOf").first()).into_iter().chain(parts("allOf"));
-    let chosen = chosen.map(within).collect::<Vec<_>>();
+    let chosen = chosen.map(within).take_while(|_| left.get() > 0).collect::<Vec<_>>();
     let kind = match &schema["type"] {
         Value::Array(kinds) => kinds.first().and_then(Value::as_str),
         kind => kind.as_str(),
@@ -56,12 +69,15 @@ fn example(schema: &Value, root: &Value, depth: usize) -> Value {
             let at_most = schema["maxItems"].as_u64().unwrap_or(MAX_ITEMS);
             let first = parts("prefixItems").iter().map(within);
             let more = (first.len() as u64..at_least.min(at_most)).map(|_| within(&schema["items"]));
-            Value::Array(first.chain(more).collect())
+            Value::Array(first.chain(more).take_while(|_| left.get() > 0).collect())
         }
         Some("object") => {
             let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
             Value::Object(
-                required.map(|name| (name.to_owned(), within(&schema["properties"][name]))).collect(),
+                required
+                    .map(|name| (name.to_owned(), within(&schema["properties"][name])))
+                    .take_while(|_| left.get() > 0)
+                    .collect(),
             )
         }
         _ if !chosen.is_empty() => return merged(chosen),
@@ -150,6 +166,20 @@ fn text(schema: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_schema_makes_more_than_can_be_sent() {
+        let long = "x".repeat(100_000);
+        for schema in [
+            json!({"type": "array", "minItems": 100, "items": {"$ref": "#"}}),
+            json!({"allOf": [{"$ref": "#"}, {"$ref": "#"}, {"$ref": "#"}]}),
+            json!({"type": "object", "required": ["a", "b", "c"], "properties":
+                {"a": {"$ref": "#"}, "b": {"$ref": "#"}, "c": {"$ref": "#"}}}),
+            json!({"type": "array", "minItems": 100, "items": {"type": "array", "minItems": 100, "items": {"default": long}}}),
+        ] {
+            assert!(fitting(&schema).to_string().len() < 2_000_000);
+        }
+    }
 
     #[test]
     fn only_what_is_required() {

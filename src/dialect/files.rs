@@ -157,6 +157,12 @@ impl Open {
 
     /// A value within it that is neither object nor array, in the field of this name.
     fn scalar(&mut self, name: &str, value: &str) {
+        let words = if self.is_array { self.words } else { WORDS.contains(&name) };
+        let is_image = self.image || IMAGES.contains(&name);
+        let is_described = matches!(name, "type" | "media_type" | "source");
+        if !is_described && !is_image && (words || self.cited || !may_be_an_address(value)) {
+            return; // as nearly all of a request is: its escapes needn't be resolved
+        }
         let text = json::string(value);
         match (name, text.as_deref()) {
             ("type", Some(kind)) => {
@@ -179,9 +185,7 @@ impl Open {
             _ => {}
         }
         let Some(text) = text else { return };
-        let words = if self.is_array { self.words } else { WORDS.contains(&name) };
-        self.holds |= (self.image || IMAGES.contains(&name)) && mentions_other_data(&text)
-            || !words && !self.cited && is_pdf(&text);
+        self.holds |= is_image && mentions_other_data(&text) || !words && !self.cited && is_pdf(&text);
     }
 
     /// What is known of an object or an array within it.
@@ -206,6 +210,14 @@ impl Open {
 
 fn begins_with(text: &str, word: &str) -> bool {
     text.get(..word.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(word))
+}
+
+/// Whether a string is short enough to be an address, or could begin with `data:`.
+fn may_be_an_address(value: &str) -> bool {
+    const MAX_BYTES: usize = 8192;
+    let begin = &value.as_bytes()[..value.len().min(32)];
+    let is_data = || begin.get(1..6).is_some_and(|begin| begin.eq_ignore_ascii_case(b"data:"));
+    value.len() <= MAX_BYTES || begin.contains(&b'\\') || is_data()
 }
 
 /// Whether a text is the address of a PDF, or is one.

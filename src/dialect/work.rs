@@ -10,7 +10,7 @@ fn processor_time() -> u64 {
 
 /// Fails if four times as much takes much more than four times the work; sixteen times would be quadratic.
 fn grows_as_size(name: &str, work: impl Fn(usize)) {
-    const LITTLE: usize = 2000;
+    const LITTLE: usize = 1500;
     /// The system looks at the clock now and then only.
     const TICKS: u64 = 40_000_000;
     let took = |size| {
@@ -59,17 +59,15 @@ fn reading_a_stream_takes_work_as_it_has_events() {
             r##"{"type":"response.output_text.delta","output_index":0,"content_index":18446744073709551615,"delta":"#"}"##,
         ),
     ];
-    for assemble in [false, true] {
-        for (dialect, form) in forms {
-            grows_as_size(form, |size| {
-                let mut reader = dialect.reader(assemble, Needs { tools: true, ..Needs::default() });
-                for number in (0..size).rev() {
-                    reader.read(Some(&form.replace('#', &number.to_string())));
-                }
-                assert!(reader.broken_off(&ApiError::stopping()).len() < 1 << 20);
-                assert_eq!(reader.answer().is_some(), assemble);
-            });
-        }
+    for (dialect, form) in forms {
+        grows_as_size(form, |size| {
+            let mut reader = dialect.reader(true, Needs { tools: true, ..Needs::default() });
+            for number in (0..size).rev() {
+                reader.read(Some(&form.replace('#', &number.to_string())));
+            }
+            assert!(reader.broken_off(&ApiError::stopping()).len() < 1 << 20);
+            assert!(reader.answer().is_some());
+        });
     }
 }
 
@@ -155,6 +153,29 @@ fn a_request_takes_work_as_it_is_long() {
                     let _ = as_chat.translate(&written); // too deep a one isn't
                     as_chat.translator(&written);
                 }
+            });
+        }
+    }
+}
+
+#[test]
+fn telling_a_stream_in_another_api_takes_work_as_it_has_events() {
+    let forms = [
+        r##"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":#,"id":"#","function":{"name":"f#","arguments":"{}"}}]}}]}"##,
+        r##"{"choices":[{"index":#,"delta":{"content":"x"}}]}"##,
+        r##"{"choices":[{"index":0,"delta":{"content":"<think>#"}}]}"##,
+    ];
+    let as_chat = natives().filter_map(|dialect| dialect.as_chat());
+    let of_chat = translated().filter(|translated| translated.native().path() == chat::Chat.path());
+    for (number, translated) in of_chat.chain(as_chat).enumerate() {
+        for form in forms {
+            grows_as_size(&format!("{number}: {form}"), |size| {
+                let mut translator =
+                    translated.translator(&Written { body: "{}".into(), ..Written::default() });
+                for number in (0..size).rev() {
+                    translator.event(&form.replace('#', &number.to_string()));
+                }
+                translator.end();
             });
         }
     }
