@@ -17,7 +17,7 @@ use crate::json;
 use crate::language::either;
 use crate::live::Live;
 use crate::record::day::{Earlier, Tally, count_on_disk};
-use crate::record::names::{Kind, MessageId, Name, count_name, date_in_name, timestamp};
+use crate::record::names::{CALL_KEY, Kind, MessageId, Name, count_name, date_in_name, timestamp};
 use crate::secrets;
 
 /// Bytes of memory that may wait to be written; what comes beyond them is left out and counted.
@@ -32,8 +32,6 @@ const CLOCK_INTERVAL: Duration = Duration::from_secs(30);
 const MISSING_FOLDER_RETRIES: usize = 10;
 /// The folder within `CACHE_DIR` for answers that may be given again.
 pub const ANSWERS_FOLDER: &str = "answers";
-/// The key of a second file that holds what the panel says of the call.
-pub const CALL_KEY: &str = "call";
 /// Files that aren't whole yet begin with this and end with `.tmp`.
 const UNFINISHED_PREFIX: &str = ".local-api-proxy-";
 

@@ -13,9 +13,8 @@ use serde_json::Value;
 
 use super::changes::read_changes;
 use super::disk;
-use super::files::CALL_KEY;
 use super::metrics::{CallMetrics, FailedTry};
-use super::names::{Kind, Name, moment};
+use super::names::{CALL_KEY, Kind, Name, moment};
 use crate::json;
 
 /// The figures stand within this much of a file's end: nearly always, and always. Reading them costs as much for a large

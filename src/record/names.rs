@@ -6,6 +6,9 @@ use chrono::{DateTime, Local, NaiveDate, NaiveDateTime, TimeDelta};
 
 const TIME_IN_NAME: &str = "YYYYMMDD_HHMMSS_mmm";
 
+/// The key of a second file that holds what the panel says of the call.
+pub const CALL_KEY: &str = "call";
+
 /// What a debug file is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
