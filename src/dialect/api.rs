@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 use super::{ALL, Dialect, Listed, Translated};
+use crate::encoding::percent_decoded;
 use crate::error::ApiError;
 
 /// An API as its clients meet it. Each is declared in its own file and named in [`ALL`], and nowhere else.
@@ -173,10 +174,15 @@ pub struct Routed {
 }
 
 impl Routed {
+    /// The model that stands in the path.
+    pub fn model(&self, path: &str) -> String {
+        let name = percent_decoded(self.parameter(path));
+        name.strip_prefix("models/").map(str::to_owned).unwrap_or(name) // as Google's own names begin
+    }
+
     /// What stands in the path for the [`PARAMETER`], as it is written there.
-    pub fn parameter<'p>(&self, path: &'p str) -> &'p str {
-        let written = path.get(self.parameter.clone()).unwrap_or_default();
-        written.strip_prefix("models/").unwrap_or(written) // as Google's own names begin
+    fn parameter<'p>(&self, path: &'p str) -> &'p str {
+        path.get(self.parameter.clone()).unwrap_or_default()
     }
 
     /// Its path with the parameter's name, as people are told of it.
@@ -336,7 +342,9 @@ mod tests {
         assert_eq!(led("GET", "/models", "anthropic-version"), Some(("messages", "/models")));
         assert_eq!(led("GET", "/models/user", "").map(|(_, pattern)| pattern), Some("/models/user"));
         let one = route("GET", "/models/a%2Fb:free", |_| false).unwrap();
-        assert_eq!(one.parameter("/models/a%2Fb:free"), "a%2Fb:free");
+        assert_eq!(one.model("/models/a%2Fb:free"), "a/b:free");
+        let googles = route("GET", "/models/models%2Fa/b:free", |_| false).unwrap();
+        assert_eq!(googles.model("/models/models%2Fa/b:free"), "a/b:free");
         assert_eq!(methods("/models"), ["GET", "HEAD"]);
         for nothing in ["/models/", "/chat", "/nowhere", "/"] {
             assert!(methods(nothing).is_empty(), "{nothing}");

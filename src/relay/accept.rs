@@ -17,7 +17,6 @@ use crate::dialect::free_models;
 use crate::dialect::model_name::Target;
 use crate::dialect::request::Request;
 use crate::dialect::{Action, Dialect, Routed, StandIn, Translated, Untranslatable, Written, text};
-use crate::encoding::percent_decoded;
 use crate::error::ApiError;
 use crate::live::Snapshot;
 use crate::record::calls::Running;
@@ -120,7 +119,7 @@ fn understand(
     let not_an_object = |text: &str, error| text::not_an_object(text, &error, &address(), route.route.sample);
     let (text, translated) = match route.route.action {
         Action::Translate(translated) => {
-            let model = percent_decoded(route.parameter(&head.path));
+            let model = route.model(&head.path);
             let query = head.query.clone().unwrap_or_default();
             let written = Written { model, query, body: text };
             let in_native = translated.translate(&written).map_err(|error| match error {

@@ -30,7 +30,6 @@ use crate::client::listen;
 use crate::client::slot;
 use crate::client::socket::CLIENT_TIMEOUT;
 use crate::dialect::{Action, Dialect, Routed};
-use crate::encoding::percent_decoded;
 use crate::error::ApiError;
 use crate::live::{Live, Snapshot};
 use crate::record::calls::{Calls, Waiting};
@@ -541,7 +540,7 @@ fn tell_models(shared: &Arc<Shared>, exchange: &Exchange, snapshot: &Snapshot) -
         Some((routed, Action::Show(show))) => {
             let named = match show.named_in {
                 Some(named_in) => named_in(body),
-                None => Ok(percent_decoded(routed.parameter(&head.path))),
+                None => Ok(routed.model(&head.path)),
             };
             named.and_then(|asked| shared.models.show(snapshot, show, &asked))
         }
