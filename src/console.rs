@@ -1,19 +1,20 @@
 //! What the program says: one thread prints whole lines, so that a console that is paused (a click into a
 //! Windows console selects text and stops every write), slow or closed never holds a request up.
 
+use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::fs::File;
-use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::io::{IsTerminal, Write};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use chrono::{DateTime, Local};
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::language::either;
 use crate::secrets;
+use crate::sync::lock;
 
 /// Lines that may wait for a paused console; later ones are counted and left out.
 const QUEUED_LINES: usize = 4096;
@@ -21,12 +22,42 @@ const QUEUED_LINES: usize = 4096;
 /// Between two writes.
 const PAUSE: Duration = Duration::from_millis(5);
 
-enum Message {
-    /// With the time before it, if there is one.
-    Line(Option<SystemTime>, String),
-    /// Answered once everything before it is printed.
-    Flush(Sender<()>),
+/// How long the end of the program waits for a console that doesn't take its lines.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+
+/// How a line is to look on a terminal that has colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// As everything else.
+    Plain,
+    /// Something to know: a client's mistake, another try. Yellow.
+    Notice,
+    /// Something that has failed. Red.
+    Failure,
 }
+
+struct Line {
+    /// Stands before it, if there is one.
+    time: Option<SystemTime>,
+    tone: Tone,
+    text: String,
+}
+
+#[derive(Default)]
+struct Queue {
+    lines: VecDeque<Line>,
+    left_out: u64,
+    /// Lines that were ever said, and those that are printed.
+    said: u64,
+    printed: u64,
+    has_printer: bool,
+}
+
+static QUEUE: Mutex<Queue> =
+    Mutex::new(Queue { lines: VecDeque::new(), left_out: 0, said: 0, printed: 0, has_printer: false });
+/// A condition variable, not a channel, whose receiver spins before it sleeps.
+static SAID: Condvar = Condvar::new();
+static PRINTED: Condvar = Condvar::new();
 
 /// Where lines go.
 enum Out {
@@ -38,35 +69,20 @@ enum Out {
 }
 
 static OUT: Mutex<Out> = Mutex::new(Out::Terminal);
-static PRINTER: OnceLock<Sender<Message>> = OnceLock::new();
-static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 
-fn printer() -> &'static Sender<Message> {
-    PRINTER.get_or_init(|| {
-        let (lines, receiver) = bounded(QUEUED_LINES);
-        // Without the thread (no more threads to be had) lines are lost, requests aren't.
-        let _ = thread::Builder::new().name("console".into()).spawn(move || print(receiver));
-        lines
-    })
-}
-
-fn print(lines: Receiver<Message>) {
-    let mut text = String::new();
-    while let Ok(first) = lines.recv() {
-        let mut flushed = Vec::new();
-        for message in std::iter::once(first).chain(lines.try_iter().take(QUEUED_LINES)) {
-            match message {
-                Message::Line(time, line) => {
-                    if let Some(time) = time {
-                        let _ = write!(text, "{}  ", DateTime::<Local>::from(time).format("%H:%M:%S"));
-                    }
-                    text.push_str(&secrets::hidden(&line));
-                    text.push('\n');
-                }
-                Message::Flush(done) => flushed.push(done),
-            }
+fn print() {
+    loop {
+        let mut queue = lock(&QUEUE);
+        while queue.lines.is_empty() {
+            queue = SAID.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        let left_out = LEFT_OUT.swap(0, Ordering::Relaxed);
+        let (lines, left_out, said) =
+            (std::mem::take(&mut queue.lines), std::mem::take(&mut queue.left_out), queue.said);
+        drop(queue);
+        let mut text = String::new();
+        for line in lines {
+            put(&mut text, &line);
+        }
         if left_out > 0 {
             text.push_str(&either(
                 format!("({left_out} lines left out: the console was busy)\n"),
@@ -74,18 +90,70 @@ fn print(lines: Receiver<Message>) {
             ));
         }
         write(text.as_bytes());
-        text.clear();
-        for done in flushed {
-            let _ = done.send(());
-        }
+        lock(&QUEUE).printed = said;
+        PRINTED.notify_all();
         // What is said meanwhile is printed together: many short writes cost more than the calls that they tell of.
         thread::sleep(PAUSE);
     }
 }
 
+fn put(text: &mut String, line: &Line) {
+    if let Some(time) = line.time {
+        let _ = write!(text, "{}  ", DateTime::<Local>::from(time).format("%H:%M:%S"));
+    }
+    let hidden = secrets::hidden(&line.text);
+    let shown = plain(&hidden);
+    match line.tone {
+        Tone::Notice if has_colours() => drop(writeln!(text, "\x1b[33m{shown}\x1b[0m")),
+        Tone::Failure if has_colours() => drop(writeln!(text, "\x1b[31m{shown}\x1b[0m")),
+        _ => drop(writeln!(text, "{shown}")),
+    }
+}
+
+/// Whether lines go to a terminal that shows colours, and its user wants them (<https://no-color.org>).
+fn has_colours() -> bool {
+    static COLOURS: OnceLock<bool> = OnceLock::new();
+    let is_terminal = matches!(*lock(&OUT), Out::Terminal);
+    is_terminal
+        && *COLOURS.get_or_init(|| {
+            let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+            let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+            std::io::stdout().is_terminal() && !is_set("NO_COLOR") && !is_dumb && understands_escapes()
+        })
+}
+
+#[cfg(not(windows))]
+fn understands_escapes() -> bool {
+    true
+}
+
+#[cfg(windows)]
+fn understands_escapes() -> bool {
+    let console = winapi_util::console::Console::stdout();
+    console.is_ok_and(|mut console| console.set_virtual_terminal_processing(true).is_ok())
+}
+
+/// The text with what a terminal would act upon made visible: what clients and upstreams have written could move its cursor,
+/// ring, change its title, or turn the direction of what follows.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    let acts = |c: char| {
+        c.is_control() && c != '\t'
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+            || matches!(c, '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    };
+    if !text.contains(acts) {
+        return text.into();
+    }
+    let mut visible = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if acts(c) { visible.extend(c.escape_default()) } else { visible.push(c) }
+    }
+    visible.into()
+}
+
 fn write(text: &[u8]) {
     // `println!` would panic on a closed pipe; here the line is simply nobody's.
-    let _ = match &mut *OUT.lock().unwrap_or_else(PoisonError::into_inner) {
+    let _ = match &mut *lock(&OUT) {
         Out::Terminal => {
             let mut out = std::io::stdout().lock();
             out.write_all(text).and_then(|()| out.flush())
@@ -98,12 +166,12 @@ fn write(text: &[u8]) {
 
 /// The terminal is somebody else's from now on: lines wait for [`release`].
 pub fn hold() {
-    *OUT.lock().unwrap_or_else(PoisonError::into_inner) = Out::Held(Vec::new());
+    *lock(&OUT) = Out::Held(Vec::new());
 }
 
 /// What was held, and all that follows, is shown again.
 pub fn show() {
-    let before = std::mem::replace(&mut *OUT.lock().unwrap_or_else(PoisonError::into_inner), Out::Terminal);
+    let before = std::mem::replace(&mut *lock(&OUT), Out::Terminal);
     if let Out::Held(held) = before {
         write(&held);
     }
@@ -112,7 +180,7 @@ pub fn show() {
 /// Lines that were held, and all that follow, go to this file, or nowhere.
 pub fn release(file: Option<File>) {
     let out = file.map_or(Out::Nowhere, Out::File);
-    let before = std::mem::replace(&mut *OUT.lock().unwrap_or_else(PoisonError::into_inner), out);
+    let before = std::mem::replace(&mut *lock(&OUT), out);
     if let Out::Held(held) = before {
         write(&held);
     }
@@ -120,27 +188,41 @@ pub fn release(file: Option<File>) {
 
 /// Prints one line as it is.
 pub fn print_line(line: String) {
-    send(Message::Line(None, line));
+    send(Line { time: None, tone: Tone::Plain, text: line });
 }
 
 /// Prints one line with the local time before it. (Finding out what that is takes a while, at every thread's first time:
 /// the printing thread does it.)
 pub fn say(text: impl fmt::Display) {
-    send(Message::Line(Some(SystemTime::now()), text.to_string()));
+    say_in(Tone::Plain, text);
 }
 
-fn send(line: Message) {
-    if let Err(TrySendError::Full(_)) = printer().try_send(line) {
-        LEFT_OUT.fetch_add(1, Ordering::Relaxed);
+/// The same in a tone.
+pub fn say_in(tone: Tone, text: impl fmt::Display) {
+    send(Line { time: Some(SystemTime::now()), tone, text: text.to_string() });
+}
+
+fn send(line: Line) {
+    let mut queue = lock(&QUEUE);
+    if !queue.has_printer {
+        // Without the thread (no more threads to be had) lines are lost, requests aren't.
+        queue.has_printer = thread::Builder::new().name("console".into()).spawn(print).is_ok();
+    }
+    if queue.lines.len() >= QUEUED_LINES {
+        queue.left_out += 1;
+        return;
+    }
+    queue.said += 1;
+    queue.lines.push_back(line);
+    if queue.lines.len() == 1 {
+        SAID.notify_one();
     }
 }
 
 /// Names the console's window, where that is understood: elsewhere it would be rubbish on the screen.
 pub fn set_title(title: &str) {
     #[cfg(windows)]
-    if winapi_util::console::Console::stdout()
-        .is_ok_and(|mut console| console.set_virtual_terminal_processing(true).is_ok())
-    {
+    if understands_escapes() {
         let mut out = std::io::stdout().lock();
         let _ = write!(out, "\x1b]0;{title}\x07").and_then(|()| out.flush());
     }
@@ -150,8 +232,26 @@ pub fn set_title(title: &str) {
 
 /// Waits until everything said so far is printed, at most a second.
 pub fn flush() {
-    let (done, printed) = bounded(1);
-    if printer().send_timeout(Message::Flush(done), Duration::from_secs(1)).is_ok() {
-        let _ = printed.recv_timeout(Duration::from_secs(1));
+    let began = Instant::now();
+    let mut queue = lock(&QUEUE);
+    let said = queue.said;
+    while queue.printed < said && queue.has_printer {
+        let left = FLUSH_LIMIT.saturating_sub(began.elapsed());
+        if left.is_zero() {
+            return;
+        }
+        queue = PRINTED.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_acts_on_the_terminal() {
+        assert!(matches!(plain("模型 a/b:free é 👩‍💻\t"), Cow::Borrowed(_)));
+        let nasty = "a\x1b[31mb\x07c\u{9b}2Jd\u{202e}e\rf\ng\u{2066}";
+        assert_eq!(plain(nasty), r"a\u{1b}[31mb\u{7}c\u{9b}2Jd\u{202e}e\rf\ng\u{2066}");
     }
 }

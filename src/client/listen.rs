@@ -14,6 +14,9 @@ const BACKLOG: i32 = 4096;
 /// Where Ollama listens, and tools look for it.
 const OLLAMAS_PORT: u16 = 11434;
 
+/// Those below are the administrator's.
+const FIRST_FREE_PORT: u16 = 1024;
+
 /// Why listening failed.
 #[derive(Debug)]
 pub enum ListenError {
@@ -51,12 +54,25 @@ impl fmt::Display for ListenError {
                 f.write_str(either(".", "。"))
             }
             Self::Other(address, e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                f.write_str(&either(
-                    format!(
-                        "listening on {address} is not allowed. Choose a port above 1023 with PORT in .env or --port."
-                    ),
-                    format!("不允许监听 {address}。请在 .env 中用 PORT 或用 --port 选择大于 1023 的端口。"),
-                ))
+                let port = address.port();
+                f.write_str(&if (1..FIRST_FREE_PORT).contains(&port) {
+                    either(
+                        format!(
+                            "listening on {address} is not allowed. Choose a port above 1023 with PORT in .env or --port."
+                        ),
+                        format!("不允许监听 {address}。请在 .env 中用 PORT 或用 --port 选择大于 1023 的端口。"),
+                    )
+                } else {
+                    // On Windows Hyper-V and WSL reserve ranges of ports; elsewhere a policy of the system does.
+                    either(
+                        format!(
+                            "the system doesn't let programs listen on port {port}: it is reserved, or a security policy forbids it. Choose another one with PORT in .env or --port, such as 5050."
+                        ),
+                        format!(
+                            "系统不允许程序监听端口 {port}：它已被系统保留，或被安全策略禁止。请在 .env 中用 PORT 或用 --port 选择另一个，例如 5050。"
+                        ),
+                    )
+                })
             }
             Self::Other(address, e) if e.kind() == io::ErrorKind::AddrNotAvailable => {
                 let ip = address.ip();
@@ -65,18 +81,14 @@ impl fmt::Display for ListenError {
                     format!("{ip} 不是本机的地址。请检查 .env 中的 HOST 或 --host。"),
                 ))
             }
-            Self::Other(address, e) => {
-                f.write_str(&either(
-                    format!("can't listen on {address}: {e}. Check HOST and PORT in .env."),
-                    format!("无法监听 {address}：{e}。请检查 .env 中的 HOST 和 PORT。"),
-                ))
-            }
-            Self::UnknownHost(host) => {
-                f.write_str(&either(
-                    format!("{host} is not a name that this machine knows. Check HOST in .env or --host."),
-                    format!("本机不认识主机名 {host}。请检查 .env 中的 HOST 或 --host。"),
-                ))
-            }
+            Self::Other(address, e) => f.write_str(&either(
+                format!("can't listen on {address}: {e}. Check HOST and PORT in .env."),
+                format!("无法监听 {address}：{e}。请检查 .env 中的 HOST 和 PORT。"),
+            )),
+            Self::UnknownHost(host) => f.write_str(&either(
+                format!("{host} is not a name that this machine knows. Check HOST in .env or --host."),
+                format!("本机不认识主机名 {host}。请检查 .env 中的 HOST 或 --host。"),
+            )),
         }
     }
 }

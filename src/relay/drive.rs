@@ -14,7 +14,7 @@ use super::patience;
 use super::shared_call::Source;
 use super::state::Relay;
 use crate::client::exchange::ConnectionFate;
-use crate::console::say;
+use crate::console::{Tone, say, say_in};
 use crate::dialect::StandIn;
 use crate::dialect::errors::ModelFault;
 use crate::dialect::free_models;
@@ -178,16 +178,22 @@ impl Relay {
     fn say_what_follows(&self, model: &str, failed: &FailedAttempt, pause: Duration) {
         let (reason, next) = (&failed.said, &self.tries.model);
         if let Verdict::NextModel(_) = failed.verdict {
-            say(either(
-                format_args!("{model}: {reason}; asking {next}"),
-                format_args!("{model}：{reason}；改为询问 {next}"),
-            ));
+            say_in(
+                Tone::Notice,
+                either(
+                    format_args!("{model}: {reason}; asking {next}"),
+                    format_args!("{model}：{reason}；改为询问 {next}"),
+                ),
+            );
         } else {
             let seconds = pause.as_secs_f64();
-            say(either(
-                format_args!("{model}: {reason}; trying again in {seconds:.1} s"),
-                format_args!("{model}：{reason}；{seconds:.1} 秒后重试"),
-            ));
+            say_in(
+                Tone::Notice,
+                either(
+                    format_args!("{model}: {reason}; trying again in {seconds:.1} s"),
+                    format_args!("{model}：{reason}；{seconds:.1} 秒后重试"),
+                ),
+            );
         }
     }
 

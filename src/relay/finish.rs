@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 use super::outcome::{FailedAnswer, FailedAttempt, FinalWrite, ReadableAnswer, Served};
 use super::state::{Client, Relay};
 use crate::client::exchange::{ConnectionFate, Reply, SHOULD_RETRY};
-use crate::console::say;
+use crate::console::{Tone, say, say_in};
 use crate::dialect::free_models::ROUTER;
 use crate::dialect::model_name::BEST;
 use crate::dialect::{AnswerSummary, Needs, UpstreamError, errors};
@@ -232,6 +232,11 @@ impl Relay {
             }
         };
         let line = call_line(&self.record.metrics, &reason);
+        let tone = match self.record.metrics.status {
+            CLIENT_CLOSED_STATUS | ..400 => Tone::Plain,
+            400..500 => Tone::Notice,
+            _ => Tone::Failure,
+        };
         if let Some(recording) = self.record.recording.take() {
             recording.end(self.record.metrics, ending);
         }
@@ -250,7 +255,7 @@ impl Relay {
         };
         // Not before the client has all of it, or the program could end meanwhile; and before the next request comes.
         drop(self.in_flight);
-        say(line); // wakes another thread, which the client needn't wait for
+        say_in(tone, line); // wakes another thread, which the client needn't wait for
         after
     }
 }

@@ -145,3 +145,18 @@ fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
+
+/// What clients and upstreams write could move a terminal's cursor, or change its title.
+#[test]
+fn nothing_from_outside_acts_on_the_terminal() {
+    let upstream = Upstream::start(|_, answer| {
+        answer.json(400, r#"{"error":{"code":400,"message":"no \u001b[2J\u0007\u009b31m \u202e gnp"}}"#);
+    });
+    let proxy = Proxy::before(&upstream, "");
+    proxy.chat(r#"{"model":"x\u001b]0;title\u0007/y","messages":[{"role":"user","content":"x"}]}"#);
+    proxy.connect().exchange("GET /v1/\u{202e}x HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    proxy.wait_for_console("400 ");
+    let console = proxy.console();
+    let acts = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+    assert!(!console.contains(acts), "{console:?}");
+}
