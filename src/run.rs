@@ -168,6 +168,7 @@ impl Folder {
         if launch.files.is_empty() {
             return Ok(Self { path: PathBuf::new() });
         }
+        #[cfg_attr(not(unix), expect(unused_mut, reason = "folders of Windows are their user's"))]
         let mut builder = DirBuilder::new();
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
