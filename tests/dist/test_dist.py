@@ -112,6 +112,18 @@ def unpacked(folder, pattern):
     return inside
 
 
+COMMON = {".env.example", "LICENSE", "THIRD-PARTY.txt", "README.md", "README.zh-CN.md", "SECURITY.md", "docs"}
+
+
+def complete(folder, more):
+    """All that goes with the executable is there, and what the READMEs point to."""
+    assert {path.name for path in folder.iterdir()} == COMMON | more
+    assert "ring" in (notices := (folder / "THIRD-PARTY.txt").read_text("utf-8")) and "Apache License" in notices
+    for readme in ("README.md", "README.zh-CN.md"):
+        for target in re.findall(r"\]\(([^)\s]+)\)", (folder / readme).read_text("utf-8")):
+            assert "://" in target or (folder / target.split("#")[0]).exists(), f"{target} in {readme}"
+
+
 def common_ground(proxy, upstream):
     assert proxy.health()["status"] == "ok"
     assert proxy.says("hello") == "You said: hello"
@@ -130,6 +142,7 @@ def common_ground(proxy, upstream):
 
 def test_linux_in_an_empty_root(tmp_path, upstream):
     folder = unpacked(tmp_path, "*-x86_64-linux.tar.gz")
+    complete(folder, {"local-api-proxy"})
     assert "statically linked" in subprocess.check_output(["ldd", folder / "local-api-proxy"], text=True, stderr=subprocess.STDOUT) \
         or "not a dynamic" in subprocess.run(["ldd", folder / "local-api-proxy"], text=True, capture_output=True).stderr
     (folder / ".env").write_text(env(upstream))
@@ -159,13 +172,14 @@ def on_windows(tmp_path, wine, name="folder"):
     dll, environment = wine
     (tmp_path / "unpacked").mkdir()
     folder = unpacked(tmp_path / "unpacked", "*-x86_64-windows.zip").rename(tmp_path / name)
+    complete(folder, {"local-api-proxy.exe", "start_proxy.bat", "使用说明.txt"})
     shutil.copy(dll, folder)
     return folder, lambda: Running(["wine", str(folder / "local-api-proxy.exe")], folder, cwd=tmp_path, env=environment)
 
 
 def test_windows_in_a_folder_with_blanks_and_chinese(tmp_path, wine, upstream):
     folder, start = on_windows(tmp_path, wine, "我的 USB 盘")
-    assert {path.name for path in folder.iterdir()} >= {"local-api-proxy.exe", "start_proxy.bat", ".env.example", "README.md", "README.zh-CN.md"}
+    assert "双击 local-api-proxy.exe" in (folder / "使用说明.txt").read_text("utf-8")
     (folder / ".env").write_text(env(upstream))
     (folder / "DEBUG_MODE.txt").touch()
     proxy = start()
@@ -249,3 +263,51 @@ def test_the_first_try_for_cmd_arrives_as_json(tmp_path, wine):
         said = subprocess.run(["wine", "cmd", "/c", "try.bat"], cwd=folder, env=wine[1], capture_output=True, text=True, timeout=60)
         body = re.search(r"--dir (\{.*\}): there is no such folder", said.stdout + said.stderr).group(1)
         assert json.loads(body)["messages"][0]["content"]
+
+
+def command(wine, folder, *words, **more):
+    """One command of the exe's, ended."""
+    started = ["wine", str(folder / "local-api-proxy.exe"), *words]
+    return subprocess.run(started, cwd=folder, env=wine[1] | more, capture_output=True, text=True, timeout=120)
+
+
+def test_windows_starts_npms_programs(tmp_path, wine, upstream):
+    """npm's programs are batch files, which are found by their extension."""
+    folder, _ = on_windows(tmp_path, wine, "我的 盘")
+    (folder / ".env").write_text(env(upstream, "PORT=1"))
+    tools = tmp_path / "tools of npm"
+    tools.mkdir()
+    (tools / "claude.cmd").write_text("@echo off\r\necho root %ANTHROPIC_BASE_URL%\r\necho key %ANTHROPIC_AUTH_TOKEN%\r\n:next\r\nif [%1]==[] exit /b 7\r\necho word %1\r\nshift\r\ngoto next\r\n")
+    done = command(wine, folder, "run", "claude", "-p", "hello world", WINEPATH=f"Z:{tools}".replace("/", "\\"))
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    assert done.returncode == 7, done
+    assert lines[0].startswith("root http://localhost:") and lines[1] == "key x", done
+    assert lines[2] == "word --settings" and lines[-2:] == ["word -p", 'word "hello world"'], done
+    assert command(wine, folder, "run", "codex").returncode == 127
+    assert command(wine, folder, "run", "emacs").returncode == 2
+
+
+def test_windows_starts_with_the_session(tmp_path, wine, upstream):
+    folder, _ = on_windows(tmp_path, wine, "我的 盘")
+    port = free_port()
+    (folder / ".env").write_text(env(upstream, f"PORT={port}"))
+    entry = "drive_c/users/*/AppData/Roaming/Microsoft/Windows/Start Menu/Programs/Startup/local-api-proxy.vbs"
+    entries = lambda: list(pathlib.Path(wine[1]["WINEPREFIX"]).glob(entry))  # noqa: E731
+    assert command(wine, folder, "autostart", "status").stdout.startswith("off")
+    on = command(wine, folder, "autostart", "on")
+    assert on.stdout.startswith("on: ") and on.returncode == 0, on
+    [script] = entries()
+    text = script.read_bytes().decode("utf-16")
+    assert "我的 盘\\local-api-proxy.exe" in text and text.rstrip().endswith(", 0, False"), text
+
+    def serves():
+        try:
+            return json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5))
+        except OSError:
+            return None
+
+    assert until(serves, "the proxy that the script starts")["status"] == "ok"
+    status = command(wine, folder, "autostart", "status").stdout
+    assert status.startswith("on") and f"running at http://localhost:{port}/v1" in status
+    assert command(wine, folder, "autostart", "off").stdout.startswith("off")
+    assert not entries()
