@@ -482,16 +482,6 @@ models:
         note: WITHOUT_V1,
     },
     Tool {
-        name: "google-genai",
-        title: ["Google Gen AI SDK for Python", "Google Gen AI SDK（Python）"],
-        version: "",
-        tried: true,
-        install: "pip install google-genai",
-        launch: None,
-        place: Place::Line(r#"genai.Client(api_key="{key}", http_options={"base_url": "{root}"})"#),
-        note: WITHOUT_V1,
-    },
-    Tool {
         name: "google-genai-python",
         title: ["Google's SDK for Python (google-genai)", "Google SDK（Python，google-genai）"],
         version: "3.6.1",
@@ -499,7 +489,7 @@ models:
         install: "pip install google-genai",
         launch: None,
         place: Place::Line(r#"genai.Client(api_key="{key}", http_options={"base_url": "{root}"})"#),
-        note: NOTHING,
+        note: WITHOUT_V1,
     },
     Tool {
         name: "google-genai-node",
@@ -509,7 +499,7 @@ models:
         install: "npm install @google/genai",
         launch: None,
         place: Place::Line(r#"new GoogleGenAI({ apiKey: "{key}", httpOptions: { baseUrl: "{root}" } })"#),
-        note: NOTHING,
+        note: WITHOUT_V1,
     },
     Tool {
         name: "ollama-python",
