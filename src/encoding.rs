@@ -20,7 +20,8 @@ pub fn utf16(bytes: &[u8]) -> Option<String> {
 pub fn ansi(bytes: &[u8]) -> Option<String> {
     #[cfg(windows)]
     if std::str::from_utf8(bytes).is_err() {
-        return ansi_text(bytes);
+        use local_encoding_ng::{Encoder, Encoding};
+        return Encoding::ANSI.to_string(bytes).ok();
     }
     let _ = bytes;
     None
