@@ -6,10 +6,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::edits::Edits;
 use super::files;
 use super::free_models::{Kept, ToolRule};
 use super::merge::{OPEN_ELEMENTS, Room, merge};
-use super::request::{Edits, elsewhere};
+use super::request::elsewhere;
 use super::{
     Action, AnswerSummary, Api, CHAT_MODELS, Dialect, Listed, Needs, Reader, Route, Show, Usage, data_event,
     given,

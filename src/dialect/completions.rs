@@ -1,9 +1,9 @@
 //! OpenAI's legacy completions, which editors complete code with: chat's shape, with `text` in place of messages.
 
 use super::chat::{Chat, ChatReader, TOOLS};
+use super::edits::Edits;
 use super::files;
 use super::free_models::Kept;
-use super::request::Edits;
 use super::{Action, AnswerSummary, Api, Dialect, Needs, Reader, Route};
 use crate::json::Field;
 

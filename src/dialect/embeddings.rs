@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::chat::{self, ChatReader};
-use super::request::Edits;
+use super::edits::Edits;
 use super::{Action, AnswerSummary, Api, Dialect, Named, Needs, Reader, Route, StandIn, Usage, is_nothing};
 use crate::json::Field;
 

@@ -7,7 +7,7 @@ use std::ops::Bound;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use super::Dialect;
-use super::request::{Edits, Keep, Removed, keep_object, kept_elements};
+use super::edits::{Edits, Keep, Removed, keep_object, kept_elements};
 use crate::json::{self, Field};
 
 /// OpenRouter's router among the free models.

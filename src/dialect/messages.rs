@@ -7,17 +7,19 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::anthropic_error::error_object;
+use super::edits::Edits;
 use super::files;
 use super::free_models::{Kept, ToolRule};
 use super::merge::{Room, append};
 use super::messages_as_chat::MessagesAsChat;
-use super::request::{Edits, elsewhere};
+use super::request::elsewhere;
 use super::{
     Action, AnswerSummary, Api, CHAT_MODELS, Dialect, Listed, Needs, Reader, Route, Show, Usage, given,
 };
 use super::{Flaw, errors, flaw_of, may_mention, mentions, named_event};
 use super::{Translated, text, tokens};
-use crate::error::{ApiError, NO_THREADS};
+use crate::error::ApiError;
 use crate::json::{self, Field, Halves};
 
 /// The shortest request.
@@ -198,29 +200,6 @@ fn tokens_of(content: &Value) -> u64 {
         _ => ["text", "thinking", "content"].into_iter().map(|part| tokens_of(&block[part])).sum(),
     };
     elements(content).map(of_block).sum()
-}
-
-/// `{"type":"error","error":{"type":…,"message":…}}`: <https://docs.anthropic.com/en/api/errors>
-pub(super) fn error_object(error: &ApiError) -> Value {
-    let kind = match (error.status, error.code) {
-        // Not that of a missing model: tools tell their users to choose another one then.
-        (_, "not_found" | "method_not_allowed") => "invalid_request_error",
-        (401, _) => "authentication_error",
-        (402, _) => "billing_error",
-        (403, _) => "permission_error",
-        (404, _) => "not_found_error",
-        (413, _) => "request_too_large",
-        (429, _) => "rate_limit_error",
-        (503 | 529, _) => "overloaded_error",
-        (408 | 504, _) => "timeout_error",
-        (500.., _) => "api_error",
-        _ => "invalid_request_error",
-    };
-    let mut object = json!({"type": "error", "error": {"type": kind, "message": error.message}});
-    if error.code == NO_THREADS {
-        object["error"]["details"] = json!({"error_code": NO_THREADS, "unsupported": []});
-    }
-    object
 }
 
 /// What of a message tells how it went.

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::anthropic_error::error_object;
 use super::chat::Chat;
 use super::chat_conversation::{
     Conversation, MAX_STOPS, Outcome, ToolNames, begin_request, chosen, document, function, picture, schema,
@@ -9,7 +10,6 @@ use super::chat_conversation::{
 };
 use super::chat_parts::{Block, ChatParts, Kind, Step, Tokens, blocks_of, unique};
 use super::errors::{self, Diagnosis};
-use super::messages::error_object;
 use super::{Dialect, Translated, Translator, Untranslatable, UpstreamError, Written, named_event};
 use crate::error::ApiError;
 use crate::object::object;

@@ -7,11 +7,13 @@
 //!
 //! May import leaves only.
 
+mod anthropic_error;
 pub mod api;
 pub mod chat;
 mod chat_conversation;
 mod chat_parts;
 pub mod completions;
+pub mod edits;
 pub mod embeddings;
 pub mod errors;
 mod files;
@@ -29,6 +31,7 @@ pub mod rerank;
 pub mod responses;
 pub mod responses_as_chat;
 mod responses_from_chat;
+mod responses_tools;
 pub mod speech;
 pub mod sse;
 pub mod text;
@@ -43,7 +46,7 @@ use serde_json::Value;
 
 use crate::error::ApiError;
 use crate::json::{self, Field};
-use request::Edits;
+use edits::Edits;
 
 pub use api::{Action, Api, Named, Route, Routed, Show, StandIn, error_body};
 

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::chat::ChatReader;
-use super::request::Edits;
+use super::edits::Edits;
 use super::{Action, AnswerSummary, Api, Dialect, Named, Needs, Reader, Route, StandIn, Usage};
 use crate::json::Field;
 

@@ -8,10 +8,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::edits::{Edits, Keep, Removed, kept_elements};
 use super::files;
 use super::free_models::{Kept, ROUTER, ToolRule, with};
 use super::merge::{Room, append};
-use super::request::{Edits, Keep, Removed, kept_elements};
 use super::responses_as_chat::ResponsesAsChat;
 use super::{
     Action, AnswerSummary, Api, Dialect, Needs, Reader, Route, Translated, Usage, given, is_nothing,

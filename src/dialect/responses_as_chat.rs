@@ -4,50 +4,15 @@
 use serde_json::Value;
 
 use super::chat::Chat;
-use super::chat_conversation::{
-    Conversation, Outcome, ToolNames, begin_request, chosen, document, function, picture, schema, text,
-};
+use super::chat_conversation::{Conversation, Outcome, begin_request, document, picture, schema, text};
 use super::responses_from_chat::ResponsesTranslator;
+use super::responses_tools::{Tools, elements, flat, key};
 use super::{Dialect, Translated, Translator, Untranslatable, Written};
 use crate::object::object;
 
 /// The translation.
 #[derive(Debug)]
 pub struct ResponsesAsChat;
-
-/// What a tool is to the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ToolKind {
-    Function,
-    /// It takes a text.
-    Custom,
-    /// It finds other tools.
-    ToolSearch,
-    ApplyPatch,
-}
-
-/// What a custom tool takes, which is one text.
-const CUSTOM_PARAMETERS: &str =
-    r#"{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}"#;
-/// What OpenAI's own models know without being told.
-const PATCH_DESCRIPTION: &str = "Creates, updates or deletes a file. diff is in the V4A format: lines that begin with a \
-    blank, + or -, in hunks that begin with @@; of a new file all lines begin with +.";
-const PATCH_PARAMETERS: &str = r#"{"type":"object","properties":{"type":{"type":"string","enum":["create_file","update_file","delete_file"]},"path":{"type":"string"},"diff":{"type":"string"}},"required":["type","path"]}"#;
-
-/// A tool as the client knows it.
-#[derive(Debug)]
-pub(super) struct Tool {
-    pub(super) namespace: Option<String>,
-    pub(super) name: String,
-    pub(super) kind: ToolKind,
-}
-
-/// The tools of a request: their names, and how the chat describes them.
-#[derive(Debug, Default)]
-pub(super) struct Tools {
-    pub(super) names: ToolNames<Tool>,
-    functions: Vec<Value>,
-}
 
 impl Translated for ResponsesAsChat {
     fn native(&self) -> &'static dyn Dialect {
@@ -92,95 +57,6 @@ impl Translated for ResponsesAsChat {
         Box::new(ResponsesTranslator::new(&serde_json::from_str(&written.body).unwrap_or_default()))
     }
 }
-
-fn elements(list: &Value) -> impl Iterator<Item = &Value> {
-    list.as_array().into_iter().flatten()
-}
-
-/// What a tool is known by among the client's.
-fn key(namespace: Option<&str>, name: &str) -> String {
-    format!("{}\n{name}", namespace.unwrap_or_default())
-}
-
-/// What it is called where there are no namespaces.
-fn flat(namespace: Option<&str>, name: &str) -> String {
-    match namespace {
-        Some(namespace) => format!("{}__{name}", namespace.trim_end_matches('_')),
-        None => name.to_owned(),
-    }
-}
-
-impl Tools {
-    pub(super) fn of(asked: &Value) -> Self {
-        let mut tools = Self::default();
-        // A conversation can bring tools along on its way.
-        let brings =
-            |item: &&Value| matches!(item["type"].as_str(), Some("additional_tools" | "tool_search_output"));
-        let brought = elements(&asked["input"]).filter(brings).map(|item| &item["tools"]);
-        for tool in std::iter::once(&asked["tools"]).chain(brought).flat_map(elements) {
-            if tool["type"] == "namespace" {
-                elements(&tool["tools"]).for_each(|inner| tools.add(tool["name"].as_str(), inner));
-            } else {
-                tools.add(None, tool);
-            }
-        }
-        tools
-    }
-
-    /// Adds a tool that the client runs; what a server would run means nothing to others.
-    fn add(&mut self, namespace: Option<&str>, tool: &Value) {
-        let field = |name: &str| tool[name].as_str();
-        let mut description = field("description").unwrap_or_default().to_owned();
-        let made = |parameters: &str| serde_json::from_str(parameters).unwrap_or_default();
-        let (name, kind, parameters) = match (field("type"), field("name")) {
-            (Some("function"), Some(name)) => (name, ToolKind::Function, tool["parameters"].clone()),
-            (Some("custom"), Some(name)) => {
-                let format = &tool["format"];
-                if let (Some(syntax), Some(grammar)) =
-                    (format["syntax"].as_str(), format["definition"].as_str())
-                {
-                    description += "\n\nThe input follows this grammar (";
-                    description += &[syntax, "):\n", grammar].concat();
-                }
-                (name, ToolKind::Custom, made(CUSTOM_PARAMETERS))
-            }
-            (Some("tool_search"), _) if tool["execution"] == "client" => {
-                ("tool_search", ToolKind::ToolSearch, tool["parameters"].clone())
-            }
-            (Some("apply_patch"), _) => {
-                description = PATCH_DESCRIPTION.to_owned();
-                ("apply_patch", ToolKind::ApplyPatch, made(PATCH_PARAMETERS))
-            }
-            _ => return,
-        };
-        let known = Tool { namespace: namespace.map(str::to_owned), name: name.to_owned(), kind };
-        let added = self.names.add(&key(namespace, name), &flat(namespace, name), known);
-        self.functions.extend(added.map(|name| function(&name, &description, &parameters)));
-    }
-
-    /// Those of the functions that may be called, and which must be.
-    fn chosen(&self, choice: &Value) -> (Vec<Value>, Option<Value>) {
-        let named = |choice: &Value| {
-            let name = choice["name"].as_str().or(choice["type"].as_str()).unwrap_or_default();
-            self.names.sent(&key(choice["namespace"].as_str(), name))
-        };
-        let mode = |mode: &str| matches!(mode, "none" | "required").then(|| Value::from(mode));
-        let all = self.functions.clone();
-        match (choice.as_str(), choice["type"].as_str()) {
-            (Some(choice), _) => (all, mode(choice)),
-            (_, Some("allowed_tools")) => {
-                let allowed = elements(&choice["tools"]).filter_map(named);
-                let allowed = allowed.collect::<std::collections::HashSet<_>>();
-                let may = |function: &Value| {
-                    function["function"]["name"].as_str().is_some_and(|name| allowed.contains(name))
-                };
-                (all.into_iter().filter(may).collect(), mode(choice["mode"].as_str().unwrap_or_default()))
-            }
-            _ => (all, named(choice).map(chosen)),
-        }
-    }
-}
-
 fn messages(asked: &Value, tools: &Tools) -> Value {
     let items = || elements(&asked["input"]);
     let outcomes = items().filter_map(|item| Some((call_of_outcome(item)?, outcome(item, tools))));
@@ -297,6 +173,7 @@ fn parts_of(content: &Value) -> Vec<Value> {
 mod tests {
     use serde_json::json;
 
+    use super::super::chat_conversation::chosen;
     use super::*;
 
     fn written(body: impl ToString) -> Written {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::chat_parts::{Block, ChatParts, Kind, Step, blocks_of, unique};
 use super::errors::{self, About, Diagnosis, ModelFault};
-use super::responses_as_chat::{ToolKind, Tools};
+use super::responses_tools::{ToolKind, Tools};
 use super::{Translator, UpstreamError, named_event};
 use crate::error::ApiError;
 use crate::object::object;

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::edits::Edits;
 use super::errors;
-use super::request::Edits;
 use super::{Action, AnswerSummary, Api, Dialect, Named, Needs, Reader, Route, StandIn, data_event};
 use crate::error::ApiError;
 use crate::json::Field;

@@ -1,0 +1,150 @@
+//! What the free-model rule changes in a body: fields by their names, elements of lists one by one, each as it was written.
+
+use std::borrow::Cow;
+
+use crate::json::{self, Field};
+
+/// What becomes of a field.
+#[derive(Debug)]
+pub(super) enum Edit {
+    /// It goes.
+    Drop,
+    /// It has another value.
+    Replace(String),
+}
+
+/// What the free-model rule changes, by the field's name.
+#[derive(Debug, Default)]
+pub struct Edits {
+    fields: Vec<(&'static str, Edit)>,
+    pub(super) added: Vec<(&'static str, String)>,
+}
+
+/// What becomes of an element of a list.
+#[derive(Debug, PartialEq)]
+pub enum Keep {
+    /// It stays.
+    AsWritten,
+    /// It stays in another form.
+    Rewritten(String),
+    /// It goes.
+    Not,
+}
+
+/// What a list has lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removed {
+    /// Nothing.
+    None,
+    /// Some of its elements.
+    Some,
+    /// All of them, and so itself.
+    All,
+}
+
+impl Edits {
+    /// Whether nothing is to change.
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty() && self.added.is_empty()
+    }
+
+    pub(super) fn of(&self, name: &str) -> Option<&Edit> {
+        self.fields.iter().find(|(n, _)| *n == name).map(|(_, edit)| edit)
+    }
+
+    /// Takes a field away, if it is there.
+    pub fn drop_field(&mut self, fields: &[Field<'_>], name: &'static str) {
+        if json::field(fields, name).is_some() {
+            self.fields.push((name, Edit::Drop));
+        }
+    }
+
+    /// Replaces a field's value.
+    pub fn replace(&mut self, name: &'static str, value: String) {
+        self.fields.push((name, Edit::Replace(value)));
+    }
+
+    /// Replaces an array by those of its elements that cost nothing, or drops it when none is left. An empty one stays;
+    /// what is no array goes, as it can't be known to be free.
+    pub fn keep_elements(
+        &mut self,
+        name: &'static str,
+        value: &str,
+        keep: impl FnMut(&str) -> Keep,
+    ) -> Removed {
+        match kept_elements(value, keep) {
+            None if value == "null" => Removed::None,
+            None => {
+                self.fields.push((name, Edit::Drop));
+                Removed::All
+            }
+            Some((_, Removed::None)) => Removed::None,
+            Some((_, Removed::All)) => {
+                self.fields.push((name, Edit::Drop));
+                Removed::All
+            }
+            Some((list, Removed::Some)) => {
+                self.fields.push((name, Edit::Replace(list)));
+                Removed::Some
+            }
+        }
+    }
+
+    /// Adds a plugin to those that are kept.
+    pub fn add_plugin(&mut self, plugin: &str, written: Option<&str>) {
+        let kept = match self.fields.iter().position(|(name, _)| *name == "plugins") {
+            Some(at) => match self.fields.remove(at).1 {
+                Edit::Replace(kept) => kept,
+                Edit::Drop => String::new(),
+            },
+            None => written.filter(|w| w.starts_with('[')).unwrap_or_default().to_owned(),
+        };
+        let inside = kept.trim_start_matches('[').trim_end_matches(']').trim();
+        let list = match inside.is_empty() {
+            true => format!("[{plugin}]"),
+            false => format!("[{inside},{plugin}]"),
+        };
+        match written {
+            Some(_) => self.fields.push(("plugins", Edit::Replace(list))),
+            None => self.added.push(("plugins", list)),
+        }
+    }
+}
+
+/// An array with those of its elements that stay, and what it has lost; `None` for what is no array. One that was empty
+/// has lost nothing.
+pub fn kept_elements(value: &str, mut keep: impl FnMut(&str) -> Keep) -> Option<(String, Removed)> {
+    let elements = json::elements(value)?;
+    let mut changed = false;
+    let mut kept = Vec::with_capacity(elements.len());
+    for element in &elements {
+        match keep(element) {
+            Keep::AsWritten => kept.push(Cow::Borrowed(*element)),
+            Keep::Rewritten(text) => {
+                changed = true;
+                kept.push(Cow::Owned(text));
+            }
+            Keep::Not => changed = true,
+        }
+    }
+    let removed = match (changed, kept.is_empty()) {
+        (false, _) => return Some((String::new(), Removed::None)),
+        (true, true) => Removed::All,
+        (true, false) => Removed::Some,
+    };
+    Some((format!("[{}]", kept.join(",")), removed))
+}
+
+/// Decides by the fields of an object; of those that stand twice only the last is kept, the one decided by. What is no
+/// object goes.
+pub fn keep_object(element: &str, keep: impl FnOnce(&[Field<'_>]) -> bool) -> Keep {
+    let Ok(mut fields) = json::fields(element) else {
+        return Keep::Not;
+    };
+    let rewritten = json::drop_duplicates(&mut fields);
+    match keep(&fields) {
+        false => Keep::Not,
+        true if rewritten => Keep::Rewritten(json::object(&fields)),
+        true => Keep::AsWritten,
+    }
+}
