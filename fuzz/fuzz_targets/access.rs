@@ -3,7 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use local_api_proxy::client::access::{is_allowed_origin, is_loopback_host, is_own_host};
+use local_api_proxy::client::access::{is_allowed_origin, is_own_host};
+use local_api_proxy::machine::is_loopback_host;
 
 fuzz_target!(|text: String| {
     is_own_host(&text, "localhost");
