@@ -681,6 +681,8 @@ fn nothing_beside_the_body_brings_in_a_paid_extra() {
         "x-openrouter-title",
         "anthropic-version",
         "anthropic-beta",
+        // By which a request is known that comes back to the proxy itself.
+        "x-local-api-proxy-hops",
     ];
     for place in [CHAT, COMPLETIONS, RESPONSES, MESSAGES, EMBEDDINGS] {
         let body = body(&[FREE, place.own]);
