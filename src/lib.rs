@@ -81,6 +81,87 @@ mod tests {
         entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
     }
 
+    /// The modules that a file names in its code, without its tests, as files: `a/b` for `a/b.rs`.
+    fn imports(path: &str, text: &str, all: &[String]) -> Vec<String> {
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let code =
+            code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+        let is_module = path.ends_with("/mod");
+        let own = if is_module {
+            path.trim_end_matches("/mod")
+        } else {
+            path.rsplit_once('/').map_or("", |(dir, _)| dir)
+        };
+        let above = own.rsplit_once('/').map_or("", |(dir, _)| dir);
+        let mut found = Vec::new();
+        for (prefix, dir) in
+            [("crate::", ""), ("super::super::", above), ("super::", if is_module { above } else { own })]
+        {
+            for named in code.split(prefix).skip(1) {
+                let named = named.split(';').next().unwrap();
+                let (first, rest) = named.split_once("::").unwrap_or((named, ""));
+                let heads = match first.strip_prefix('{') {
+                    Some(_) => named.trim_matches(['{', '}']).split(',').map(str::trim).collect::<Vec<_>>(),
+                    None => vec![first],
+                };
+                for head in heads {
+                    let word = |text: &str| {
+                        text.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap().to_owned()
+                    };
+                    let head = word(head);
+                    let at = if dir.is_empty() { head.clone() } else { format!("{dir}/{head}") };
+                    let below = rest
+                        .trim_start_matches('{')
+                        .split([',', ' ', '\n'])
+                        .map(|next| format!("{at}/{}", word(next)));
+                    let target =
+                        below.chain([format!("{at}/mod"), at.clone()]).find(|target| all.contains(target));
+                    found.extend(target.filter(|target| target != path));
+                }
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn no_files_import_each_other_in_a_circle() {
+        let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let texts =
+            files(&src).into_iter().filter(|path| path.extension().is_some_and(|e| e == "rs")).map(|path| {
+                let name = path.strip_prefix(&src).unwrap().with_extension("");
+                (name.to_str().unwrap().replace('\\', "/"), fs::read_to_string(path).unwrap())
+            });
+        let texts = texts.collect::<Vec<_>>();
+        let names = texts.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        let mut left =
+            texts.iter().map(|(name, text)| (name.clone(), imports(name, text, &names))).collect::<Vec<_>>();
+        // Whoever imports nobody that is left is in no circle.
+        loop {
+            let before = left.len();
+            let there = left.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+            left.retain(|(_, imports)| imports.iter().any(|import| there.contains(import)));
+            if left.len() == before {
+                break;
+            }
+        }
+        // Nor is whom nobody imports that is left.
+        loop {
+            let before = left.len();
+            let imported = left.iter().flat_map(|(_, imports)| imports.clone()).collect::<Vec<_>>();
+            left.retain(|(name, _)| imported.contains(name));
+            if left.len() == before {
+                break;
+            }
+        }
+        let there = left.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        for (_, imports) in &mut left {
+            imports.retain(|import| there.contains(import));
+            imports.sort();
+            imports.dedup();
+        }
+        assert!(left.is_empty(), "these import each other in a circle: {left:#?}");
+    }
+
     #[test]
     fn no_import_runs_upwards() {
         let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::chat::Chat;
 use super::embeddings::Embeddings;
-use super::gemini_answer::{GeminiTranslator, error_object};
+use super::gemini_answer::{GeminiTranslator, Kind, elements, error_object};
 use super::open_calls::OpenCalls;
 use super::{
     Action, Api, CHAT_MODELS, Dialect, Listed, Route, Show, Translated, Translator, Untranslatable, Written,
@@ -48,14 +48,6 @@ pub static API: Api = Api {
 /// One of its methods that ask a model.
 #[derive(Debug)]
 struct Gemini(Kind);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Generate,
-    Stream,
-    Embed,
-    BatchEmbed,
-}
 
 /// What chat completions have of `generationConfig`, by its names here and there.
 const OPTIONS: [(&str, &str); 8] = [
@@ -145,15 +137,6 @@ fn snake(name: &str) -> String {
         snake.push(c.to_ascii_lowercase());
     }
     snake
-}
-
-/// A list; something that stands alone is a list of one.
-pub(super) fn elements(list: &Value) -> &[Value] {
-    match list {
-        Value::Array(list) => list,
-        Value::Null => &[],
-        one => std::slice::from_ref(one),
-    }
 }
 
 /// `5.0`, as Python's SDK writes integers, as `5`.

@@ -4,11 +4,28 @@ use serde_json::{Map, Value, json};
 
 use super::chat::{arguments_of, text_of, thought_in};
 use super::errors::{self, Diagnosis};
-use super::gemini::{Kind, elements};
 use super::merge::{Room, merge};
 use super::{Translator, UpstreamError, data_event};
 use crate::error::ApiError;
 use crate::json::Halves;
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Generate,
+    Stream,
+    Embed,
+    BatchEmbed,
+}
+
+/// A list; something that stands alone is a list of one.
+pub(super) fn elements(list: &Value) -> &[Value] {
+    match list {
+        Value::Array(list) => list,
+        Value::Null => &[],
+        one => std::slice::from_ref(one),
+    }
+}
 
 /// An error in Google's shape: <https://google.aip.dev/193>. `retry_after` is in seconds.
 pub(super) fn error_object(status: u16, message: &str, retry_after: Option<u64>) -> Value {

@@ -1,9 +1,9 @@
 //! Other OpenAI-compatible servers, which are asked when OpenRouter can't answer: `BACKUPS` and what belongs to each name.
 
+pub use super::backup::Backup;
 use super::forms::{Form, List};
 use super::sources::Reader;
-use super::values::{Secret, is_placeholder, list, parse_base_url, parse_key};
-use crate::dialect::model_name::BackupModels;
+use super::values::{is_placeholder, list, parse_base_url, parse_key};
 use crate::language::either;
 
 /// Addresses of well-known names, and whether they want a key.
@@ -19,31 +19,6 @@ const WELL_KNOWN: [(&str, &str, bool); 10] = [
     ("nvidia", "https://integrate.api.nvidia.com/v1", true),
     ("sambanova", "https://api.sambanova.ai/v1", true),
 ];
-
-/// A server that is asked when OpenRouter can't answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Backup {
-    /// As in `BACKUPS`.
-    pub name: String,
-    /// `NAME_BASE_URL`, without a slash at its end.
-    pub base_url: String,
-    /// `NAME_API_KEY`.
-    pub key: Option<Secret>,
-    /// `NAME_MODEL`: those that clients may name, of which the first is the one that is asked otherwise.
-    pub models: Vec<String>,
-}
-
-impl Backup {
-    /// Its name and its models, as clients may name them.
-    pub fn models(&self) -> BackupModels<'_> {
-        (&self.name, &self.models)
-    }
-
-    /// The model that is asked where the client has named none of its own.
-    pub fn model(&self) -> &str {
-        self.models.first().map_or("", String::as_str)
-    }
-}
 
 /// `BACKUPS`, and what belongs to each of its names.
 pub(super) struct Backups;

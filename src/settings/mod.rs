@@ -1,6 +1,7 @@
 //! Every setting of `.env`, checked: a value that is out of range never gets in.
 
 pub mod args;
+mod backup;
 pub mod backups;
 pub mod env_edit;
 pub mod env_file;

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::args::Args;
-use super::backups::Backup;
+use super::backup::Backup;
 use crate::language::either;
 
 /// Commonly written in lower case, above all in the environment.
