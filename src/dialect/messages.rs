@@ -114,7 +114,7 @@ impl Dialect for Messages {
     }
 
     /// `{"type":"continue","previous_message_id":…}`: Anthropic's SDKs send only what is new then, and everything once they
-    /// are told that there are no threads ([`NO_THREADS`]). Who only begins one (`"create"`) sends everything anyway.
+    /// are told that there are no threads ([`NO_THREADS`](crate::error::NO_THREADS)). Who only begins one (`"create"`) sends everything anyway.
     fn wants_a_kept_conversation(&self, fields: &[Field<'_>]) -> bool {
         let thread = given(fields, "thread").and_then(|thread| serde_json::from_str::<Value>(thread).ok());
         thread.is_some_and(|thread| thread["type"] == "continue")

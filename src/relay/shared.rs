@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::backup_history::BackupHistory;
 use super::gate::Gate;
@@ -28,6 +29,9 @@ use crate::record::refusals::{self, Refusals};
 
 /// Names of models that are remembered as said; beyond that nobody reads the console any more.
 const MAX_ANNOUNCED: usize = 10_000;
+
+/// Each try of each call in an outage needn't say why it failed.
+const OUTAGE_SAID_FOR: Duration = Duration::from_secs(60);
 
 /// Method and path of a request, for people.
 pub fn asked(head: &Head) -> String {
@@ -66,6 +70,8 @@ pub struct Shared {
     pub spare: Spare,
     /// Finds a thread for one that waited.
     resume: OnceLock<Resume>,
+    /// Why the upstream couldn't be reached, and when that was said.
+    outage: Mutex<Option<(String, Instant)>>,
     orders: AtomicU64,
     announced: Mutex<HashSet<u64>>,
 }
@@ -89,6 +95,7 @@ impl Shared {
             resume: OnceLock::new(),
             refusals: Refusals::default(),
             spare: Spare::default(),
+            outage: Mutex::default(),
             orders: AtomicU64::new(0),
             announced: Mutex::default(),
         }
@@ -128,6 +135,18 @@ impl Shared {
     /// Connections that are open to the upstream.
     pub fn open_to_upstream(&self) -> usize {
         crate::upstream::open_connections()
+    }
+
+    /// Whether this reason for an outage wasn't said within the last minute.
+    pub fn is_news(&self, outage: &str) -> bool {
+        let mut said = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_old =
+            |(known, since): &(String, Instant)| known == outage && since.elapsed() < OUTAGE_SAID_FOR;
+        if said.as_ref().is_some_and(is_old) {
+            return false;
+        }
+        *said = Some((outage.to_owned(), Instant::now()));
+        true
     }
 
     /// The place in the order of requests.

@@ -58,6 +58,7 @@ macro_rules! settings {
 
         /// The settings in force. Every value has been checked.
         #[derive(Debug, Clone, PartialEq)]
+        #[allow(rustdoc::bare_urls, reason = "the meanings are for consoles and the panel, which know no Markdown")]
         pub struct Settings {
             /// What needs a restart to change.
             pub listen: Listen,
