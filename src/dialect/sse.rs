@@ -195,6 +195,10 @@ impl Prelude {
             if !self.is_past_mark {
                 self.mark_bytes += 1;
                 rest = &rest[1..];
+            } else if self.mark_bytes < BYTE_ORDER_MARK.len() {
+                let only_begun = &BYTE_ORDER_MARK[..self.mark_bytes]; // like one, and is none
+                self.events.extend_line(only_begun);
+                self.held.extend_from_slice(only_begun);
             }
         }
         while !rest.is_empty() {
@@ -299,6 +303,8 @@ mod tests {
         for size in [1, 2, 3, 4, 1000] {
             let (pass, held, _) = fed("\u{FEFF}: one\n\ndata: first\n\n", size, "first");
             assert_eq!((pass.as_str(), held.as_str()), (": one\n\n", "data: first\n\n"), "{size} at a time");
+            let (_, held, _) = fed("\u{FF01}x\ndata: first\n\n", size, "first");
+            assert_eq!(held, "\u{FF01}x\ndata: first\n\n", "what only begins like one is none");
         }
     }
 
