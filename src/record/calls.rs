@@ -1,161 +1,39 @@
 //! Debug mode's memory: today's figures, the recent calls, and what is handed to the writer thread for each of them.
 
 use std::collections::{HashSet, VecDeque};
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use chrono::{DateTime, Days, Local, NaiveDate, TimeDelta};
-use serde_json::Value;
+use chrono::{DateTime, Days, Local, NaiveDate};
 
-use crate::dialect::sse::Events;
-use crate::dialect::{Dialect, Needs};
 use crate::error::ApiError;
 use crate::json::quoted;
 use crate::live::Snapshot;
+use crate::record::call::{Call, State};
+pub use crate::record::call::{Ending, Running, Waiting};
 use crate::record::changes::changes_json;
 use crate::record::day::{DayCount, Figures, MAX_REFUSALS, Tally};
 use crate::record::disk;
 use crate::record::files::{DebugFile, Files};
-use crate::record::history::{self, Past, PastCall};
+use crate::record::history::{self, PastCall};
+use crate::record::memory::{MAX_DAYS, Memory};
 use crate::record::metrics::{CallMetrics, attempts_json, unix_ms};
 use crate::record::names::{Kind, MessageId, Name, moment, timestamp};
 use crate::record::search;
 use crate::record::statistics::{Hours, Times};
 
-/// Calls that the panel can show.
-const MAX_CALLS: usize = 1000;
-/// What they asked and were answered, together; of older ones only the figures are kept.
-const MAX_TEXT_BYTES: usize = 32 << 20;
 /// Of one stream, this much is kept as it came, beside the answer that it adds up to.
 const MAX_EVENTS_BYTES: usize = 256 << 10;
-/// Only of the newest calls: a stream is ten times as long as what it adds up to.
-const MAX_CALLS_WITH_EVENTS: usize = 50;
-/// Calls that went are told to those who ask what is new, so many of them.
-const MAX_DROPPED: usize = 2 * MAX_CALLS;
-/// Days that `/debug/days` tells, today among them.
-const MAX_DAYS: u64 = 30;
 /// How long whoever opens a call waits for its files, and whoever looks for words.
 const FILES_PATIENCE: Duration = Duration::from_secs(10);
 /// What is read of files where words are looked for.
 const MAX_SEARCHED_BYTES: u64 = 256 << 20;
-
-/// How a call ended, with the JSON that its second file holds as `data`.
-#[derive(Debug, Clone)]
-pub enum Ending {
-    /// With an answer.
-    Response(Arc<str>),
-    /// With an error: `{"error": …, "status": …}`.
-    Error(Arc<str>),
-}
-
-impl Ending {
-    fn kind(&self) -> Kind {
-        match self {
-            Self::Response(_) => Kind::Response,
-            Self::Error(_) => Kind::Error,
-        }
-    }
-
-    fn data(&self) -> &Arc<str> {
-        match self {
-            Self::Response(data) | Self::Error(data) => data,
-        }
-    }
-}
-
-/// What a call under way waits for, beside an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Waiting {
-    /// The end of the account's limit, where it is known.
-    Limit(Option<SystemTime>),
-    /// A place among the `WORKERS`.
-    Place,
-    /// A pause before the next try, which is over then.
-    Pause(SystemTime),
-    /// The answer of another call, which was asked the same.
-    Another,
-}
-
-impl Waiting {
-    fn json(self) -> String {
-        let (reason, until) = match self {
-            Self::Limit(until) => ("limit", until),
-            Self::Place => ("place", None),
-            Self::Pause(until) => ("pause", Some(until)),
-            Self::Another => ("another", None),
-        };
-        let until = until.map(|until| {
-            let text = quoted(&timestamp(until.into()));
-            format!(r#","until":{text},"until_ms":{}"#, unix_ms(until))
-        });
-        format!(r#"{{"for":"{reason}"{}}}"#, until.unwrap_or_default())
-    }
-}
-
-/// A call under way, as far as it isn't told by its figures.
-pub struct Running {
-    /// The API that the upstream is asked in.
-    native: &'static dyn Dialect,
-    cancel: Box<dyn Fn() + Send + Sync>,
-    /// A stream as it comes, or its beginning.
-    events: Mutex<Vec<u8>>,
-}
-
-impl Running {
-    /// A call whose answer comes in this API, and how it is cancelled.
-    pub fn new(native: &'static dyn Dialect, cancel: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { native, cancel: Box::new(cancel), events: Mutex::default() }
-    }
-
-    fn events(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What has come of the answer so far, put together.
-    fn answer_so_far(&self) -> Option<String> {
-        let events = self.events().clone();
-        let mut reader = self.native.reader(true, Needs::default());
-        Events::default().feed(&events, |data| reader.read(data));
-        reader.answer().map(|answer| answer.to_string())
-    }
-}
-
-impl fmt::Debug for Running {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Running({} bytes)", self.events().len())
-    }
-}
-
-#[derive(Debug)]
-struct Call {
-    message_id: MessageId,
-    time: DateTime<Local>,
-    /// When it was last changed, in the order of all changes.
-    version: u64,
-    metrics: CallMetrics,
-    waiting: Option<Waiting>,
-    state: State,
-    /// Where its files are.
-    dir: Option<Arc<Path>>,
-    /// What was turned away: its method and path.
-    refused: Option<Box<str>>,
-    request: Option<Arc<str>>,
-    ending: Option<Ending>,
-    /// A stream as it came, or its beginning.
-    events: Option<Box<[u8]>>,
-}
-
-#[derive(Debug)]
-enum State {
-    Running(Weak<Running>),
-    Ended { time: DateTime<Local>, kind: Kind },
-}
 
 /// How a call ended.
 #[derive(Debug)]
@@ -182,26 +60,6 @@ pub struct Calls {
 struct Shared {
     files: Files,
     memory: Mutex<Memory>,
-}
-
-#[derive(Debug)]
-struct Memory {
-    today: Tally,
-    /// Times to the first token, of today.
-    first_tokens: Times,
-    /// Days that are over, the newest last; where there is no folder that knows of them.
-    days: VecDeque<DayCount>,
-    /// The folder that `today` goes on from; `None` until the first look.
-    counted_in: Option<Option<Arc<Path>>>,
-    recent: VecDeque<Call>,
-    text_bytes: usize,
-    hours: Hours,
-    /// The last change. Greater than any of an earlier run.
-    version: u64,
-    /// Those of earlier runs, and those before which it isn't known any more what was dropped.
-    unknown_before: u64,
-    /// Calls that are no longer among the recent ones, each with the change that this was.
-    dropped: VecDeque<(u64, MessageId)>,
 }
 
 /// A call that is being recorded. Dropped before its end, it has ended with a fault of ours.
@@ -725,258 +583,5 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Memory {
-    /// Begins a new day, or a new folder's count, where one has begun. A folder that wasn't looked at before.
-    fn turn_to(&mut self, now: DateTime<Local>, dir: Option<&Arc<Path>>, files: &Files) -> Option<Arc<Path>> {
-        let date = now.date_naive();
-        let new_day = self.today.since.date != date;
-        if new_day {
-            self.first_tokens = Times::default();
-            self.days.push_back(self.today.total(Duration::ZERO));
-            if self.days.len() as u64 >= MAX_DAYS {
-                self.days.pop_front();
-            }
-        }
-        let same_folder = self.counted_in.as_ref().is_some_and(|counted| counted.as_ref() == dir);
-        if same_folder && !new_day {
-            return None;
-        }
-        // A folder that wasn't looked at before may know of calls of an earlier run.
-        match dir {
-            Some(dir) => self.today = Tally { earlier: files.count(dir, date), ..Tally::new(date) },
-            None if new_day => self.today = Tally::new(date),
-            None => {}
-        }
-        self.counted_in = Some(dir.cloned());
-        dir.filter(|_| !same_folder).cloned()
-    }
-
-    fn note_first_token(&mut self, figures: Figures, metrics: &CallMetrics) {
-        if let Some(first) = metrics.first_token.filter(|_| figures.answered > 0 && figures.reused == 0) {
-            self.first_tokens.push(first.as_millis() as u32);
-        }
-    }
-
-    fn next_version(&mut self) -> u64 {
-        self.version += 1;
-        self.version
-    }
-
-    fn push(&mut self, mut call: Call) {
-        call.version = self.next_version();
-        self.recent.push_back(call);
-    }
-
-    fn find(&self, message_id: MessageId) -> Option<&Call> {
-        self.recent.iter().rev().find(|call| call.message_id == message_id)
-    }
-
-    /// Changes a call that is still there.
-    fn change<T>(&mut self, message_id: MessageId, change: impl FnOnce(&mut Call) -> T) -> Option<T> {
-        let version = self.next_version();
-        let call = self.recent.iter_mut().rev().find(|call| call.message_id == message_id)?;
-        call.version = version;
-        Some(change(call))
-    }
-
-    /// Takes in what a folder knew of before `now`.
-    fn remember(&mut self, past: Past, refusals: &[Arc<str>], dir: &Arc<Path>, now: DateTime<Local>) {
-        let known = self.recent.iter().map(|call| call.message_id).collect::<HashSet<_>>();
-        let today = now.date_naive();
-        for name in past.older {
-            self.hours.count(moment(name.time), Figures::of_kind(name.kind), None);
-        }
-        let mut calls = Vec::new();
-        for call in past.calls.into_iter().filter(|call| !known.contains(&call.ending.message_id)) {
-            let figures = Figures::of(call.ending.kind, &call.metrics);
-            if now - call.ended < TimeDelta::hours(25) {
-                self.hours.count(call.ended, figures, Some(&call.metrics));
-            }
-            if call.ended.date_naive() == today && self.today.since.date == today {
-                self.note_first_token(figures, &call.metrics);
-            }
-            calls.push(Call::past(call, Arc::clone(dir)));
-        }
-        for refusal in refusals {
-            let refusal = serde_json::from_str::<Value>(refusal).ok().and_then(|r| Call::read_refusal(&r));
-            if let Some(call) = refusal.filter(|call| !known.contains(&call.message_id)) {
-                self.hours.count(call.time, Figures::refusal(), Some(&call.metrics));
-                self.text_bytes += call.text_bytes();
-                calls.push(call);
-            }
-        }
-        calls.sort_by_key(|call| call.time);
-        let older = calls.len().saturating_sub(MAX_CALLS);
-        calls.drain(..older);
-        calls.into_iter().for_each(|call| self.push(call));
-        self.recent.make_contiguous().sort_by_key(|call| call.time);
-        self.forget_old();
-    }
-
-    /// However many are turned away, calls remain to be seen.
-    fn forget_refused(&mut self) {
-        let refused = |call: &Call| call.refused.is_some();
-        if self.recent.iter().filter(|call| refused(call)).count() > MAX_REFUSALS
-            && let Some(oldest) = self.recent.iter().position(refused)
-        {
-            self.drop_call(oldest);
-        }
-    }
-
-    fn drop_call(&mut self, at: usize) {
-        if let Some(call) = self.recent.remove(at) {
-            self.text_bytes -= call.text_bytes();
-            let version = self.next_version();
-            self.dropped.push_back((version, call.message_id));
-        }
-        if self.dropped.len() > MAX_DROPPED
-            && let Some((version, _)) = self.dropped.pop_front()
-        {
-            self.unknown_before = version;
-        }
-    }
-
-    fn forget_old(&mut self) {
-        while self.recent.len() > MAX_CALLS {
-            self.drop_call(0);
-        }
-        if let Some(call) = self.recent.iter_mut().rev().nth(MAX_CALLS_WITH_EVENTS)
-            && let Some(events) = call.events.take()
-        {
-            self.text_bytes -= events.len();
-        }
-        for call in &mut self.recent {
-            if self.text_bytes <= MAX_TEXT_BYTES {
-                return;
-            }
-            self.text_bytes -= call.text_bytes();
-            call.request = None;
-            call.ending = None;
-            call.events = None;
-        }
-    }
-}
-
-impl Call {
-    /// One that has ended before this run, or so long ago that only its files know of it.
-    fn past(call: PastCall, dir: Arc<Path>) -> Self {
-        Self {
-            message_id: call.ending.message_id,
-            time: call.begun.unwrap_or(call.ended),
-            version: 0,
-            metrics: call.metrics,
-            waiting: None,
-            state: State::Ended { time: call.ended, kind: call.ending.kind },
-            dir: Some(dir),
-            refused: None,
-            request: None,
-            ending: None,
-            events: None,
-        }
-    }
-
-    fn refused(
-        message_id: MessageId,
-        time: DateTime<Local>,
-        asked: &str,
-        metrics: CallMetrics,
-        ending: Option<String>,
-    ) -> Self {
-        Self {
-            message_id,
-            time,
-            version: 0,
-            metrics,
-            waiting: None,
-            state: State::Ended { time, kind: Kind::Error },
-            dir: None,
-            refused: Some(asked.into()),
-            request: None,
-            ending: ending.map(|ending| Ending::Error(ending.into())),
-            events: None,
-        }
-    }
-
-    /// What the day's count says of one that was turned away.
-    fn refusal_json(&self, error: &ApiError) -> String {
-        format!(
-            r#"{{"message_id": "{}", "time_ms": {}, "asked": {}, "tool": {}, "dialect": {}, "status": {}, "error": {}}}"#,
-            self.message_id,
-            self.time.timestamp_millis(),
-            quoted(self.refused.as_deref().unwrap_or_default()),
-            quoted(&self.metrics.tool),
-            quoted(&self.metrics.dialect),
-            error.status,
-            error.object()
-        )
-    }
-
-    fn read_refusal(refusal: &Value) -> Option<Self> {
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let time = DateTime::from_timestamp_millis(refusal["time_ms"].as_i64()?)?.with_timezone(&Local);
-        let status = refusal["status"].as_u64()?;
-        let metrics = CallMetrics {
-            tool: text(&refusal["tool"]).unwrap_or_default(),
-            dialect: text(&refusal["dialect"]).unwrap_or_default().into(),
-            status: status as u16,
-            error_code: text(&refusal["error"]["code"]),
-            ..CallMetrics::default()
-        };
-        let ending = format!(r#"{{"error":{},"status":{status}}}"#, refusal["error"]);
-        let message_id = MessageId::parse(refusal["message_id"].as_str()?)?;
-        Some(Self::refused(message_id, time, refusal["asked"].as_str()?, metrics, Some(ending)))
-    }
-
-    fn running(&self) -> Option<Arc<Running>> {
-        match &self.state {
-            State::Running(running) => running.upgrade(),
-            State::Ended { .. } => None,
-        }
-    }
-
-    /// The files of what memory doesn't hold.
-    fn names_of_missing(&self) -> impl Iterator<Item = Name> {
-        let name = |time: DateTime<Local>, kind| Name {
-            time: time.naive_local(),
-            kind,
-            message_id: self.message_id,
-        };
-        let ending = match self.state {
-            State::Ended { time, kind } if self.ending.is_none() => Some(name(time, kind)),
-            _ => None,
-        };
-        let has_files = self.dir.is_some();
-        let request = self.request.is_none().then(|| name(self.time, Kind::Request));
-        [request, ending].into_iter().flatten().filter(move |_| has_files)
-    }
-
-    fn text_bytes(&self) -> usize {
-        let ending = self.ending.as_ref().map_or(0, |ending| ending.data().len());
-        let events = self.events.as_ref().map_or(0, |events| events.len());
-        self.request.as_ref().map_or(0, |r| r.len()) + ending + events
-    }
-
-    fn push_fields(&self, json: &mut String) {
-        let metrics = &self.metrics;
-        let ended = match self.state {
-            State::Ended { time, .. } => Some(time),
-            State::Running(_) => None,
-        };
-        let refused = self.refused.as_deref().map_or("null".into(), quoted);
-        let ended_ms = ended.map_or("null".into(), |time| time.timestamp_millis().to_string());
-        let waiting = self.waiting.map_or("null".into(), Waiting::json);
-        let _ = write!(
-            json,
-            r#""message_id":"{}","timestamp":{},"time_ms":{},"ended_ms":{ended_ms},"refused":{refused},"waiting":{waiting},{},"attempts":{},"tries":{}"#,
-            self.message_id,
-            quoted(&timestamp(self.time)),
-            self.time.timestamp_millis(),
-            metrics.json(ended.is_some()),
-            metrics.failed_tries.len() + 1,
-            attempts_json(metrics)
-        );
     }
 }

@@ -3,6 +3,7 @@
 //! May import `live` and what stands below it.
 
 pub mod answers;
+pub mod call;
 pub mod callers;
 pub mod calls;
 pub mod changes;
@@ -11,6 +12,7 @@ mod disk;
 pub mod files;
 pub mod first_words;
 pub mod history;
+mod memory;
 pub mod metrics;
 pub mod names;
 pub mod refusals;

@@ -1,0 +1,195 @@
+//! The calls of today and of this run, as far as they are held in memory.
+
+use std::collections::{HashSet, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Local, TimeDelta};
+use serde_json::Value;
+
+use crate::record::call::Call;
+use crate::record::day::{DayCount, Figures, MAX_REFUSALS, Tally};
+use crate::record::files::Files;
+use crate::record::history::Past;
+use crate::record::metrics::CallMetrics;
+use crate::record::names::{MessageId, moment};
+use crate::record::statistics::{Hours, Times};
+
+/// Calls that the panel can show.
+const MAX_CALLS: usize = 1000;
+/// What they asked and were answered, together; of older ones only the figures are kept.
+const MAX_TEXT_BYTES: usize = 32 << 20;
+/// Only of the newest calls: a stream is ten times as long as what it adds up to.
+const MAX_CALLS_WITH_EVENTS: usize = 50;
+/// Calls that went are told to those who ask what is new, so many of them.
+const MAX_DROPPED: usize = 2 * MAX_CALLS;
+/// Days that `/debug/days` tells, today among them.
+pub(super) const MAX_DAYS: u64 = 30;
+
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub(super) today: Tally,
+    /// Times to the first token, of today.
+    pub(super) first_tokens: Times,
+    /// Days that are over, the newest last; where there is no folder that knows of them.
+    pub(super) days: VecDeque<DayCount>,
+    /// The folder that `today` goes on from; `None` until the first look.
+    pub(super) counted_in: Option<Option<Arc<Path>>>,
+    pub(super) recent: VecDeque<Call>,
+    pub(super) text_bytes: usize,
+    pub(super) hours: Hours,
+    /// The last change. Greater than any of an earlier run.
+    pub(super) version: u64,
+    /// Those of earlier runs, and those before which it isn't known any more what was dropped.
+    pub(super) unknown_before: u64,
+    /// Calls that are no longer among the recent ones, each with the change that this was.
+    pub(super) dropped: VecDeque<(u64, MessageId)>,
+}
+
+impl Memory {
+    /// Begins a new day, or a new folder's count, where one has begun. A folder that wasn't looked at before.
+    pub(super) fn turn_to(
+        &mut self,
+        now: DateTime<Local>,
+        dir: Option<&Arc<Path>>,
+        files: &Files,
+    ) -> Option<Arc<Path>> {
+        let date = now.date_naive();
+        let new_day = self.today.since.date != date;
+        if new_day {
+            self.first_tokens = Times::default();
+            self.days.push_back(self.today.total(Duration::ZERO));
+            if self.days.len() as u64 >= MAX_DAYS {
+                self.days.pop_front();
+            }
+        }
+        let same_folder = self.counted_in.as_ref().is_some_and(|counted| counted.as_ref() == dir);
+        if same_folder && !new_day {
+            return None;
+        }
+        // A folder that wasn't looked at before may know of calls of an earlier run.
+        match dir {
+            Some(dir) => self.today = Tally { earlier: files.count(dir, date), ..Tally::new(date) },
+            None if new_day => self.today = Tally::new(date),
+            None => {}
+        }
+        self.counted_in = Some(dir.cloned());
+        dir.filter(|_| !same_folder).cloned()
+    }
+
+    pub(super) fn note_first_token(&mut self, figures: Figures, metrics: &CallMetrics) {
+        if let Some(first) = metrics.first_token.filter(|_| figures.answered > 0 && figures.reused == 0) {
+            self.first_tokens.push(first.as_millis() as u32);
+        }
+    }
+
+    pub(super) fn next_version(&mut self) -> u64 {
+        self.version += 1;
+        self.version
+    }
+
+    pub(super) fn push(&mut self, mut call: Call) {
+        call.version = self.next_version();
+        self.recent.push_back(call);
+    }
+
+    pub(super) fn find(&self, message_id: MessageId) -> Option<&Call> {
+        self.recent.iter().rev().find(|call| call.message_id == message_id)
+    }
+
+    /// Changes a call that is still there.
+    pub(super) fn change<T>(
+        &mut self,
+        message_id: MessageId,
+        change: impl FnOnce(&mut Call) -> T,
+    ) -> Option<T> {
+        let version = self.next_version();
+        let call = self.recent.iter_mut().rev().find(|call| call.message_id == message_id)?;
+        call.version = version;
+        Some(change(call))
+    }
+
+    /// Takes in what a folder knew of before `now`.
+    pub(super) fn remember(
+        &mut self,
+        past: Past,
+        refusals: &[Arc<str>],
+        dir: &Arc<Path>,
+        now: DateTime<Local>,
+    ) {
+        let known = self.recent.iter().map(|call| call.message_id).collect::<HashSet<_>>();
+        let today = now.date_naive();
+        for name in past.older {
+            self.hours.count(moment(name.time), Figures::of_kind(name.kind), None);
+        }
+        let mut calls = Vec::new();
+        for call in past.calls.into_iter().filter(|call| !known.contains(&call.ending.message_id)) {
+            let figures = Figures::of(call.ending.kind, &call.metrics);
+            if now - call.ended < TimeDelta::hours(25) {
+                self.hours.count(call.ended, figures, Some(&call.metrics));
+            }
+            if call.ended.date_naive() == today && self.today.since.date == today {
+                self.note_first_token(figures, &call.metrics);
+            }
+            calls.push(Call::past(call, Arc::clone(dir)));
+        }
+        for refusal in refusals {
+            let refusal = serde_json::from_str::<Value>(refusal).ok().and_then(|r| Call::read_refusal(&r));
+            if let Some(call) = refusal.filter(|call| !known.contains(&call.message_id)) {
+                self.hours.count(call.time, Figures::refusal(), Some(&call.metrics));
+                self.text_bytes += call.text_bytes();
+                calls.push(call);
+            }
+        }
+        calls.sort_by_key(|call| call.time);
+        let older = calls.len().saturating_sub(MAX_CALLS);
+        calls.drain(..older);
+        calls.into_iter().for_each(|call| self.push(call));
+        self.recent.make_contiguous().sort_by_key(|call| call.time);
+        self.forget_old();
+    }
+
+    /// However many are turned away, calls remain to be seen.
+    pub(super) fn forget_refused(&mut self) {
+        let refused = |call: &Call| call.refused.is_some();
+        if self.recent.iter().filter(|call| refused(call)).count() > MAX_REFUSALS
+            && let Some(oldest) = self.recent.iter().position(refused)
+        {
+            self.drop_call(oldest);
+        }
+    }
+
+    pub(super) fn drop_call(&mut self, at: usize) {
+        if let Some(call) = self.recent.remove(at) {
+            self.text_bytes -= call.text_bytes();
+            let version = self.next_version();
+            self.dropped.push_back((version, call.message_id));
+        }
+        if self.dropped.len() > MAX_DROPPED
+            && let Some((version, _)) = self.dropped.pop_front()
+        {
+            self.unknown_before = version;
+        }
+    }
+
+    pub(super) fn forget_old(&mut self) {
+        while self.recent.len() > MAX_CALLS {
+            self.drop_call(0);
+        }
+        if let Some(call) = self.recent.iter_mut().rev().nth(MAX_CALLS_WITH_EVENTS)
+            && let Some(events) = call.events.take()
+        {
+            self.text_bytes -= events.len();
+        }
+        for call in &mut self.recent {
+            if self.text_bytes <= MAX_TEXT_BYTES {
+                return;
+            }
+            self.text_bytes -= call.text_bytes();
+            call.request = None;
+            call.ending = None;
+            call.events = None;
+        }
+    }
+}
