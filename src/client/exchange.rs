@@ -14,7 +14,7 @@ use super::chunks::Chunks;
 use super::connection::Connection;
 use super::head::{BodyLength, Coding, Head, path_in};
 use super::slot;
-use super::socket::{Socket, time_to_read};
+use super::socket::{Pace, Socket};
 use crate::body::{self, Spare};
 use crate::dialect::{self, api};
 use crate::error::ApiError;
@@ -124,7 +124,7 @@ pub struct Unsent {
     pub connection: Connection,
     message: Vec<u8>,
     sent: usize,
-    began: Instant,
+    pace: Pace,
     framing: ResponseFraming,
     body_was_read: bool,
     /// Counts the request as begun.
@@ -135,7 +135,10 @@ impl Unsent {
     /// Sends what the client takes now. What becomes of the connection once that was all.
     pub fn go_on(mut self: Box<Self>) -> ConnectionFate {
         match self.connection.socket.write_now(&self.message[self.sent..]) {
-            Ok(sent) => self.sent += sent,
+            Ok(sent) => {
+                self.sent += sent;
+                self.pace.took(sent);
+            }
             Err(_) => return ConnectionFate::Gone,
         }
         if self.sent < self.message.len() {
@@ -147,7 +150,7 @@ impl Unsent {
 
     /// By when the client must have taken more of it.
     pub fn until(&self) -> Instant {
-        self.began + time_to_read(self.sent)
+        self.pace.until()
     }
 }
 
@@ -251,8 +254,8 @@ impl Exchange {
             return framing.after(connection, sent, self.body_was_read);
         }
         let (body_was_read, begun) = (self.body_was_read, self.begun.take());
-        let (sent, began) = (0, Instant::now());
-        Box::new(Unsent { connection, message, sent, began, framing, body_was_read, _begun: begun }).go_on()
+        let (sent, pace) = (0, Pace::start());
+        Box::new(Unsent { connection, message, sent, pace, framing, body_was_read, _begun: begun }).go_on()
     }
 
     fn framing(&self, keeps_alive: bool) -> ResponseFraming {

@@ -35,9 +35,36 @@ pub fn open_sockets() -> usize {
     OPEN.load(Ordering::Relaxed)
 }
 
-/// How long a client may take for so many bytes of an answer.
-pub fn time_to_read(bytes: usize) -> Duration {
-    CLIENT_TIMEOUT + Duration::from_secs((bytes / LEAST_BYTES_A_SECOND) as u64)
+/// How a client takes an answer that the system doesn't take at once.
+#[derive(Debug)]
+pub struct Pace {
+    began: Instant,
+    /// When it last took something.
+    took: Instant,
+    bytes: usize,
+}
+
+impl Pace {
+    /// From now on.
+    pub fn start() -> Self {
+        let now = Instant::now();
+        Self { began: now, took: now, bytes: 0 }
+    }
+
+    /// It took so much more.
+    pub fn took(&mut self, bytes: usize) {
+        if bytes > 0 {
+            self.took = Instant::now();
+            self.bytes += bytes;
+        }
+    }
+
+    /// By when it must have taken more: [`CLIENT_TIMEOUT`] after the last of it, and not much more slowly than
+    /// [`LEAST_BYTES_A_SECOND`] on the whole.
+    pub fn until(&self) -> Instant {
+        let slowest = Duration::from_secs((self.bytes / LEAST_BYTES_A_SECOND) as u64);
+        self.took.min(self.began + slowest) + CLIENT_TIMEOUT
+    }
 }
 
 /// A client's connection.
@@ -118,16 +145,19 @@ impl Socket {
             Err(e) if is_timeout(&e) || e.kind() == io::ErrorKind::Interrupted => bytes,
             Err(e) => return Err(e),
         };
-        let began = Instant::now();
+        let mut pace = Pace::start();
         while !rest.is_empty() {
             match (&self.stream).write(rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(sent) => rest = &rest[sent..],
+                Ok(sent) => {
+                    rest = &rest[sent..];
+                    pace.took(sent);
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if is_timeout(&e) && cfg!(not(windows)) => slot::give_up(),
                 Err(e) => return Err(e),
             }
-            if began.elapsed() > time_to_read(bytes.len() - rest.len()) {
+            if Instant::now() > pace.until() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }
