@@ -117,6 +117,6 @@ for (const words of ["fails midway, word by word", "breaks off, word by word"]) 
 test("models are the free ones and say all that the SDK reads", async () => {
   const models = [];
   for await (const model of client.models.list()) models.push(model);
-  assert.deepEqual(models.map((model) => model.id), ["openrouter/free", "a/b:free", "c/tools:free", "d/eyes:free", "e/words:free"]);
+  assert.deepEqual(models.map((model) => model.id), ["openrouter/free", "best", "a/b:free", "c/tools:free", "d/eyes:free", "e/words:free"]);
   for (const model of models) assert.ok(model.display_name && !Number.isNaN(Date.parse(model.created_at)), model.id);
 });

@@ -141,6 +141,6 @@ for (const words of ["fails midway, word by word", "breaks off, word by word"]) 
 test("models", async () => {
   const models = [];
   for await (const model of client.models.list()) models.push(model);
-  assert.deepEqual(models.map((model) => model.id), ["openrouter/free", "a/b:free", "c/tools:free", "d/eyes:free", "e/words:free"]);
+  assert.deepEqual(models.map((model) => model.id), ["openrouter/free", "best", "a/b:free", "c/tools:free", "d/eyes:free", "e/words:free"]);
   for (const model of models) assert.ok(model.object === "model" && model.owned_by && model.created, model.id);
 });

@@ -202,8 +202,8 @@ def test_a_stream_that_fails_raises_after_its_first_words(client, words):
 
 def test_models_are_the_free_ones_and_say_all_that_the_sdk_reads(client):
     models = list(client.models.list(limit=1000))
-    assert [model.id for model in models] == ["openrouter/free", "a/b:free", "c/tools:free", "d/eyes:free", "e/words:free"]
-    assert models[1].display_name == "A: B (free)"
+    assert [model.id for model in models] == ["openrouter/free", "best", "a/b:free", "c/tools:free", "d/eyes:free", "e/words:free"]
+    assert models[2].display_name == "A: B (free)"
     assert all(model.display_name and isinstance(model.created_at, datetime.datetime) for model in models)
 
 

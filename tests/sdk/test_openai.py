@@ -162,7 +162,7 @@ def test_without_an_embedding_model_the_error_lists_the_free_ones(start, receive
 
 def test_models_are_the_free_ones_and_say_all_that_the_sdk_reads(client):
     models = list(client.models.list())
-    assert [model.id for model in models] == ["openrouter/free", "a/b:free", "c/tools:free", "d/eyes:free", "e/words:free"]
+    assert [model.id for model in models] == ["openrouter/free", "best", "a/b:free", "c/tools:free", "d/eyes:free", "e/words:free"]
     assert all(model.object == "model" and model.owned_by and model.created for model in models)
     assert client.models.retrieve("a/b:free").id == "a/b:free"
     with pytest.raises(openai.NotFoundError):
