@@ -4,10 +4,10 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use notify::{RecursiveMode, Watcher};
 
 use crate::live::{DEBUG_FILE, Live, place};
@@ -29,20 +29,23 @@ pub fn start(live: Arc<Live>) -> io::Result<()> {
         let live = Arc::clone(&live);
         thread::Builder::new().name("looker".into()).spawn(move || live.look_for_all())?;
     }
-    let (changed, changes) = bounded(1);
     thread::Builder::new().name("watcher".into()).spawn(move || {
         // Kept for as long as the thread lives; without it (no more inotify watches, say) polling does.
-        let watcher = watch(live.home(), changed.clone());
+        let changed = Arc::new(AtomicBool::new(false));
+        let watcher = watch(live.home(), Arc::clone(&changed), thread::current());
         let interval = if is_local == Some(true) && watcher.is_ok() { RARE_INTERVAL } else { POLL_INTERVAL };
-        follow(&live, &changes, interval);
-        drop(changed);
+        follow(&live, &changed, interval);
     })?;
     Ok(())
 }
 
 /// Watches the folder, not the files: editors replace files. Only the two names count, or the files that debug mode
 /// saves beside them would wake this thread each time.
-fn watch(home: &Path, changed: Sender<()>) -> notify::Result<notify::RecommendedWatcher> {
+fn watch(
+    home: &Path,
+    changed: Arc<AtomicBool>,
+    thread: Thread,
+) -> notify::Result<notify::RecommendedWatcher> {
     let ours = |path: &Path| path.file_name().is_some_and(is_ours);
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let relevant = match &event {
@@ -50,7 +53,8 @@ fn watch(home: &Path, changed: Sender<()>) -> notify::Result<notify::Recommended
             Err(_) => false,
         };
         if relevant {
-            let _ = changed.try_send(());
+            changed.store(true, Ordering::SeqCst);
+            thread.unpark();
         }
     })?;
     let folder = if home.as_os_str().is_empty() { Path::new(".") } else { home };
@@ -62,12 +66,14 @@ fn is_ours(name: &OsStr) -> bool {
     name == env_file::NAME || name == DEBUG_FILE
 }
 
-fn follow(live: &Live, changes: &Receiver<()>, interval: Duration) {
+/// Parked between the looks: a channel's receiver yields its time two dozen times before it sleeps.
+fn follow(live: &Live, changed: &AtomicBool, interval: Duration) {
     loop {
         let interval = if live.is_unsettled() { POLL_INTERVAL } else { interval };
-        if changes.recv_timeout(interval).is_ok() {
+        thread::park_timeout(interval);
+        if changed.load(Ordering::SeqCst) {
             thread::sleep(QUIET);
-            while changes.try_recv().is_ok() {}
+            changed.store(false, Ordering::SeqCst);
         }
         live.reload();
     }
