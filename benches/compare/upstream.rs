@@ -254,7 +254,7 @@ impl Client {
                 self.order = Order::Nothing;
             }
             Order::Plain(bytes) => {
-                let frame = r#"{"model":"vendor/model-0:free","choices":[{"message":{"content":""}}]}"#;
+                let frame = r#"{"model":"vendor/model-0:free","choices":[{"message":{"content":"hi"}}]}"#;
                 let (begin, end) = frame.split_at(frame.len() - 5);
                 let filling = "x".repeat(bytes.saturating_sub(frame.len()));
                 let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
