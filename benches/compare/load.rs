@@ -252,7 +252,7 @@ impl Connection {
     fn has_answer(&self) -> bool {
         let Some(end) = find(&self.received, b"\r\n\r\n") else { return false };
         let head = String::from_utf8_lossy(&self.received[..end]).to_ascii_lowercase();
-        assert!(head.starts_with("http/1.1 200"), "{head}");
+        assert!(head.starts_with("http/1.1 200"), "{}", String::from_utf8_lossy(&self.received));
         let length =
             head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next()?.parse().ok());
         self.received.len() - end - 4 >= length.unwrap_or(usize::MAX / 2)

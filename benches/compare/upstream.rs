@@ -254,7 +254,13 @@ impl Client {
                 self.order = Order::Nothing;
             }
             Order::Plain(bytes) => {
-                let frame = r#"{"model":"vendor/model-0:free","choices":[{"message":{"content":"hi"}}]}"#;
+                // An answer in each of the three APIs.
+                let frame = concat!(
+                    r#"{"model":"vendor/model-0:free","type":"message","role":"assistant","#,
+                    r#""content":[{"type":"text","text":"hi"}],"#,
+                    r#""output":[{"type":"message","content":[{"type":"output_text","text":"hi"}]}],"#,
+                    r#""choices":[{"message":{"content":"hi"}}]}"#,
+                );
                 let (begin, end) = frame.split_at(frame.len() - 5);
                 let filling = "x".repeat(bytes.saturating_sub(frame.len()));
                 let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
