@@ -427,6 +427,27 @@ fn only_who_wants_to_be_left_alone_or_cannot_be_reached_rests() {
     }
 }
 
+#[test]
+fn one_that_rests_is_there_again_as_soon_as_it_answers() {
+    let upstream = no_credits();
+    let backup = Upstream::start(|request, answer| match request.body.contains("too much") {
+        true => answer.respond(429, "retry-after: 600\r\n", "{}"),
+        false => answer.fitting(request, "there again"),
+    });
+    let proxy = Proxy::before(&upstream, &settings(&backup, ""));
+    assert_ne!(proxy.chat(&HELLO.replace("hello", "too much")).status, 200);
+    let refused = proxy.chat(HELLO);
+    refused.assert_status(429);
+    let seconds = refused.header("retry-after").and_then(|seconds| seconds.parse::<u64>().ok());
+    assert!(seconds.is_some_and(|seconds| (61..=600).contains(&seconds)), "as it said: {seconds:?}");
+    assert_eq!(backup.calls(), 1, "it rests");
+    // Whoever names it asks it all the same.
+    let named = r#"{"model":"groq/llama","messages":[{"role":"user","content":"hello"}]}"#;
+    assert_eq!(proxy.chat(named).status, 200);
+    assert_eq!(proxy.chat(HELLO).header("x-proxy-backup"), Some("groq"));
+    assert_eq!(backup.calls(), 3);
+}
+
 /// What was asked of a backup by name is no answer for whoever asks OpenRouter the same.
 #[test]
 fn answers_again_are_the_same_ones_only() {
