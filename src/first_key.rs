@@ -202,8 +202,8 @@ pub fn check(live: &Arc<Live>, snapshot: &Arc<Snapshot>) {
                 ));
             }
             Account::Unreachable(reason) => say(either(
-                format!("{host} can't be reached now: {reason}"),
-                format!("现在无法连接 {host}：{reason}"),
+                format!("the key {} can't be checked now: {reason}", key.masked()),
+                format!("现在无法检查密钥 {}：{reason}", key.masked()),
             )),
             Account::Unknown => {}
         }
