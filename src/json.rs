@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::Deserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// Places at which a text is looked at for JSON.
@@ -93,6 +94,11 @@ pub fn stands_in(text: &str) -> bool {
     };
     is_json(text.trim())
         || memchr::memchr_iter(b'{', text.as_bytes()).take(MAX_LOOKS).any(|at| begins_with_json(&text[at..]))
+}
+
+/// The elements of an array; of what is none there are none.
+pub fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
 }
 
 /// The elements of an array as written; `None` for any other value.

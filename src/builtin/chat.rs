@@ -1,5 +1,6 @@
 //! Chat completions of the built-in model.
 
+use crate::json::items;
 use serde_json::{Value, json};
 
 use super::{Choice, Format, Question, Said, data_event, text_of, words};
@@ -8,7 +9,7 @@ use super::{Choice, Format, Question, Said, data_event, text_of, words};
 pub fn question(request: &Value) -> Question {
     let messages = request["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
     let last = messages.last().unwrap_or(&Value::Null);
-    let functions = request["tools"].as_array().into_iter().flatten().map(|tool| &tool["function"]);
+    let functions = items(&request["tools"]).map(|tool| &tool["function"]);
     let format = &request["response_format"];
     let choice = &request["tool_choice"];
     Question {

@@ -1,5 +1,6 @@
 //! A value that fits a JSON schema: the built-in model's structured answers.
 
+use crate::json::items;
 use std::cell::Cell;
 
 use serde_json::{Value, json};
@@ -72,7 +73,7 @@ fn example(schema: &Value, root: &Value, depth: usize, left: &Cell<usize>) -> Va
             Value::Array(first.chain(more).take_while(|_| left.get() > 0).collect())
         }
         Some("object") => {
-            let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let required = items(&schema["required"]).filter_map(Value::as_str);
             Value::Object(
                 required
                     .map(|name| (name.to_owned(), within(&schema["properties"][name])))

@@ -1,5 +1,6 @@
 //! Its answers in the Messages API.
 
+use crate::json::items;
 use serde_json::{Value, json};
 
 use super::{Choice, Format, Question, Said, named_event, text_of, words};
@@ -11,7 +12,7 @@ pub fn question(request: &Value) -> Question {
     let last = messages.iter().rev().find(|message| message["role"] != "system").unwrap_or(&Value::Null);
     let blocks = last["content"].as_array().map(Vec::as_slice).unwrap_or_default();
     let result = blocks.iter().find(|block| block["type"] == "tool_result");
-    let tools = request["tools"].as_array().into_iter().flatten();
+    let tools = items(&request["tools"]);
     let choice = &request["tool_choice"];
     let format = match &request["output_config"]["format"] {
         Value::Null => &request["output_format"],

@@ -14,7 +14,7 @@ pub fn question(request: &Value) -> Question {
     };
     let last = items.iter().rev().find(said).unwrap_or(&Value::Null);
     let tool_has_answered = last["type"].as_str().is_some_and(|kind| kind.ends_with("_output"));
-    let tools = request["tools"].as_array().into_iter().flatten();
+    let tools = crate::json::items(&request["tools"]);
     let tools = tools.filter(|tool| tool["type"] == "function");
     let format = &request["text"]["format"];
     let choice = &request["tool_choice"];

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use serde_json::Value;
 
-use crate::json::Halves;
+use crate::json::{Halves, items};
 use crate::object::object;
 
 /// Of a block, so much is gathered to be told again at its end.
@@ -147,7 +147,7 @@ impl ChatParts {
             // As Mistral's models tell what they think.
             Value::Array(parts) => {
                 for part in parts {
-                    let thinking = part["thinking"].as_array().into_iter().flatten();
+                    let thinking = items(&part["thinking"]);
                     thinking.filter_map(|part| part["text"].as_str()).for_each(|thought| {
                         self.say(Kind::Reasoning, thought, steps);
                     });
@@ -157,7 +157,7 @@ impl ChatParts {
             _ => {}
         }
         self.say(Kind::Refusal, said["refusal"].as_str().unwrap_or_default(), steps);
-        for call in said["tool_calls"].as_array().into_iter().flatten() {
+        for call in items(&said["tool_calls"]) {
             self.read_call(call, is_whole, steps);
         }
     }

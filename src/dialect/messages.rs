@@ -20,7 +20,7 @@ use super::{
 use super::{Flaw, errors, flaw_of, may_mention, mentions, named_event};
 use super::{Translated, text, tokens};
 use crate::error::ApiError;
-use crate::json::{self, Field, Halves};
+use crate::json::{self, Field, Halves, items};
 
 /// The shortest request.
 const SAMPLE: &str = r#"{"max_tokens":1000,"messages":[{"role":"user","content":"Hello"}]}"#;
@@ -170,15 +170,10 @@ fn count_tokens(body: Vec<u8>, address: &str) -> Result<String, ApiError> {
     let fields = json::fields(&text).map_err(|error| text::not_an_object(&text, &error, address, SAMPLE))?;
     let part = |name| json::field(&fields, name).and_then(|part| serde_json::from_str(part.value).ok());
     let [system, tools, messages] = ["system", "tools", "messages"].map(part).map(Option::unwrap_or_default);
-    let tools = elements(&tools).map(|tool| tokens::estimate(&tool.to_string())).sum::<u64>();
-    let messages =
-        elements(&messages).map(|message| TOKENS_AROUND_A_MESSAGE + tokens_of(&message["content"]));
+    let tools = items(&tools).map(|tool| tokens::estimate(&tool.to_string())).sum::<u64>();
+    let messages = items(&messages).map(|message| TOKENS_AROUND_A_MESSAGE + tokens_of(&message["content"]));
     let count = TOKENS_AROUND_A_MESSAGE + tokens_of(&system) + tools + messages.sum::<u64>();
     Ok(format!(r#"{{"input_tokens":{count}}}"#))
-}
-
-fn elements(list: &Value) -> impl Iterator<Item = &Value> {
-    list.as_array().into_iter().flatten()
 }
 
 /// About as many tokens as the model sees of a text or of blocks: not of their frames, and not of an image's base64.
@@ -199,7 +194,7 @@ fn tokens_of(content: &Value) -> u64 {
         }
         _ => ["text", "thinking", "content"].into_iter().map(|part| tokens_of(&block[part])).sum(),
     };
-    elements(content).map(of_block).sum()
+    items(content).map(of_block).sum()
 }
 
 /// What of a message tells how it went.

@@ -12,6 +12,7 @@ use super::chat_parts::{Block, ChatParts, Kind, Step, Tokens, blocks_of, unique}
 use super::errors::{self, Diagnosis};
 use super::{Dialect, Translated, Translator, Untranslatable, UpstreamError, Written, named_event};
 use crate::error::ApiError;
+use crate::json::items;
 use crate::object::object;
 
 /// The translation.
@@ -73,7 +74,7 @@ impl Translated for MessagesAsChat {
                 put("parallel_tool_calls", Value::from(false));
             }
         }
-        let stops = elements(&asked["stop_sequences"]).take(MAX_STOPS).collect::<Vec<_>>();
+        let stops = items(&asked["stop_sequences"]).take(MAX_STOPS).collect::<Vec<_>>();
         if !stops.is_empty() {
             put("stop", stops.into_iter().cloned().collect());
         }
@@ -101,10 +102,6 @@ impl Translated for MessagesAsChat {
     }
 }
 
-fn elements(list: &Value) -> impl Iterator<Item = &Value> {
-    list.as_array().into_iter().flatten()
-}
-
 /// What is known of a tool whose type isn't the client's own.
 fn known_tool(tool: &Value) -> Option<&'static (&'static str, &'static str, &'static str)> {
     let kind = tool["type"].as_str()?;
@@ -113,7 +110,7 @@ fn known_tool(tool: &Value) -> Option<&'static (&'static str, &'static str, &'st
 
 /// The tools that the client runs, by their names; those of servers mean nothing to others.
 fn client_tools(asked: &Value) -> impl Iterator<Item = (&str, &Value)> {
-    let tools = elements(&asked["tools"]).filter_map(|tool| Some((tool["name"].as_str()?, tool)));
+    let tools = items(&asked["tools"]).filter_map(|tool| Some((tool["name"].as_str()?, tool)));
     tools.filter(|(_, tool)| {
         matches!(tool["type"].as_str(), None | Some("custom")) || known_tool(tool).is_some()
     })
@@ -144,9 +141,8 @@ fn tools(asked: &Value, names: &ToolNames<String>) -> Vec<Value> {
 
 fn messages(asked: &Value, names: &ToolNames<String>) -> Value {
     let results = |message: &'_ Value| message["role"] != "assistant";
-    let turns = || elements(&asked["messages"]);
-    let outcomes =
-        turns().filter(|message| results(message)).flat_map(|message| elements(&message["content"]));
+    let turns = || items(&asked["messages"]);
+    let outcomes = turns().filter(|message| results(message)).flat_map(|message| items(&message["content"]));
     let outcomes = outcomes.filter(|block| block["type"] == "tool_result").map(|block| {
         let id = block["tool_use_id"].as_str().unwrap_or_default().to_owned();
         (id, Outcome::new(parts_of(&block["content"]), block["is_error"] == true))
@@ -161,7 +157,7 @@ fn messages(asked: &Value, names: &ToolNames<String>) -> Value {
             Some("system") => conversation.instruct(parts_of(content)),
             Some("assistant") => {
                 conversation.answer(parts_of(content));
-                for block in elements(content).filter(|block| block["type"] == "tool_use") {
+                for block in items(content).filter(|block| block["type"] == "tool_use") {
                     let [id, name] = ["id", "name"].map(|field| block[field].as_str().unwrap_or_default());
                     let input =
                         if block["input"].is_object() { block["input"].to_string() } else { "{}".into() };
@@ -169,7 +165,7 @@ fn messages(asked: &Value, names: &ToolNames<String>) -> Value {
                 }
             }
             _ => {
-                for _ in elements(content).filter(|block| block["type"] == "tool_result") {
+                for _ in items(content).filter(|block| block["type"] == "tool_result") {
                     conversation.outcome();
                 }
                 conversation.ask(parts_of(content));
@@ -185,7 +181,7 @@ fn parts_of(content: &Value) -> Vec<Value> {
         return if said.is_empty() { Vec::new() } else { vec![text(said)] };
     }
     let mut parts = Vec::new();
-    for block in elements(content) {
+    for block in items(content) {
         let source = &block["source"];
         let field = |name: &str| block[name].as_str().filter(|text| !text.is_empty());
         match block["type"].as_str().unwrap_or_default() {

@@ -17,7 +17,7 @@ use super::{
     UpstreamError, Written, errors,
 };
 use crate::error::ApiError;
-use crate::json::{self, Halves};
+use crate::json::{self, Halves, items};
 
 /// What it says its version is: `codex --oss` asks for one of at least 0.13.4.
 const VERSION: &str = r#"{"version":"0.14.0"}"#;
@@ -180,7 +180,7 @@ impl Ollama {
         }
         // Results of tools name the tool; chat completions want the call.
         let mut open = OpenCalls::default();
-        let messages = asked["messages"].as_array().into_iter().flatten().enumerate();
+        let messages = items(&asked["messages"]).enumerate();
         let translated = messages.map(|(number, message)| {
             let mut translated = json!({
                 "role": message["role"],
@@ -189,7 +189,7 @@ impl Ollama {
             if let Some(thinking) = message["thinking"].as_str().filter(|thinking| !thinking.is_empty()) {
                 translated["reasoning"] = json!(thinking);
             }
-            let calls = message["tool_calls"].as_array().into_iter().flatten().enumerate();
+            let calls = items(&message["tool_calls"]).enumerate();
             let calls = calls.map(|(index, call)| {
                 let id = call["id"].as_str().map_or_else(|| format!("call_{number}_{index}"), str::to_owned);
                 let function = &call["function"];

@@ -207,7 +207,7 @@ impl Response<'_> {
                     return Some(Flaw::BrokenArguments);
                 }
                 Some("message") => {
-                    let parts = item["content"].as_array().into_iter().flatten();
+                    let parts = json::items(&item["content"]);
                     texts.extend(parts.filter_map(|part| part["text"].as_str()));
                 }
                 Some("reasoning") => {}

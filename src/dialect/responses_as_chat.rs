@@ -6,8 +6,9 @@ use serde_json::Value;
 use super::chat::Chat;
 use super::chat_conversation::{Conversation, Outcome, begin_request, document, picture, schema, text};
 use super::responses_from_chat::ResponsesTranslator;
-use super::responses_tools::{Tools, elements, flat, key};
+use super::responses_tools::{Tools, flat, key};
 use super::{Dialect, Translated, Translator, Untranslatable, Written};
+use crate::json::items;
 use crate::object::object;
 
 /// The translation.
@@ -58,7 +59,7 @@ impl Translated for ResponsesAsChat {
     }
 }
 fn messages(asked: &Value, tools: &Tools) -> Value {
-    let items = || elements(&asked["input"]);
+    let items = || items(&asked["input"]);
     let outcomes = items().filter_map(|item| Some((call_of_outcome(item)?, outcome(item, tools))));
     let mut conversation = Conversation::new(outcomes.collect());
     conversation.instruct(parts_of(&asked["instructions"]));
@@ -104,9 +105,9 @@ fn call_of_outcome(item: &Value) -> Option<String> {
 
 fn outcome(item: &Value, tools: &Tools) -> Outcome {
     if item["type"] == "tool_search_output" {
-        let found = elements(&item["tools"]).flat_map(|tool| match tool["type"].as_str() {
+        let found = items(&item["tools"]).flat_map(|tool| match tool["type"].as_str() {
             Some("namespace") => {
-                elements(&tool["tools"]).map(|inner| (tool["name"].as_str(), inner)).collect::<Vec<_>>()
+                items(&tool["tools"]).map(|inner| (tool["name"].as_str(), inner)).collect::<Vec<_>>()
             }
             _ => vec![(None, tool)],
         });
@@ -145,7 +146,7 @@ fn parts_of(content: &Value) -> Vec<Value> {
     if let Some(said) = content.as_str() {
         return if said.is_empty() { Vec::new() } else { vec![text(said)] };
     }
-    let parts = elements(content).filter_map(|part| {
+    let parts = items(content).filter_map(|part| {
         let field = |name: &str| part[name].as_str().filter(|text| !text.is_empty());
         match part["type"].as_str()? {
             "input_image" | "computer_screenshot" => {
@@ -278,7 +279,7 @@ mod tests {
             ),
         ] {
             let sent_now = translated(&json!({"tools": tools, "tool_choice": choice}));
-            let offered = elements(&sent_now["tools"])
+            let offered = items(&sent_now["tools"])
                 .map(|tool| tool["function"]["name"].as_str().unwrap())
                 .collect::<Vec<_>>();
             assert_eq!((&offered[..], &sent_now["tool_choice"]), (names, &sent), "{choice}");
@@ -297,9 +298,9 @@ mod tests {
             {"type": "apply_patch_call_output", "call_id": "2", "status": "failed", "output": "no"},
             {"type": "web_search_call", "id": "ws", "status": "completed"}]});
         let sent = translated(&asked);
-        let names = elements(&sent["tools"]).map(|tool| tool["function"]["name"].as_str().unwrap());
+        let names = items(&sent["tools"]).map(|tool| tool["function"]["name"].as_str().unwrap());
         assert_eq!(names.collect::<Vec<_>>(), ["tool_search", "apply_patch", "g", "mcp__x__f"]);
-        let messages = elements(&sent["messages"]).collect::<Vec<_>>();
+        let messages = items(&sent["messages"]).collect::<Vec<_>>();
         assert_eq!(messages.len(), 4, "{messages:?}");
         assert_eq!(
             messages[0]["tool_calls"][0]["function"],
@@ -315,9 +316,8 @@ mod tests {
         let long = "x".repeat(70);
         let tools = json!([{"type": "function", "name": long}, {"type": "function", "name": format!("{long}y")}, {"type": "function", "name": "a.b:c"}, {"type": "function", "name": "f"}, {"type": "function", "name": "f"}]);
         let sent = translated(&json!({"tools": tools}));
-        let names = elements(&sent["tools"])
-            .map(|tool| tool["function"]["name"].as_str().unwrap())
-            .collect::<Vec<_>>();
+        let names =
+            items(&sent["tools"]).map(|tool| tool["function"]["name"].as_str().unwrap()).collect::<Vec<_>>();
         assert_eq!(names, [&long[..64], &format!("{}_2", &long[..62]), "a_b_c", "f"]);
     }
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::chat_conversation::{ToolNames, chosen, function};
+use crate::json::items;
 
 /// What a tool is to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +39,6 @@ pub(super) struct Tools {
     functions: Vec<Value>,
 }
 
-/// Of what is no list there are none.
-pub(super) fn elements(list: &Value) -> impl Iterator<Item = &Value> {
-    list.as_array().into_iter().flatten()
-}
-
 /// What a tool is known by among the client's.
 pub(super) fn key(namespace: Option<&str>, name: &str) -> String {
     format!("{}\n{name}", namespace.unwrap_or_default())
@@ -62,10 +58,10 @@ impl Tools {
         // A conversation can bring tools along on its way.
         let brings =
             |item: &&Value| matches!(item["type"].as_str(), Some("additional_tools" | "tool_search_output"));
-        let brought = elements(&asked["input"]).filter(brings).map(|item| &item["tools"]);
-        for tool in std::iter::once(&asked["tools"]).chain(brought).flat_map(elements) {
+        let brought = items(&asked["input"]).filter(brings).map(|item| &item["tools"]);
+        for tool in std::iter::once(&asked["tools"]).chain(brought).flat_map(items) {
             if tool["type"] == "namespace" {
-                elements(&tool["tools"]).for_each(|inner| tools.add(tool["name"].as_str(), inner));
+                items(&tool["tools"]).for_each(|inner| tools.add(tool["name"].as_str(), inner));
             } else {
                 tools.add(None, tool);
             }
@@ -115,7 +111,7 @@ impl Tools {
         match (choice.as_str(), choice["type"].as_str()) {
             (Some(choice), _) => (all, mode(choice)),
             (_, Some("allowed_tools")) => {
-                let allowed = elements(&choice["tools"]).filter_map(named);
+                let allowed = items(&choice["tools"]).filter_map(named);
                 let allowed = allowed.collect::<std::collections::HashSet<_>>();
                 let may = |function: &Value| {
                     function["function"]["name"].as_str().is_some_and(|name| allowed.contains(name))

@@ -11,7 +11,7 @@ use super::disk;
 use super::history;
 use super::metrics::CallMetrics;
 use super::names::{Kind, Name, count_name, moment, timestamp};
-use crate::json;
+use crate::json::{self, items};
 
 /// A day's count with what was turned away is shorter than this.
 const MAX_COUNT_BYTES: u64 = 1 << 20;
@@ -157,7 +157,7 @@ impl DayCount {
         let time = saved["last_updated"].as_str();
         let time = time.and_then(|t| NaiveDateTime::parse_from_str(t, "%Y-%m-%dT%H:%M:%S%.f").ok());
         let answered = saved["count"].as_u64().unwrap_or(0);
-        let refusals = saved["refusals"].as_array().into_iter().flatten().map(|r| r.to_string().into());
+        let refusals = items(&saved["refusals"]).map(|r| r.to_string().into());
         Some(Self {
             date,
             figures: Figures { answered, ..Figures::read(&saved) },
