@@ -428,6 +428,26 @@ fn only_who_wants_to_be_left_alone_or_cannot_be_reached_rests() {
 }
 
 #[test]
+fn when_all_rest_it_is_told_when_the_first_is_there_again() {
+    let upstream = no_credits();
+    let tired = |seconds: u64| {
+        Upstream::start(move |_, answer| answer.respond(429, &format!("retry-after: {seconds}\r\n"), "{}"))
+    };
+    for waits in [[100, 600], [600, 100]] {
+        let [first, second] = waits.map(tired);
+        let more = format!("BACKUPS=groq,other\nOTHER_BASE_URL={}\nOTHER_MODEL=m", second.url());
+        let proxy = Proxy::before(&upstream, &settings(&first, &more).replacen("BACKUPS=groq\n", "", 1));
+        for _ in 0..2 {
+            let refused = proxy.chat(HELLO);
+            refused.assert_status(429);
+            let seconds = refused.header("retry-after").and_then(|seconds| seconds.parse::<u64>().ok());
+            assert!(seconds.is_some_and(|seconds| (50..=100).contains(&seconds)), "{waits:?}: {seconds:?}");
+        }
+        assert_eq!((first.calls(), second.calls()), (1, 1));
+    }
+}
+
+#[test]
 fn one_that_rests_is_there_again_as_soon_as_it_answers() {
     let upstream = no_credits();
     let backup = Upstream::start(|request, answer| match request.body.contains("too much") {
