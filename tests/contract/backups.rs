@@ -104,7 +104,7 @@ fn what_reaches_a_backup() {
     let proxy = Proxy::before(&upstream, &settings(&backup, ""));
     let body = r#"{"model":"a:free","models":["b:free"],"route":"fallback","provider":{"sort":"price"},"transforms":[],"plugins":[{"id":"response-healing"}],"temperature":1.50,"messages":[]}"#;
     let request = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nX-Title: mine\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nX-Title: mine\r\nX-Local-Api-Proxy-Hops: another\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     proxy.connect().exchange(&request).assert_status(200);
@@ -112,6 +112,9 @@ fn what_reaches_a_backup() {
     assert_eq!(sent.path, "/api/v1/chat/completions");
     assert_eq!(sent.body, r#"{"model":"llama3.2","temperature":1.50,"messages":[]}"#);
     assert_eq!(sent.header("authorization"), Some("Bearer sk-backup-key-5678"));
+    // Or proxies that are each other's backups ask for ever.
+    let hops = sent.header("x-local-api-proxy-hops").unwrap_or_default();
+    assert!(hops.starts_with("another, "), "{hops}");
     for (name, value) in &sent.headers {
         assert!(!value.contains(KEY), "{name}: {value}");
         assert!(!["http-referer", "x-title", "x-openrouter-title"].contains(&name.as_str()), "{name}");

@@ -158,6 +158,26 @@ fn whoever_speaks_another_api_is_answered_all_the_same() {
 
 /// What Claude Code, Codex, opencode and others have sent.
 #[test]
+fn the_headers_of_an_api_go_where_it_is_spoken() {
+    let upstream = no_credits();
+    let of_messages = |backup: &Upstream| {
+        let proxy = Proxy::before(&upstream, &settings(backup, ""));
+        let body = asked(MESSAGES, false);
+        let head = format!(
+            "POST {MESSAGES} HTTP/1.1\r\nHost: localhost\r\nanthropic-beta: some-2025\r\nContent-Length: {}",
+            body.len()
+        );
+        proxy.connect().exchange(&format!("{head}\r\n\r\n{body}")).assert_status(200);
+        backup.last().header("anthropic-beta").map(str::to_owned)
+    };
+    let told = r#"{"type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"hi"}],"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":1}}"#;
+    let native = Upstream::start(move |_, answer| answer.json(200, told));
+    assert_eq!(of_messages(&native).as_deref(), Some("some-2025"));
+    let in_chat = chat_only(|request, answer| answer.fitting(request, "hi"));
+    assert_eq!(of_messages(&in_chat), None);
+}
+
+#[test]
 fn what_agents_send_is_told_so_that_strict_servers_take_it() {
     let upstream = no_credits();
     let backup = chat_only(|request, answer| answer.fitting(request, "from the backup"));
