@@ -38,9 +38,12 @@ impl Terminal {
         let words = program.get_args().map(|word| format!("'{}'", word.to_str().unwrap()));
         let words = words.collect::<Vec<_>>().join(" ");
         let program = program.get_program().to_str().unwrap();
-        let line = format!("'{program}' {words} --port 0; echo ended with $?; stty -a; sleep 0.2");
+        // Ctrl+C reaches the shell as well, and not every shell lives on by itself.
+        let line =
+            format!("trap : INT; '{program}' {words} --port 0; echo ended with $?; stty -a; sleep 0.2");
         let mut script = Command::new("script")
             .args(["-qfec", &line, "/dev/null"])
+            .env("SHELL", "/bin/sh")
             .env("LANG", "C.UTF-8")
             .env_remove("OPENROUTER_API_KEY")
             .stdin(Stdio::piped())
