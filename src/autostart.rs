@@ -71,9 +71,10 @@ pub fn autostart(args: Args, action: Autostart) -> Result<String, String> {
                 let file = entry.file.display();
                 either(format!("{file} can't be removed: {error}."), format!("无法删除 {file}：{error}。"))
             })?;
-            Ok(match was_on {
-                true => either("off: nothing is left of it\n", "已关闭，没有留下任何文件\n"),
-                false => either("off, as it was\n", "本来就没有打开\n"),
+            Ok(if was_on {
+                either("off: nothing is left of it\n", "已关闭，没有留下任何文件\n")
+            } else {
+                either("off, as it was\n", "本来就没有打开\n")
             }
             .to_owned())
         }
@@ -91,9 +92,10 @@ pub fn autostart(args: Args, action: Autostart) -> Result<String, String> {
                 Err(_) => either("off\n", "未打开\n").to_owned(),
             };
             Ok(state
-                + &match start::is_running(&settings) {
-                    true => either(format!("running at {url}/v1\n"), format!("正在 {url}/v1 运行\n")),
-                    false => either(format!("not running at {url}/v1\n"), format!("没有在 {url}/v1 运行\n")),
+                + &if start::is_running(&settings) {
+                    either(format!("running at {url}/v1\n"), format!("正在 {url}/v1 运行\n"))
+                } else {
+                    either(format!("not running at {url}/v1\n"), format!("没有在 {url}/v1 运行\n"))
                 })
         }
     }

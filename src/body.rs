@@ -1,7 +1,9 @@
 //! Bodies that are read whole: memory grows with what arrives, not with what was announced.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+use crate::sync::lock;
 
 /// What is asked for at first of a body whose length nobody has announced.
 const FIRST_BYTES: usize = 8 * 1024;
@@ -86,7 +88,7 @@ impl Spare {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<(Instant, Vec<u8>)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

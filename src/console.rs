@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,7 +14,7 @@ use chrono::{DateTime, Local};
 
 use crate::language::either;
 use crate::secrets;
-use crate::sync::lock;
+use crate::sync::{lock, unpoisoned};
 
 /// Lines that may wait for a paused console; later ones are counted and left out.
 const QUEUED_LINES: usize = 4096;
@@ -74,7 +74,7 @@ fn print() {
     loop {
         let mut queue = lock(&QUEUE);
         while queue.lines.is_empty() {
-            queue = SAID.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = unpoisoned(SAID.wait(queue));
         }
         let (lines, left_out, said) =
             (std::mem::take(&mut queue.lines), std::mem::take(&mut queue.left_out), queue.said);
@@ -240,7 +240,7 @@ pub fn flush() {
         if left.is_zero() {
             return;
         }
-        queue = PRINTED.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+        queue = unpoisoned(PRINTED.wait_timeout(queue, left)).0;
     }
 }
 

@@ -72,9 +72,10 @@ pub fn field<'f, 'a>(fields: &'f [Field<'a>], name: &str) -> Option<&'f Field<'a
 /// The text of a JSON string, borrowed where it has no escapes; `None` for any other value.
 pub fn string(value: &str) -> Option<Cow<'_, str>> {
     let inside = value.strip_prefix('"')?.strip_suffix('"')?;
-    match inside.contains('\\') {
-        false => Some(Cow::Borrowed(inside)),
-        true => serde_json::from_str(value).ok().map(Cow::Owned),
+    if !inside.contains('\\') {
+        Some(Cow::Borrowed(inside))
+    } else {
+        serde_json::from_str(value).ok().map(Cow::Owned)
     }
 }
 

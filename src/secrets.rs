@@ -4,9 +4,11 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::{PoisonError, RwLock};
+use std::sync::RwLock;
 
 use memchr::{memchr, memmem};
+
+use crate::sync::unpoisoned;
 
 /// Shorter ones are words that may stand in any text.
 const MIN_BYTES: usize = 8;
@@ -27,7 +29,7 @@ static KNOWN: RwLock<Known> = RwLock::new(Known { in_force: Vec::new(), earlier:
 /// From now on these are in force, and those of before are hidden for a while longer.
 pub fn replace<'a>(secrets: impl IntoIterator<Item = &'a str>) {
     let secrets = secrets.into_iter().filter(|secret| secret.len() >= MIN_BYTES).map(str::to_owned);
-    let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
+    let mut known = unpoisoned(KNOWN.write());
     let before = std::mem::replace(&mut known.in_force, secrets.collect());
     for secret in before {
         known.remember(secret);
@@ -37,7 +39,7 @@ pub fn replace<'a>(secrets: impl IntoIterator<Item = &'a str>) {
 /// This one is hidden, too, though it isn't in force (yet).
 pub fn know(secret: &str) {
     if secret.len() >= MIN_BYTES {
-        KNOWN.write().unwrap_or_else(PoisonError::into_inner).remember(secret.to_owned());
+        unpoisoned(KNOWN.write()).remember(secret.to_owned());
     }
 }
 
@@ -60,7 +62,7 @@ impl Known {
 
 /// The text with `...abcd` in each secret's place, also where JSON's escapes stand for some of its characters.
 pub fn hidden(text: &str) -> Cow<'_, str> {
-    let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
+    let known = unpoisoned(KNOWN.read());
     let mut shown = Cow::Borrowed(text);
     for secret in known.iter() {
         if memmem::find(shown.as_bytes(), secret.as_bytes()).is_some() {

@@ -224,9 +224,12 @@ fn greet(live: &Live, snapshot: &Snapshot, url: &str, asks_for_key: bool) {
     let settings = &snapshot.settings;
     console::set_title(&format!("local-api-proxy {url}/v1"));
     // A Chinese character takes two columns.
-    let line = |english: &str, chinese: &str, value: String| match is_chinese() {
-        true => print_line(format!("  {chinese}  {value}")),
-        false => print_line(format!("  {english:<9}{value}")),
+    let line = |english: &str, chinese: &str, value: String| {
+        if is_chinese() {
+            print_line(format!("  {chinese}  {value}"))
+        } else {
+            print_line(format!("  {english:<9}{value}"))
+        }
     };
     print_line(format!("local-api-proxy {}", env!("CARGO_PKG_VERSION")));
     line("address", "地址", format!("{url}/v1"));

@@ -198,11 +198,10 @@ pub fn run(args: &[String]) {
                         break;
                     }
                 }
-                let ended = match streams {
-                    true => connection.take_chunks(&mut times, &mut firsts),
-                    false => connection
-                        .has_answer()
-                        .then(|| times.push(connection.asked.elapsed().as_nanos() as u64)),
+                let ended = if streams {
+                    connection.take_chunks(&mut times, &mut firsts)
+                } else {
+                    connection.has_answer().then(|| times.push(connection.asked.elapsed().as_nanos() as u64))
                 };
                 if ended.is_some() {
                     connection.received.clear();

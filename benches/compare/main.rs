@@ -70,9 +70,10 @@ type Rows = BTreeMap<&'static str, Vec<f64>>;
 fn compare(rounds: usize) -> ExitCode {
     let upstream = target::Upstream::start();
     let mut kinds = vec![Kind::Direct, Kind::Proxy];
-    match target::nginx_is_there() {
-        true => kinds.insert(1, Kind::Nginx),
-        false => println!("nginx is not installed (Debian: nginx-light): measured without it\n"),
+    if target::nginx_is_there() {
+        kinds.insert(1, Kind::Nginx)
+    } else {
+        println!("nginx is not installed (Debian: nginx-light): measured without it\n")
     }
     let mut results = kinds.iter().map(|_| Rows::new()).collect::<Vec<_>>();
     for round in 1..=rounds {

@@ -24,12 +24,11 @@ pub fn question(request: &Value) -> Question {
 /// The answer: the plain one, or the events of the stream.
 pub fn tell(said: &Said, _: bool) -> Vec<String> {
     let data = said.vectors.iter().enumerate().map(|(index, vector)| {
-        let embedding = match said.base64 {
-            true => {
-                let bytes = vector.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>();
-                json!(STANDARD.encode(bytes))
-            }
-            false => json!(vector),
+        let embedding = if said.base64 {
+            let bytes = vector.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>();
+            json!(STANDARD.encode(bytes))
+        } else {
+            json!(vector)
         };
         json!({"object": "embedding", "index": index, "embedding": embedding})
     });

@@ -43,10 +43,7 @@ pub fn check(exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiErro
     if !open_to_all {
         check_key(exchange, settings)?;
     }
-    match is_debug_path(&exchange.head.path) {
-        true => check_debug(exchange, settings),
-        false => Ok(()),
-    }
+    if is_debug_path(&exchange.head.path) { check_debug(exchange, settings) } else { Ok(()) }
 }
 
 fn is_debug_path(path: &str) -> bool {
@@ -61,9 +58,10 @@ fn check_host(exchange: &Exchange, settings: &Settings) -> Result<(), ApiError> 
     }
     let own = |host: &str| is_own_host(host, &settings.listen.host);
     let target = exchange.head.target_host.as_deref().map(Cow::Borrowed);
-    match exchange.head.header("host").into_iter().chain(target).all(|host| own(&host)) {
-        true => Ok(()),
-        false => Err(ApiError::forbidden_host(settings.listen.port)),
+    if exchange.head.header("host").into_iter().chain(target).all(|host| own(&host)) {
+        Ok(())
+    } else {
+        Err(ApiError::forbidden_host(settings.listen.port))
     }
 }
 
@@ -156,12 +154,13 @@ fn check_key(exchange: &Exchange, settings: &Settings) -> Result<(), ApiError> {
     }
     let error = ApiError::wrong_proxy_key();
     // A browser asks its user for it, and then sends it with the panel's own requests too.
-    Err(match is_debug_path(&exchange.head.path) {
-        true => error.with(
+    Err(if is_debug_path(&exchange.head.path) {
+        error.with(
             "www-authenticate",
             "Basic realm=\"local-api-proxy: any user name, PROXY_API_KEY as password\"",
-        ),
-        false => error,
+        )
+    } else {
+        error
     })
 }
 

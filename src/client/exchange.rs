@@ -400,9 +400,10 @@ fn read_announced(
     match ended {
         Ok(_) if left == 0 => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            match body.is_empty() {
-                true => spare.keep(std::mem::take(body)),
-                false => body.shrink_to_fit(), // who stops sending takes what was sent
+            if body.is_empty() {
+                spare.keep(std::mem::take(body))
+            } else {
+                body.shrink_to_fit()
             }
             Ok(false)
         }
@@ -473,9 +474,10 @@ fn head<'a>(status: u16, fields: impl Iterator<Item = &'a Field>) -> Vec<u8> {
     let _ = write!(head, "HTTP/1.1 {status} {reason}\r\ndate: {date}\r\n");
     for (name, value) in fields {
         // What others wrote can't end a line here (header injection).
-        let value = match value.contains(char::is_control) {
-            false => Cow::Borrowed(value),
-            true => Cow::Owned(value.replace(char::is_control, " ")),
+        let value = if !value.contains(char::is_control) {
+            Cow::Borrowed(value)
+        } else {
+            Cow::Owned(value.replace(char::is_control, " "))
         };
         let _ = write!(head, "{name}: {value}\r\n");
     }

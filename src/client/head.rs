@@ -119,9 +119,10 @@ impl Scan {
                 check_request_line(&bytes[start..line_end])?;
                 self.line_checked = true;
             } else if bytes[..line_end].ends_with(b"\r\n") {
-                return match line_end + 2 > MAX_HEAD_BYTES + start {
-                    true => Err(ApiError::head_too_large()),
-                    false => Ok(Some(line_end + 2)),
+                return if line_end + 2 > MAX_HEAD_BYTES + start {
+                    Err(ApiError::head_too_large())
+                } else {
+                    Ok(Some(line_end + 2))
                 };
             }
             at = line_end + 2;
@@ -250,9 +251,10 @@ impl Head {
         head.route = api::route(head.method.as_str(), &head.path, |name| head.values(name).next().is_some());
         head.body = head.body_length()?;
         head.check_host()?;
-        head.keeps_alive = match is_1_1 {
-            true => !head.lists("connection", "close"),
-            false => head.lists("connection", "keep-alive") && !head.lists("connection", "close"),
+        head.keeps_alive = if is_1_1 {
+            !head.lists("connection", "close")
+        } else {
+            head.lists("connection", "keep-alive") && !head.lists("connection", "close")
         };
         head.expects_continue = head.expectation()?;
         head.coding = head.content_coding()?;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use mio::{Registry, Token, Waker};
@@ -16,6 +16,7 @@ use super::exchange::{Exchange, Unsent};
 use super::socket::{CLIENT_TIMEOUT, Socket, open_sockets};
 use crate::error::ApiError;
 use crate::peek::Peeked;
+use crate::sync::lock;
 
 /// Tokens with this bit are those of requests under way, by their number.
 const UNDER_WAY: usize = 1 << (usize::BITS - 1);
@@ -242,7 +243,7 @@ impl Idle {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 }
 

@@ -131,9 +131,10 @@ impl Socket {
 
     /// The same, but [`io::ErrorKind::TimedOut`] at once unless it `waits`, and where that isn't possible.
     pub fn linger(&self, buffer: &mut [u8], waits: bool) -> io::Result<usize> {
-        match (waits && LINGERS) || self.peek() != Peeked::Nothing {
-            true => self.read(buffer),
-            false => Err(io::ErrorKind::TimedOut.into()),
+        if (waits && LINGERS) || self.peek() != Peeked::Nothing {
+            self.read(buffer)
+        } else {
+            Err(io::ErrorKind::TimedOut.into())
         }
     }
 
@@ -233,7 +234,7 @@ impl Socket {
 
     #[cfg(windows)]
     fn lock_watched(&self) -> std::sync::MutexGuard<'_, Option<mio::net::TcpStream>> {
-        self.watched.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        crate::sync::lock(&self.watched)
     }
 }
 

@@ -100,10 +100,7 @@ impl Edits {
             None => written.filter(|w| w.starts_with('[')).unwrap_or_default().to_owned(),
         };
         let inside = kept.trim_start_matches('[').trim_end_matches(']').trim();
-        let list = match inside.is_empty() {
-            true => format!("[{plugin}]"),
-            false => format!("[{inside},{plugin}]"),
-        };
+        let list = if inside.is_empty() { format!("[{plugin}]") } else { format!("[{inside},{plugin}]") };
         match written {
             Some(_) => self.fields.push(("plugins", Edit::Replace(list))),
             None => self.added.push(("plugins", list)),

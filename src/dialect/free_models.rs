@@ -4,11 +4,12 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Bound;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{RwLock, RwLockReadGuard};
 
 use super::Dialect;
 use super::edits::{Edits, Keep, Removed, keep_object, kept_elements};
 use crate::json::{self, Field};
+use crate::sync::unpoisoned;
 
 /// OpenRouter's router among the free models.
 pub const ROUTER: &str = "openrouter/free";
@@ -64,7 +65,7 @@ fn is_router(id: &str) -> bool {
 static LISTED: RwLock<Vec<String>> = RwLock::new(Vec::new());
 
 fn listed_routers() -> RwLockReadGuard<'static, Vec<String>> {
-    LISTED.read().unwrap_or_else(PoisonError::into_inner)
+    unpoisoned(LISTED.read())
 }
 
 /// Routers: the list needn't be asked for whether one of them is free.
@@ -87,7 +88,7 @@ pub fn goes_by_the_list(id: &str) -> bool {
 pub fn are_listed<'a>(ids: impl Iterator<Item = &'a str>) {
     let ids = ids.filter(|id| goes_by_the_list(id)).map(str::to_owned).collect::<Vec<_>>();
     if *listed_routers() != ids {
-        *LISTED.write().unwrap_or_else(PoisonError::into_inner) = ids;
+        *unpoisoned(LISTED.write()) = ids;
     }
 }
 
@@ -333,10 +334,9 @@ fn name_of(fields: &[Field<'_>]) -> Option<String> {
 
 /// An object with one of its fields replaced.
 pub(super) fn with(fields: &[Field<'_>], name: &str, value: &str) -> String {
-    let replaced = fields.iter().map(|field| match field.name == name {
-        true => Field { value, ..field.clone() },
-        false => field.clone(),
-    });
+    let replaced = fields
+        .iter()
+        .map(|field| if field.name == name { Field { value, ..field.clone() } } else { field.clone() });
     json::object(&replaced.collect::<Vec<_>>())
 }
 

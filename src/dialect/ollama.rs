@@ -231,9 +231,10 @@ fn content(text: &Value, images: &Value) -> Value {
             Some("UklG") => "webp",
             _ => "png",
         };
-        let url = match image.starts_with("data:") {
-            true => image.to_owned(),
-            false => format!("data:image/{kind};base64,{image}"),
+        let url = if image.starts_with("data:") {
+            image.to_owned()
+        } else {
+            format!("data:image/{kind};base64,{image}")
         };
         json!({"type": "image_url", "image_url": {"url": url}})
     });
@@ -310,10 +311,7 @@ impl Translator for OllamaTranslator {
 
     fn end(&mut self) -> String {
         let calls = tool_calls(&self.calls.remove("tool_calls").unwrap_or_default());
-        let before = match calls.is_null() {
-            true => String::new(),
-            false => self.line("", "", &calls),
-        };
+        let before = if calls.is_null() { String::new() } else { self.line("", "", &calls) };
         let mut last = self.frame("", "", &Value::Null);
         self.finish_up(&mut last);
         format!("{before}{last}\n")

@@ -61,10 +61,7 @@ impl Events {
 
     /// The data of the event that has just been completed.
     fn event(&mut self) -> Option<&str> {
-        match self.too_long {
-            true => None,
-            false => std::str::from_utf8(&self.data).ok(),
-        }
+        if self.too_long { None } else { std::str::from_utf8(&self.data).ok() }
     }
 
     /// What must be sent before another event can follow: an unfinished line or event would swallow it.
@@ -118,10 +115,7 @@ impl Events {
         }
         if self.line.is_empty() {
             self.in_event = false;
-            return match std::mem::take(&mut self.has_data) {
-                true => Part::Event,
-                false => Part::NoData,
-            };
+            return if std::mem::take(&mut self.has_data) { Part::Event } else { Part::NoData };
         }
         if self.line[0] == b':' {
             return Part::Nothing;
@@ -139,9 +133,10 @@ impl Events {
                 self.data.push(b'\n');
             }
             self.has_data = true;
-            match self.data.len() + value.len() <= MAX_DATA_BYTES {
-                true => self.data.extend_from_slice(value),
-                false => self.too_long = true,
+            if self.data.len() + value.len() <= MAX_DATA_BYTES {
+                self.data.extend_from_slice(value)
+            } else {
+                self.too_long = true
             }
         }
         Part::Field

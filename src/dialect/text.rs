@@ -11,29 +11,27 @@ const MARK: char = '\u{FEFF}';
 pub fn decode(body: Vec<u8>, address: &dyn Fn() -> String) -> Result<String, ApiError> {
     if matches!(body[..], [0xFF, 0xFE, ..]) && !body.contains(&0) {
         // `curl -d @file` leaves out NULs: of UTF-16 half is left, which is all there is to ASCII.
-        return match body[2..].is_ascii() {
-            true => Ok(String::from_utf8_lossy(&body[2..]).into_owned()),
-            false => Err(spoilt(
+        return if body[2..].is_ascii() {
+            Ok(String::from_utf8_lossy(&body[2..]).into_owned())
+        } else {
+            Err(spoilt(
                 "half of a file in UTF-16, as PowerShell's > writes it: curl -d @file leaves its NULs out",
                 "Save the file as UTF-8, or send it with --data-binary @file in place of -d @file.",
                 "只有 UTF-16 文件的一半：请把文件存为 UTF-8，或用 --data-binary @文件 代替 -d @文件".into(),
-            )),
+            ))
         };
     }
     if let Some(text) = utf16(&body) {
         return Ok(text);
     }
-    let mut text = String::from_utf8(body).map_err(|error| match looks_like_gbk(error.as_bytes()) {
-        true => spoilt(
-            "not UTF-8 but looks like GBK, in which a Chinese Windows hands over what is typed",
-            &format!(
-                "Save it in a file as UTF-8, say body.json, and send that: curl {} -d @body.json",
-                address()
-            ),
-            format!("是 GBK 编码，不是 UTF-8：请把它存为 UTF-8 文件（如 body.json），再发送：curl {} -d @body.json", address()),
+    let mut text = String::from_utf8(body).map_err(|error| if looks_like_gbk(error.as_bytes()) { spoilt(
+        "not UTF-8 but looks like GBK, in which a Chinese Windows hands over what is typed",
+        &format!(
+            "Save it in a file as UTF-8, say body.json, and send that: curl {} -d @body.json",
+            address()
         ),
-        false => ApiError::invalid_json("not UTF-8", "不是 UTF-8 编码"),
-    })?;
+        format!("是 GBK 编码，不是 UTF-8：请把它存为 UTF-8 文件（如 body.json），再发送：curl {} -d @body.json", address()),
+    ) } else { ApiError::invalid_json("not UTF-8", "不是 UTF-8 编码") })?;
     if text.starts_with(MARK) {
         text.drain(..MARK.len_utf8());
     }

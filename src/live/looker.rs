@@ -1,9 +1,9 @@
 //! Looks at files that may not answer: one thread does it, and nobody waits for it for long.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::sync::lock;
+use crate::sync::{lock, unpoisoned};
 
 /// How long a request waits for a look. A share answers within milliseconds, or not at all.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -40,7 +40,7 @@ impl Looker {
                 looks.hangs = true;
                 return;
             }
-            looks = self.done.wait_timeout(looks, left).unwrap_or_else(PoisonError::into_inner).0;
+            looks = unpoisoned(self.done.wait_timeout(looks, left)).0;
         }
     }
 
@@ -49,7 +49,7 @@ impl Looker {
         loop {
             let mut looks = lock(&self.looks);
             while looks.done == looks.wanted {
-                looks = self.wanted.wait(looks).unwrap_or_else(PoisonError::into_inner);
+                looks = unpoisoned(self.wanted.wait(looks));
             }
             let number = looks.wanted;
             drop(looks);

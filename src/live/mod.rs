@@ -17,7 +17,7 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ use crate::settings::args::Args;
 use crate::settings::backups::Backup;
 use crate::settings::env_file::{self, Parsed};
 use crate::settings::{Secret, Settings, Sources, Warning};
-use crate::sync::lock;
+use crate::sync::{lock, unpoisoned};
 use crate::upstream::Upstream;
 use file_state::{FileState, Stamp, read_file};
 use half_written::{has_lost_a_key, is_blank, is_cut_short, looks_half_written};
@@ -126,7 +126,7 @@ impl Live {
 
     /// The port in use, where `PORT` was 0: what is told to people goes by the settings.
     pub fn listens_on(&self, port: u16) {
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = unpoisoned(self.current.write());
         let mut settings = current.settings.clone();
         settings.listen.port = port;
         *current = Arc::new(Snapshot {
@@ -163,7 +163,7 @@ impl Live {
 
     /// The settings as they were last, without a look at the file.
     pub fn latest(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+        unpoisoned(self.current.read()).clone()
     }
 
     /// From now on this thread looks, and nobody else.
@@ -236,7 +236,7 @@ impl Live {
         let backups = if same_backups { current.backups.clone() } else { to_backups(&settings) };
         let seen = seen.unwrap_or_else(|| current.seen.again());
         let snapshot = Arc::new(Snapshot { settings, upstream, backups, debug, debug_file, seen, pipes });
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&snapshot);
+        *unpoisoned(self.current.write()) = Arc::clone(&snapshot);
         snapshot
     }
 

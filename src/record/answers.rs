@@ -6,7 +6,7 @@
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::console::say;
 use crate::language::either;
 use crate::record::files::{ANSWERS_FOLDER, Files};
+use crate::sync::lock;
 
 /// A longer answer isn't kept.
 pub const MAX_ANSWER_BYTES: usize = 1 << 20;
@@ -317,7 +318,7 @@ impl Answers {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

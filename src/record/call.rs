@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::SystemTime;
 
 use chrono::{DateTime, Local};
@@ -15,6 +15,7 @@ use crate::json::quoted;
 use crate::record::history::PastCall;
 use crate::record::metrics::{CallMetrics, attempts_json, unix_ms};
 use crate::record::names::{Kind, MessageId, Name, timestamp};
+use crate::sync::lock;
 
 /// How a call ended, with the JSON that its second file holds as `data`.
 #[derive(Debug, Clone)]
@@ -85,7 +86,7 @@ impl Running {
     }
 
     pub(super) fn events(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.events)
     }
 
     /// What has come of the answer so far, put together.

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +27,7 @@ use crate::record::metrics::{CallMetrics, attempts_json, unix_ms};
 use crate::record::names::{Kind, MessageId, Name, moment, timestamp};
 use crate::record::search;
 use crate::record::statistics::{Hours, Times};
+use crate::sync::lock;
 
 /// Of one stream, this much is kept as it came, beside the answer that it adds up to.
 const MAX_EVENTS_BYTES: usize = 256 << 10;
@@ -582,6 +583,6 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.memory)
     }
 }

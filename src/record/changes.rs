@@ -56,9 +56,10 @@ pub fn between(written: &str, sent: &[u8]) -> Vec<Change> {
 
 /// A value in a few characters: of a list how long it is.
 fn shown(value: &str) -> String {
-    match value.starts_with('[') {
-        true => format!("[{}]", json::elements(value).map_or(0, |elements| elements.len())),
-        false => value.chars().take(MAX_SHOWN_CHARACTERS).collect(),
+    if value.starts_with('[') {
+        format!("[{}]", json::elements(value).map_or(0, |elements| elements.len()))
+    } else {
+        value.chars().take(MAX_SHOWN_CHARACTERS).collect()
     }
 }
 

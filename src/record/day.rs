@@ -1,7 +1,7 @@
 //! The day's count: what its folder knew when this run first looked, and what has come since.
 
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, Local, NaiveDate, NaiveDateTime};
@@ -12,6 +12,7 @@ use super::history;
 use super::metrics::CallMetrics;
 use super::names::{Kind, Name, count_name, moment, timestamp};
 use crate::json::{self, items};
+use crate::sync::{lock, unpoisoned};
 
 /// A day's count with what was turned away is shorter than this.
 const MAX_COUNT_BYTES: u64 = 1 << 20;
@@ -143,9 +144,10 @@ impl DayCount {
 
     /// What the file holds.
     pub(super) fn text(&self) -> String {
-        let refusals = match self.refusals.is_empty() {
-            true => String::new(),
-            false => format!(r#", "refusals": [{}]"#, self.refusals.join(", ")),
+        let refusals = if self.refusals.is_empty() {
+            String::new()
+        } else {
+            format!(r#", "refusals": [{}]"#, self.refusals.join(", "))
         };
         format!("{{{}{refusals}}}", self.fields())
     }
@@ -209,14 +211,14 @@ impl Earlier {
     }
 
     pub(super) fn set(&self, count: DayCount) {
-        *self.count.lock().unwrap_or_else(PoisonError::into_inner) = Some(count);
+        *lock(&self.count) = Some(count);
         self.read.notify_all();
     }
 
     pub(super) fn wait(&self, limit: Duration) -> Option<DayCount> {
-        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = lock(&self.count);
         let waited = self.read.wait_timeout_while(count, limit, |count| count.is_none());
-        waited.unwrap_or_else(PoisonError::into_inner).0.clone()
+        unpoisoned(waited).0.clone()
     }
 }
 

@@ -183,9 +183,10 @@ impl Writer {
         self.check_folder();
         self.clean();
         loop {
-            let patience = match self.unsaved_count.is_some() || self.unsaved_text.is_some() {
-                true => self.count_due(),
-                false => CLOCK_INTERVAL,
+            let patience = if self.unsaved_count.is_some() || self.unsaved_text.is_some() {
+                self.count_due()
+            } else {
+                CLOCK_INTERVAL
             };
             match jobs.recv_timeout(patience) {
                 Ok(Job::Save(file)) => {

@@ -2,12 +2,13 @@
 //! asks for the same again and again must not fill it: each kind has a line a minute at most, with a count.
 
 use std::fmt::Write as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::console::say;
 use crate::error::ApiError;
 use crate::language::either;
+use crate::sync::lock;
 
 /// Between two lines of a kind.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -36,7 +37,7 @@ impl Refusals {
         if error.code == "shutting_down" || NOBODYS_WISH.iter().any(|path| asked.contains(path)) {
             return false;
         }
-        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kinds = lock(&self.kinds);
         let now = Instant::now();
         let same = |kind: &&mut Kind| kind.code == error.code && kind.status == error.status;
         match kinds.iter_mut().find(same) {
@@ -66,12 +67,12 @@ impl Refusals {
 
     /// Whether any were counted and not reported yet.
     pub fn has_more_to_report(&self) -> bool {
-        self.kinds.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|kind| kind.more > 0)
+        lock(&self.kinds).iter().any(|kind| kind.more > 0)
     }
 
     /// Says how many more there were, of each kind whose minute is over.
     pub fn report_repeats(&self) {
-        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kinds = lock(&self.kinds);
         for kind in kinds.iter_mut().filter(|kind| kind.more > 0 && kind.said.elapsed() >= INTERVAL) {
             tell(kind);
             kind.said = Instant::now();

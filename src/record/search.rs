@@ -5,9 +5,10 @@
 pub fn finds(text: &str, words: &str) -> bool {
     let plain = unescaped(text);
     let plain = plain.as_deref().unwrap_or(text);
-    match plain.is_ascii() {
-        true => memchr::memmem::find(plain.to_ascii_lowercase().as_bytes(), words.as_bytes()).is_some(),
-        false => plain.to_lowercase().contains(words),
+    if plain.is_ascii() {
+        memchr::memmem::find(plain.to_ascii_lowercase().as_bytes(), words.as_bytes()).is_some()
+    } else {
+        plain.to_lowercase().contains(words)
     }
 }
 

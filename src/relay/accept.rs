@@ -147,8 +147,9 @@ fn understand(
         shared.models.listing(Kind::Chat, snapshot);
         request = parse(request.into_text())?;
     }
-    match request.wants_a_kept_conversation {
-        true => Err(ApiError::no_kept_conversations()),
-        false => Ok((request, translated)),
+    if request.wants_a_kept_conversation {
+        Err(ApiError::no_kept_conversations())
+    } else {
+        Ok((request, translated))
     }
 }

@@ -2,10 +2,11 @@
 //! settings change.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use crate::settings::backups::Backup;
+use crate::sync::lock;
 
 /// How long one rests at its first failure, its second in a row, and those behind, where it doesn't say so itself.
 const RESTS: [Duration; 3] =
@@ -82,7 +83,7 @@ impl BackupHistory {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Seen>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.seen)
     }
 }
 

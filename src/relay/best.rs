@@ -54,9 +54,12 @@ pub fn in_order(
     today: NaiveDate,
     seen: impl Fn(&str) -> Seen,
 ) -> Vec<Candidate> {
-    let known = |model: &Model| match needs.tools {
-        true => model.indexes.agentic.or(model.indexes.intelligence),
-        false => model.indexes.intelligence,
+    let known = |model: &Model| {
+        if needs.tools {
+            model.indexes.agentic.or(model.indexes.intelligence)
+        } else {
+            model.indexes.intelligence
+        }
     };
     let unknown =
         lower_quartile(models.iter().filter_map(|model| known(model)).collect()).unwrap_or(NO_INDEX);

@@ -205,8 +205,5 @@ fn what_for(needs: Needs) -> String {
         (needs.structured, either("structured output", "结构化输出")),
     ];
     let words = words.into_iter().filter(|(needed, _)| *needed).map(|(_, word)| word).collect::<Vec<_>>();
-    match words.is_empty() {
-        true => String::new(),
-        false => format!(" ({})", words.join(either(", ", "、"))),
-    }
+    if words.is_empty() { String::new() } else { format!(" ({})", words.join(either(", ", "、"))) }
 }

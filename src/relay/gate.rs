@@ -7,12 +7,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use chrono::{DateTime, Local};
 
 use crate::settings::Secret;
+use crate::sync::{lock, unpoisoned};
 
 /// Requests that may wait.
 const MAX_WAITING: usize = 1000;
@@ -225,7 +226,7 @@ impl<T> Gate<T> {
             }
             let pause = until.saturating_duration_since(now).max(Duration::from_millis(1));
             let waited = self.shared.changed.wait_timeout(windows, pause);
-            drop(waited.unwrap_or_else(PoisonError::into_inner));
+            drop(unpoisoned(waited));
         }
     }
 
@@ -264,7 +265,7 @@ impl<T> Gate<T> {
     }
 
     fn lock_waiting(&self) -> MutexGuard<'_, VecDeque<Waiting<T>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 }
 
@@ -308,7 +309,7 @@ impl Drop for Pass {
 
 impl Windows {
     fn lock(&self) -> MutexGuard<'_, Vec<Window>> {
-        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.windows)
     }
 }
 

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use crate::client::idle::Idle;
 use crate::client::socket::Socket;
 use crate::peek::Peeked;
+use crate::sync::{lock, unpoisoned};
 use crate::upstream::AbortCall;
 
 /// Requests under way when the program is asked to stop may take this long to finish.
@@ -238,13 +239,13 @@ impl InFlight {
             }
             // Who has only begun tells nobody of its end.
             let waited = self.changed.wait_timeout(in_flight, left.min(LOOK_AGAIN));
-            in_flight = waited.unwrap_or_else(PoisonError::into_inner).0;
+            in_flight = unpoisoned(waited).0;
         }
         true
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<CancelHandle>>> {
-        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.in_flight)
     }
 }
 
@@ -276,7 +277,7 @@ impl InFlightGuard {
                 return true;
             }
             let waited = self.in_flight.changed.wait_timeout(in_flight, left);
-            in_flight = waited.unwrap_or_else(PoisonError::into_inner).0;
+            in_flight = unpoisoned(waited).0;
         }
     }
 }
@@ -359,10 +360,10 @@ impl CancelHandle {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<AbortCall>> {
-        self.call.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.call)
     }
 
     fn lock_watched(&self) -> MutexGuard<'_, Watched> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.watched)
     }
 }

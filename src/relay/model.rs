@@ -235,10 +235,8 @@ fn completed(fields: Vec<json::Field<'_>>, model: &Model, kind: Kind) -> String 
     let [quoted_slug, owner, name] = [slug, owner, name].map(json::quoted);
     let context = model.context_length.map_or("null".to_owned(), |context| context.to_string());
     let makes = kind.output();
-    let (input, modality) = match can.images {
-        true => (r#"["text","image"]"#, "text+image"),
-        false => (r#"["text"]"#, "text"),
-    };
+    let (input, modality) =
+        if can.images { (r#"["text","image"]"#, "text+image") } else { (r#"["text"]"#, "text") };
     let can_do = [("tools", can.tools), ("tool_choice", can.tools), ("response_format", can.structured)];
     let parameters =
         can_do.iter().filter(|(_, can)| *can).map(|(name, _)| json::quoted(name)).collect::<Vec<_>>();

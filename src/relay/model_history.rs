@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,6 +20,7 @@ use crate::dialect::Needs;
 use crate::dialect::free_models::{ROUTER, is_free};
 use crate::language::either;
 use crate::record::files::Files;
+use crate::sync::lock;
 
 /// In `CACHE_DIR`.
 const FILE: &str = ".local-api-proxy-models.json";
@@ -231,7 +232,7 @@ impl ModelHistory {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -4,7 +4,7 @@
 //! nobody waits for it but those who come while there has been none yet, and a program that nobody uses does nothing.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use crate::encoding::percent_decoded;
 use crate::error::ApiError;
 use crate::json;
 use crate::live::Snapshot;
+use crate::sync::{lock, unpoisoned};
 use crate::upstream::Upstream;
 
 /// How long a list is good.
@@ -105,7 +106,7 @@ impl Models {
             let left = FIRST_WAIT.saturating_sub(since.elapsed());
             let unknown = |state: &mut State| state.is_first && state.is_of(&snapshot.upstream);
             let waited = list.changed.wait_timeout_while(state, left, unknown);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state = unpoisoned(waited).0;
         }
         state.listing.clone().filter(|_| state.is_of(&snapshot.upstream)).unwrap_or_default()
     }
@@ -233,7 +234,7 @@ impl List {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -1,7 +1,9 @@
 //! Requests that pause before their next try, without a thread each.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
+
+use crate::sync::{lock, unpoisoned};
 
 /// How soon one whose client leaves meanwhile is found, where nobody says so.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -22,19 +24,19 @@ impl<T> Default for Pauses<T> {
 impl<T> Pauses<T> {
     /// Puts one aside for so long.
     pub fn park(&self, pause: Duration, who: T) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now() + pause, who));
+        lock(&self.waiting).push((Instant::now() + pause, who));
         self.changed.notify_all();
     }
 
     /// Somebody who pauses may not be wanted any more.
     pub fn look_again(&self) {
-        drop(self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(lock(&self.waiting));
         self.changed.notify_all();
     }
 
     /// Waits for the next one whose pause is over, or that is `unwanted`.
     pub fn next(&self, unwanted: impl Fn(&T) -> bool) -> T {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = lock(&self.waiting);
         loop {
             let now = Instant::now();
             if let Some(at) = waiting.iter().position(|(until, who)| *until <= now || unwanted(who)) {
@@ -44,9 +46,9 @@ impl<T> Pauses<T> {
             waiting = match soonest {
                 Some(pause) => {
                     let waited = self.changed.wait_timeout(waiting, pause.min(LOOK_AGAIN));
-                    waited.unwrap_or_else(PoisonError::into_inner).0
+                    unpoisoned(waited).0
                 }
-                None => self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+                None => unpoisoned(self.changed.wait(waiting)),
             };
         }
     }

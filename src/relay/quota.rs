@@ -2,7 +2,7 @@
 //! look, after each 429 and on a new day (UTC), and counted down in between: nobody asks while nobody looks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::live::Snapshot;
 use crate::settings::Secret;
+use crate::sync::lock;
 use crate::upstream::Upstream;
 
 /// Where there was no answer, it is asked again after this.
@@ -121,7 +122,7 @@ impl QuotaCache {
         let asked = thread::Builder::new().name("quota".into()).spawn(move || {
             let account = ask(&snapshot.upstream);
             let (key, base_url) = (snapshot.settings.key.clone(), snapshot.settings.base_url.clone());
-            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = lock(&state);
             state.last = Some(Answer { asked_at: now, key, base_url, account });
             state.sent -= sent_before;
             drop(state);
@@ -133,7 +134,7 @@ impl QuotaCache {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

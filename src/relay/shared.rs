@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::backup_history::BackupHistory;
@@ -26,6 +26,7 @@ use crate::live::Live;
 use crate::record::callers;
 use crate::record::calls::Calls;
 use crate::record::refusals::{self, Refusals};
+use crate::sync::lock;
 
 /// Names of models that are remembered as said; beyond that nobody reads the console any more.
 const MAX_ANNOUNCED: usize = 10_000;
@@ -139,7 +140,7 @@ impl Shared {
 
     /// Whether this reason for an outage wasn't said within the last minute.
     pub fn is_news(&self, outage: &str) -> bool {
-        let mut said = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = lock(&self.outage);
         let is_old =
             |(known, since): &(String, Instant)| known == outage && since.elapsed() < OUTAGE_SAID_FOR;
         if said.as_ref().is_some_and(is_old) {
@@ -158,7 +159,7 @@ impl Shared {
     pub fn first_time_asked(&self, model: &str) -> bool {
         let mut hasher = DefaultHasher::new();
         model.hash(&mut hasher);
-        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut announced = lock(&self.announced);
         announced.len() < MAX_ANNOUNCED && announced.insert(hasher.finish())
     }
 }

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, SystemTime};
 
 use super::in_flight::{CallSharing, CancelHandle, CancelReason, Cancellable};
@@ -20,6 +20,7 @@ use crate::record::answers::{AnswerHead, Answers, Kept, Key, MAX_ANSWER_BYTES};
 use crate::record::files::Files;
 use crate::secrets;
 use crate::settings::Settings;
+use crate::sync::{lock, unpoisoned};
 use crate::upstream::Failure;
 
 /// Requests that may share one answer before it begins.
@@ -98,7 +99,7 @@ impl SharedCalls {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<SharedCall>>> {
-        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.in_flight)
     }
 }
 
@@ -144,7 +145,7 @@ impl fmt::Debug for SharedCall {
 
 impl SharedCall {
     fn lock(&self) -> MutexGuard<'_, SharedCallState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Another try has begun.
@@ -358,7 +359,7 @@ impl Follower {
                 Phase::Waiting | Phase::Begun => {}
             }
             let waited = self.shared_call.changed.wait_timeout(state, LOOK_INTERVAL);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state = unpoisoned(waited).0;
         }
     }
 }

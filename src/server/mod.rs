@@ -181,9 +181,10 @@ impl Server {
 
     /// Nothing more of a request's body has come for too long.
     fn give_up_waiting(self: &Arc<Self>, exchange: Box<Exchange>) {
-        let error = match self.shared.in_flight.is_stopping() {
-            true => ApiError::stopping(),
-            false => ApiError::stalled_body(CLIENT_TIMEOUT),
+        let error = if self.shared.in_flight.is_stopping() {
+            ApiError::stopping()
+        } else {
+            ApiError::stalled_body(CLIENT_TIMEOUT)
         };
         let reply = self.shared.refusal(&exchange.head, &error.with("connection", "close"));
         self.give(Job::Finish(Box::new(move || exchange.reply(reply))));
@@ -381,12 +382,11 @@ impl Server {
     }
 
     fn leave_slot(&self) -> Option<Call> {
-        match slot::leave() {
-            true => self.slots.leave(),
-            false => {
-                self.stuck.fetch_sub(1, Ordering::SeqCst);
-                None
-            }
+        if slot::leave() {
+            self.slots.leave()
+        } else {
+            self.stuck.fetch_sub(1, Ordering::SeqCst);
+            None
         }
     }
 

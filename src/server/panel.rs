@@ -146,19 +146,20 @@ fn switched_off(shared: &Shared, exchange: &Exchange) -> Reply {
     }
     let path = shared.live.home().join(DEBUG_FILE).display().to_string();
     let path = path.replace('&', "&amp;").replace('<', "&lt;");
-    let [lang, title, words, then] = match header("accept-language").trim_start().starts_with("zh") {
-        true => [
+    let [lang, title, words, then] = if header("accept-language").trim_start().starts_with("zh") {
+        [
             "zh-CN",
             "调试模式已关闭",
             "新建一个空文件即可打开面板：",
             "无需重启：文件一出现，本页就会变成面板。删除该文件即可再次关闭。",
-        ],
-        false => [
+        ]
+    } else {
+        [
             "en",
             "Debug mode is off",
             "Create this file, empty, to open the panel:",
             "No restart is needed: this page becomes the panel as soon as the file is there. Delete it to switch the panel off again.",
-        ],
+        ]
     };
     let parts = [
         ("lang", lang),

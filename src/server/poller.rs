@@ -81,10 +81,8 @@ impl Poller {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let accept = match self.pending.contains(&true) {
-            true => Some(self.paused.unwrap_or_else(Instant::now)),
-            false => None,
-        };
+        let accept =
+            if self.pending.contains(&true) { Some(self.paused.unwrap_or_else(Instant::now)) } else { None };
         let next = [accept, self.next_tick, self.idle.next_deadline()].into_iter().flatten().min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }

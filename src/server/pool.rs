@@ -5,12 +5,13 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
 use crate::console::say;
 use crate::language::either;
+use crate::sync::{lock, unpoisoned};
 
 /// An idle thread ends after this.
 const IDLE: Duration = Duration::from_secs(10);
@@ -105,7 +106,7 @@ impl<T> Shared<T> {
         state.idle.push(Arc::clone(place));
         drop(state);
         let given = place.came.wait_timeout_while(lock(&place.given), IDLE, |given| given.is_none());
-        if let Some(job) = given.unwrap_or_else(PoisonError::into_inner).0.take() {
+        if let Some(job) = unpoisoned(given).0.take() {
             return Some(job);
         }
         let mut state = self.lock();
@@ -120,7 +121,7 @@ impl<T> Shared<T> {
         }
         drop(state);
         let given = place.came.wait_while(lock(&place.given), |given| given.is_none());
-        given.unwrap_or_else(PoisonError::into_inner).take()
+        unpoisoned(given).take()
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -133,10 +134,6 @@ impl<T> Place<T> {
         *lock(&self.given) = Some(job);
         self.came.notify_one();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

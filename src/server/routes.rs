@@ -110,10 +110,7 @@ fn own_methods(path: &str) -> &'static [&'static str] {
 fn not_found(asked: &str, [english, chinese]: [String; 2]) -> ApiError {
     let slip = if english.is_empty() { english } else { format!("{english} ") };
     let error = ApiError::not_found(asked, &slip, &served());
-    match chinese.is_empty() {
-        true => error,
-        false => error.chinese(format!("没有这个地址。{chinese}")),
-    }
+    if chinese.is_empty() { error } else { error.chinese(format!("没有这个地址。{chinese}")) }
 }
 
 /// All that is served and worth being named.

@@ -1,7 +1,9 @@
 //! The places of those that run at once (`WORKERS`), and the queue before them (`QUEUE`).
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
+
+use crate::sync::lock;
 
 /// Places, and who waits for one.
 #[derive(Debug)]
@@ -97,7 +99,7 @@ impl<T> Slots<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -113,9 +113,10 @@ fn value_in(line: &str, name: &str) -> Option<Range<usize>> {
     let rest = rest.strip_prefix(name)?.trim_start_matches(BLANKS);
     let value = EQUALS.iter().find_map(|sign| rest.strip_prefix(sign))?.trim_start_matches(BLANKS);
     let begin = line.len() - value.len();
-    let comment = match value.starts_with('#') {
-        true => Some(0),
-        false => [" #", "\t#"].iter().filter_map(|mark| value.find(mark)).min().map(|at| at + 1),
+    let comment = if value.starts_with('#') {
+        Some(0)
+    } else {
+        [" #", "\t#"].iter().filter_map(|mark| value.find(mark)).min().map(|at| at + 1)
     };
     Some(begin..comment.map_or(line.len(), |at| begin + at))
 }

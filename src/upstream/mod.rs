@@ -13,7 +13,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use flate2::read::GzDecoder;
@@ -30,6 +30,7 @@ use crate::dialect;
 use crate::error::LOOP_HEADER;
 use crate::language::Words;
 use crate::settings::{Secret, Settings};
+use crate::sync::lock;
 use failure::failure;
 pub use failure::{Failure, Trouble};
 use transport::Deadline;
@@ -272,10 +273,7 @@ impl Upstream {
         });
         agent.dialling.store(0, Ordering::Relaxed);
         let request = request(method, uri, headers, body);
-        let sent = match body.is_empty() {
-            true => run_get(&agent.agent, request),
-            false => agent.agent.run(request),
-        };
+        let sent = if body.is_empty() { run_get(&agent.agent, request) } else { agent.agent.run(request) };
         match sent {
             Ok(response) if response.headers().contains_key(LOOP_HEADER) => {
                 Err(fail(Failure::is_a_loop(), false))
@@ -297,10 +295,7 @@ impl Upstream {
     fn answered(self: &Arc<Self>, response: Response<ureq::Body>, agent: PooledAgent) -> Box<Call> {
         let (mut head, body) = response.into_parts();
         let body = body.into_reader();
-        let body = match is_gzip(&head.headers) {
-            true => decoded(&mut head.headers, body),
-            false => Body::Plain(body),
-        };
+        let body = if is_gzip(&head.headers) { decoded(&mut head.headers, body) } else { Body::Plain(body) };
         // Boxed: it would be passed on by value, each time on the stack of hundreds of threads that then wait.
         Box::new(Call {
             head: Response::from_parts(head, ()),
@@ -320,7 +315,7 @@ impl Upstream {
     }
 
     fn lock_idle(&self) -> MutexGuard<'_, VecDeque<(Instant, PooledAgent)>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.idle)
     }
 
     fn idle_agent(&self) -> Option<PooledAgent> {

@@ -6,7 +6,7 @@ use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
 use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
@@ -22,6 +22,7 @@ use super::buffers::Growing;
 use super::failure::UnknownName;
 use crate::error::{is_about_descriptors, is_timeout};
 use crate::peek::{Peeked, peek};
+use crate::sync::lock;
 
 /// A head of at most this many bytes waits for the body behind it, so that both leave in one packet.
 const HELD_BYTES: usize = 16 * 1024;
@@ -46,11 +47,11 @@ pub struct Deadline(Mutex<Option<Instant>>);
 impl Deadline {
     /// Nothing is waited for any longer than until then; `None` lifts it.
     pub fn set(&self, by: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = by;
+        *lock(&self.0) = by;
     }
 
     fn left(&self) -> Option<Duration> {
-        let by = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let by = *lock(&self.0);
         by.map(|by| by.saturating_duration_since(Instant::now()))
     }
 }

@@ -14,10 +14,7 @@ fn counting() -> Upstream {
             return answer.json(200, r#"{"data":[]}"#);
         }
         let said = format!("answer {}", request.number);
-        match request.streams() {
-            true => answer.stream(&said),
-            false => answer.say(&said),
-        }
+        if request.streams() { answer.stream(&said) } else { answer.say(&said) }
     })
 }
 
@@ -311,12 +308,13 @@ fn when_all_have_left_the_call_ends_and_nothing_is_kept() {
 /// Nothing has come yet for which anybody could wait.
 #[test]
 fn when_all_leave_before_it_begins_the_call_ends_and_is_not_made_again() {
-    let upstream = Upstream::start(|request, answer| match request.body.contains("number 1") {
-        true => {
+    let upstream = Upstream::start(|request, answer| {
+        if request.body.contains("number 1") {
             assert!(answer.sees_close());
             answer.close();
+        } else {
+            answer.fitting(request, "hi")
         }
-        false => answer.fitting(request, "hi"),
     });
     let proxy = Proxy::recording(&upstream, "REUSE_ANSWERS=10\nWORKERS=1");
     for (calls, stream) in [(1, false), (2, true)] {
@@ -386,18 +384,19 @@ fn when_the_shared_call_fails_each_goes_its_own_way() {
 #[test]
 fn sharing_takes_no_worker_from_the_one_that_makes_the_call() {
     let limited = AtomicBool::new(true);
-    let upstream = Upstream::start(move |request, answer| match limited.swap(false, Ordering::SeqCst) {
-        true => {
+    let upstream = Upstream::start(move |request, answer| {
+        if limited.swap(false, Ordering::SeqCst) {
             let reset =
                 std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() + 700;
             answer.json(
-                429,
-                &format!(
-                    r#"{{"error":{{"message":"x","code":429,"metadata":{{"headers":{{"X-RateLimit-Remaining":"0","X-RateLimit-Reset":"{reset}"}}}}}}}}"#
-                ),
-            );
+            429,
+            &format!(
+                r#"{{"error":{{"message":"x","code":429,"metadata":{{"headers":{{"X-RateLimit-Remaining":"0","X-RateLimit-Reset":"{reset}"}}}}}}}}"#
+            ),
+        );
+        } else {
+            answer.fitting(request, "hi")
         }
-        false => answer.fitting(request, "hi"),
     });
     let proxy = Proxy::before(&upstream, "REUSE_ANSWERS=10\nWORKERS=1\nQUEUE=9");
     let body = ask(1, false);

@@ -53,9 +53,12 @@ fn a_slow_backup_takes_no_more_than_the_workers() {
     static MOST: AtomicUsize = AtomicUsize::new(0);
     static GO_ON: AtomicBool = AtomicBool::new(false);
     let minute = now_ms() + 1000;
-    let upstream = Upstream::start(move |_, answer| match now_ms() < minute {
-        true => answer.json(429, &used_up(minute)),
-        false => answer.json(429, &used_up(minute + 3_600_000)),
+    let upstream = Upstream::start(move |_, answer| {
+        if now_ms() < minute {
+            answer.json(429, &used_up(minute))
+        } else {
+            answer.json(429, &used_up(minute + 3_600_000))
+        }
     });
     let backup = Upstream::start(|request, answer| {
         MOST.fetch_max(AT_ONCE.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
@@ -80,9 +83,12 @@ fn a_slow_backup_takes_no_more_than_the_workers() {
 #[test]
 fn openrouter_is_asked_again_once_the_limit_is_over() {
     let reset = now_ms() + 1500;
-    let upstream = Upstream::start(move |request, answer| match now_ms() < reset {
-        true => answer.json(429, &used_up(reset)),
-        false => answer.fitting(request, "from OpenRouter"),
+    let upstream = Upstream::start(move |request, answer| {
+        if now_ms() < reset {
+            answer.json(429, &used_up(reset))
+        } else {
+            answer.fitting(request, "from OpenRouter")
+        }
     });
     let backup = Upstream::saying("from the backup");
     let proxy = Proxy::before(&upstream, &settings(&backup, "MAX_WAIT=0"));
@@ -127,9 +133,12 @@ fn when_they_are_asked() {
     let faults: [Fault; 8] = [
         ("the tries are used up", |_, answer| answer.respond(502, "retry-after: 0\r\n", "{}")),
         ("402", |_, answer| answer.json(402, "{}")),
-        ("every model is gone", |request, answer| match request.body.contains("openrouter/free") {
-            true => answer.respond(502, "retry-after: 0\r\n", "{}"), // its own 404 would be final
-            false => answer.json(404, r#"{"error":{"code":404,"message":"No endpoints found for it."}}"#),
+        ("every model is gone", |request, answer| {
+            if request.body.contains("openrouter/free") {
+                answer.respond(502, "retry-after: 0\r\n", "{}")
+            } else {
+                answer.json(404, r#"{"error":{"code":404,"message":"No endpoints found for it."}}"#)
+            }
         }),
         ("busy for a minute", |_, answer| answer.respond(503, "retry-after: 60\r\n", "{}")),
         ("silence", |_, answer| {

@@ -226,11 +226,13 @@ fn how_it_is_known_that_a_server_does_not_know_an_api() {
         (RESPONSES, 404, gone_in_responses, false),
         (RESPONSES, 403, "{}", false),
     ] {
-        let backup =
-            Upstream::start(move |request, answer| match request.path.ends_with("/chat/completions") {
-                true => answer.fitting(request, "in chat"),
-                false => answer.json(status, body),
-            });
+        let backup = Upstream::start(move |request, answer| {
+            if request.path.ends_with("/chat/completions") {
+                answer.fitting(request, "in chat")
+            } else {
+                answer.json(status, body)
+            }
+        });
         let proxy = Proxy::before(&upstream, &settings(&backup, ""));
         let answered = proxy.post(path, &asked(path, true)).status == 200;
         assert_eq!(
@@ -470,9 +472,12 @@ fn when_all_rest_it_is_told_when_the_first_is_there_again() {
 #[test]
 fn one_that_rests_is_there_again_as_soon_as_it_answers() {
     let upstream = no_credits();
-    let backup = Upstream::start(|request, answer| match request.body.contains("too much") {
-        true => answer.respond(429, "retry-after: 600\r\n", "{}"),
-        false => answer.fitting(request, "there again"),
+    let backup = Upstream::start(|request, answer| {
+        if request.body.contains("too much") {
+            answer.respond(429, "retry-after: 600\r\n", "{}")
+        } else {
+            answer.fitting(request, "there again")
+        }
     });
     let proxy = Proxy::before(&upstream, &settings(&backup, ""));
     assert_ne!(proxy.chat(&HELLO.replace("hello", "too much")).status, 200);

@@ -360,10 +360,10 @@ fn a_stream_names_the_model_that_answers_in_its_head() {
 
 #[test]
 fn a_list_that_cannot_be_had_is_the_routers() {
-    let upstream = Upstream::start(|request, answer| match request.body.is_empty() {
-        true => answer.json(500, "{}"),
-        false => answer.say("hi"),
-    });
+    let upstream =
+        Upstream::start(
+            |request, answer| if request.body.is_empty() { answer.json(500, "{}") } else { answer.say("hi") },
+        );
     let proxy = Proxy::before(&upstream, "MODEL=best");
     for _ in 0..3 {
         proxy.chat(HI).assert_status(200);
@@ -374,9 +374,12 @@ fn a_list_that_cannot_be_had_is_the_routers() {
 
 #[test]
 fn a_list_that_hangs_holds_the_first_request_for_3_s_at_most() {
-    let upstream = Upstream::start(|request, answer| match request.body.is_empty() {
-        true => drop(answer.sees_close()),
-        false => answer.say("hi"),
+    let upstream = Upstream::start(|request, answer| {
+        if request.body.is_empty() {
+            answer.sees_close();
+        } else {
+            answer.say("hi")
+        }
     });
     let proxy = Proxy::before(&upstream, "");
     let best = with(r#""model":"best""#);

@@ -81,9 +81,12 @@ fn without_an_upstream_there_is_what_needs_none() {
 
 #[test]
 fn an_upstream_that_keeps_silent_holds_no_list_up_for_long() {
-    let upstream = Upstream::start(|request, answer| match request.body.is_empty() {
-        true => drop(answer.sees_close()),
-        false => answer.say("hi"),
+    let upstream = Upstream::start(|request, answer| {
+        if request.body.is_empty() {
+            answer.sees_close();
+        } else {
+            answer.say("hi")
+        }
     });
     let proxy = Proxy::before(&upstream, "WORKERS=8");
     let mut clients = (0..6).map(|_| proxy.connect()).collect::<Vec<_>>();

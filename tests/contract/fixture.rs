@@ -635,10 +635,7 @@ impl Answer<'_> {
 
     /// Plain or streamed, as it was asked for.
     pub fn fitting(&mut self, request: &Received, text: &str) {
-        match request.streams() {
-            true => self.stream(text),
-            false => self.say(text),
-        }
+        if request.streams() { self.stream(text) } else { self.say(text) }
     }
 
     /// Ends the connection after this answer.

@@ -119,10 +119,7 @@ fn ask(proxy: &Proxy, request: &[u8]) -> Connection {
 }
 
 fn answer_to(request: &[u8], client: &mut Connection) -> Response {
-    match request.starts_with(b"HEAD ") {
-        true => client.head(),
-        false => client.response(),
-    }
+    if request.starts_with(b"HEAD ") { client.head() } else { client.response() }
 }
 
 /// Whether the answer has this connection option (RFC 9110, 7.6.1).
@@ -164,10 +161,7 @@ fn assert_refused(client: &mut Connection, (status, code): Refusal) -> Response 
 /// The connection ends where the answer says so, and serves the next request where it doesn't.
 #[track_caller]
 fn assert_word_is_kept(client: &mut Connection, answer: &Response) {
-    match has_option(answer, "close") {
-        true => assert_ends(client),
-        false => assert_goes_on(client),
-    }
+    if has_option(answer, "close") { assert_ends(client) } else { assert_goes_on(client) }
 }
 
 /// Tries all cases, so that one doesn't hide the others, and names those that fail. After each of them somebody else is
@@ -1189,9 +1183,10 @@ fn requests_that_do_not_wait_for_answers() {
     let mut client = ask(&proxy, &[&with_body("POST /v1/chat/completions", "no"), health].concat());
     let answer = client.response();
     answer.assert_error(400, "invalid_json");
-    match has_option(&answer, "close") {
-        true => assert_ends(&mut client),
-        false => assert!(is_health(&client.response())),
+    if has_option(&answer, "close") {
+        assert_ends(&mut client)
+    } else {
+        assert!(is_health(&client.response()))
     }
 }
 
@@ -1250,10 +1245,7 @@ fn http_1_0() {
         let mut client = ask(&format!("GET /health HTTP/1.0\r\nConnection: {option}"), "");
         let answer = client.response();
         answer.assert_status(200);
-        match has_option(&answer, "keep-alive") {
-            true => assert_goes_on(&mut client),
-            false => assert_ends(&mut client),
-        }
+        if has_option(&answer, "keep-alive") { assert_goes_on(&mut client) } else { assert_ends(&mut client) }
     }
 }
 

@@ -72,7 +72,7 @@ fn it_outlives_its_terminal_where_that_is_wanted() {
     let start = Start::new().env_file(env(&upstream, ""));
     let mut proxy = start.ignoring_hangups().start();
     proxy.signal("HUP");
-    assert_eq!(proxy.chat(HELLO).status, 200);
+    assert_eq!(proxy.get("/health").status, 200);
     proxy.signal("TERM");
     assert_eq!(proxy.wait(), Some(0));
     assert_eq!(proxy.console().matches("stopped").count(), 1);

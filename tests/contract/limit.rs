@@ -35,9 +35,10 @@ fn twenty_a_window(window: Duration) -> (Upstream, Windows) {
                 true
             }
         };
-        match rejected {
-            true => answer.json(429, &limited(began + (number + 1) * window.as_millis())),
-            false => answer.fitting(request, "hi"),
+        if rejected {
+            answer.json(429, &limited(began + (number + 1) * window.as_millis()))
+        } else {
+            answer.fitting(request, "hi")
         }
     });
     (upstream, windows)
@@ -83,9 +84,12 @@ const OTHER_ACCOUNT: &str = "sk-or-v1-of-another-account";
 /// An upstream whose limit is reached for all but another account.
 fn all_used_up(reset: u128) -> Upstream {
     let other = format!("Bearer {OTHER_ACCOUNT}");
-    Upstream::start(move |request, answer| match request.header("authorization") == Some(&other) {
-        true => answer.fitting(request, "hi"),
-        false => answer.json(429, &limited(reset)),
+    Upstream::start(move |request, answer| {
+        if request.header("authorization") == Some(&other) {
+            answer.fitting(request, "hi")
+        } else {
+            answer.json(429, &limited(reset))
+        }
     })
 }
 
@@ -239,9 +243,8 @@ fn a_client_that_gave_up_costs_no_call() {
 #[test]
 fn paid_models_do_not_wait_for_the_free_ones() {
     let reset = now_ms() + 60_000;
-    let upstream = Upstream::start(move |request, answer| match request.body.contains(":free") {
-        true => answer.json(429, &limited(reset)),
-        false => answer.say("hi"),
+    let upstream = Upstream::start(move |request, answer| {
+        if request.body.contains(":free") { answer.json(429, &limited(reset)) } else { answer.say("hi") }
     });
     let proxy = Proxy::before(&upstream, "ALLOW_PAID_MODELS=true\nMAX_WAIT=0");
     proxy.chat(HELLO).assert_error(429, "rate_limit_exceeded");

@@ -61,9 +61,12 @@ fn what_a_model_cannot_do_the_next_one_does_at_once() {
         (400, "some/model:free is not a valid model ID"),
         (400, "This model does not support structured outputs"),
     ] {
-        let upstream = Upstream::start(move |request, answer| match request.body.contains("some/model") {
-            true => answer.json(status, &error(status, message)),
-            false => answer.say("hi"),
+        let upstream = Upstream::start(move |request, answer| {
+            if request.body.contains("some/model") {
+                answer.json(status, &error(status, message))
+            } else {
+                answer.say("hi")
+            }
         });
         let proxy = Proxy::before(&upstream, "");
         let response = proxy.chat(HELLO);
@@ -131,13 +134,16 @@ fn what_answered_last_is_tried_after_the_router_has_failed() {
 
 #[test]
 fn a_model_whose_provider_says_429_rests() {
-    let upstream = Upstream::start(|request, answer| match request.body.contains("some/model") {
-        true => answer.respond(
-            429,
-            "retry-after: 5\r\n",
-            r#"{"error":{"code":429,"message":"x","metadata":{"provider_code":429}}}"#,
-        ),
-        false => answer.say("hi"),
+    let upstream = Upstream::start(|request, answer| {
+        if request.body.contains("some/model") {
+            answer.respond(
+                429,
+                "retry-after: 5\r\n",
+                r#"{"error":{"code":429,"message":"x","metadata":{"provider_code":429}}}"#,
+            )
+        } else {
+            answer.say("hi")
+        }
     });
     let proxy = Proxy::before(&upstream, "FALLBACK_MODELS=b:free\nRETRIES=0");
     assert_eq!(proxy.chat(HELLO).status, 429);
@@ -369,9 +375,12 @@ fn a_list_that_failed_is_not_asked_for_at_every_request() {
 
 #[test]
 fn made_up_names_dont_stop_the_learning() {
-    let upstream = Upstream::start(|request, answer| match request.body.contains("gone/") {
-        true => answer.json(404, &error(404, "No endpoints found for it.")),
-        false => answer.json(502, "{}"),
+    let upstream = Upstream::start(|request, answer| {
+        if request.body.contains("gone/") {
+            answer.json(404, &error(404, "No endpoints found for it."))
+        } else {
+            answer.json(502, "{}")
+        }
     });
     let proxy = Proxy::before(&upstream, "RETRIES=0");
     let ask = |model: &str| proxy.chat(&HELLO.replace(MODEL, model)).status;

@@ -420,16 +420,15 @@ fn arguments_are_objects_whatever_the_model_wrote() {
         let call = format!(
             r#"{{"tool_calls":[{{"index":0,"id":"c","type":"function","function":{{"name":"f","arguments":"{arguments}"}}}}]}}"#
         );
-        match request.streams() {
-            true => {
-                answer.stream_head();
-                answer.piece(&(chunk(&call, "null") + &chunk("{}", "\"tool_calls\"") + DONE));
-                answer.end();
-            }
-            false => answer.json(
+        if request.streams() {
+            answer.stream_head();
+            answer.piece(&(chunk(&call, "null") + &chunk("{}", "\"tool_calls\"") + DONE));
+            answer.end();
+        } else {
+            answer.json(
                 200,
                 &format!(r#"{{"choices":[{{"index":0,"message":{call},"finish_reason":"tool_calls"}}]}}"#),
-            ),
+            )
         }
     });
     let proxy = Proxy::before(&upstream, "");
@@ -749,17 +748,16 @@ fn the_last_line_is_there_as_soon_as_the_answer_is_over() {
 #[test]
 fn text_arrives_however_it_is_written() {
     let upstream = Upstream::start(|request, answer| {
-        match request.streams() {
-        true => {
+        if request.streams() {
             answer.stream_head();
             answer.piece(&chunk(r#"{"reasoning_content":"hm"}"#, "null"));
             answer.piece(&chunk(r#"{"content":"smile \ud83d"}"#, "null"));
             answer.piece(&chunk(r#"{"content":"\ude00"}"#, "null"));
             answer.piece(&(chunk(r#"{"content":[{"type":"text","text":"!"}]}"#, "\"stop\"") + DONE));
             answer.end();
+        } else {
+            answer.json(200, r#"{"choices":[{"message":{"content":[{"type":"text","text":"half \ud83d"}],"reasoning_content":"hm"},"finish_reason":"stop"}]}"#)
         }
-        false => answer.json(200, r#"{"choices":[{"message":{"content":[{"type":"text","text":"half \ud83d"}],"reasoning_content":"hm"},"finish_reason":"stop"}]}"#),
-    }
     });
     let proxy = Proxy::before(&upstream, "");
     let all = lines(&proxy.post("/api/chat", SAY));
@@ -796,21 +794,23 @@ fn what_another_try_heals() {
         ("an error inside", |_, answer| {
             answer.respond(200, "retry-after: 0\r\n", r#"{"error":{"code":502,"message":"x"}}"#);
         }),
-        ("nothing said", |request, answer| match request.streams() {
-            true => {
+        ("nothing said", |request, answer| {
+            if request.streams() {
                 answer.stream_head();
                 answer.piece(&(COMMENT.to_owned() + &delta("") + &last_delta() + DONE));
                 answer.end();
+            } else {
+                answer.say("")
             }
-            false => answer.say(""),
         }),
-        ("first event an error", |request, answer| match request.streams() {
-            true => {
+        ("first event an error", |request, answer| {
+            if request.streams() {
                 answer.stream_head();
                 answer.piece("data: {\"error\":{\"code\":502,\"message\":\"x\"}}\n\n");
                 answer.end();
+            } else {
+                answer.close()
             }
-            false => answer.close(),
         }),
     ];
     thread::scope(|scope| {
@@ -857,11 +857,13 @@ fn the_accounts_limit_is_said_or_waited_for() {
     assert_eq!(upstream.calls(), 1);
 
     let reset = OnceLock::new();
-    let upstream =
-        Upstream::start(move |request, answer| match now_ms() < *reset.get_or_init(|| now_ms() + 1000) {
-            true => answer.json(429, &limited(*reset.get().unwrap())),
-            false => answer.fitting(request, "waited for"),
-        });
+    let upstream = Upstream::start(move |request, answer| {
+        if now_ms() < *reset.get_or_init(|| now_ms() + 1000) {
+            answer.json(429, &limited(*reset.get().unwrap()))
+        } else {
+            answer.fitting(request, "waited for")
+        }
+    });
     let proxy = Proxy::before(&upstream, "RETRIES=0");
     thread::scope(|scope| {
         for (path, body) in WAYS {
@@ -1060,8 +1062,8 @@ fn silence_and_a_full_proxy_are_told_in_one_text() {
 fn long_prompts_and_long_answers_arrive_whole() {
     let long = ("x".repeat(100) + "你好 \"x\" \\ ").repeat(10_000); // 1.1 MB
     let expected = long.clone();
-    let upstream = Upstream::start(move |request, answer| match request.streams() {
-        true => {
+    let upstream = Upstream::start(move |request, answer| {
+        if request.streams() {
             let mut pieces = String::new();
             answer.stream_head();
             expected.split_inclusive("好").for_each(|piece| pieces.push_str(&delta(piece)));
@@ -1072,8 +1074,9 @@ fn long_prompts_and_long_answers_arrive_whole() {
             });
             answer.piece(&(last_delta() + DONE));
             answer.end();
+        } else {
+            answer.say(&expected)
         }
-        false => answer.say(&expected),
     });
     let proxy = Proxy::before(&upstream, "");
     let text = Value::from(long.as_str()).to_string();

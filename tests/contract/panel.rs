@@ -271,11 +271,10 @@ fn the_models_and_what_was_seen_of_them() {
                 r#"{"data":[{"id":"some/model:free","name":"Some Model","context_length":32000,"supported_parameters":["tools"],"architecture":{"input_modalities":["text","image"]}},{"id":"quiet/one:free"},{"id":"paid/one"}]}"#,
             );
         }
-        match request.body.contains("busy/one") {
-            true => {
-                answer.raw("HTTP/1.1 429 Too Many Requests\r\nretry-after: 60\r\ncontent-length: 0\r\n\r\n")
-            }
-            false => answer.fitting(request, "hi"),
+        if request.body.contains("busy/one") {
+            answer.raw("HTTP/1.1 429 Too Many Requests\r\nretry-after: 60\r\ncontent-length: 0\r\n\r\n")
+        } else {
+            answer.fitting(request, "hi")
         }
     });
     let proxy = Proxy::before(&upstream, "BACKUPS=ollama\nOLLAMA_MODEL=llama3.2");

@@ -98,15 +98,16 @@ fn a_key_is_hidden_however_it_is_escaped() {
     let told = [escaped(KEY), OTHER.replace('/', "\\/"), KEY.replacen('k', "\\u006B", 1)].join(" ");
     let upstream = Upstream::start({
         let told = told.clone();
-        move |request, answer| match request.streams() {
-            true => {
+        move |request, answer| {
+            if request.streams() {
                 answer.stream_head();
                 answer.piece(&delta("x").replace(r#""x""#, &format!("\"{told}\"")));
                 answer.piece(&last_delta());
                 answer.piece("data: [DONE]\n\n");
                 answer.end();
+            } else {
+                answer.json(200, &completion("x").replace(r#""x""#, &format!("\"{told}\"")))
             }
-            false => answer.json(200, &completion("x").replace(r#""x""#, &format!("\"{told}\""))),
         }
     });
     let more = format!(

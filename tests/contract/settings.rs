@@ -228,16 +228,17 @@ fn the_console_names_what_changed() {
 fn requests_under_way_finish_with_what_they_began_with() {
     let (ask, asked) = std::sync::mpsc::channel::<()>();
     let asked = std::sync::Mutex::new(asked);
-    let upstream = Upstream::start(move |request, answer| match request.streams() {
-        true => {
+    let upstream = Upstream::start(move |request, answer| {
+        if request.streams() {
             answer.stream_head();
             answer.piece(&delta("begun "));
             asked.lock().unwrap().recv().unwrap();
             answer.piece(&last_delta());
             answer.piece("data: [DONE]\n\n");
             answer.end();
+        } else {
+            answer.say("hi")
         }
-        false => answer.say("hi"),
     });
     let proxy = Proxy::before(&upstream, "");
     let mut client = proxy.connect();

@@ -9,9 +9,8 @@ use crate::fixture::*;
 
 /// One that does `fault` when asked for it, and answers everything else.
 fn faulty(fault: impl Fn(&Received, &mut Answer<'_>) + Send + Sync + 'static) -> Upstream {
-    Upstream::start(move |request, answer| match request.body.contains("fault") {
-        true => fault(request, answer),
-        false => answer.fitting(request, "hi"),
+    Upstream::start(move |request, answer| {
+        if request.body.contains("fault") { fault(request, answer) } else { answer.fitting(request, "hi") }
     })
 }
 

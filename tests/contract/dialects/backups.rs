@@ -30,9 +30,12 @@ fn a_backup_answers_in_the_dialect_that_was_asked() {
             }
             _ => answer.close(),
         });
-        let backup = Upstream::start(move |request, answer| match request.path.contains("/stranger/") {
-            true => answer.json(404, "{}"),
-            false => answer.good(dialect, request),
+        let backup = Upstream::start(move |request, answer| {
+            if request.path.contains("/stranger/") {
+                answer.json(404, "{}")
+            } else {
+                answer.good(dialect, request)
+            }
         });
         let proxy = Proxy::before(&upstream, &settings(&backup, ""));
         for (case, kinds) in [

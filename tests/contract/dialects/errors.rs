@@ -105,9 +105,10 @@ fn refusals_of_the_head_in_every_dialect() {
             let response = proxy.connect().exchange(&request);
             assert_eq!(response.status, status, "{headers}: {response:?}");
             let body = response.json();
-            let own = match dialect.name == MESSAGES.name {
-                true => body["type"] == "error" && body["error"]["type"] == "invalid_request_error",
-                false => body["error"]["code"] == code && body["error"]["type"].is_string(),
+            let own = if dialect.name == MESSAGES.name {
+                body["type"] == "error" && body["error"]["type"] == "invalid_request_error"
+            } else {
+                body["error"]["code"] == code && body["error"]["type"].is_string()
             };
             if !own {
                 failed.push(format!("{} {status}: {body}", dialect.name));

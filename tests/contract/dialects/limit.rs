@@ -71,9 +71,10 @@ fn the_minutes_limit_is_waited_for_in_every_dialect() {
         let reset = OnceLock::new();
         let upstream = Upstream::start(move |request, answer| {
             let reset = *reset.get_or_init(|| now_ms() + 1200);
-            match now_ms() < reset {
-                true => say_limited(dialect, form, "free-models-per-min", Some(reset), answer),
-                false => answer.good(dialect, request),
+            if now_ms() < reset {
+                say_limited(dialect, form, "free-models-per-min", Some(reset), answer)
+            } else {
+                answer.good(dialect, request)
             }
         });
         let proxy = Proxy::before(&upstream, "RETRIES=0");

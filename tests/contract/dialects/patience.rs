@@ -137,9 +137,10 @@ fn all_at_once(
     let tries = Tries::default();
     let upstream = Upstream::start(move |request, answer| {
         let name = subject(request).trim_end_matches(" streamed");
-        match fails(tries.next(request)) {
-            true => fail(dialect, by_name[name], request, answer),
-            false => answer.good(dialect, request),
+        if fails(tries.next(request)) {
+            fail(dialect, by_name[name], request, answer)
+        } else {
+            answer.good(dialect, request)
         }
     });
     let proxy = Proxy::before(&upstream, settings);
@@ -299,12 +300,13 @@ fn an_answer_cut_short_by_its_limit_is_no_failure() {
     in_every_dialect(|dialect| {
         let stream = [dialect.opening, dialect.cut_short_stream].concat();
         let sent = stream.clone();
-        let upstream = Upstream::start(move |request, answer| match request.streams() {
-            true => {
+        let upstream = Upstream::start(move |request, answer| {
+            if request.streams() {
                 answer.events(&sent);
                 answer.end();
+            } else {
+                answer.json(200, dialect.cut_short)
             }
-            false => answer.json(200, dialect.cut_short),
         });
         let proxy = Proxy::before(&upstream, "");
         for (streamed, expected) in [(false, dialect.cut_short.to_owned()), (true, stream.concat())] {
@@ -373,12 +375,11 @@ fn an_answer_without_text_may_say_something_all_the_same() {
         let said = serde_json::from_str::<String>(&format!("\"{}\"", subject(request))).unwrap();
         let dialect =
             DIALECTS.iter().find(|dialect| request.path.ends_with(&dialect.path["/v1".len()..])).unwrap();
-        match request.streams() {
-            true => {
-                answer.events(&[dialect.opening, &[&said], dialect.ending].concat());
-                answer.end();
-            }
-            false => answer.json(200, &said),
+        if request.streams() {
+            answer.events(&[dialect.opening, &[&said], dialect.ending].concat());
+            answer.end();
+        } else {
+            answer.json(200, &said)
         }
     });
     let proxy = Proxy::before(&upstream, "RETRIES=0");
@@ -388,9 +389,10 @@ fn an_answer_without_text_may_say_something_all_the_same() {
                 let escaped = Value::from(format!("«{text}»")).to_string();
                 let body = dialect.request(escaped.trim_matches('"'), streamed);
                 let response = proxy.post(dialect.path, &body);
-                let expected = match streamed {
-                    true => [dialect.opening, &[text], dialect.ending].concat().concat(),
-                    false => (*text).to_owned(),
+                let expected = if streamed {
+                    [dialect.opening, &[text], dialect.ending].concat().concat()
+                } else {
+                    (*text).to_owned()
                 };
                 assert_eq!((response.status, response.text()), (200, &*expected), "{}: {text}", dialect.name);
             }
@@ -409,9 +411,12 @@ fn what_a_model_cannot_do_the_next_one_does_in_every_dialect() {
     ];
     in_every_dialect(|dialect| {
         for (status, message) in TROUBLES {
-            let upstream = Upstream::start(move |request, answer| match request.body.contains(MODEL) {
-                true => answer.json(status, &(dialect.error)(status, message)),
-                false => answer.good(dialect, request),
+            let upstream = Upstream::start(move |request, answer| {
+                if request.body.contains(MODEL) {
+                    answer.json(status, &(dialect.error)(status, message))
+                } else {
+                    answer.good(dialect, request)
+                }
             });
             let proxy = Proxy::before(&upstream, "");
             for streamed in [false, true] {
