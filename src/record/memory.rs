@@ -12,7 +12,7 @@ use crate::record::call::Call;
 use crate::record::day::{DayCount, Figures, MAX_REFUSALS, Tally};
 use crate::record::files::Files;
 use crate::record::history::Past;
-use crate::record::metrics::CallMetrics;
+use crate::record::metrics::{CallMetrics, whole_ms};
 use crate::record::names::{MessageId, moment};
 use crate::record::statistics::{Hours, Times};
 
@@ -80,7 +80,7 @@ impl Memory {
 
     pub(super) fn note_first_token(&mut self, figures: Figures, metrics: &CallMetrics) {
         if let Some(first) = metrics.first_token.filter(|_| figures.answered > 0 && figures.reused == 0) {
-            self.first_tokens.push(first.as_millis() as u32);
+            self.first_tokens.push(whole_ms(first));
         }
     }
 

@@ -100,7 +100,16 @@ fn or_null(value: Option<String>) -> String {
 }
 
 fn ms(duration: Duration) -> String {
-    ((duration.as_secs_f64() * 10_000.0).round() / 10.0).to_string()
+    (tenths_of_ms(duration) / 10.0).to_string()
+}
+
+/// As they are read from a file again, so that a restart changes no figure.
+pub(super) fn whole_ms(duration: Duration) -> u32 {
+    (tenths_of_ms(duration) / 10.0) as u32
+}
+
+fn tenths_of_ms(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 10_000.0).round()
 }
 
 /// Milliseconds since 1970.

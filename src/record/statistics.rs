@@ -7,7 +7,7 @@ use chrono::{DateTime, Local, TimeDelta, Timelike};
 
 use crate::json::quoted;
 use crate::record::day::Figures;
-use crate::record::metrics::CallMetrics;
+use crate::record::metrics::{CallMetrics, whole_ms};
 use crate::record::names::timestamp;
 
 /// Hours of which the calls are counted, the present one among them.
@@ -69,9 +69,9 @@ impl Speed {
         self.completion_tokens =
             self.completion_tokens.saturating_add(metrics.completion_tokens.unwrap_or(0));
         if let Some(first) = metrics.first_token {
-            self.first.push(first.as_millis() as u32);
+            self.first.push(whole_ms(first));
         }
-        self.total.push(metrics.total.as_millis() as u32);
+        self.total.push(whole_ms(metrics.total));
     }
 
     fn extend(&mut self, other: &Self) {

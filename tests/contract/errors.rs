@@ -102,7 +102,7 @@ fn a_proxy_that_cannot_be_reached_is_named() {
     let response = proxy.chat(HELLO);
     response.assert_error(502, "upstream_unreachable");
     assert!(response.text().contains("the proxy 127.0.0.1:1: connection refused"), "{}", response.text());
-    assert!(proxy.console().contains("via      the proxy 127.0.0.1:1"), "{}", proxy.console());
+    proxy.wait_for_console("via      the proxy 127.0.0.1:1");
     assert!(!response.text().contains("pass-word") && !proxy.console().contains("pass-word"));
 }
 

@@ -193,13 +193,19 @@ pub struct Usage {
 impl Proxy {
     /// A proxy before this upstream, with more lines of `.env`.
     pub fn before(upstream: &Upstream, more: &str) -> Self {
-        Start::new().env_file(env(upstream, more)).start()
+        let looks = upstream.key_looks();
+        let proxy = Start::new().env_file(env(upstream, more)).start();
+        upstream.wait_for_key_look(looks);
+        proxy
     }
 
     /// The same in debug mode, with its files in `cache`.
     pub fn recording(upstream: &Upstream, more: &str) -> Self {
         let text = env(upstream, &format!("CACHE_DIR=cache\n{more}"));
-        Start::new().env_file(text).file("DEBUG_MODE.txt", "").start()
+        let looks = upstream.key_looks();
+        let proxy = Start::new().env_file(text).file("DEBUG_MODE.txt", "").start();
+        upstream.wait_for_key_look(looks);
+        proxy
     }
 
     pub fn write_env(&self, text: &str) {
@@ -711,6 +717,8 @@ struct Shared {
     forgets: AtomicBool,
     /// What each start asks of the key is a call like others.
     shows_key_checks: AtomicBool,
+    key_looks: Mutex<usize>,
+    key_looked: Condvar,
     tls: Option<Arc<rustls::ServerConfig>>,
 }
 
@@ -760,6 +768,8 @@ impl Upstream {
             notified: AtomicUsize::new(0),
             forgets: AtomicBool::new(false),
             shows_key_checks: AtomicBool::new(false),
+            key_looks: Mutex::default(),
+            key_looked: Condvar::new(),
             tls,
         });
         let accepting = Arc::clone(&shared);
@@ -805,6 +815,20 @@ impl Upstream {
         eventually("connections to be ended by TLS", || {
             (self.shared.notified.load(Ordering::SeqCst) >= count).then_some(())
         });
+    }
+
+    /// How often it was asked for the key's state, without a test having a look at it.
+    fn key_looks(&self) -> usize {
+        *self.shared.key_looks.lock().unwrap()
+    }
+
+    /// A proxy looks at its key when it starts. Later than a test's requests, that could take their pooled connection.
+    /// Some have settings by which it asks another upstream, or none.
+    fn wait_for_key_look(&self, before: usize) {
+        let looks = self.shared.key_looks.lock().unwrap();
+        let wanted = !self.shared.shows_key_checks.load(Ordering::Relaxed);
+        let limit = Duration::from_secs(u64::from(wanted));
+        drop(self.shared.key_looked.wait_timeout_while(looks, limit, |looks| *looks == before));
     }
 
     /// Waits until it has got so many requests.
@@ -856,6 +880,8 @@ impl Shared {
             if request.path.ends_with("/key") && !self.shows_key_checks.load(Ordering::Relaxed) {
                 let mut answer = Answer { stream: reader.get_mut(), then: Then::Keep };
                 answer.respond(404, "connection: close\r\n", "{}");
+                *self.key_looks.lock().unwrap() += 1;
+                self.key_looked.notify_all();
                 return Then::Unseen;
             }
             request.connection =

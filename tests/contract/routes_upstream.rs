@@ -289,7 +289,7 @@ fn pooled_connections_that_closed_are_replaced() {
     for number in 0..100 {
         let body = if number % 2 == 0 { HELLO } else { HELLO_STREAM };
         let response = proxy.chat(body);
-        assert_eq!(response.status, 200);
+        response.assert_status(200);
         assert_eq!(response.header("x-proxy-attempts"), None);
         upstream.wait_for_closed(number + 1);
     }
