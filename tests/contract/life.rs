@@ -72,11 +72,21 @@ fn it_outlives_its_terminal_where_that_is_wanted() {
     let start = Start::new().env_file(env(&upstream, ""));
     let mut proxy = start.ignoring_hangups().start();
     proxy.signal("HUP");
-    assert_eq!(proxy.get("/health").status, 200);
+    assert_eq!(proxy.chat(HELLO).status, 200);
     proxy.signal("TERM");
     assert_eq!(proxy.wait(), Some(0));
+    proxy.wait_for_console("stopped");
     assert_eq!(proxy.console().matches("stopped").count(), 1);
-    assert!(!proxy.console().contains("10 s"), "nobody was at work");
+}
+
+#[test]
+fn nobody_is_waited_for_where_nobody_is_at_work() {
+    let mut proxy = Proxy::before(&Upstream::saying("hi"), "");
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait(), Some(0));
+    proxy.wait_for_console("stopped");
+    assert_eq!(proxy.console().matches("stopped").count(), 1);
+    assert!(!proxy.console().contains("10 s"), "{}", proxy.console());
 }
 
 #[test]
