@@ -99,7 +99,7 @@ fn print() {
 
 fn put(text: &mut String, line: &Line) {
     if let Some(time) = line.time {
-        let _ = write!(text, "{}  ", DateTime::<Local>::from(time).format("%H:%M:%S"));
+        let _ = write!(text, "{}  ", DateTime::<Local>::from(time).time().format("%H:%M:%S"));
     }
     let hidden = secrets::hidden(&line.text);
     let shown = plain(&hidden);

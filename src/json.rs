@@ -56,7 +56,13 @@ pub fn fields(text: &str) -> Result<Vec<Field<'_>>, serde_json::Error> {
 
 /// Leaves of each name its last field, the one that counts for most readers. Whether any had to go.
 pub fn drop_duplicates(fields: &mut Vec<Field<'_>>) -> bool {
+    /// So many are compared with each other sooner than a table of them is made.
+    const FEW: usize = 16;
     let before = fields.len();
+    let is_again = |(at, field): (usize, &Field<'_>)| fields[..at].iter().any(|f| f.name == field.name);
+    if before <= FEW && !fields.iter().enumerate().any(is_again) {
+        return false;
+    }
     let mut seen = HashSet::with_capacity(before);
     let mut keep = fields.iter().rev().map(|field| seen.insert(field.name.clone())).collect::<Vec<_>>();
     let mut is_last = || keep.pop().unwrap_or(true);

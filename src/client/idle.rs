@@ -31,6 +31,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 const NEW: Duration = Duration::from_millis(100);
 /// Descriptors for everything but clients and the upstream: files, pipes, the poller's own.
 const OTHER_DESCRIPTORS: usize = 32;
+/// For how long a want of descriptors explains what fails.
+const A_MOMENT: Duration = Duration::from_secs(2);
 
 /// A connection that waits for its client.
 #[derive(Debug)]
@@ -96,6 +98,8 @@ pub struct Idle {
     table: Mutex<Table>,
     /// Descriptors that the system gives us; `None` where it doesn't say.
     limit: Option<usize>,
+    /// When there were too few of them.
+    short: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -126,6 +130,7 @@ impl Idle {
                 deadlines: BTreeSet::new(),
             }),
             limit,
+            short: Mutex::default(),
         })
     }
 
@@ -222,9 +227,19 @@ impl Idle {
     }
 
     /// How many descriptors too few there are, with some to spare.
-    pub fn missing(&self, upstream: usize, more: usize) -> usize {
+    fn missing(&self, upstream: usize, more: usize) -> usize {
         let wanted = open_sockets() + upstream + more + OTHER_DESCRIPTORS;
-        self.limit.map_or(0, |limit| wanted.saturating_sub(limit))
+        let missing = self.limit.map_or(0, |limit| wanted.saturating_sub(limit));
+        if missing > 0 {
+            *lock(&self.short) = Some(Instant::now());
+        }
+        missing
+    }
+
+    /// Whether there are hardly any descriptors left, where so many are open to the upstream, or were a moment ago: whoever
+    /// asks why something failed just then comes later.
+    pub fn is_short(&self, upstream: usize) -> bool {
+        self.missing(upstream, 1) > 0 || lock(&self.short).is_some_and(|at| at.elapsed() < A_MOMENT)
     }
 
     /// Closes so many connections, those idle for longest first. Whether there was one.

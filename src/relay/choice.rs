@@ -62,8 +62,6 @@ impl Relay {
     pub(super) fn who_answered(&self) -> (Vec<&str>, &str) {
         let answered = self.record.metrics.model.as_str();
         let mut asked = self.models_asked();
-        // Some say of themselves that they are free, some don't.
-        let plain = |id: &str| id.strip_suffix(":free").unwrap_or(id).to_owned();
         match asked.iter().position(|model| plain(model) == plain(answered)) {
             Some(at) => {
                 let answered = asked[at];
@@ -195,6 +193,11 @@ impl Relay {
             format_args!("best{what_for} 现在是 {first}{why}"),
         ));
     }
+}
+
+/// A model's name alone: some say of themselves that they are free, some don't.
+fn plain(id: &str) -> &str {
+    id.strip_suffix(":free").unwrap_or(id)
 }
 
 /// What a model must be able to do, for the console.

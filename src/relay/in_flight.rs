@@ -124,9 +124,9 @@ impl InFlight {
         }
     }
 
-    /// Whether there are hardly any descriptors left, where so many are open to the upstream.
+    /// Whether there are hardly any descriptors left, where so many are open to the upstream, or were a moment ago.
     pub fn is_short_of_descriptors(&self, upstream: usize) -> bool {
-        self.idle.missing(upstream, 1) > 0
+        self.idle.is_short(upstream)
     }
 
     /// Whether the program is asked to stop.

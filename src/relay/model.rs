@@ -16,8 +16,6 @@ const ROUTER_CREATED: u64 = 1_769_904_000;
 /// Of the router, and of what chooses among the same models.
 const ROUTER_CONTEXT: u64 = 200_000;
 const ROUTER_CAN: Needs = Needs { tools: true, images: true, structured: true };
-/// Words of a name that say of a model that it writes text and doesn't chat: it judges what others have written.
-const CLASSIFIERS: [&str; 3] = ["content-safety", "guard", "moderation"];
 
 /// What a model is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,14 +61,14 @@ impl Kind {
 
     /// As far as a name tells; `None` for what judges, or writes down what it hears.
     fn by_name(id: &str) -> Option<Self> {
-        let has = |word: &str| has_word(id, word);
-        match () {
-            () if has("embed") || has("embedding") || has("embeddings") => Some(Self::Embeddings),
-            () if has("rerank") || has("reranker") => Some(Self::Rerank),
-            () if has("tts") || has("speech") => Some(Self::Speech),
-            () if has("whisper") || CLASSIFIERS.into_iter().any(has) => None,
-            () => Some(Self::Chat),
-        }
+        let told = words(id).find_map(|word| match word {
+            "embed" | "embedding" | "embeddings" => Some(Some(Self::Embeddings)),
+            "rerank" | "reranker" => Some(Some(Self::Rerank)),
+            "tts" | "speech" => Some(Some(Self::Speech)),
+            "whisper" => Some(None),
+            _ => None,
+        });
+        told.unwrap_or_else(|| (!is_classifier(id)).then_some(Self::Chat))
     }
 
     /// Whether a model of this name, which makes `outputs` (none: the upstream doesn't say), is of this kind.
@@ -78,7 +76,7 @@ impl Kind {
         match self {
             Self::Chat if outputs.is_empty() => chats_by_name(id),
             // What a classifier says is text, too.
-            Self::Chat => outputs.contains(&"text") && !CLASSIFIERS.iter().any(|word| has_word(id, word)),
+            Self::Chat => outputs.contains(&"text") && !is_classifier(id),
             _ if outputs.is_empty() => {
                 matches!(Self::by_name(id), Some(kind) if kind == self || kind == Self::Chat)
             }
@@ -98,10 +96,17 @@ pub fn chats_by_name(id: &str) -> bool {
     Kind::by_name(id) == Some(Kind::Chat)
 }
 
-fn has_word(id: &str, word: &str) -> bool {
-    let is_end = |c: Option<char>| c.is_none_or(|c| !c.is_ascii_alphanumeric());
-    id.match_indices(word)
-        .any(|(at, _)| is_end(id[..at].chars().next_back()) && is_end(id[at + word.len()..].chars().next()))
+/// Whether a name says of a model that it writes text and doesn't chat: it judges what others have written.
+fn is_classifier(id: &str) -> bool {
+    let mut before = "";
+    words(id).any(|word| {
+        let is_pair = std::mem::replace(&mut before, word) == "content" && word == "safety";
+        is_pair || matches!(word, "guard" | "moderation")
+    })
+}
+
+fn words(id: &str) -> impl Iterator<Item = &str> {
+    id.split(|c: char| !c.is_ascii_alphanumeric())
 }
 
 /// How good a model is, by `benchmarks.artificial_analysis` (0 to 100).

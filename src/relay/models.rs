@@ -141,7 +141,9 @@ impl Models {
 
     /// Whether one can chat with a model: as the list has it, else by its name. Nothing is fetched for it.
     pub fn chats(&self, id: &str) -> bool {
-        let listing = self.lists[Kind::Chat as usize].lock().listing.clone().unwrap_or_default();
+        let Some(listing) = self.lists[Kind::Chat as usize].lock().listing.clone() else {
+            return chats_by_name(id);
+        };
         let is_listed = listing.models.iter().any(|model| model.id == id);
         is_listed || chats_by_name(id) && !listing.others.iter().any(|other| other == id)
     }
