@@ -31,10 +31,6 @@ impl Dialect for Completions {
         files::carried(fields)
     }
 
-    fn needs(&self, _: &[Field<'_>]) -> Needs {
-        Needs::default()
-    }
-
     fn read_answer(&self, body: &str, needs: Needs) -> AnswerSummary {
         Chat.read_answer(body, needs)
     }

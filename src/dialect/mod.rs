@@ -91,10 +91,14 @@ pub trait Dialect: Sync {
 
     /// Takes away what costs money beside what costs money in every API: tools and their choice, other lists of models.
     /// Whether the request carries a file, or could.
-    fn make_free(&self, fields: &[Field<'_>], edits: &mut Edits) -> bool;
+    fn make_free(&self, _: &[Field<'_>], _: &mut Edits) -> bool {
+        false
+    }
 
     /// What a model must be able to do to serve this.
-    fn needs(&self, fields: &[Field<'_>]) -> Needs;
+    fn needs(&self, _: &[Field<'_>]) -> Needs {
+        Needs::default()
+    }
 
     /// The name of the field that holds the conversation so far, an array that grows from turn to turn.
     fn turns(&self) -> Option<&'static str> {
@@ -146,11 +150,26 @@ pub trait Dialect: Sync {
         false
     }
 
+    /// The field of a plain answer that holds what was asked for, an array.
+    fn results(&self) -> &'static str {
+        "data"
+    }
+
+    /// Whether an element of that array is what was asked for.
+    fn is_a_result(&self, _: &str) -> bool {
+        true
+    }
+
     /// What a plain answer to a request with these needs says about itself.
-    fn read_answer(&self, body: &str, needs: Needs) -> AnswerSummary;
+    fn read_answer(&self, body: &str, _: Needs) -> AnswerSummary {
+        AnswerSummary::of_results(body, self.results(), |result| self.is_a_result(result))
+    }
 
     /// Reads a stream that answers a request with these needs; puts the whole answer together from it where that is wanted.
-    fn reader(&self, assemble: bool, needs: Needs) -> Box<dyn Reader>;
+    /// What came as a stream where there is none would be told as chat's.
+    fn reader(&self, assemble: bool, needs: Needs) -> Box<dyn Reader> {
+        Box::new(chat::ChatReader::new("list", assemble, needs))
+    }
 }
 
 /// What a request means in an API that is translated to another one.
@@ -300,6 +319,24 @@ impl AnswerSummary {
     pub fn says_something(&self) -> bool {
         let is_decided = self.flaw.is_some() || !self.opening.is_undecided();
         self.has_reasoning || self.cut_short || (self.has_content && is_decided)
+    }
+
+    /// What a plain answer says whose results stand in the array `name`.
+    fn of_results(body: &str, name: &str, is_a_result: impl Fn(&str) -> bool) -> Self {
+        let Ok(fields) = json::fields(body) else {
+            return Self::unreadable();
+        };
+        let value = |name| json::field(&fields, name).map(|field| field.value);
+        let results = value(name).and_then(json::elements);
+        let error = value("error").filter(|error| !is_nothing(error));
+        Self {
+            model: value("model").and_then(json::string).map(Cow::into_owned),
+            usage: value("usage").and_then(|usage| serde_json::from_str(usage).ok()).unwrap_or_default(),
+            unreadable: results.is_none() && error.is_none(),
+            has_content: results.is_some_and(|all| !all.is_empty() && all.into_iter().all(is_a_result)),
+            error: error.map(str::to_owned),
+            ..Self::default()
+        }
     }
 
     /// What a plain answer in no known shape says.

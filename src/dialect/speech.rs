@@ -2,11 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::edits::Edits;
 use super::errors;
 use super::{Action, AnswerSummary, Api, Dialect, Named, Needs, Reader, Route, StandIn, data_event};
 use crate::error::ApiError;
-use crate::json::Field;
 
 /// The API.
 pub static API: Api = Api {
@@ -24,14 +22,6 @@ pub struct Speech;
 impl Dialect for Speech {
     fn path(&self) -> &'static str {
         "/audio/speech"
-    }
-
-    fn make_free(&self, _: &[Field<'_>], _: &mut Edits) -> bool {
-        false
-    }
-
-    fn needs(&self, _: &[Field<'_>]) -> Needs {
-        Needs::default()
     }
 
     /// Another model speaks with another voice.
