@@ -4,15 +4,20 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf, absolute};
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::client::listen;
 use crate::console;
 use crate::language::either;
 use crate::live::Live;
+use crate::settings::Settings;
 use crate::settings::args::{Args, Autostart};
 use crate::start;
 
 const NAME: &str = "local-api-proxy";
+/// How long it may take until it answers.
+const START_LIMIT: Duration = Duration::from_secs(3);
 
 /// Who starts programs with a session.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,7 +59,7 @@ pub fn autostart(args: Args, action: Autostart) -> Result<String, String> {
                 either(format!("{file} can't be written: {error}."), format!("无法写入 {file}：{error}。"))
             })?;
             // A second one would find its port taken.
-            let started = start::is_running(&settings) || entry.start();
+            let started = start::is_running(&settings) || entry.start() && comes_up(&settings);
             Ok(either(
                 format!("on: {NAME} starts with your session, at {url}/v1\n"),
                 format!("已打开：{NAME} 随登录启动，地址 {url}/v1\n"),
@@ -71,12 +76,20 @@ pub fn autostart(args: Args, action: Autostart) -> Result<String, String> {
                 let file = entry.file.display();
                 either(format!("{file} can't be removed: {error}."), format!("无法删除 {file}：{error}。"))
             })?;
-            Ok(if was_on {
+            let off = if was_on {
                 either("off: nothing is left of it\n", "已关闭，没有留下任何文件\n")
             } else {
                 either("off, as it was\n", "本来就没有打开\n")
-            }
-            .to_owned())
+            };
+            Ok(off.to_owned()
+                + if start::is_running(&settings) {
+                    either(
+                        "  The one that runs now goes on until you end it, or sign out.\n",
+                        "  正在运行的会继续运行，直到你结束它或注销。\n",
+                    )
+                } else {
+                    ""
+                })
         }
         Autostart::Status => {
             let state = match fs::read(&entry.file) {
@@ -99,6 +112,18 @@ pub fn autostart(args: Args, action: Autostart) -> Result<String, String> {
                 })
         }
     }
+}
+
+/// Whether it answers soon: what starts it may be there and not able to.
+fn comes_up(settings: &Settings) -> bool {
+    let began = Instant::now();
+    while !start::is_running(settings) {
+        if began.elapsed() > START_LIMIT {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    true
 }
 
 /// The executable, and the flags that were given with `autostart on`.

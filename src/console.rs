@@ -187,8 +187,8 @@ pub fn release(file: Option<File>) {
 }
 
 /// Prints one line as it is.
-pub fn print_line(line: String) {
-    send(Line { time: None, tone: Tone::Plain, text: line });
+pub fn print_line(line: impl Into<String>) {
+    send(Line { time: None, tone: Tone::Plain, text: line.into() });
 }
 
 /// Prints one line with the local time before it. (Finding out what that is takes a while, at every thread's first time:

@@ -1,6 +1,6 @@
 //! The key: asked for at a first start on a terminal, and looked at whenever the program starts.
 
-use std::io::{ErrorKind, IsTerminal};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -76,16 +76,18 @@ pub enum Asked {
 
 /// Asks until there is a key that works, or none is wanted. It is in `.env` then, where all settings are read from.
 pub fn ask(live: &Live) -> Asked {
-    print_line(
-        either(
-            "\nPaste your OpenRouter key (it isn't shown) and press Enter. A free one: https://openrouter.ai/keys\nEnter alone goes on without one.",
-            "\n请粘贴你的 OpenRouter 密钥（不会显示），然后按回车。免费申请：https://openrouter.ai/keys\n直接按回车则暂不设置。",
-        )
-        .to_owned(),
-    );
+    print_line(String::new());
+    print_line(either(
+        "Paste your OpenRouter key (it isn't shown) and press Enter. A free one: https://openrouter.ai/keys",
+        "请粘贴你的 OpenRouter 密钥（不会显示），然后按回车。免费申请：https://openrouter.ai/keys",
+    ));
+    print_line(either("Enter alone goes on without one.", "直接按回车则暂不设置。"));
     loop {
         console::flush();
-        let typed = match rpassword::prompt_password(either("key: ", "密钥：")) {
+        // Not rpassword's own prompt: on Windows that isn't in the console's encoding.
+        let mut terminal = std::io::stdout();
+        let _ = write!(terminal, "{}", either("key: ", "密钥：")).and_then(|()| terminal.flush());
+        let typed = match rpassword::read_password() {
             Ok(typed) => typed,
             Err(error) => {
                 print_line(String::new());
@@ -97,18 +99,15 @@ pub fn ask(live: &Live) -> Asked {
             return if live.snapshot().settings.key.is_some() { Asked::GoOn } else { without() };
         }
         let Some(key) = parse_key(typed.trim()).filter(|_| !is_placeholder(typed.trim())) else {
-            print_line(
-                either(
-                    "That is no key: it has letters, digits and signs of ASCII and no blanks. Once more:",
-                    "这不是密钥：密钥只有英文字母、数字和符号，不含空格。请再试一次：",
-                )
-                .to_owned(),
-            );
+            print_line(either(
+                "That is no key: it has letters, digits and signs of ASCII and no blanks. Once more:",
+                "这不是密钥：密钥只有英文字母、数字和符号，不含空格。请再试一次：",
+            ));
             continue;
         };
         secrets::know(key.expose());
-        if let Some(said) = try_key(&live.snapshot(), live.home(), &key) {
-            print_line(said);
+        if is_taken(&live.snapshot(), &key) {
+            write_down(live.home(), &key);
             return Asked::GoOn;
         }
     }
@@ -123,8 +122,8 @@ fn without() -> Asked {
     Asked::GoOn
 }
 
-/// Checks a key and writes it down; what became of that, in words. `None` where it is refused.
-fn try_key(snapshot: &Snapshot, home: &Path, key: &Secret) -> Option<String> {
+/// Checks a key, and says what became of that. Whether it isn't refused.
+fn is_taken(snapshot: &Snapshot, key: &Secret) -> bool {
     let settings = &snapshot.settings;
     let host = host_of(&settings.base_url);
     if host == OPENROUTER && !key.expose().starts_with(PREFIX) {
@@ -133,14 +132,13 @@ fn try_key(snapshot: &Snapshot, home: &Path, key: &Secret) -> Option<String> {
             format!("OpenRouter 的密钥以 {PREFIX} 开头，而这个不是。仍然试用。"),
         ));
     }
-    let said = match quota::ask(&Arc::new(Upstream::at(settings, &settings.base_url, Some(key)))) {
-        Account::Refused => {
-            print_line(either(
-                format!("{host} refuses this key. Is it whole? Once more:"),
-                format!("{host} 拒绝了这个密钥。是否复制完整？请再试一次："),
-            ));
-            return None;
-        }
+    let account = quota::ask(&Arc::new(Upstream::at(settings, &settings.base_url, Some(key))));
+    let refused = matches!(account, Account::Refused);
+    print_line(match account {
+        Account::Refused => either(
+            format!("{host} refuses this key. Is it whole? Once more:"),
+            format!("{host} 拒绝了这个密钥。是否复制完整？请再试一次："),
+        ),
         Account::Taken(quota) => accepted(host, key, quota),
         Account::Unreachable(reason) => either(
             format!("The key can't be checked now: {host} can't be reached ({reason})."),
@@ -150,23 +148,28 @@ fn try_key(snapshot: &Snapshot, home: &Path, key: &Secret) -> Option<String> {
             format!("The key can't be checked: {host} doesn't say anything about keys."),
             format!("无法检查密钥：{host} 不提供密钥信息。"),
         ),
-    };
-    Some(match env_edit::set(home, NAME, key.expose()) {
+    });
+    !refused
+}
+
+/// Writes a key into `.env`, and says what became of that.
+fn write_down(home: &Path, key: &Secret) {
+    print_line(match env_edit::set(home, NAME, key.expose()) {
         Ok(file) => {
             let file = file.display();
-            either(format!("{said}\nIt is saved in {file}"), format!("{said}\n已保存到 {file}"))
+            either(format!("It is saved in {file}"), format!("已保存到 {file}"))
         }
         Err(error) => {
             let file = home.join(env_file::NAME);
             let file = file.display();
             either(
                 format!(
-                    "{said}\nIt could NOT be saved: {file} can't be written ({error}). Write {NAME}=... into it yourself."
+                    "It could NOT be saved: {file} can't be written ({error}). Write {NAME}=... into it yourself."
                 ),
-                format!("{said}\n未能保存：无法写入 {file}（{error}）。请自行在其中写入 {NAME}=...。"),
+                format!("未能保存：无法写入 {file}（{error}）。请自行在其中写入 {NAME}=...。"),
             )
         }
-    })
+    });
 }
 
 fn accepted(host: &str, key: &Secret, quota: Option<Quota>) -> String {

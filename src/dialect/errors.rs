@@ -13,6 +13,8 @@ use crate::json;
 const MAX_MESSAGE_CHARS: usize = 200;
 /// Whatever an upstream says, nobody rests for longer: a later time is nonsense.
 const LONGEST_REST: Duration = Duration::from_secs(24 * 60 * 60);
+/// A reset that is over by less than this was still to come when the answer was sent.
+const ON_ITS_WAY: Duration = Duration::from_secs(5);
 /// A clock that is off by less than this is right: a `Date` has whole seconds only.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 const MINUTE: u64 = 60;
@@ -389,8 +391,10 @@ impl<'a> Evidence<'a> {
     /// How long it is until `X-RateLimit-Reset` (ms since 1970) by the upstream's own clock.
     fn until_reset(&self) -> Option<Duration> {
         let since = Duration::try_from_secs_f64(self.rate_limit("x-ratelimit-reset")? / 1000.0).ok()?;
-        let left = SystemTime::UNIX_EPOCH.checked_add(since)?.duration_since(self.date()).ok()?;
-        (left <= LONGEST_REST).then_some(left)
+        match SystemTime::UNIX_EPOCH.checked_add(since)?.duration_since(self.date()) {
+            Ok(left) => Some(left).filter(|left| *left <= LONGEST_REST),
+            Err(over) => (over.duration() <= ON_ITS_WAY).then_some(Duration::ZERO),
+        }
     }
 
     /// What time it is where the answer comes from; clocks are wrong by hours where two systems share a machine.

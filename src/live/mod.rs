@@ -89,8 +89,9 @@ struct Reload {
     wanted: Settings,
     /// The complaints about it, by what they are about.
     said: HashSet<u64>,
-    /// Since when the file has been missing or empty after having had something in it.
-    gone_since: Option<Instant>,
+    /// Since when the file has been missing or empty after having had something in it, and its stamp then: whoever writes it
+    /// again begins to save it again.
+    gone_since: Option<(Instant, Option<Stamp>)>,
     hinted: [bool; 3],
 }
 
@@ -201,8 +202,9 @@ impl Live {
                     Some((bytes, stamp))
                 }
             });
-            let is_whole =
-                read.filter(|(bytes, _)| !reload.is_in_the_middle_of_saving(current.seen.bytes(), bytes));
+            let is_whole = read.filter(|(bytes, stamp)| {
+                !reload.is_in_the_middle_of_saving(current.seen.bytes(), bytes, *stamp)
+            });
             if let Some((bytes, stamp)) = is_whole {
                 if bytes != current.seen.bytes() {
                     settings = Some(self.read_again(&mut reload, &current.settings, &bytes));
@@ -314,13 +316,16 @@ impl Live {
 
 impl Reload {
     /// An editor may truncate or remove the file before it writes it: what was there stays in force for a while.
-    fn is_in_the_middle_of_saving(&mut self, before: &[u8], now: &[u8]) -> bool {
+    fn is_in_the_middle_of_saving(&mut self, before: &[u8], now: &[u8], stamp: Option<Stamp>) -> bool {
         let half = is_cut_short(before, now) || has_lost_a_key(before, now);
         if is_blank(before) || !(is_blank(now) || half) {
             self.gone_since = None;
             return false;
         }
-        let since = *self.gone_since.get_or_insert_with(Instant::now);
+        let (since, _) = *match &mut self.gone_since {
+            Some(gone) if gone.1 == stamp => gone,
+            gone => gone.insert((Instant::now(), stamp)),
+        };
         let waiting = since.elapsed() < EMPTY_GRACE;
         if !waiting {
             self.gone_since = None;

@@ -109,7 +109,7 @@ pub const TOOLS: &[Tool] = &[
             ],
             // What the user's own settings say of the address would win over the environment.
             arguments: &["--settings", "{folder}/settings.json"],
-            files: &[("settings.json", CLAUDE_SETTINGS)],
+            files: &[("settings.json", CLAUDE_SETTINGS_FOR_NOW)],
         }),
         place: Place::File("~/.claude/settings.json", "json", CLAUDE_SETTINGS),
         note: [
@@ -160,8 +160,8 @@ wire_api = "responses"
 experimental_bearer_token = "{key}""#,
         ),
         note: [
-            "Its provider must not be called OpenAI, or it expects what only OpenAI has. Its web search costs money and is taken out on the way.",
-            "提供方的名字不能叫 OpenAI，否则它会期待只有 OpenAI 才有的功能。它的网页搜索要花钱，会在途中去掉。",
+            "Its provider must not be called OpenAI, or it expects what only OpenAI has. Its web search costs money and is taken out on the way. `exec` wants a folder with Git, or `--skip-git-repo-check`. Interactive, it asks for a title of each conversation: one call more.",
+            "提供方的名字不能叫 OpenAI，否则它会期待只有 OpenAI 才有的功能。它的网页搜索要花钱，会在途中去掉。`exec` 需要在 Git 文件夹里运行，或者加上 `--skip-git-repo-check`。交互使用时，每个对话会多一次调用来生成标题。",
         ],
     },
     Tool {
@@ -215,7 +215,7 @@ experimental_bearer_token = "{key}""#,
             ],
             files: &[(
                 "settings.json",
-                r#"{"modelProviders":{"openai":[{"id":"openrouter/free","name":"free","envKey":"LOCAL_API_PROXY_KEY","baseUrl":"{v1}"}]},"security":{"auth":{"selectedType":"openai"}},"model":{"name":"openrouter/free"},"ui":{"enableFollowupSuggestions":false}}"#,
+                r#"{"modelProviders":{"openai":[{"id":"openrouter/free","name":"free","envKey":"LOCAL_API_PROXY_KEY","baseUrl":"{v1}"}]},"security":{"auth":{"selectedType":"openai"}},"model":{"name":"openrouter/free"},"ui":{"enableFollowupSuggestions":false},"memory":{"enableManagedAutoMemory":false}}"#,
             )],
             ..NO_LAUNCH
         }),
@@ -229,12 +229,13 @@ experimental_bearer_token = "{key}""#,
   "env": { "LOCAL_API_PROXY_KEY": "{key}" },
   "security": { "auth": { "selectedType": "openai" } },
   "model": { "name": "openrouter/free" },
-  "ui": { "enableFollowupSuggestions": false }
+  "ui": { "enableFollowupSuggestions": false },
+  "memory": { "enableManagedAutoMemory": false }
 }"#,
         ),
         note: [
-            "The last line saves a call for suggestions at every turn.",
-            "最后一行省去每一轮生成建议的一次调用。",
+            "The last two lines save the calls for suggestions and for its memory at every turn.",
+            "最后两行省去每一轮生成建议和整理记忆的调用。",
         ],
     },
     Tool {
@@ -607,6 +608,19 @@ const CLAUDE_SETTINGS: &str = r#"{
   "env": {
     "ANTHROPIC_BASE_URL": "{root}",
     "ANTHROPIC_AUTH_TOKEN": "{key}",
+    "CLAUDE_CODE_DISABLE_TERMINAL_TITLE": "1",
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"
+  }
+}"#;
+
+/// The same, where the user's own settings may send it elsewhere.
+const CLAUDE_SETTINGS_FOR_NOW: &str = r#"{
+  "env": {
+    "ANTHROPIC_BASE_URL": "{root}",
+    "ANTHROPIC_AUTH_TOKEN": "{key}",
+    "CLAUDE_CODE_USE_BEDROCK": "",
+    "CLAUDE_CODE_USE_VERTEX": "",
+    "CLAUDE_CODE_USE_FOUNDRY": "",
     "CLAUDE_CODE_DISABLE_TERMINAL_TITLE": "1",
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"
   }

@@ -141,6 +141,7 @@ fn a_wrong_key_is_asked_for_again_and_the_right_one_is_written() {
     terminal.wait_for("accepts the key ...wxyz; 38 of 50 free calls are left today");
     terminal.wait_for("It is saved in ");
     let screen = terminal.screen();
+    assert!(screen.contains("left today\r\nIt is saved in ") && !screen.contains("\\n"), "lines: {screen}");
     assert!(!screen.contains(WRONG) && !screen.contains(KEY), "unseen: {screen}");
     let written = fs::read_to_string(start.home().join(".env")).unwrap();
     assert_eq!(written, before.replace("API_KEY=\r", &format!("API_KEY={KEY}\r")));
