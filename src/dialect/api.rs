@@ -275,7 +275,7 @@ pub fn route(method: &str, path: &str, has: impl Fn(&str) -> bool) -> Option<Rou
 
 /// The API of a client that says which one it speaks; `has` as for [`route`].
 pub fn of_client(has: impl Fn(&str) -> bool) -> Option<&'static Api> {
-    ALL.into_iter().find(|api| api.marks.iter().any(|mark| has(mark)))
+    ALL.iter().copied().find(|api| api.marks.iter().any(|mark| has(mark)))
 }
 
 /// The methods that a path takes, as `Allow` lists them.
@@ -310,7 +310,7 @@ fn of(path: &str) -> Option<&'static Api> {
     find(&|entry| entry.fits(path).is_some())
         .or_else(|| find(&|entry| entry.behind.is_none() && below(&entry.before)))
         .or_else(|| appended(path).map(|(_, api)| api))
-        .or_else(|| ALL.into_iter().find(is_at_its_base))
+        .or_else(|| ALL.iter().copied().find(is_at_its_base))
 }
 
 /// The body of an error of our own, as the tools that use this path expect it.

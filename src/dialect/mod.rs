@@ -51,7 +51,7 @@ use edits::Edits;
 pub use api::{Action, Api, Named, Route, Routed, Show, StandIn, error_body};
 
 /// Every API. Of those that have the same route, the first serves whoever doesn't say which one is meant.
-pub static ALL: [&Api; 9] = [
+pub static ALL: &[&Api] = &[
     &chat::API,
     &responses::API,
     &messages::API,
@@ -68,13 +68,13 @@ pub const CHAT_MODELS: &str = "/models";
 
 /// What the upstream can be asked in.
 pub fn natives() -> impl Iterator<Item = &'static dyn Dialect> {
-    let actions = ALL.into_iter().flat_map(|api| api.routes).map(|route| route.action);
+    let actions = ALL.iter().flat_map(|api| api.routes).map(|route| route.action);
     actions.filter_map(|action| if let Action::Ask(dialect) = action { Some(dialect) } else { None })
 }
 
 /// What is translated to it.
 pub fn translated() -> impl Iterator<Item = &'static dyn Translated> {
-    let actions = ALL.into_iter().flat_map(|api| api.routes).map(|route| route.action);
+    let actions = ALL.iter().flat_map(|api| api.routes).map(|route| route.action);
     actions.filter_map(|action| if let Action::Translate(other) = action { Some(other) } else { None })
 }
 

@@ -128,7 +128,7 @@ mod tests {
     const README: Filling<'_> = Filling { root: "http://localhost:5000", key: "x", folder: "" };
     /// Around what the table says, in both READMEs.
     const BEGIN: &str =
-        "<!-- What follows is written by `BLESS=1 cargo test --lib readmes` from src/tools/mod.rs. -->\n";
+        "<!-- What follows is written by `BLESS=1 cargo test --lib readmes` from src/tools/table.rs. -->\n";
     const END: &str = "<!-- Until here. -->\n";
 
     /// Both tables and the files, as a README has them.
