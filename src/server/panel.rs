@@ -16,11 +16,10 @@ use crate::dialect;
 use crate::dialect::Needs;
 use crate::encoding::percent_decoded;
 use crate::error::ApiError;
-use crate::json::quoted;
 use crate::live::{DEBUG_FILE, Snapshot};
 use crate::relay::gate::local_time;
 use crate::relay::model::{Kind, Model};
-use crate::relay::quota::Account;
+use crate::relay::quota::{Account, Quota};
 use crate::relay::shared::Shared;
 use crate::secrets;
 use crate::settings::env_file;
@@ -71,10 +70,8 @@ pub fn health(shared: &Shared) -> Reply {
     let version = env!("CARGO_PKG_VERSION");
     let status = if shared.in_flight.is_stopping() { "stopping" } else { "ok" };
     let waiting = shared.gate.waiting();
-    Reply::json(
-        200,
-        format!(r#"{{"status":"{status}","name":"{NAME}","version":"{version}","waiting":{waiting}}}"#),
-    )
+    let health = json!({"status": status, "name": NAME, "version": version, "waiting": waiting});
+    Reply::json(200, health.to_string())
 }
 
 /// `GET /`
@@ -230,12 +227,9 @@ fn connect_json(shared: &Shared, exchange: &Exchange, snapshot: &Snapshot) -> St
 
 /// The free models there are now, what was seen of them here, in which order `best` asks them and why; and the backups.
 fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
-    let or_null = |value: Option<String>| value.unwrap_or_else(|| "null".into());
-    let at = |time: SystemTime| {
-        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        since.as_millis().to_string()
-    };
-    let figure = |value: f64| format!("{value:.3}");
+    let ms = |time: Duration| time.as_millis() as u64;
+    let at = |time: SystemTime| ms(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+    let figure = |value: f64| (value * 1000.0).round() / 1000.0;
     let now = SystemTime::now();
     let listing = shared.models.listing(Kind::Chat, snapshot);
     let order = shared.history.in_order(&listing.models, Needs::default());
@@ -247,28 +241,28 @@ fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
         let candidate = rank.map(|rank| &order[rank]);
         let index = candidate.map(|candidate| candidate.index);
         let known = listed.and_then(|model| model.indexes.intelligence);
-        format!(
-            r#"{{"id":{},"name":{},"setting":"{setting}","listed":{},"context_length":{},"tools":{},"images":{},"structured":{},"expires":{},"calls":{},"answered":{},"first_token_ms":{},"rests_until_ms":{},"retired":{},"rank":{},"worth":{},"index":{},"index_known":{},"share":{},"speed":{}}}"#,
-            quoted(id),
-            quoted(listed.map_or(id, |model| &model.name)),
-            listed.is_some(),
-            or_null(listed.and_then(|model| model.context_length).map(|n| n.to_string())),
-            can.tools,
-            can.images,
-            can.structured,
-            or_null(listed.and_then(|model| model.expires).map(|date| quoted(&date.to_string()))),
-            seen.calls,
-            seen.answered,
-            or_null(seen.first_token().map(|time| time.as_millis().to_string())),
-            or_null(seen.rests_until.filter(|_| seen.rests()).map(at)),
-            seen.retired && seen.rests(),
-            or_null(rank.map(|rank| (rank + 1).to_string())),
-            or_null(candidate.map(|candidate| figure(candidate.worth))),
-            or_null(known.or(index).map(figure)),
-            known.is_some(),
-            figure(seen.share(now)),
-            or_null(candidate.map(|candidate| figure(candidate.speed))),
-        )
+        json!({
+            "id": id,
+            "name": listed.map_or(id, |model| &model.name),
+            "setting": setting,
+            "listed": listed.is_some(),
+            "context_length": listed.and_then(|model| model.context_length),
+            "tools": can.tools,
+            "images": can.images,
+            "structured": can.structured,
+            "expires": listed.and_then(|model| model.expires).map(|date| date.to_string()),
+            "calls": seen.calls,
+            "answered": seen.answered,
+            "first_token_ms": seen.first_token().map(ms),
+            "rests_until_ms": seen.rests_until.filter(|_| seen.rests()).map(at),
+            "retired": seen.retired && seen.rests(),
+            "rank": rank.map(|rank| rank + 1),
+            "worth": candidate.map(|candidate| figure(candidate.worth)),
+            "index": known.or(index).map(figure),
+            "index_known": known.is_some(),
+            "share": figure(seen.share(now)),
+            "speed": candidate.map(|candidate| figure(candidate.speed)),
+        })
     };
     let router = listing.router();
     let mut rows = vec![row(&router.id, Some(&router), "MODEL")];
@@ -289,18 +283,19 @@ fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
         None => row(id, None, "MODEL"),
     }));
     let backups = snapshot.settings.backups.iter().map(|backup| {
-        let rests = or_null(shared.backups.rests_until(backup).map(at));
-        let models = backup.models.join(", ");
-        let [name, model, address] = [&backup.name, &models, &backup.base_url].map(|text| quoted(text));
-        format!(r#"{{"name":{name},"model":{model},"address":{address},"rests_until_ms":{rests}}}"#)
+        json!({
+            "name": backup.name,
+            "model": backup.models.join(", "),
+            "address": backup.base_url,
+            "rests_until_ms": shared.backups.rests_until(backup).map(at),
+        })
     });
-    let backups = backups.collect::<Vec<_>>().join(",");
-    format!(r#"{{"models":[{}],"backups":[{backups}]}}"#, rows.join(","))
+    let backups = backups.collect::<Vec<_>>();
+    json!({"models": rows, "backups": backups}).to_string()
 }
 
 /// What the top line of the panel says, and the account's quota where the upstream tells it.
 fn state_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
-    let or_null = |text: Option<String>| text.map_or("null".into(), |text| quoted(&text));
     let settings = &snapshot.settings;
     let closed = shared.gate.closed(settings.key.as_ref());
     let limit = closed.map(|limit| local_time(limit.reset));
@@ -327,32 +322,23 @@ fn state_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
         quota.used += quota.remaining;
         quota.remaining = 0;
     }
-    let quota = quota.map_or("null".into(), |quota| {
-        format!(r#"{{"limit":{},"remaining":{},"used":{}}}"#, quota.limit, quota.remaining, quota.used)
-    });
-    let via = settings.proxy(&settings.base_url).map(|proxy| proxy.address());
-    let home = |name: &str| quoted(&shared.live.home().join(name).display().to_string());
-    let cache_dir = settings.cache_dir.as_ref().map(|dir| dir.display().to_string());
-    format!(
-        concat!(
-            r#"{{"state":"{state}","reason":{reason},"via":{via},"address":{address},"model":{model},"key":{key},"test_mode":{test_mode},"#,
-            r#""saving":{saving},"cache_dir":{cache_dir},"env_file":{env_file},"limit_until":{limit},"waiting":{waiting},"quota":{quota},"version":"{version}"}}"#
-        ),
-        state = state,
-        reason = or_null(reason),
-        via = or_null(via),
-        address = quoted(&settings.base_url),
-        model = quoted(&settings.model),
-        key = settings.key.is_some(),
-        test_mode = settings.test_mode,
-        saving = settings.cache_dir.is_some(),
-        cache_dir = or_null(cache_dir),
-        env_file = home(env_file::NAME),
-        limit = or_null(limit),
-        waiting = shared.gate.waiting(),
-        quota = quota,
-        version = env!("CARGO_PKG_VERSION"),
-    )
+    json!({
+        "state": state,
+        "reason": reason,
+        "via": settings.proxy(&settings.base_url).map(|proxy| proxy.address()),
+        "address": settings.base_url,
+        "model": settings.model,
+        "key": settings.key.is_some(),
+        "test_mode": settings.test_mode,
+        "saving": settings.cache_dir.is_some(),
+        "cache_dir": settings.cache_dir.as_ref().map(|dir| dir.display().to_string()),
+        "env_file": shared.live.home().join(env_file::NAME).display().to_string(),
+        "limit_until": limit,
+        "waiting": shared.gate.waiting(),
+        "quota": quota.map(|Quota { limit, remaining, used }| json!({"limit": limit, "remaining": remaining, "used": used})),
+        "version": env!("CARGO_PKG_VERSION"),
+    })
+    .to_string()
 }
 
 /// Whether the upstream can be used, by the later of what the last call met and what came of the last look.
