@@ -37,7 +37,7 @@ fn the_very_next_request_uses_the_new_settings() {
     for way in 0..4 {
         let proxy = Proxy::before(&upstream, "MODEL=m/start:free");
         let mut client = proxy.connect();
-        for number in 100..200 {
+        for number in 100..350 {
             // Always of the same length, often within one tick of the file system's clock.
             write(&proxy.dir, ".env", &env(&upstream, &format!("MODEL=m/{number}:free")), way);
             client.chat("{}");
