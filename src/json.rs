@@ -177,17 +177,12 @@ pub fn without(object: &str, names: &[&str]) -> String {
 
 /// `text` as a JSON string.
 pub fn quoted(text: &str) -> String {
-    let mut json = String::with_capacity(text.len() + 2);
-    push_quoted(&mut json, text);
-    json
+    // A string always has a JSON form; the other arm can't be reached.
+    serde_json::to_string(text).unwrap_or_else(|_| "\"\"".into())
 }
 
 fn push_quoted(json: &mut String, text: &str) {
-    // A string always has a JSON form; the other arm can't be reached.
-    match serde_json::to_string(text) {
-        Ok(string) => json.push_str(&string),
-        Err(_) => json.push_str("\"\""),
-    }
+    json.push_str(&quoted(text));
 }
 
 /// What is nested deeper than this stands on one line: nobody reads it by its indentation any more.

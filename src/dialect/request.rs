@@ -170,7 +170,12 @@ impl Request {
         if self.as_written && model == self.model {
             return Cow::Borrowed(self.text.as_bytes());
         }
-        let mut body = Vec::with_capacity(self.text.len() + model.len() + 128);
+        Cow::Owned(self.rewritten(model, 0))
+    }
+
+    /// The same, with room for more.
+    fn rewritten(&self, model: &str, room: usize) -> Vec<u8> {
+        let mut body = Vec::with_capacity(self.text.len() + model.len() + 128 + room);
         for piece in &self.pieces {
             match piece {
                 Piece::Written(range) => body.extend_from_slice(&self.text.as_bytes()[range.clone()]),
@@ -178,21 +183,25 @@ impl Request {
                 Piece::Model => body.extend_from_slice(json::quoted(model).as_bytes()),
             }
         }
-        Cow::Owned(body)
+        body
     }
 
     /// The body that goes upstream with the first of these models, and with all of them as the ones to go on with:
     /// <https://openrouter.ai/docs/guides/routing/model-fallbacks>. Those that the client has named itself are left as
     /// they are.
     pub fn body_with(&self, models: &[&str]) -> Cow<'_, [u8]> {
-        let body = self.body(models.first().unwrap_or(&self.model.as_str()));
+        let first = models.first().copied().unwrap_or(&self.model);
         if models.len() < 2 || self.names_others {
-            return body;
+            return self.body(first);
         }
-        let mut body = body.into_owned();
+        let room = models.iter().map(|model| model.len() + 8).sum::<usize>();
+        let mut body = self.rewritten(first, room);
         body.truncate(body.trim_ascii_end().len().saturating_sub(1)); // the brace at its end
-        let models = models.iter().map(|model| json::quoted(model)).collect::<Vec<_>>().join(",");
-        body.extend_from_slice(format!(",\"models\":[{models}]}}").as_bytes());
+        for (number, model) in models.iter().enumerate() {
+            body.extend_from_slice(if number == 0 { b",\"models\":[" } else { b"," });
+            body.extend_from_slice(json::quoted(model).as_bytes());
+        }
+        body.extend_from_slice(b"]}");
         Cow::Owned(body)
     }
 

@@ -4,6 +4,7 @@
 //! *Worth* = index × share × speed: how good a model is where it answers (published), how often it has answered of late,
 //! and how soon (both as seen here).
 
+use std::cell::LazyCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,9 +34,9 @@ pub const NEVER_SEEN: Seen = Seen { share: 1.0, first_token: None, rests: false 
 
 /// A model that may be asked, and why it stands where it does.
 #[derive(Debug, Clone)]
-pub struct Candidate {
+pub struct Candidate<'a> {
     /// Which one it is.
-    pub model: Arc<Model>,
+    pub model: &'a Arc<Model>,
     /// By how much it is better than others.
     pub worth: f64,
     /// How good it is.
@@ -53,7 +54,7 @@ pub fn in_order(
     needs: Needs,
     today: NaiveDate,
     seen: impl Fn(&str) -> Seen,
-) -> Vec<Candidate> {
+) -> Vec<Candidate<'_>> {
     let known = |model: &Model| {
         if needs.tools {
             model.indexes.agentic.or(model.indexes.intelligence)
@@ -61,26 +62,29 @@ pub fn in_order(
             model.indexes.intelligence
         }
     };
-    let unknown =
-        lower_quartile(models.iter().filter_map(|model| known(model)).collect()).unwrap_or(NO_INDEX);
-    let candidate = |model: &Arc<Model>| {
-        let seen = seen(&model.id);
+    let unknown = LazyCell::new(|| {
+        lower_quartile(models.iter().filter_map(|model| known(model)).collect()).unwrap_or(NO_INDEX)
+    });
+    let candidate = |model| {
+        let model: &Arc<Model> = model;
         let fits = can(model, needs) && model.expires.is_none_or(|last| today <= last) && !model.is_router();
-        (fits && !seen.rests).then(|| {
-            let index = known(model).unwrap_or(unknown);
+        let seen = fits.then(|| seen(&model.id)).filter(|seen| !seen.rests)?;
+        Some({
+            let index = known(model).unwrap_or_else(|| *unknown);
             let speed =
                 seen.first_token.map_or(1.0, |time| (1.0 + time.as_secs_f64() / SLOW_S).sqrt().recip());
             let worth = index * seen.share * speed;
-            Candidate { model: Arc::clone(model), worth, index, share: seen.share, speed }
+            Candidate { model, worth, index, share: seen.share, speed }
         })
     };
-    let mut candidates = models.iter().filter_map(candidate).collect::<Vec<_>>();
+    let mut candidates = Vec::with_capacity(models.len());
+    candidates.extend(models.iter().filter_map(candidate));
     candidates.sort_by(|a, b| b.worth.total_cmp(&a.worth));
     candidates
 }
 
 /// Has the model that a conversation belongs to asked first, where it is among them.
-pub fn put_first(candidates: &mut [Candidate], own: &str) {
+pub fn put_first(candidates: &mut [Candidate<'_>], own: &str) {
     if let Some(at) = candidates.iter().position(|candidate| candidate.model.id == own) {
         candidates[..=at].rotate_right(1);
     }
@@ -133,7 +137,8 @@ mod tests {
     }
 
     fn order(needs: Needs, seen: impl Fn(&str) -> Seen) -> String {
-        let ids = in_order(&models(), needs, TODAY, seen);
+        let models = models();
+        let ids = in_order(&models, needs, TODAY, seen);
         ids.iter().map(|candidate| candidate.model.id.trim_end_matches(":free")).collect::<Vec<_>>().join(" ")
     }
 
@@ -166,7 +171,8 @@ mod tests {
 
     #[test]
     fn a_conversations_own_model_is_asked_first() {
-        let mut candidates = in_order(&models(), PLAIN, TODAY, |_| NEVER_SEEN);
+        let models = models();
+        let mut candidates = in_order(&models, PLAIN, TODAY, |_| NEVER_SEEN);
         put_first(&mut candidates, "new:free");
         let ids = candidates.iter().map(|candidate| candidate.model.id.as_str()).collect::<Vec<_>>();
         assert_eq!(ids, ["new:free", "top:free", "high:free", "mid:free", "low:free"]);

@@ -40,7 +40,7 @@ impl Relay {
         let one_by_one = !self.asked.dialect.takes_several_models() || self.asked.request.names_others;
         let most = if one_by_one { 1 } else { MOST_IN_A_CALL };
         let mut holds = self.holds_the_request();
-        let fitting = candidates.into_iter().filter(|candidate| holds(&candidate.model));
+        let fitting = candidates.into_iter().filter(|candidate| holds(candidate.model));
         fitting.take(most).map(|candidate| candidate.model.id.clone()).collect()
     }
 
@@ -161,7 +161,7 @@ impl Relay {
     }
 
     /// Says once that another model is the best one for requests like this.
-    fn say_a_change(&self, candidates: &[Candidate], listed: &[Arc<Model>]) {
+    fn say_a_change(&self, candidates: &[Candidate<'_>], listed: &[Arc<Model>]) {
         let (history, needs) = (&self.shared.history, self.asked.request.needs);
         let Some(first) = candidates.first().map(|candidate| &candidate.model.id) else {
             return;

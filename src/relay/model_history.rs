@@ -152,7 +152,7 @@ impl ModelHistory {
     }
 
     /// Those of the models that can do what is needed now, the best one first.
-    pub fn in_order(&self, models: &[Arc<Model>], needs: Needs) -> Vec<Candidate> {
+    pub fn in_order<'a>(&self, models: &'a [Arc<Model>], needs: Needs) -> Vec<Candidate<'a>> {
         let state = self.lock();
         let now = SystemTime::now();
         let seen = |id: &str| state.stats.get(id).map_or(NEVER_SEEN, |stats| stats.seen(now));

@@ -266,7 +266,7 @@ fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
     };
     let router = listing.router();
     let mut rows = vec![row(&router.id, Some(&router), "MODEL")];
-    rows.extend(order.iter().map(|candidate| row(&candidate.model.id, Some(&candidate.model), "MODEL")));
+    rows.extend(order.iter().map(|candidate| row(&candidate.model.id, Some(candidate.model), "MODEL")));
     let is_ranked = |id: &str| order.iter().any(|candidate| candidate.model.id == id);
     let resting = listing.models.iter().filter(|model| !is_ranked(&model.id));
     rows.extend(resting.map(|model| row(&model.id, Some(model), "MODEL")));
