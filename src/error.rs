@@ -4,9 +4,11 @@
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
+use serde_json::Value;
 
+use crate::json;
 use crate::language::{Words, either};
+use crate::object::object;
 
 /// An error response: what is wrong, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,15 +25,6 @@ pub struct ApiError {
     pub headers: Vec<(&'static str, String)>,
     /// Of a limit: when it ends, in seconds since 1970.
     pub resets_at: Option<u64>,
-}
-
-/// An error as OpenAI's SDKs read it.
-#[derive(Serialize)]
-struct Object<'a> {
-    message: &'a str,
-    r#type: &'static str,
-    param: (),
-    code: &'static str,
 }
 
 impl ApiError {
@@ -101,13 +94,17 @@ impl ApiError {
 
     /// `{"message": …, "type": …, "param": null, "code": …}`
     pub fn object(&self) -> String {
-        let object = Object { message: &self.message, r#type: self.kind(), param: (), code: self.code };
-        serde_json::to_string(&object).unwrap_or_default()
+        json::text(&self.json())
     }
 
     /// The body of the response.
     pub fn body(&self) -> String {
-        format!(r#"{{"error":{}}}"#, self.object())
+        json::text(&object! {"error": self.json()})
+    }
+
+    /// The same as a value.
+    pub fn json(&self) -> Value {
+        object! {"message": &self.message, "type": self.kind(), "param": Value::Null, "code": self.code}
     }
 }
 
@@ -594,6 +591,11 @@ impl ApiError {
     pub fn cancelled() -> Self {
         Self::own(499, "cancelled", "The call was cancelled in the panel.", "调用已在面板中取消")
             .with("x-should-retry", "false")
+    }
+
+    /// The client closed the connection.
+    pub fn client_closed() -> Self {
+        Self::new(499, "client_closed", "The client closed the connection.")
     }
 
     /// `UPSTREAM_TIMEOUT` went by without a byte.

@@ -4,10 +4,12 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
+use std::io::{self, Write};
 
-use serde::Deserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserializer, Serialize};
 use serde_json::Value;
+use serde_json::ser::{Formatter, Serializer};
 use serde_json::value::RawValue;
 
 /// Places at which a text is looked at for JSON.
@@ -173,6 +175,37 @@ pub fn without(object: &str, names: &[&str]) -> String {
     let mut kept = fields(object).unwrap_or_default();
     kept.retain(|field| !names.contains(&field.name.as_ref()));
     self::object(&kept)
+}
+
+/// The JSON of a value of our own, whose serialization can't fail: its keys are strings.
+pub fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// The same with a blank behind each comma and colon, for files that people read.
+pub fn spaced(value: &impl Serialize) -> String {
+    struct Spaced;
+    impl Formatter for Spaced {
+        fn begin_array_value<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+            out.write_all(if first { b"" } else { b", " })
+        }
+
+        fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+            out.write_all(if first { b"" } else { b", " })
+        }
+
+        fn begin_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+            out.write_all(b": ")
+        }
+    }
+    let mut text = Vec::new();
+    let _ = value.serialize(&mut Serializer::with_formatter(&mut text, Spaced));
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// JSON `text` as a part of what is serialized, every character as it is; `null` for what isn't JSON.
+pub fn raw(text: &str) -> &RawValue {
+    serde_json::from_str(text).unwrap_or(RawValue::NULL)
 }
 
 /// `text` as a JSON string.

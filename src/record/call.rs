@@ -1,19 +1,22 @@
 //! One call as the panel has it: its figures, what was asked and answered, and what it waits for while it is under way.
 
-use std::fmt::{self, Write as _};
+use std::borrow::Cow;
+use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::SystemTime;
 
 use chrono::{DateTime, Local};
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::dialect::sse::Events;
 use crate::dialect::{Dialect, Needs};
-use crate::error::ApiError;
-use crate::json::quoted;
+use crate::json::{self, raw};
+use crate::record::changes::Change;
+use crate::record::day::Refusal;
 use crate::record::history::PastCall;
-use crate::record::metrics::{CallMetrics, attempts_json, unix_ms};
+use crate::record::metrics::{CallMetrics, FailedTryJson, MetricsJson, unix_ms};
 use crate::record::names::{Kind, MessageId, Name, timestamp};
 use crate::sync::lock;
 
@@ -39,6 +42,22 @@ impl Ending {
             Self::Response(data) | Self::Error(data) => data,
         }
     }
+
+    /// With this error, a JSON object, and as much of the answer as had come, JSON too.
+    pub fn error(error: &str, status: u16, partial: Option<&str>) -> Self {
+        let data = ErrorData { error: raw(error), status, partial: partial.map(raw) };
+        Self::Error(json::text(&data).into())
+    }
+}
+
+/// The `data` of a file about an error.
+#[derive(Serialize, Deserialize)]
+struct ErrorData<'a> {
+    #[serde(borrow)]
+    error: &'a RawValue,
+    status: u16,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    partial: Option<&'a RawValue>,
 }
 
 /// What a call under way waits for, beside an answer.
@@ -54,19 +73,29 @@ pub enum Waiting {
     Another,
 }
 
+/// A [`Waiting`] as JSON has it.
+#[derive(Serialize)]
+struct WaitingJson {
+    r#for: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until_ms: Option<u64>,
+}
+
 impl Waiting {
-    pub(super) fn json(self) -> String {
+    fn json(self) -> WaitingJson {
         let (reason, until) = match self {
             Self::Limit(until) => ("limit", until),
             Self::Place => ("place", None),
             Self::Pause(until) => ("pause", Some(until)),
             Self::Another => ("another", None),
         };
-        let until = until.map(|until| {
-            let text = quoted(&timestamp(until.into()));
-            format!(r#","until":{text},"until_ms":{}"#, unix_ms(until))
-        });
-        format!(r#"{{"for":"{reason}"{}}}"#, until.unwrap_or_default())
+        WaitingJson {
+            r#for: reason,
+            until: until.map(|until| timestamp(until.into())),
+            until_ms: until.map(unix_ms),
+        }
     }
 }
 
@@ -104,7 +133,7 @@ impl fmt::Debug for Running {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Call {
     pub(super) message_id: MessageId,
     pub(super) time: DateTime<Local>,
@@ -123,7 +152,7 @@ pub(super) struct Call {
     pub(super) events: Option<Box<[u8]>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum State {
     Running(Weak<Running>),
     Ended { time: DateTime<Local>, kind: Kind },
@@ -147,56 +176,29 @@ impl Call {
         }
     }
 
-    pub(super) fn refused(
-        message_id: MessageId,
-        time: DateTime<Local>,
-        asked: &str,
-        metrics: CallMetrics,
-        ending: Option<String>,
-    ) -> Self {
-        Self {
-            message_id,
+    /// A request that was turned away; `None` where a damaged file tells no time and no id.
+    pub(super) fn refused(refusal: &Refusal) -> Option<Self> {
+        let time = DateTime::from_timestamp_millis(refusal.time_ms)?.with_timezone(&Local);
+        let metrics = CallMetrics {
+            tool: refusal.tool.clone(),
+            dialect: refusal.dialect.clone(),
+            status: refusal.status,
+            error_code: refusal.error["code"].as_str().map(str::to_owned),
+            ..CallMetrics::default()
+        };
+        Some(Self {
+            message_id: MessageId::parse(&refusal.message_id)?,
             time,
             version: 0,
             metrics,
             waiting: None,
             state: State::Ended { time, kind: Kind::Error },
             dir: None,
-            refused: Some(asked.into()),
+            refused: Some(refusal.asked.as_str().into()),
             request: None,
-            ending: ending.map(|ending| Ending::Error(ending.into())),
+            ending: Some(Ending::error(&refusal.error.to_string(), refusal.status, None)),
             events: None,
-        }
-    }
-
-    /// What the day's count says of one that was turned away.
-    pub(super) fn refusal_json(&self, error: &ApiError) -> String {
-        format!(
-            r#"{{"message_id": "{}", "time_ms": {}, "asked": {}, "tool": {}, "dialect": {}, "status": {}, "error": {}}}"#,
-            self.message_id,
-            self.time.timestamp_millis(),
-            quoted(self.refused.as_deref().unwrap_or_default()),
-            quoted(&self.metrics.tool),
-            quoted(&self.metrics.dialect),
-            error.status,
-            error.object()
-        )
-    }
-
-    pub(super) fn read_refusal(refusal: &Value) -> Option<Self> {
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let time = DateTime::from_timestamp_millis(refusal["time_ms"].as_i64()?)?.with_timezone(&Local);
-        let status = refusal["status"].as_u64()?;
-        let metrics = CallMetrics {
-            tool: text(&refusal["tool"]).unwrap_or_default(),
-            dialect: text(&refusal["dialect"]).unwrap_or_default().into(),
-            status: status as u16,
-            error_code: text(&refusal["error"]["code"]),
-            ..CallMetrics::default()
-        };
-        let ending = format!(r#"{{"error":{},"status":{status}}}"#, refusal["error"]);
-        let message_id = MessageId::parse(refusal["message_id"].as_str()?)?;
-        Some(Self::refused(message_id, time, refusal["asked"].as_str()?, metrics, Some(ending)))
+        })
     }
 
     pub(super) fn running(&self) -> Option<Arc<Running>> {
@@ -228,24 +230,93 @@ impl Call {
         self.request.as_ref().map_or(0, |r| r.len()) + ending + events
     }
 
-    pub(super) fn push_fields(&self, json: &mut String) {
-        let metrics = &self.metrics;
+    /// As the list of calls has it.
+    pub(super) fn json(&self) -> CallJson<'_> {
         let ended = match self.state {
             State::Ended { time, .. } => Some(time),
             State::Running(_) => None,
         };
-        let refused = self.refused.as_deref().map_or("null".into(), quoted);
-        let ended_ms = ended.map_or("null".into(), |time| time.timestamp_millis().to_string());
-        let waiting = self.waiting.map_or("null".into(), Waiting::json);
-        let _ = write!(
-            json,
-            r#""message_id":"{}","timestamp":{},"time_ms":{},"ended_ms":{ended_ms},"refused":{refused},"waiting":{waiting},{},"attempts":{},"tries":{}"#,
-            self.message_id,
-            quoted(&timestamp(self.time)),
-            self.time.timestamp_millis(),
-            metrics.json(ended.is_some()),
-            metrics.failed_tries.len() + 1,
-            attempts_json(metrics)
-        );
+        CallJson {
+            message_id: self.message_id,
+            timestamp: timestamp(self.time),
+            time_ms: self.time.timestamp_millis(),
+            ended_ms: ended.map(|time| time.timestamp_millis()),
+            refused: self.refused.as_deref(),
+            waiting: self.waiting.map(Waiting::json),
+            metrics: self.metrics.json(ended.is_some()),
+            attempts: self.metrics.failed_tries.len() + 1,
+            tries: self.metrics.tries_json(),
+        }
     }
+
+    /// As it is opened, with what was read from its files beside what memory holds; `running` while it is under way.
+    pub(super) fn opened_json(&self, running: Option<&Running>, read: &FromFiles) -> String {
+        let partial = running.and_then(Running::answer_so_far);
+        let events = running.map(|running| running.events().clone());
+        let events = events.as_deref().or(self.events.as_deref()).unwrap_or_default();
+        let (mut response, mut error) = (None, None);
+        match self.ending.as_ref().or(read.ending.as_ref()) {
+            Some(Ending::Response(data)) => response = Some(raw(data)),
+            Some(Ending::Error(data)) => error = serde_json::from_str::<ErrorData<'_>>(data).ok(),
+            None => {}
+        }
+        json::text(&OpenedCall {
+            call: self.json(),
+            changes: &self.metrics.changes,
+            too_large: &read.too_large,
+            request: self.request.as_ref().or(read.request.as_ref()).map(|request| raw(request)),
+            response,
+            error: error.as_ref().map(|data| data.error),
+            partial: partial.as_deref().map(raw).or(error.and_then(|data| data.partial)),
+            events: Some(String::from_utf8_lossy(events)).filter(|events| !events.is_empty()),
+        })
+    }
+}
+
+/// What was read from the files of a call.
+#[derive(Debug, Default)]
+pub(super) struct FromFiles {
+    pub(super) request: Option<Arc<str>>,
+    pub(super) ending: Option<Ending>,
+    pub(super) too_large: Vec<TooLarge>,
+}
+
+/// A file that is too large to be opened here.
+#[derive(Debug, Serialize)]
+pub(super) struct TooLarge {
+    pub(super) path: String,
+    pub(super) bytes: u64,
+}
+
+/// A [`Call`] as the list of calls has it.
+#[derive(Serialize)]
+pub(super) struct CallJson<'a> {
+    message_id: MessageId,
+    timestamp: String,
+    time_ms: i64,
+    ended_ms: Option<i64>,
+    refused: Option<&'a str>,
+    waiting: Option<WaitingJson>,
+    #[serde(flatten)]
+    metrics: MetricsJson<'a>,
+    attempts: usize,
+    tries: Vec<FailedTryJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct OpenedCall<'a> {
+    #[serde(flatten)]
+    call: CallJson<'a>,
+    changes: &'a [Change],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    too_large: &'a [TooLarge],
+    request: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partial: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events: Option<Cow<'a, str>>,
 }

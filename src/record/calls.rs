@@ -1,7 +1,6 @@
 //! Debug mode's memory: today's figures, the recent calls, and what is handed to the writer thread for each of them.
 
 use std::collections::{HashSet, VecDeque};
-use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -11,22 +10,22 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Days, Local, NaiveDate};
+use serde::Serialize;
 
 use crate::error::ApiError;
-use crate::json::quoted;
+use crate::json;
 use crate::live::Snapshot;
-use crate::record::call::{Call, State};
+use crate::record::call::{Call, CallJson, FromFiles, State, TooLarge};
 pub use crate::record::call::{Ending, Running, Waiting};
-use crate::record::changes::changes_json;
-use crate::record::day::{DayCount, Figures, MAX_REFUSALS, Tally};
+use crate::record::day::{DayCount, DayCountJson, Figures, MAX_REFUSALS, Refusal, Tally, date_in_json};
 use crate::record::disk;
 use crate::record::files::{DebugFile, Files};
 use crate::record::history::{self, PastCall};
 use crate::record::memory::{MAX_DAYS, Memory};
-use crate::record::metrics::{CallMetrics, attempts_json, unix_ms};
+use crate::record::metrics::{CallMetrics, unix_ms};
 use crate::record::names::{Kind, MessageId, Name, moment, timestamp};
 use crate::record::search;
-use crate::record::statistics::{Hours, Times};
+use crate::record::statistics::{Hours, LastHours, Times};
 use crate::sync::lock;
 
 /// Of one stream, this much is kept as it came, beside the answer that it adds up to.
@@ -47,6 +46,50 @@ pub struct Outcome {
     pub error_code: Option<String>,
     /// Why the last try before the end failed.
     pub reason: Option<String>,
+}
+
+/// `GET /debug/stats`.
+#[derive(Serialize)]
+struct Stats<'a> {
+    #[serde(flatten)]
+    today: DayCountJson<'a>,
+    running: usize,
+    first_token_ms: Option<u32>,
+    files_not_saved: u64,
+    now: String,
+    now_ms: i64,
+    utc_offset_minutes: i32,
+    #[serde(flatten)]
+    last_hours: LastHours,
+}
+
+/// `GET /debug/days`.
+#[derive(Serialize)]
+struct DaysList {
+    days: Vec<Day>,
+}
+
+#[derive(Serialize)]
+struct Day {
+    date: String,
+    #[serde(flatten)]
+    figures: Figures,
+}
+
+/// `GET /debug/calls`.
+#[derive(Serialize)]
+struct CallsList<'a> {
+    next: u64,
+    whole: bool,
+    calls: Vec<CallJson<'a>>,
+    dropped: Vec<MessageId>,
+}
+
+/// `GET /debug/calls?find=`.
+#[derive(Serialize)]
+struct Found {
+    found: Vec<MessageId>,
+    complete: bool,
 }
 
 /// Calls of today and of this run.
@@ -112,14 +155,8 @@ impl Drop for Recording {
                 error_code: Some(error.code.to_owned()),
                 ..known.unwrap_or_default()
             };
-            let ending = format!(r#"{{"error":{},"status":{}}}"#, error.object(), error.status);
-            self.shared.end(
-                self.message_id,
-                self.dir.take(),
-                metrics,
-                Ending::Error(ending.into()),
-                Vec::new(),
-            );
+            let ending = Ending::error(&error.object(), error.status, None);
+            self.shared.end(self.message_id, self.dir.take(), metrics, ending, Vec::new());
         }
     }
 }
@@ -128,7 +165,7 @@ impl Calls {
     /// No calls yet.
     pub fn new(files: Files) -> Self {
         let random = RandomState::new().hash_one(std::process::id());
-        let version = unix_ms(SystemTime::now()) as u64;
+        let version = unix_ms(SystemTime::now());
         let memory = Memory {
             today: Tally::new(Local::now().date_naive()),
             first_tokens: Times::default(),
@@ -216,15 +253,16 @@ impl Calls {
             return;
         }
         let time = Local::now();
-        let metrics = CallMetrics {
+        let refusal = Refusal {
+            message_id: self.next_id().to_string(),
+            time_ms: time.timestamp_millis(),
+            asked: asked.to_owned(),
             tool,
             dialect: dialect.into(),
             status: error.status,
-            error_code: Some(error.code.to_owned()),
-            ..CallMetrics::default()
+            error: error.json(),
         };
-        let ending = format!(r#"{{"error":{},"status":{}}}"#, error.object(), error.status);
-        let call = Call::refused(self.next_id(), time, asked, metrics, Some(ending));
+        let Some(call) = Call::refused(&refusal) else { return };
         let mut memory = self.shared.lock();
         let dir = snapshot.settings.cache_dir.as_ref();
         self.shared.turn_to(&mut memory, time, dir);
@@ -232,7 +270,7 @@ impl Calls {
         let since = &mut memory.today.since;
         since.figures.add(&Figures::refusal());
         if dir.is_some() {
-            since.refusals.push(call.refusal_json(error).into());
+            since.refusals.push(Arc::new(refusal));
             let too_many = since.refusals.len().saturating_sub(MAX_REFUSALS);
             since.refusals.drain(..too_many);
         }
@@ -285,17 +323,19 @@ impl Calls {
         self.shared.turn_to(&mut memory, now, snapshot.settings.cache_dir.as_ref());
         let today = memory.today.clone();
         let running = memory.recent.iter().filter(|call| call.running().is_some()).count();
-        let first_token = memory.first_tokens.percentile(50);
-        let hours = memory.hours.fields(now);
+        let first_token_ms = memory.first_tokens.percentile(50);
+        let last_hours = memory.hours.json(now);
         drop(memory); // nobody else waits for the disk
-        format!(
-            r#"{{{}, "running": {running}, "first_token_ms": {first_token}, "files_not_saved": {}, "now": {}, "now_ms": {}, "utc_offset_minutes": {}, {hours}}}"#,
-            today.total(disk::PATIENCE).fields(),
-            self.shared.files.not_saved(),
-            quoted(&timestamp(now)),
-            now.timestamp_millis(),
-            now.offset().local_minus_utc() / 60
-        )
+        json::text(&Stats {
+            today: today.total(disk::PATIENCE).json(),
+            running,
+            first_token_ms,
+            files_not_saved: self.shared.files.not_saved(),
+            now: timestamp(now),
+            now_ms: now.timestamp_millis(),
+            utc_offset_minutes: now.offset().local_minus_utc() / 60,
+            last_hours,
+        })
     }
 
     /// `GET /debug/days`: newest first.
@@ -320,10 +360,8 @@ impl Calls {
             (date, day.map_or(Figures::default(), |day| day.figures))
         };
         let days = std::iter::once((today, tally.total(disk::PATIENCE).figures)).chain(dates.map(figures));
-        let days = days.map(|(date, figures)| {
-            format!(r#"{{"date": "{}", {}}}"#, date.format("%Y%m%d"), figures.fields())
-        });
-        format!(r#"{{"days": [{}]}}"#, days.collect::<Vec<_>>().join(", "))
+        let days = days.map(|(date, figures)| Day { date: date_in_json(date), figures });
+        json::text(&DaysList { days: days.collect() })
     }
 
     /// `GET /debug/calls`: newest first; only what is new or has changed `since` a number that an earlier answer named.
@@ -331,21 +369,15 @@ impl Calls {
         let mut memory = self.shared.lock();
         self.shared.turn_to(&mut memory, Local::now(), snapshot.settings.cache_dir.as_ref());
         let known = since.filter(|since| (memory.unknown_before..=memory.version).contains(since));
-        let mut list = String::with_capacity(4096);
-        let _ = write!(list, r#"{{"next":{},"whole":{},"calls":["#, memory.version, known.is_none());
         let since = known.unwrap_or(0);
-        let mut separator = "";
-        for call in memory.recent.iter().rev().filter(|call| call.version > since) {
-            list.push_str(separator);
-            list.push('{');
-            call.push_fields(&mut list);
-            list.push('}');
-            separator = ",";
-        }
+        let calls = memory.recent.iter().rev().filter(|call| call.version > since);
         let dropped = memory.dropped.iter().filter(|(version, _)| known.is_some() && *version > since);
-        let dropped = dropped.map(|(_, message_id)| format!(r#""{message_id}""#));
-        let _ = write!(list, r#"],"dropped":[{}]}}"#, dropped.collect::<Vec<_>>().join(","));
-        list
+        json::text(&CallsList {
+            next: memory.version,
+            whole: known.is_none(),
+            calls: calls.map(Call::json).collect(),
+            dropped: dropped.map(|(_, message_id)| *message_id).collect(),
+        })
     }
 
     /// `GET /debug/calls?find=`: those in whose prompt or answer these words stand.
@@ -391,45 +423,23 @@ impl Calls {
             complete = in_files.as_ref().is_some_and(|(_, all)| *all);
             found.extend(in_files.into_iter().flat_map(|(found, _)| found).map(|(id, _)| id));
         }
-        let found = found.iter().map(|id| format!(r#""{id}""#)).collect::<Vec<_>>().join(",");
-        format!(r#"{{"found":[{found}],"complete":{complete}}}"#)
+        json::text(&Found { found: found.into_iter().collect(), complete })
     }
 
     /// `GET /debug/calls/{message_id}`.
     pub fn call_json(&self, snapshot: &Snapshot, message_id: &str) -> Option<String> {
         let message_id = MessageId::parse(message_id)?;
         let memory = self.shared.lock();
-        let Some(call) = memory.recent.iter().find(|call| call.message_id == message_id) else {
-            drop(memory);
+        let known = memory.find(message_id).map(|call| (call.clone(), call.running()));
+        drop(memory); // nobody else waits for the disk
+        let Some((call, running)) = known else {
             let dir = snapshot.settings.cache_dir.clone()?;
             return disk::read(FILES_PATIENCE, move || old_call_json(&dir, message_id))?;
         };
-        let mut json = String::from("{");
-        call.push_fields(&mut json);
-        let _ = write!(json, r#","changes":{}"#, changes_json(&call.metrics.changes));
-        let (mut request, mut ending) = (call.request.clone(), call.ending.clone());
-        let running = call.running();
-        let events = call.events.clone();
-        let (dir, names) = (call.dir.clone(), call.names_of_missing().collect::<Vec<_>>());
-        drop(memory); // nobody else waits for the disk
-        if let Some(running) = running {
-            let events = running.events().clone();
-            push_events(&mut json, &events);
-            if let Some(partial) = running.answer_so_far() {
-                let _ = write!(json, r#","partial":{partial}"#);
-            }
-        }
-        // What doesn't fit in memory is in the files.
-        if let Some(dir) = dir.filter(|_| !names.is_empty()) {
-            let read = disk::read(FILES_PATIENCE, move || read_missing(&dir, &names)).unwrap_or_default();
-            request = request.or(read.request);
-            ending = ending.or(read.ending);
-            push_too_large(&mut json, &read.too_large);
-        }
-        push_bodies(&mut json, request.as_deref(), ending.as_ref());
-        push_events(&mut json, events.as_deref().unwrap_or_default());
-        json.push('}');
-        Some(json)
+        let names = call.names_of_missing().collect::<Vec<_>>();
+        let missing = call.dir.clone().filter(|_| !names.is_empty());
+        let read = missing.and_then(|dir| disk::read(FILES_PATIENCE, move || read_files(&dir, &names)));
+        Some(call.opened_json(running.as_deref(), &read.unwrap_or_default()))
     }
 
     /// Looks into the folder at the start, if debug mode is on then.
@@ -447,33 +457,20 @@ fn old_call_json(dir: &Path, message_id: MessageId) -> Option<String> {
     let ending = *names.iter().filter(|name| name.kind != Kind::Request).max()?;
     let past = history::read_figures(dir, &ending)?;
     let request = names.iter().filter(|name| name.kind == Kind::Request).max().copied();
-    let read = read_missing(dir, &request.into_iter().chain([ending]).collect::<Vec<_>>());
+    let read = read_files(dir, &request.into_iter().chain([ending]).collect::<Vec<_>>());
     let begun = past.begun.or_else(|| request.map(|request| moment(request.time)));
     let call = Call::past(PastCall { begun, ..past }, dir.into());
-    let mut json = String::from("{");
-    call.push_fields(&mut json);
-    let _ = write!(json, r#","changes":{}"#, changes_json(&call.metrics.changes));
-    push_too_large(&mut json, &read.too_large);
-    push_bodies(&mut json, read.request.as_deref(), read.ending.as_ref());
-    json.push('}');
-    Some(json)
+    Some(call.opened_json(None, &read))
 }
 
-#[derive(Default)]
-struct Read {
-    request: Option<Arc<str>>,
-    ending: Option<Ending>,
-    /// Files that are too large to be opened here, with their lengths.
-    too_large: Vec<(String, u64)>,
-}
-
-fn read_missing(dir: &Path, names: &[Name]) -> Read {
-    let mut read = Read::default();
+fn read_files(dir: &Path, names: &[Name]) -> FromFiles {
+    let mut read = FromFiles::default();
     for name in names {
         let data = match history::read_data(dir, name) {
             Ok(data) => data.map(Arc::<str>::from),
-            Err(length) => {
-                read.too_large.push((dir.join(name.to_string()).display().to_string(), length));
+            Err(bytes) => {
+                let path = dir.join(name.to_string()).display().to_string();
+                read.too_large.push(TooLarge { path, bytes });
                 None
             }
         };
@@ -484,36 +481,6 @@ fn read_missing(dir: &Path, names: &[Name]) -> Read {
         }
     }
     read
-}
-
-fn push_too_large(json: &mut String, files: &[(String, u64)]) {
-    if files.is_empty() {
-        return;
-    }
-    let files = files.iter().map(|(path, bytes)| format!(r#"{{"path":{},"bytes":{bytes}}}"#, quoted(path)));
-    let _ = write!(json, r#","too_large":[{}]"#, files.collect::<Vec<_>>().join(","));
-}
-
-fn push_bodies(json: &mut String, request: Option<&str>, ending: Option<&Ending>) {
-    let _ = write!(json, r#","request":{}"#, request.unwrap_or("null"));
-    match ending {
-        Some(Ending::Response(data)) => {
-            let _ = write!(json, r#","response":{data}"#);
-        }
-        Some(Ending::Error(data)) => {
-            let error = crate::json::fields(data).unwrap_or_default();
-            for field in error.iter().filter(|field| field.name != "status") {
-                let _ = write!(json, ",{}:{}", field.raw_name, field.value);
-            }
-        }
-        None => {}
-    }
-}
-
-fn push_events(json: &mut String, events: &[u8]) {
-    if !events.is_empty() {
-        let _ = write!(json, r#","events":{}"#, quoted(&String::from_utf8_lossy(events)));
-    }
 }
 
 impl Shared {
@@ -527,7 +494,7 @@ impl Shared {
     ) {
         let time = Local::now();
         let (kind, data) = (ending.kind(), Arc::clone(ending.data()));
-        let attempts = (!metrics.failed_tries.is_empty()).then(|| attempts_json(&metrics));
+        let attempts = (!metrics.failed_tries.is_empty()).then(|| json::text(&metrics.tries_json()));
         let figures = Figures::of(kind, &metrics);
         let mut memory = self.lock();
         self.turn_to(&mut memory, time, dir.as_ref());

@@ -1,10 +1,12 @@
 //! The day's count: what its folder knew when this run first looked, and what has come since.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, Local, NaiveDate, NaiveDateTime};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use super::disk;
@@ -102,11 +104,6 @@ impl Figures {
         ]
     }
 
-    /// `"answered": …, …`
-    pub fn fields(&self) -> String {
-        self.all().map(|(name, figure)| format!(r#""{name}": {figure}"#)).join(", ")
-    }
-
     fn read(object: &Value) -> Self {
         let mut figures = Self::default();
         for (name, figure) in figures.all_mut() {
@@ -116,8 +113,35 @@ impl Figures {
     }
 }
 
+impl Serialize for Figures {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.all())
+    }
+}
+
+/// A request that was turned away, as the day's file keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// As those of calls; no file has it in its name.
+    pub message_id: String,
+    /// Since 1970.
+    pub time_ms: i64,
+    /// Its method and path.
+    pub asked: String,
+    /// The tool that sent it.
+    #[serde(default)]
+    pub tool: String,
+    /// The API of its path.
+    #[serde(default)]
+    pub dialect: Cow<'static, str>,
+    /// HTTP status.
+    pub status: u16,
+    /// The `error` that it was answered with.
+    pub error: Value,
+}
+
 /// `CALLS_YYYYMMDD.json`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DayCount {
     /// The day, in local time.
     pub date: NaiveDate,
@@ -125,8 +149,20 @@ pub struct DayCount {
     pub figures: Figures,
     /// When the last call ended that was answered.
     pub last_updated: Option<DateTime<Local>>,
-    /// The newest of what was turned away, each a JSON object.
-    pub refusals: Vec<Arc<str>>,
+    /// The newest of what was turned away.
+    pub refusals: Vec<Arc<Refusal>>,
+}
+
+/// A [`DayCount`] as JSON has it.
+#[derive(Debug, Serialize)]
+pub struct DayCountJson<'a> {
+    date: String,
+    count: u64,
+    last_updated: Option<String>,
+    #[serde(flatten)]
+    figures: Figures,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    refusals: &'a [Arc<Refusal>],
 }
 
 impl DayCount {
@@ -135,21 +171,20 @@ impl DayCount {
         Self { date, figures: Figures::default(), last_updated: None, refusals: Vec::new() }
     }
 
-    /// `"date": …, "count": …, "last_updated": …, …`
-    pub fn fields(&self) -> String {
-        let last = self.last_updated.map_or("null".into(), |t| json::quoted(&timestamp(t)));
-        let (date, count) = (self.date.format("%Y%m%d"), self.figures.answered);
-        format!(r#""date": "{date}", "count": {count}, "last_updated": {last}, {}"#, self.figures.fields())
+    /// All of it but what was turned away.
+    pub fn json(&self) -> DayCountJson<'_> {
+        DayCountJson {
+            date: date_in_json(self.date),
+            count: self.figures.answered,
+            last_updated: self.last_updated.map(timestamp),
+            figures: self.figures,
+            refusals: &[],
+        }
     }
 
     /// What the file holds.
     pub(super) fn text(&self) -> String {
-        let refusals = if self.refusals.is_empty() {
-            String::new()
-        } else {
-            format!(r#", "refusals": [{}]"#, self.refusals.join(", "))
-        };
-        format!("{{{}{refusals}}}", self.fields())
+        json::spaced(&DayCountJson { refusals: &self.refusals, ..self.json() })
     }
 
     /// The day's file, as far as it can be read.
@@ -159,7 +194,7 @@ impl DayCount {
         let time = saved["last_updated"].as_str();
         let time = time.and_then(|t| NaiveDateTime::parse_from_str(t, "%Y-%m-%dT%H:%M:%S%.f").ok());
         let answered = saved["count"].as_u64().unwrap_or(0);
-        let refusals = items(&saved["refusals"]).map(|r| r.to_string().into());
+        let refusals = items(&saved["refusals"]).filter_map(|r| Refusal::deserialize(r).ok().map(Arc::new));
         Some(Self {
             date,
             figures: Figures { answered, ..Figures::read(&saved) },
@@ -167,6 +202,11 @@ impl DayCount {
             refusals: refusals.take(MAX_REFUSALS).collect(),
         })
     }
+}
+
+/// `YYYYMMDD`
+pub(super) fn date_in_json(date: NaiveDate) -> String {
+    date.format("%Y%m%d").to_string()
 }
 
 /// The day's calls: those that the folder knew of when this run first looked, and those since.
@@ -257,7 +297,16 @@ mod tests {
         let path = dir.path().join(count_name(date));
         let figures =
             Figures { answered: 42, cancelled: 1, refused: 2, prompt_tokens: 7, ..Figures::default() };
-        let count = DayCount { date, figures, last_updated: None, refusals: vec![r#"{"a":1}"#.into()] };
+        let refusal = Refusal {
+            message_id: "0000000a".into(),
+            time_ms: 1,
+            asked: "GET /x".into(),
+            tool: "curl".into(),
+            dialect: "".into(),
+            status: 404,
+            error: Value::Null,
+        };
+        let count = DayCount { date, figures, last_updated: None, refusals: vec![Arc::new(refusal)] };
         std::fs::write(&path, count.text()).unwrap();
         assert_eq!(DayCount::read(dir.path(), date), Some(count));
         std::fs::write(&path, r#"{"date": "20240214", "count": 18446744073709551615, "last_updated": null}"#)

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Local, TimeDelta};
-use serde_json::Value;
 
 use crate::record::call::Call;
-use crate::record::day::{DayCount, Figures, MAX_REFUSALS, Tally};
+use crate::record::day::{DayCount, Figures, MAX_REFUSALS, Refusal, Tally};
 use crate::record::files::Files;
 use crate::record::history::Past;
 use crate::record::metrics::{CallMetrics, whole_ms};
@@ -114,7 +113,7 @@ impl Memory {
     pub(super) fn remember(
         &mut self,
         past: Past,
-        refusals: &[Arc<str>],
+        refusals: &[Arc<Refusal>],
         dir: &Arc<Path>,
         now: DateTime<Local>,
     ) {
@@ -135,8 +134,7 @@ impl Memory {
             calls.push(Call::past(call, Arc::clone(dir)));
         }
         for refusal in refusals {
-            let refusal = serde_json::from_str::<Value>(refusal).ok().and_then(|r| Call::read_refusal(&r));
-            if let Some(call) = refusal.filter(|call| !known.contains(&call.message_id)) {
+            if let Some(call) = Call::refused(refusal).filter(|call| !known.contains(&call.message_id)) {
                 self.hours.count(call.time, Figures::refusal(), Some(&call.metrics));
                 self.text_bytes += call.text_bytes();
                 calls.push(call);

@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
-use crate::json::quoted;
-use crate::record::changes::{Change, changes_json};
+use serde::Serialize;
+
+use crate::json;
+use crate::record::changes::Change;
 
 /// One try of a call that failed and was followed by another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,73 +62,96 @@ pub struct CallMetrics {
     pub error_code: Option<String>,
 }
 
+/// The figures of a call as JSON has them; those that only its end brings are null before it.
+#[derive(Debug, Serialize)]
+pub(super) struct MetricsJson<'a> {
+    status: Option<u16>,
+    tool: &'a str,
+    first_words: &'a str,
+    dialect: &'a str,
+    path: &'a str,
+    asked: Option<&'a str>,
+    model: Option<&'a str>,
+    backup: Option<&'a str>,
+    reused: Option<u64>,
+    stream: bool,
+    waited_ms: f64,
+    first_token_ms: Option<f64>,
+    total_ms: Option<f64>,
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+    error_code: Option<&'a str>,
+}
+
+/// The same as the second file of a call has it, with what reading it again needs.
+#[derive(Serialize)]
+struct FileMetrics<'a> {
+    begun_ms: i64,
+    ended_ms: i64,
+    #[serde(flatten)]
+    metrics: MetricsJson<'a>,
+    changes: &'a [Change],
+}
+
+/// A [`FailedTry`] as JSON has it.
+#[derive(Debug, Serialize)]
+pub(super) struct FailedTryJson<'a> {
+    model: &'a str,
+    failed: &'a str,
+    after_ms: u64,
+    rests_until_ms: Option<u64>,
+}
+
 impl CallMetrics {
-    /// The fields of a JSON object; those that only an end brings are null before it.
-    pub(super) fn json(&self, ended: bool) -> String {
-        let once_ended = |value: String| or_null(Some(value).filter(|_| ended));
-        format!(
-            concat!(
-                r#""status":{},"tool":{},"first_words":{},"dialect":{},"path":{},"asked":{},"model":{},"backup":{},"reused":{},"stream":{},"#,
-                r#""waited_ms":{},"first_token_ms":{},"total_ms":{},"prompt_tokens":{},"completion_tokens":{},"error_code":{}"#
-            ),
-            once_ended(self.status.to_string()),
-            quoted(&self.tool),
-            quoted(&self.first_words),
-            quoted(&self.dialect),
-            quoted(&self.path),
-            or_null(self.asked.as_deref().map(quoted)),
-            or_null(Some(&self.model).filter(|model| !model.is_empty()).map(|model| quoted(model))),
-            or_null(self.backup.as_deref().map(quoted)),
-            or_null(self.reused.map(|age| age.as_secs().to_string())),
-            self.stream,
-            ms(self.waited),
-            or_null(self.first_token.map(ms)),
-            once_ended(ms(self.total)),
-            or_null(self.prompt_tokens.map(|n| n.to_string())),
-            or_null(self.completion_tokens.map(|n| n.to_string())),
-            or_null(self.error_code.as_deref().map(quoted)),
-        )
+    pub(super) fn json(&self, ended: bool) -> MetricsJson<'_> {
+        MetricsJson {
+            status: ended.then_some(self.status),
+            tool: &self.tool,
+            first_words: &self.first_words,
+            dialect: &self.dialect,
+            path: &self.path,
+            asked: self.asked.as_deref(),
+            model: Some(self.model.as_str()).filter(|model| !model.is_empty()),
+            backup: self.backup.as_deref(),
+            reused: self.reused.map(|age| age.as_secs()),
+            stream: self.stream,
+            waited_ms: ms(self.waited),
+            first_token_ms: self.first_token.map(ms),
+            total_ms: ended.then_some(ms(self.total)),
+            prompt_tokens: self.prompt_tokens,
+            completion_tokens: self.completion_tokens,
+            error_code: self.error_code.as_deref(),
+        }
     }
 
-    /// The same as the second file of a call has it, with what reading it again needs.
+    /// What the second file of a call says of it.
     pub(super) fn file_json(&self, begun_ms: i64, ended_ms: i64) -> String {
-        let changes = changes_json(&self.changes);
-        format!(r#"{{"begun_ms":{begun_ms},"ended_ms":{ended_ms},{},"changes":{changes}}}"#, self.json(true))
+        json::text(&FileMetrics { begun_ms, ended_ms, metrics: self.json(true), changes: &self.changes })
+    }
+
+    /// The tries that failed.
+    pub(super) fn tries_json(&self) -> Vec<FailedTryJson<'_>> {
+        let tries = self.failed_tries.iter().map(|failed| FailedTryJson {
+            model: &failed.model,
+            failed: &failed.reason,
+            after_ms: failed.at.as_millis() as u64,
+            rests_until_ms: failed.rests_until.map(unix_ms),
+        });
+        tries.collect()
     }
 }
 
-fn or_null(value: Option<String>) -> String {
-    value.unwrap_or_else(|| "null".into())
-}
-
-fn ms(duration: Duration) -> String {
-    (tenths_of_ms(duration) / 10.0).to_string()
+/// Milliseconds, with one decimal.
+fn ms(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 10_000.0).round() / 10.0
 }
 
 /// As they are read from a file again, so that a restart changes no figure.
 pub(super) fn whole_ms(duration: Duration) -> u32 {
-    (tenths_of_ms(duration) / 10.0) as u32
-}
-
-fn tenths_of_ms(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 10_000.0).round()
+    ms(duration) as u32
 }
 
 /// Milliseconds since 1970.
-pub(super) fn unix_ms(time: SystemTime) -> u128 {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis()
-}
-
-/// The tries that failed, a JSON array.
-pub(super) fn attempts_json(metrics: &CallMetrics) -> String {
-    let tries = metrics.failed_tries.iter().map(|failed| {
-        format!(
-            r#"{{"model":{},"failed":{},"after_ms":{},"rests_until_ms":{}}}"#,
-            quoted(&failed.model),
-            quoted(&failed.reason),
-            failed.at.as_millis(),
-            or_null(failed.rests_until.map(|until| unix_ms(until).to_string())),
-        )
-    });
-    format!("[{}]", tries.collect::<Vec<_>>().join(","))
+pub(super) fn unix_ms(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use chrono::{DateTime, Local, NaiveDate, NaiveDateTime, TimeDelta};
+use serde::{Serialize, Serializer};
 
 const TIME_IN_NAME: &str = "YYYYMMDD_HHMMSS_mmm";
 
@@ -69,6 +70,12 @@ impl Name {
 /// What the files of a call have in common: 8 lower-case hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(pub u32);
+
+impl Serialize for MessageId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

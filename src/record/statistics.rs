@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::collections::VecDeque;
 
 use chrono::{DateTime, Local, TimeDelta, Timelike};
+use serde::Serialize;
 
-use crate::json::quoted;
 use crate::record::day::Figures;
 use crate::record::metrics::{CallMetrics, whole_ms};
 use crate::record::names::timestamp;
@@ -43,12 +43,12 @@ impl Times {
         others.times.iter().for_each(|ms| self.push(*ms));
     }
 
-    /// The one below which so many of 100 are; `null` where there are none.
-    pub fn percentile(&self, percent: usize) -> String {
+    /// The one below which so many of 100 are; `None` where there are none.
+    pub fn percentile(&self, percent: usize) -> Option<u32> {
         let mut times = self.times.clone();
         times.sort_unstable();
         let at = (times.len() * percent / 100).min(times.len().saturating_sub(1));
-        times.get(at).map_or("null".into(), u32::to_string)
+        times.get(at).copied()
     }
 }
 
@@ -82,14 +82,56 @@ impl Speed {
         self.total.extend(&other.total);
     }
 
-    fn json(&self) -> String {
-        format!(
-            r#""first_ms":{},"total_ms":{},"slow_ms":{}"#,
-            self.first.percentile(50),
-            self.total.percentile(50),
-            self.total.percentile(95)
-        )
+    fn json(&self) -> SpeedJson {
+        SpeedJson {
+            first_ms: self.first.percentile(50),
+            total_ms: self.total.percentile(50),
+            slow_ms: self.total.percentile(95),
+        }
     }
+}
+
+/// Medians in ms, and what 95 of 100 calls stay below.
+#[derive(Debug, Serialize)]
+struct SpeedJson {
+    first_ms: Option<u32>,
+    total_ms: Option<u32>,
+    slow_ms: Option<u32>,
+}
+
+/// The last 24 hours up to now, also those in which nothing happened.
+#[derive(Debug, Serialize)]
+pub struct LastHours {
+    hours: Vec<HourJson>,
+    models: Vec<ModelJson>,
+    tools: Vec<ToolJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct HourJson {
+    begin: String,
+    begin_ms: i64,
+    #[serde(flatten)]
+    figures: Figures,
+    #[serde(flatten)]
+    speed: SpeedJson,
+}
+
+#[derive(Debug, Serialize)]
+struct ModelJson {
+    model: String,
+    calls: u64,
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    #[serde(flatten)]
+    speed: SpeedJson,
+}
+
+#[derive(Debug, Serialize)]
+struct ToolJson {
+    tool: String,
+    #[serde(flatten)]
+    figures: Figures,
 }
 
 #[derive(Debug)]
@@ -146,8 +188,8 @@ impl Hours {
         }
     }
 
-    /// `"hours": […], "models": […], "tools": […]`: the last 24 hours up to now, also those in which nothing happened.
-    pub fn fields(&self, now: DateTime<Local>) -> String {
+    /// What happened up to now, as the panel's plots show it.
+    pub fn json(&self, now: DateTime<Local>) -> LastHours {
         let current = begin_of_hour(now);
         let mut models = HashMap::<&str, Speed>::new();
         let mut tools = HashMap::<&str, Figures>::new();
@@ -161,36 +203,29 @@ impl Hours {
                 tools.entry(tool).or_default().add(figures);
             }
             let (figures, all) = hour.map(|hour| (hour.figures, hour.all.clone())).unwrap_or_default();
-            format!(
-                r#"{{"begin":{},"begin_ms":{},{},{}}}"#,
-                quoted(&timestamp(begin)),
-                begin.timestamp_millis(),
-                figures.fields(),
-                all.json()
-            )
+            HourJson {
+                begin: timestamp(begin),
+                begin_ms: begin.timestamp_millis(),
+                figures,
+                speed: all.json(),
+            }
         });
-        let hours = hours.collect::<Vec<_>>().join(",");
+        let hours = hours.collect();
         let mut models = models.into_iter().collect::<Vec<_>>();
         let tokens = |speed: &Speed| speed.prompt_tokens.saturating_add(speed.completion_tokens);
         models.sort_by(|(a, x), (b, y)| (tokens(y), y.calls, a).cmp(&(tokens(x), x.calls, b)));
-        let models = models.iter().take(MAX_TOLD).map(|(model, speed)| {
-            let Speed { calls, prompt_tokens, completion_tokens, .. } = speed;
-            format!(
-                r#"{{"model":{},"calls":{calls},"prompt_tokens":{prompt_tokens},"completion_tokens":{completion_tokens},{}}}"#,
-                quoted(model),
-                speed.json()
-            )
+        let models = models.iter().take(MAX_TOLD).map(|(model, speed)| ModelJson {
+            model: (*model).to_owned(),
+            calls: speed.calls,
+            prompt_tokens: speed.prompt_tokens,
+            completion_tokens: speed.completion_tokens,
+            speed: speed.json(),
         });
         let mut tools = tools.into_iter().collect::<Vec<_>>();
         tools.sort_by(|(a, x), (b, y)| (y.calls(), a).cmp(&(x.calls(), b)));
         let tools = tools.iter().take(MAX_TOLD);
-        let tools =
-            tools.map(|(tool, figures)| format!(r#"{{"tool":{},{}}}"#, quoted(tool), figures.fields()));
-        format!(
-            r#""hours": [{hours}], "models": [{}], "tools": [{}]"#,
-            models.collect::<Vec<_>>().join(","),
-            tools.collect::<Vec<_>>().join(",")
-        )
+        let tools = tools.map(|(tool, figures)| ToolJson { tool: (*tool).to_owned(), figures: *figures });
+        LastHours { hours, models: models.collect(), tools: tools.collect() }
     }
 }
 
@@ -223,7 +258,7 @@ mod tests {
         }
         let failed = CallMetrics { status: 502, ..metrics("b", 9000) };
         hours.count(now, Figures::of(Kind::Error, &failed), Some(&failed));
-        let told = serde_json::from_str::<serde_json::Value>(&format!("{{{}}}", hours.fields(now))).unwrap();
+        let told = serde_json::to_value(hours.json(now)).unwrap();
         let counts = told["hours"].as_array().unwrap().iter();
         let counts = counts.map(|hour| [&hour["answered"], &hour["errors"]].map(|n| n.as_u64().unwrap()));
         let counts = counts.collect::<Vec<_>>();
@@ -237,11 +272,11 @@ mod tests {
     #[test]
     fn one_slow_call_is_no_median() {
         let mut times = Times::default();
-        assert_eq!(times.percentile(50), "null");
+        assert_eq!(times.percentile(50), None);
         (0..99).for_each(|_| times.push(10));
         times.push(60_000);
-        assert_eq!((times.percentile(50), times.percentile(95)), ("10".into(), "10".into()));
+        assert_eq!((times.percentile(50), times.percentile(95)), (Some(10), Some(10)));
         (0..1000).for_each(|_| times.push(20));
-        assert_eq!(times.percentile(100), "20", "the last ones count");
+        assert_eq!(times.percentile(100), Some(20), "the last ones count");
     }
 }

@@ -4,7 +4,7 @@ use super::answer::Answer;
 use super::attempt::{broke_off, empty_answer, no_answer};
 use super::outcome::{FailedAttempt, Served};
 use super::state::{Client, Relay};
-use crate::json;
+use crate::object::object;
 
 /// What is read of it at a time.
 const READ_BYTES: usize = 16 * 1024;
@@ -24,9 +24,12 @@ impl Relay {
         if let Some(leader) = &self.sharing.leader {
             leader.begin(answer.head(model, self.record.metrics.backup.as_ref()));
         }
-        let content_type = json::quoted(answer.header("content-type").unwrap_or_default());
+        let content_type = answer.header("content-type").unwrap_or_default().to_owned();
         let mut bytes = read;
-        let recorded = |bytes: usize| Some(format!(r#"{{"content_type":{content_type},"bytes":{bytes}}}"#));
+        let recorded = |bytes: usize| {
+            let recorded = object! {"content_type": &content_type, "bytes": bytes};
+            Some(recorded.to_string())
+        };
         let headers = self.with_proxy_headers(answer.returned_headers(), model);
         let Client::Waiting(exchange) = std::mem::replace(&mut self.client.state, Client::Answered) else {
             return Ok(Served::ClientLeft(None)); // no comment ever goes before it

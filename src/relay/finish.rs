@@ -3,6 +3,9 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
+use serde::Serialize;
+use serde_json::value::RawValue;
+
 use super::outcome::{FailedAnswer, FailedAttempt, FinalWrite, ReadableAnswer, Served};
 use super::state::{Client, Relay};
 use crate::client::exchange::{ConnectionFate, Reply, SHOULD_RETRY};
@@ -13,6 +16,7 @@ use crate::dialect::{AnswerSummary, Needs, UpstreamError, errors};
 use crate::error::ApiError;
 use crate::json;
 use crate::language::either;
+use crate::object::object;
 use crate::record::calls::Ending;
 use crate::record::metrics::CallMetrics;
 
@@ -22,6 +26,12 @@ const USUAL_LINE_BYTES: usize = 128;
 const MAX_HEADER_CHARS: usize = 200;
 /// Clients that left.
 const CLIENT_CLOSED_STATUS: u16 = 499;
+
+/// The body of an error, as the upstream wrote it.
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: &'a RawValue,
+}
 
 impl Relay {
     /// The client gets the failure of the last try.
@@ -88,7 +98,7 @@ impl Relay {
                             translated.translator(written).error_body(&error)
                         }
                         (None, true) => data,
-                        (None, false) => format!(r#"{{"error":{error}}}"#),
+                        (None, false) => json::text(&ErrorBody { error: json::raw(&error) }),
                     };
                     (Reply::json(status, body), error)
                 }
@@ -202,11 +212,6 @@ impl Relay {
             self.sharing.leader = None; // before the client knows: its next request must not join this one
         }
         self.record.metrics.total = self.asked.began.elapsed();
-        let left = r#"{"message":"The client closed the connection.","type":"client_error","param":null,"code":"client_closed"}"#;
-        let error_data = |error: &str, status: u16, partial: Option<String>| {
-            let partial = partial.map(|partial| format!(r#","partial":{partial}"#)).unwrap_or_default();
-            Ending::Error(format!(r#"{{"error":{error},"status":{status}{partial}}}"#).into())
-        };
         let mut reason = String::new();
         let ending = match served {
             Served::Whole(answer) => {
@@ -222,13 +227,14 @@ impl Relay {
                 }
                 self.record.metrics.status = status;
                 self.record.metrics.error_code = errors::code(&error);
-                error_data(&error, status, partial)
+                Ending::error(&error, status, partial.as_deref())
             }
             Served::ClientLeft(partial) => {
                 reason = either("the client left", "客户端已断开").to_owned();
                 self.record.metrics.status = CLIENT_CLOSED_STATUS;
-                self.record.metrics.error_code = Some("client_closed".into());
-                error_data(left, CLIENT_CLOSED_STATUS, partial)
+                let error = ApiError::client_closed();
+                self.record.metrics.error_code = Some(error.code.into());
+                Ending::error(&error.object(), error.status, partial.as_deref())
             }
         };
         let line = call_line(&self.record.metrics, &reason);
@@ -288,8 +294,8 @@ impl Relay {
 
 /// The `error` of a body, or the body itself where it is none.
 fn error_object(body: &str, status: u16) -> String {
-    let none = || format!(r#"{{"message":{},"code":{status}}}"#, json::quoted(body));
-    errors::object(body).unwrap_or_else(none)
+    let none = || object! {"message": body, "code": i32::from(status)};
+    errors::object(body).unwrap_or_else(|| none().to_string())
 }
 
 fn model_header_part(model: &str) -> String {

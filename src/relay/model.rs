@@ -10,6 +10,7 @@ use crate::dialect::free_models::{ROUTER, goes_by_the_list, is_free};
 use crate::dialect::model_name::BEST;
 use crate::dialect::{CHAT_MODELS, Listed};
 use crate::json;
+use crate::object::object;
 
 /// 2026-02-01, when the router was released.
 const ROUTER_CREATED: u64 = 1_769_904_000;
@@ -211,7 +212,7 @@ impl Model {
             created: ROUTER_CREATED,
             json: String::new(),
         };
-        let fields = format!(r#"{{"id":{},"owned_by":{}}}"#, json::quoted(id), json::quoted(owner));
+        let fields = object! {"id": id, "owned_by": owner}.to_string();
         Self { json: completed(json::fields(&fields).unwrap_or_default(), &model, Kind::Chat), ..model }
     }
 
@@ -237,41 +238,35 @@ impl Model {
 fn completed(fields: Vec<json::Field<'_>>, model: &Model, kind: Kind) -> String {
     let Model { id, name, can, created, .. } = model;
     let (slug, owner) = (id.strip_suffix(":free").unwrap_or(id), id.split('/').next().unwrap_or_default());
-    let [quoted_slug, owner, name] = [slug, owner, name].map(json::quoted);
-    let context = model.context_length.map_or("null".to_owned(), |context| context.to_string());
+    let context = Value::from(model.context_length);
     let makes = kind.output();
-    let (input, modality) =
-        if can.images { (r#"["text","image"]"#, "text+image") } else { (r#"["text"]"#, "text") };
+    let takes: &[&str] = if can.images { &["text", "image"] } else { &["text"] };
     let can_do = [("tools", can.tools), ("tool_choice", can.tools), ("response_format", can.structured)];
-    let parameters =
-        can_do.iter().filter(|(_, can)| *can).map(|(name, _)| json::quoted(name)).collect::<Vec<_>>();
-    let details = json::quoted(&format!("/api/v1/models/{slug}/endpoints"));
+    let parameters = can_do.iter().filter(|(_, can)| *can).map(|(name, _)| *name).collect::<Vec<_>>();
+    let architecture = object! {
+        "modality": format!("{}->{makes}", takes.join("+")), "input_modalities": Value::from(takes),
+        "output_modalities": Value::from(vec![makes]), "tokenizer": "Other", "instruct_type": Value::Null,
+    };
     // Each with the first characters of a value that will do.
     let needed = [
-        ("object", "\"", json::quoted("model")),
-        ("created", "0123456789", created.to_string()),
-        ("owned_by", "\"", owner),
-        ("canonical_slug", "\"", quoted_slug),
-        ("name", "\"", name),
+        ("object", "\"", "model".into()),
+        ("created", "0123456789", (*created).into()),
+        ("owned_by", "\"", owner.into()),
+        ("canonical_slug", "\"", slug.into()),
+        ("name", "\"", name.as_str().into()),
         ("context_length", "0123456789n", context.clone()),
-        (
-            "architecture",
-            "{",
-            format!(
-                r#"{{"modality":"{modality}->{makes}","input_modalities":{input},"output_modalities":["{makes}"],"tokenizer":"Other","instruct_type":null}}"#
-            ),
-        ),
-        ("pricing", "{", r#"{"prompt":"0","completion":"0"}"#.to_owned()),
+        ("architecture", "{", architecture),
+        ("pricing", "{", object! {"prompt": "0", "completion": "0"}),
         (
             "top_provider",
             "{",
-            format!(r#"{{"context_length":{context},"max_completion_tokens":null,"is_moderated":false}}"#),
+            object! {"context_length": context, "max_completion_tokens": Value::Null, "is_moderated": false},
         ),
-        ("supported_parameters", "[", format!("[{}]", parameters.join(","))),
-        ("per_request_limits", "{n", "null".to_owned()),
-        ("default_parameters", "{n", "null".to_owned()),
-        ("supported_voices", "[n", "null".to_owned()),
-        ("links", "{", format!(r#"{{"details":{details}}}"#)),
+        ("supported_parameters", "[", parameters.into()),
+        ("per_request_limits", "{n", Value::Null),
+        ("default_parameters", "{n", Value::Null),
+        ("supported_voices", "[n", Value::Null),
+        ("links", "{", object! {"details": format!("/api/v1/models/{slug}/endpoints")}),
     ];
     let will_do = |name: &str, first: &str| {
         json::field(&fields, name).is_some_and(|field| field.value.starts_with(|c| first.contains(c)))
