@@ -1,4 +1,4 @@
-//! How a settings file is recognized that is in the middle of being written.
+//! Tells whether a settings file is in the middle of being written.
 
 use std::collections::HashSet;
 

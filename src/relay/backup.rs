@@ -173,7 +173,7 @@ impl Relay {
     }
 }
 
-/// Agents ask for more tokens than most models can produce.
+/// The limit of the answer's tokens, which agents set higher than most models allow.
 const LIMIT: &str = "max_tokens";
 /// Fields that a request is as good without, and that some servers refuse: Mistral counts the tokens of a stream
 /// anyway.

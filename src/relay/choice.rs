@@ -73,8 +73,8 @@ impl Relay {
         }
     }
 
-    /// Records a failure of the best models that have failed in one call, except the last, which it returns for the
-    /// caller to judge; `None` if none of them was asked, or the failure says nothing about them.
+    /// Records the failures of the best models that were asked in one call, except that of the last, which it returns
+    /// for the caller to judge; `None` if there is none left to judge.
     pub(super) fn who_failed(&mut self, failed: &FailedAttempt) -> Option<String> {
         if self.asked.request.target != Target::Best || self.tries.model == ROUTER {
             return None;
@@ -122,7 +122,7 @@ impl Relay {
         }
     }
 
-    /// Notes it if the conversation's own model is among those that have failed in a call.
+    /// Records a failure of the conversation's own model, if it is among those that have failed in a call.
     fn own_may_have_failed(&self, failed: &[String]) {
         let own = self.tries.belongs_to.as_ref().filter(|_| self.asked.request.target == Target::Best);
         if own.is_some_and(|own| failed.contains(own)) {
@@ -161,7 +161,7 @@ impl Relay {
         std::iter::once(&self.tries.model).chain(&self.tries.beside).map(String::as_str).collect()
     }
 
-    /// Prints, once a change, that another model is now the best one for requests like this.
+    /// Prints which model is the best one for requests like this, when that has changed.
     fn say_a_change(&self, candidates: &[Candidate<'_>], listed: &[Arc<Model>]) {
         let (history, needs) = (&self.shared.history, self.asked.request.needs);
         let Some(first) = candidates.first().map(|candidate| &candidate.model.id) else {

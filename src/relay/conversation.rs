@@ -15,9 +15,9 @@ const MAX_UNDERSTOOD_BYTES: usize = 64 * 1024;
 /// Marks by which a conversation is recognized.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Conversation {
-    /// The states in which the conversation may have been left before, the likeliest first.
+    /// Marks of the states in which the conversation may have been left before, the likeliest first.
     pub before: Vec<u64>,
-    /// The states by which the next request of the conversation recognizes it.
+    /// Marks by which the next request of the conversation recognizes it.
     pub after: Vec<u64>,
 }
 

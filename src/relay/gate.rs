@@ -75,7 +75,7 @@ pub struct Pass {
     told: bool,
 }
 
-/// The windows of all keys. A limit belongs to an account, and another key may be another account's.
+/// The windows, one for each key: a limit belongs to an account, and another key may be another account's.
 #[derive(Debug, Default)]
 struct Windows {
     changed: Condvar,

@@ -73,10 +73,10 @@ pub trait CallSharing: Send + Sync {
 
 /// A request that can be cancelled from outside.
 pub trait Cancellable {
-    /// Returns the handle by which it is cancelled.
+    /// Returns the handle by which the request is cancelled.
     fn cancel(&self) -> &Arc<CancelHandle>;
 
-    /// Returns whether it was cancelled.
+    /// Returns whether the request was cancelled.
     fn is_cancelled(&self) -> bool {
         self.cancel().reason().is_some()
     }

@@ -189,7 +189,7 @@ impl Model {
         Self::stand_in(ROUTER, "Free Models Router", "openrouter", Some(ROUTER_CONTEXT), ROUTER_CAN)
     }
 
-    /// Returns the entry of the best free model.
+    /// Returns the entry `best`, which stands for the best free model.
     pub fn best() -> Self {
         let name = "The best free model that works now";
         Self::stand_in(BEST, name, "local-api-proxy", Some(ROUTER_CONTEXT), ROUTER_CAN)

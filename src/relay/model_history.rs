@@ -32,7 +32,7 @@ const FILE_PATIENCE: Duration = Duration::from_millis(50);
 const GOOD_FOR: Duration = Duration::from_secs(10 * 60);
 /// The number of models that are remembered for the same needs.
 const MAX_GOOD: usize = 8;
-/// A conversation leaves its model after this many calls in a row in which that has failed.
+/// A conversation leaves its model after this many calls in a row in which the model has failed.
 const TOO_MANY_FAILURES: u8 = 2;
 /// The number of conversations that are remembered.
 const MAX_CONVERSATIONS: usize = 10_000;

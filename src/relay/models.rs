@@ -78,7 +78,7 @@ enum Fetch {
     Never,
     /// Since when a fetch has been running.
     UnderWay(Instant),
-    /// When the last fetch ended, here with a list, below without.
+    /// When the last fetch ended: `Got` with a list, `Failed` without one.
     Got(Instant),
     Failed(Instant),
 }

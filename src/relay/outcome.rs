@@ -88,7 +88,7 @@ pub struct ReadableAnswer {
     pub recorded: Option<String>,
 }
 
-/// What is sent last, after everything else is done: once a client has the whole answer, it is also recorded.
+/// What is sent last, after everything else is done: a client that has the whole answer finds it recorded.
 #[derive(Default)]
 pub enum FinalWrite {
     /// Nothing.
@@ -100,7 +100,7 @@ pub enum FinalWrite {
     Event(Vec<u8>),
 }
 
-/// How a request ended, but for its [`FinalWrite`].
+/// How a request ended; only its [`FinalWrite`] is still to be sent.
 pub enum Served {
     /// With a complete answer; its JSON, if it was recorded.
     Whole(Option<String>),

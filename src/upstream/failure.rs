@@ -15,7 +15,7 @@ use crate::language::Words;
 /// Why no answer came, or only a part of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The kind of failure, which decides what follows.
+    /// The kind of failure, which decides what to do next.
     pub trouble: Trouble,
     /// The reason, as shown to people.
     pub reason: Words,
@@ -195,7 +195,7 @@ fn of_kind(kind: io::ErrorKind) -> Words {
     Words::new(english, chinese)
 }
 
-/// Describes a TLS error, in words other than those of rustls if people can do something about it.
+/// Describes a TLS error, without the words of rustls if people can do something about it.
 fn of_tls(error: &rustls::Error) -> Words {
     use rustls::{CertificateError, Error};
     match error {

@@ -70,7 +70,7 @@ fn own_hop() -> &'static str {
     OWN.get_or_init(|| format!("{:016x}", RandomState::new().hash_one(std::process::id())))
 }
 
-/// Returns whether a request has come from this process.
+/// Returns whether a request with this [`HOPS`] has come from this process.
 pub fn is_from_here(hops: &str) -> bool {
     hops.split(',').any(|hop| hop.trim() == own_hop())
 }
@@ -208,7 +208,7 @@ impl Upstream {
 
     /// Sends a request to a dialect's endpoint and waits for the head of the response.
     ///
-    /// `headers` are sent in place of the proxy's own of the same name.
+    /// `headers` are sent in place of the proxy's own of the same name; [`HOPS`] gets this process's id appended.
     pub fn post(
         self: &Arc<Self>,
         path: &'static str,
@@ -290,7 +290,7 @@ impl Upstream {
         }
     }
 
-    /// Makes a call of a response whose head has arrived.
+    /// Creates the call for a response whose head has arrived.
     #[inline(never)]
     fn answered(self: &Arc<Self>, response: Response<ureq::Body>, agent: PooledAgent) -> Box<Call> {
         let (mut head, body) = response.into_parts();
@@ -346,8 +346,8 @@ impl Upstream {
     }
 }
 
-/// Builds a request. Out of line, like the functions below: what a call needs before and after it takes no room on the
-/// stack while it waits, and hundreds do.
+/// Builds a request. Out of line, like the functions below, so that what a call needs before and after it takes no room
+/// on the stack while it waits, as hundreds do.
 #[inline(never)]
 fn request<'a>(method: Method, uri: &Uri, headers: HeaderMap, body: &'a [u8]) -> Request<&'a [u8]> {
     let mut request = Request::new(body);

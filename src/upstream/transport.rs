@@ -94,7 +94,7 @@ impl<T: Transport> Transport for Bounded<T> {
     }
 }
 
-/// Looks up names when a connection is opened, not for each request: [`Dial`] does it.
+/// Leaves name look-ups to [`Dial`]: they are made when a connection is opened, not for each request.
 #[derive(Debug, Default)]
 pub struct LateResolver(DefaultResolver);
 
