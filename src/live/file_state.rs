@@ -1,4 +1,4 @@
-//! What tells one state of a file from another: by its stamp, as long as that can be believed, else by its bytes.
+//! Tells one state of a file from another: by its stamp, as long as that can be trusted, else by its bytes.
 
 use std::fmt;
 use std::fs::{self, Metadata};
@@ -11,17 +11,17 @@ use crate::pipes::{self, Contents};
 
 /// The coarsest clock of a file system (FAT: 2 s), with some margin.
 const COARSE_STAMP: Duration = Duration::from_millis(2500);
-/// One that has finer times than FAT and exFAT (10 ms) goes by the kernel's clock tick: 10 ms at most.
+/// File systems with finer times than FAT and exFAT (10 ms) follow the kernel's clock tick: 10 ms at most.
 const FINE_STAMP: Duration = Duration::from_millis(100);
 
 /// `.env` as it was when a snapshot was made of it.
 #[derive(Debug, Default)]
 pub(super) struct FileState {
     stamp: Option<Stamp>,
-    /// For comparison while the stamp can't be believed. Never shown: the key is in it.
+    /// For comparison while the stamp can't be trusted. Never shown: the key is in it.
     bytes: Hidden,
     first_seen: Option<Instant>,
-    /// The stamp is older than any file system's clock tick.
+    /// Whether the stamp has been seen for longer than its granularity, and can be trusted.
     believed: AtomicBool,
 }
 
@@ -43,12 +43,12 @@ pub(super) enum Stamp {
         /// Change time, inode and device on Unix; creation time elsewhere.
         identity: (i64, i64, u64, u64),
     },
-    /// A pipe, whose times say when it was used.
+    /// A pipe, by its identity alone: its times change with each use.
     Pipe(pipes::Identity),
 }
 
 impl Stamp {
-    /// Two writes within this time may bear the same stamp.
+    /// Returns the time within which two writes may have the same stamp.
     fn granularity(&self) -> Duration {
         const EXFAT_NS: u32 = 10_000_000;
         let Self::File { modified, .. } = self else {
@@ -104,7 +104,7 @@ impl FileState {
         &self.bytes.0
     }
 
-    /// Whether the file is the one that was read.
+    /// Returns whether the file is still the one that was read.
     pub(super) fn still_is(&self, path: &Path) -> bool {
         let stamp = fs::metadata(path).ok().map(|file| Stamp::of(&file));
         if stamp != self.stamp {
@@ -128,8 +128,8 @@ impl FileState {
     }
 }
 
-/// The file's bytes (none when it is missing or can't be read) and the stamp it had before they were read. `None` where
-/// nothing can be said of it: because too many files are open, or it is a pipe that nobody has written to yet.
+/// Returns the file's bytes (none if it is missing or can't be read) and the stamp that it had before they were read.
+/// `None` if nothing can be said: too many files are open, or it is a pipe that nobody has written to yet.
 pub(super) fn read_file(path: &Path) -> Option<(Vec<u8>, Option<Stamp>)> {
     let stamp = fs::metadata(path).ok().map(|file| Stamp::of(&file));
     match pipes::read(path) {

@@ -1,15 +1,15 @@
-//! Whether a file of settings was caught in the middle of being written.
+//! Tells whether a settings file is in the middle of being written.
 
 use std::collections::HashSet;
 
 use crate::settings::env_file;
 
-/// Whether there is nothing in it.
+/// Returns whether there is nothing in the file.
 pub fn is_blank(bytes: &[u8]) -> bool {
     env_file::decode(bytes).trim().is_empty()
 }
 
-/// Whether `now` is what `before` was, cut off within a line: nobody deletes half a key.
+/// Returns whether `now` is `before`, cut off within a line: nobody deletes half a key.
 pub fn is_cut_short(before: &[u8], now: &[u8]) -> bool {
     now.len() < before.len()
         && before.starts_with(now)
@@ -18,8 +18,8 @@ pub fn is_cut_short(before: &[u8], now: &[u8]) -> bool {
         && before[now.len()] != b'\n'
 }
 
-/// Whether a key is gone, or is the beginning of what it was: a file caught in the middle of being written looks so,
-/// however its text is encoded. A key that was replaced by another has been written to its end.
+/// Returns whether a key is missing, or is the beginning of what it was: that is how a file looks in the middle of
+/// being written, in any encoding. A key that was replaced by another has been written to its end.
 pub fn has_lost_a_key(before: &[u8], now: &[u8]) -> bool {
     let [before, now] = [before, now].map(|bytes| env_file::parse(&env_file::decode(bytes)).settings);
     ["OPENROUTER_API_KEY", "PROXY_API_KEY"].into_iter().any(|name| {
@@ -31,10 +31,10 @@ pub fn has_lost_a_key(before: &[u8], now: &[u8]) -> bool {
     })
 }
 
-/// Whether a writer may still be at it: settings that were there are gone, or the last line has no end any more.
+/// Returns whether the file may still be being written: settings are missing, or the last line isn't ended any more.
 pub fn looks_half_written(before: &[u8], now: &[u8]) -> bool {
     if is_blank(now) || is_blank(before) {
-        return false; // the grace of an empty file, or nothing to compare with
+        return false; // an empty file has a grace period of its own, or there is nothing to compare with
     }
     let unended = |bytes: &[u8]| !bytes.ends_with(b"\n") && !bytes.ends_with(b"\n\0");
     let names = |bytes: &[u8]| {

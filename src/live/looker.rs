@@ -1,14 +1,14 @@
-//! Looks at files that may not answer: one thread does it, and nobody waits for it for long.
+//! Checks files that may not respond: one thread does it, and no other waits long for it.
 
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::sync::{lock, unpoisoned};
 
-/// How long a request waits for a look. A share answers within milliseconds, or not at all.
+/// How long a request waits for a check. A share responds within milliseconds, or not at all.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// Between those who want a look and the thread that looks.
+/// Connects the threads that need a check with the one that makes it.
 #[derive(Debug, Default)]
 pub struct Looker {
     looks: Mutex<Looks>,
@@ -18,16 +18,16 @@ pub struct Looker {
 
 #[derive(Debug, Default)]
 struct Looks {
-    /// The number of the last one that was asked for.
+    /// The number of the last check that was asked for.
     wanted: u64,
-    /// The number of the last one that is done.
+    /// The number of the last check that is done.
     done: u64,
-    /// Somebody has waited in vain for the one that is under way.
+    /// Whether somebody has waited in vain for the check in progress.
     hangs: bool,
 }
 
 impl Looker {
-    /// Waits for a look that begins after this call, unless the one before it hangs.
+    /// Waits for a check that begins after this call, unless the one before it hangs.
     pub fn ask(&self) {
         let mut looks = lock(&self.looks);
         looks.wanted += 1;
@@ -44,7 +44,7 @@ impl Looker {
         }
     }
 
-    /// Looks whenever somebody wants it.
+    /// Makes a check whenever one is asked for.
     pub fn serve(&self, mut look: impl FnMut()) -> ! {
         loop {
             let mut looks = lock(&self.looks);

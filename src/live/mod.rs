@@ -1,10 +1,10 @@
-//! The settings as they are at this very moment: each request asks the store, and the store makes sure that what it
-//! hands out is what the file says now, whether or not the system reports file events.
+//! The settings as they are at this very moment: each request asks [`Live`], which makes sure that what it returns is
+//! what the file says now, whether or not the system reports file events.
 //!
 //! Two `stat`s a request decide: while `.env` has the stamp (times, size, identity) that it had when it was read,
-//! nothing has changed. A stamp is believed only once it has been seen for the granularity of its file system's clock, because two writes
-//! within one tick of the file system's clock (2 s on FAT) can bear the same; until then the bytes are compared, as
-//! git does with an index entry that is as young as the index itself.
+//! nothing has changed. Two writes within one tick of the file system's clock (2 s on FAT) can have the same stamp, so
+//! a stamp is trusted only once it has been seen for that long; until then the bytes are compared, as git does with an
+//! index entry that is as young as the index itself.
 
 mod file_state;
 mod half_written;
@@ -40,63 +40,63 @@ use looker::Looker;
 /// Debug mode is on while this file lies in the home folder.
 pub const DEBUG_FILE: &str = "DEBUG_MODE.txt";
 
-/// How long the first look waits for a pipe that somebody is to write to.
+/// How long the first read waits for a pipe that somebody is to write to.
 const PIPE_PATIENCE: Duration = Duration::from_secs(3);
-/// How long a file that was found missing or empty may be an editor in the middle of saving.
+/// How long a missing or empty file is taken for an editor in the middle of saving.
 const EMPTY_GRACE: Duration = Duration::from_secs(2);
-/// A file that looks half-written must have stayed the same for this long...
+/// How long a file that looks half-written must stay the same before it is used.
 const SETTLED: Duration = Duration::from_millis(60);
-/// ...or is taken as it is after this.
+/// How long a file that looks half-written is waited for; then it is used as it is.
 const SETTLING_LIMIT: Duration = Duration::from_millis(400);
 
-/// What one request goes by, from its first byte to its last.
+/// The settings that one request follows, from its first byte to its last.
 #[derive(Debug)]
 pub struct Snapshot {
     /// The settings in force.
     pub settings: Settings,
-    /// Connections to the upstream that those settings name.
+    /// The connections to the upstream that these settings name.
     pub upstream: Arc<Upstream>,
-    /// And to the backups, in their order.
+    /// The connections to the backups, in the order of the settings.
     pub backups: Vec<Arc<Upstream>>,
-    /// Debug mode is on: by its file, or by `DEBUG_MODE`.
+    /// Whether debug mode is on: by its file, or by `DEBUG_MODE`.
     pub debug: bool,
-    /// [`DEBUG_FILE`] is there.
+    /// Whether [`DEBUG_FILE`] exists.
     debug_file: bool,
     seen: FileState,
-    /// How many pipes had been read by then.
+    /// The number of pipes that had been read by then.
     pipes: u64,
 }
 
-/// The store.
+/// The store of the current settings.
 #[derive(Debug)]
 pub struct Live {
     home: PathBuf,
-    /// `.env` and `DEBUG_MODE.txt` in it.
+    /// The paths of `.env` and `DEBUG_MODE.txt` in the home folder.
     env_file: PathBuf,
     debug_file: PathBuf,
     args: Args,
     current: RwLock<Arc<Snapshot>>,
-    /// Held while `.env` is read again, so that it is read once however many requests notice.
+    /// Held while `.env` is read again, so that it is read once however many requests notice the change.
     reload: Mutex<Reload>,
-    /// Looks in everybody's place, where the files may not answer.
+    /// Checks the files for all threads, where the files may not respond.
     looker: OnceLock<Looker>,
 }
 
 /// What is remembered from one reading to the next.
 #[derive(Debug)]
 struct Reload {
-    /// What `.env` said last, settings that need a restart among them.
+    /// What `.env` said last, including settings that need a restart.
     wanted: Settings,
-    /// The complaints about it, by what they are about.
+    /// The complaints about it that were printed, as hashes of their subjects.
     said: HashSet<u64>,
-    /// Since when the file has been missing or empty after having had something in it, and its stamp then: whoever writes it
-    /// again begins to save it again.
+    /// Since when the file has been missing, empty or half-written after having been complete, and its stamp then:
+    /// another stamp means that saving has begun again.
     gone_since: Option<(Instant, Option<Stamp>)>,
     hinted: [bool; 3],
 }
 
 impl Live {
-    /// Reads the settings for the first time. The sentences are complaints about them.
+    /// Reads the settings for the first time, and prints the complaints about them.
     pub fn start(home: PathBuf, args: Args) -> Self {
         let (env_file, debug_file) = (home.join(env_file::NAME), home.join(DEBUG_FILE));
         let pipes = pipes::completed();
@@ -125,7 +125,7 @@ impl Live {
         live
     }
 
-    /// The port in use, where `PORT` was 0: what is told to people goes by the settings.
+    /// Sets the port in use, where `PORT` was 0: messages take the port from the settings.
     pub fn listens_on(&self, port: u16) {
         let mut current = unpoisoned(self.current.write());
         let mut settings = current.settings.clone();
@@ -141,17 +141,17 @@ impl Live {
         });
     }
 
-    /// The settings as they will be after a restart.
+    /// Returns the settings as they will be after a restart.
     pub fn after_restart(&self) -> Settings {
         lock(&self.reload).wanted.clone()
     }
 
-    /// The home folder.
+    /// Returns the home folder.
     pub fn home(&self) -> &Path {
         &self.home
     }
 
-    /// The settings as the file has them now; as they were last, where it doesn't answer.
+    /// Returns the settings as the file has them now, or the last ones if the file doesn't respond.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         match self.looker.get() {
             Some(looker) => {
@@ -162,12 +162,12 @@ impl Live {
         }
     }
 
-    /// The settings as they were last, without a look at the file.
+    /// Returns the last settings, without a check of the file.
     pub fn latest(&self) -> Arc<Snapshot> {
         unpoisoned(self.current.read()).clone()
     }
 
-    /// From now on this thread looks, and nobody else.
+    /// Checks the files for all threads from now on.
     fn look_for_all(&self) -> ! {
         let looker = self.looker.get_or_init(Looker::default);
         looker.serve(|| drop(self.look()))
@@ -181,14 +181,14 @@ impl Live {
         if same { current } else { self.reload() }
     }
 
-    /// Reads what has changed; also what has changed by itself, such as the end of an empty file's grace.
+    /// Reads what has changed, including what changes by itself, such as the end of an empty file's grace period.
     pub fn reload(&self) -> Arc<Snapshot> {
         let mut reload = lock(&self.reload);
         self.hint_at_misnamed_files(&mut reload);
         let current = self.latest();
         let debug_file = self.debug_file.exists();
         let pipes = pipes::completed();
-        // A file that is named in the settings may have been read meanwhile.
+        // A pipe that is named in the settings may have been read meanwhile.
         let mut settings = (pipes != current.pipes)
             .then(|| self.read_again(&mut reload, &current.settings, current.seen.bytes()));
         let mut seen = None;
@@ -242,14 +242,14 @@ impl Live {
         snapshot
     }
 
-    /// Whether something is to be looked at again soon, though nothing changes: a file that is missing may be saved yet.
+    /// Returns whether the files must be checked again soon, though nothing changes: a missing file may still be saved.
     fn is_unsettled(&self) -> bool {
         lock(&self.reload).gone_since.is_some() || !self.latest().seen.still_is(&self.env_file)
     }
 
     fn read_again(&self, reload: &mut Reload, in_force: &Settings, bytes: &[u8]) -> Settings {
         let mut settings = read_settings(&self.home, &self.args, bytes, Some(in_force), &mut reload.said);
-        // The socket is open to others: taking the key away now would let everybody in.
+        // The socket is open to other machines: removing the key now would let everybody in.
         if settings.proxy_api_key.is_none()
             && in_force.proxy_api_key.is_some()
             && !is_loopback_host(&in_force.listen.host)
@@ -272,7 +272,7 @@ impl Live {
         settings
     }
 
-    /// Windows hides `.txt`, so Notepad's `.env.txt` looks right in Explorer.
+    /// Warns about misnamed or unreadable files. Windows hides `.txt`, so Notepad's `.env.txt` looks right in Explorer.
     fn hint_at_misnamed_files(&self, reload: &mut Reload) {
         let names = [(env_file::NAME, ".env.txt"), (DEBUG_FILE, "DEBUG_MODE.txt.txt")];
         let [hinted @ .., unreadable] = &mut reload.hinted;
@@ -282,7 +282,7 @@ impl Live {
                 "it is a folder. Rename it, and make a file of this name".to_owned(),
                 "它是一个文件夹。请给它改名，再创建同名的文件".to_owned(),
             )),
-            // A pipe is opened once, to be read.
+            // A pipe is opened only once, to be read.
             Ok(meta) if !meta.is_file() => None,
             _ => fs::File::open(file)
                 .err()
@@ -298,7 +298,7 @@ impl Live {
         }
         *unreadable = trouble.is_some();
         for ((right, wrong), hinted) in names.into_iter().zip(hinted) {
-            // A key may have been saved in it, though there is a `.env`: Notepad has its own opinion of names.
+            // A key may have been saved in the wrong file although there is a `.env`: Notepad may change the name.
             let lacks = right == env_file::NAME && reload.wanted.key.is_none() && !reload.wanted.test_mode;
             let mistaken = self.home.join(wrong).exists() && (lacks || !self.home.join(right).exists());
             if mistaken && !*hinted {
@@ -315,7 +315,8 @@ impl Live {
 }
 
 impl Reload {
-    /// An editor may truncate or remove the file before it writes it: what was there stays in force for a while.
+    /// Returns whether an editor may be in the middle of saving: it may truncate or remove the file before it writes
+    /// it. What was there then stays in force for a while.
     fn is_in_the_middle_of_saving(&mut self, before: &[u8], now: &[u8], stamp: Option<Stamp>) -> bool {
         let half = is_cut_short(before, now) || has_lost_a_key(before, now);
         if is_blank(before) || !(is_blank(now) || half) {
@@ -334,7 +335,7 @@ impl Reload {
     }
 }
 
-/// What the file says at the start. A pipe that somebody is about to write to may be waited for, but not for ever.
+/// Reads the file at the start. Waits for a pipe that somebody is about to write to, but not forever.
 fn read_first(env_file: &Path) -> (Vec<u8>, Option<Stamp>) {
     let began = Instant::now();
     loop {
@@ -350,7 +351,7 @@ fn to_backups(settings: &Settings) -> Vec<Arc<Upstream>> {
     settings.backups.iter().map(to).collect()
 }
 
-/// Reads them, and says what can't be used, but for what was said of the file before.
+/// Reads the settings, and prints what can't be used, unless it was printed when the file was last read.
 fn read_settings(
     home: &Path,
     args: &Args,

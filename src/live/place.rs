@@ -1,15 +1,16 @@
-//! Where the home folder is: on a share each look may take for ever, and no events come.
+//! Where the home folder is: on a share each access may take forever, and no file events come.
 
 use std::path::Path;
 
-/// File systems of this machine's own disks, sticks and memory.
+/// The file systems of this machine's own disks, USB sticks and memory.
 #[cfg(target_os = "linux")]
 const LOCAL: [&str; 18] = [
     "ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs", "reiserfs", "tmpfs", "ramfs",
     "overlay", "vfat", "exfat", "ntfs", "ntfs3", "fuseblk",
 ];
 
-/// Whether a folder is on one of this machine's own file systems. Elsewhere than on Linux nobody says so.
+/// Returns whether a folder is on one of this machine's own file systems; `None` if that is unknown, as on all but
+/// Linux.
 pub fn is_local(folder: &Path) -> Option<bool> {
     #[cfg(target_os = "linux")]
     {
@@ -23,18 +24,18 @@ pub fn is_local(folder: &Path) -> Option<bool> {
     }
 }
 
-/// The kind of file system, as [proc_pid_mountinfo(5)](https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html)
-/// tells it.
+/// Returns the type of a folder's file system, by
+/// [proc_pid_mountinfo(5)](https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html).
 #[cfg(target_os = "linux")]
 fn kind_of<'a>(mounts: &'a str, folder: &Path) -> Option<&'a str> {
     let mounts = mounts.lines().filter_map(|line| {
         let (mount, source) = line.split_once(" - ")?;
-        // Blanks in it are written as \040.
+        // Spaces in it are written as \040.
         let point = mount.split(' ').nth(4)?.replace("\\040", " ");
         let kind = source.split(' ').next()?;
         folder.starts_with(&point).then_some((point.len(), kind))
     });
-    // The last one covers those before it.
+    // Of several mounts at one point the last one counts, because it covers those before it.
     mounts.max_by_key(|(length, _)| *length).map(|(_, kind)| kind)
 }
 

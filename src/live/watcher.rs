@@ -1,4 +1,4 @@
-//! The thread that notices saved settings when no request comes to notice them, so that the console can say so.
+//! The thread that notices saved settings when no request does, so that the console can say so.
 
 use std::ffi::OsStr;
 use std::io;
@@ -13,24 +13,24 @@ use notify::{RecursiveMode, Watcher};
 use crate::live::{DEBUG_FILE, Live, place};
 use crate::settings::env_file;
 
-/// How often the files are looked at where the file system sends no events (network shares, some USB sticks), or one that was
-/// found missing may be saved yet.
+/// How often the files are checked where the file system sends no events (network shares, some USB sticks), or where a
+/// missing file may still be saved.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// The same where it does.
+/// How often the files are checked where the file system sends events.
 const RARE_INTERVAL: Duration = Duration::from_secs(60);
-/// Editors save in several steps; what they have done is looked at when they have done it.
+/// How long the check waits after an event: editors save in several steps.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// Starts the thread.
+/// Starts the thread, and on a share the one that checks the files for all.
 pub fn start(live: Arc<Live>) -> io::Result<()> {
     let is_local = place::is_local(live.home());
-    // Each look at a share may take for ever: one thread takes that upon itself.
+    // Each access to a share may take forever, so one thread does it for all.
     if is_local == Some(false) {
         let live = Arc::clone(&live);
         thread::Builder::new().name("looker".into()).spawn(move || live.look_for_all())?;
     }
     thread::Builder::new().name("watcher".into()).spawn(move || {
-        // Kept for as long as the thread lives; without it (no more inotify watches, say) polling does.
+        // Kept for as long as the thread lives. Without it (no more inotify watches, say), polling does.
         let changed = Arc::new(AtomicBool::new(false));
         let watcher = watch(live.home(), Arc::clone(&changed), thread::current());
         let interval = if is_local == Some(true) && watcher.is_ok() { RARE_INTERVAL } else { POLL_INTERVAL };
@@ -39,8 +39,8 @@ pub fn start(live: Arc<Live>) -> io::Result<()> {
     Ok(())
 }
 
-/// Watches the folder, not the files: editors replace files. Only the two names count, or the files that debug mode
-/// saves beside them would wake this thread each time.
+/// Watches the folder, not the files, because editors replace files. Only the two names count, or the files that debug
+/// mode saves beside them would wake this thread each time.
 fn watch(
     home: &Path,
     changed: Arc<AtomicBool>,
@@ -66,7 +66,8 @@ fn is_ours(name: &OsStr) -> bool {
     name == env_file::NAME || name == DEBUG_FILE
 }
 
-/// Parked between the looks: a channel's receiver yields its time two dozen times before it sleeps.
+/// Checks the files after events and at intervals. The thread is parked in between: a channel's receiver yields its
+/// time two dozen times before it sleeps.
 fn follow(live: &Live, changed: &AtomicBool, interval: Duration) {
     loop {
         let interval = if live.is_unsettled() { POLL_INTERVAL } else { interval };

@@ -1,4 +1,5 @@
-//! How a request begins: read in the API that it is asked in, made free, and noted.
+//! The beginning of a request: it is parsed in the API that the client speaks, stripped of what costs money, and
+//! recorded.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -24,15 +25,16 @@ use crate::record::metrics::CallMetrics;
 use crate::record::{callers, changes, first_words};
 use crate::upstream::{FORWARDED, REFERER};
 
-/// Longer values of the client's headers don't go upstream.
+/// Longer values of the client's header fields aren't sent upstream.
 const MAX_FORWARDED_BYTES: usize = 8 * 1024;
 /// Header fields by which clients name a conversation.
 const SESSION_HEADERS: [&str; 2] = ["x-session-id", "x-claude-code-session-id"];
 
 impl Relay {
-    /// Understands a request. What has become of one that can't be understood.
-    // What is only needed for a moment is apart from what stays on a worker's stack while an answer streams: hundreds of
-    // them are as large as they have ever been.
+    /// Parses a request and begins to record it. `Err` holds what becomes of the connection if the request can't be
+    /// understood.
+    // Out of line, because what is only needed here would otherwise stay on a worker's stack while an answer streams,
+    // and the stacks of hundreds of workers keep the largest size that they have ever had.
     #[inline(never)]
     pub fn begin(
         shared: &Arc<Shared>,

@@ -1,5 +1,5 @@
-//! An answer that has begun, wherever it comes from: the upstream, the built-in model, one of before, one that is coming in
-//! for another request.
+//! An answer that has begun, whatever its source: the upstream, the built-in model, an earlier request, or another
+//! request's call.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,33 +10,33 @@ use crate::builtin;
 use crate::record::answers::{AnswerHead, Kept};
 use crate::upstream::{Call, Failure};
 
-/// Headers of the upstream that the client gets.
+/// Header fields of the upstream that the client gets.
 const RETURNED: [&str; 5] = ["content-type", "retry-after", "x-generation-id", "x-request-id", "request-id"];
 const RETURNED_PREFIX: &str = "x-ratelimit-";
 
-/// An answer that has begun, wherever it comes from.
+/// An answer that has begun, whatever its source.
 pub(super) struct Answer {
     from: From,
-    /// Gathers it for others.
+    /// Gathers the answer for other requests.
     shared_call: Option<Arc<SharedCall>>,
 }
 
 pub(super) enum From {
     Upstream(Box<Call>),
     BuiltIn(builtin::Answer),
-    /// One of before, and how much of it has been read.
+    /// The answer of an earlier request, and how much of it has been read.
     Kept(Arc<Kept>, usize),
-    /// One that is coming in for another.
+    /// An answer that is arriving for another request.
     Follower(Follower),
 }
 
 impl Answer {
-    /// One from this source, which is gathered for others where `shared_call` does that.
+    /// Returns the answer of this source; `shared_call` gathers it for other requests.
     pub(super) fn new(from: From, shared_call: Option<Arc<SharedCall>>) -> Self {
         Self { from, shared_call }
     }
 
-    /// Nothing is waited for any longer than until then.
+    /// Sets the time after which nothing more is waited for.
     pub(super) fn end_by(&self, deadline: Instant) {
         if let From::Upstream(call) = &self.from {
             call.end_by(deadline);
@@ -59,7 +59,7 @@ impl Answer {
         }
     }
 
-    /// Reads what has arrived of the body, waiting only if nothing has; 0 at its end.
+    /// Reads what has arrived of the body, waiting only if nothing has; returns 0 at its end.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
         let read = match &mut self.from {
             From::Upstream(call) => call.read(buffer),
@@ -79,13 +79,13 @@ impl Answer {
         read
     }
 
-    /// Reads the body to its end, or until there is more than `limit` bytes of it. Whether the end came.
+    /// Reads the body to its end, or until there is more than `limit` bytes of it. Returns whether the end came.
     pub(super) fn read_whole(&mut self, body: &mut Vec<u8>, limit: usize) -> Result<bool, Failure> {
         let announced = self.header("content-length").and_then(|length| length.parse().ok());
         crate::body::read_whole(body, announced, limit, |buffer| self.read(buffer))
     }
 
-    /// Those headers that the client gets.
+    /// Returns the header fields that the client gets.
     pub(super) fn returned_headers(&self) -> Vec<(Cow<'static, str>, String)> {
         let kept = |head: &AnswerHead| {
             head.headers.iter().map(|(name, value)| (Cow::Owned(name.clone()), value.clone())).collect()
@@ -106,12 +106,12 @@ impl Answer {
             .collect()
     }
 
-    /// Nobody else wants it.
+    /// Stops gathering the answer for other requests.
     pub(super) fn is_not_shared(&mut self) {
         self.shared_call = None;
     }
 
-    /// What is said of it beside its body.
+    /// Returns what is kept of the answer beside its body.
     pub(super) fn head(&self, model: &str, backup: Option<&String>) -> AnswerHead {
         let headers = self.returned_headers().into_iter();
         AnswerHead {

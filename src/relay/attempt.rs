@@ -1,4 +1,4 @@
-//! One try: the call, and what failed about it before any part of an answer went to the client.
+//! One attempt: the call, and why it failed if no part of an answer has gone to the client.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -22,15 +22,15 @@ use crate::error::ApiError;
 use crate::language::Words;
 use crate::upstream::{Call, CallError, Failure, HOPS, PoolUse, Trouble};
 
-/// An error's body up to this size is read.
+/// The body of an error is read up to this size.
 const MAX_ERROR_BYTES: usize = 8 << 20;
 
-/// How long a call waits for a connection where too many are open, and how often it looks.
+/// How long a call waits for a descriptor where too many connections are open, and how often it tries again.
 const DESCRIPTORS_WAIT: Duration = Duration::from_secs(10);
 const DESCRIPTORS_PAUSE: Duration = Duration::from_millis(50);
 
 impl Relay {
-    /// One call to the upstream.
+    /// Makes one call to the upstream, or takes a local answer, and judges what comes.
     pub(super) fn attempt(
         &mut self,
         model: &str,
@@ -51,8 +51,8 @@ impl Relay {
         judged
     }
 
-    /// An answer that is there already, or the built-in model's.
-    // Apart, like what follows: a call needs no stack for it.
+    /// Returns an answer that exists already, or the built-in model's.
+    // Out of line, like the functions below, so that it takes no stack while a call waits.
     #[inline(never)]
     fn take_local(&mut self) -> From {
         match self.sharing.source.take() {
@@ -98,7 +98,8 @@ impl Relay {
         if !(200..300).contains(&status) {
             return Err(read_error(answer, model));
         }
-        // The limit would have come in place of this head; how long the answer takes is no concern of those who wait.
+        // The limit would have come in place of this head: the requests that wait for this one needn't wait for its
+        // whole answer.
         if let Some(pass) = pass.take() {
             pass.passed();
         }
@@ -133,7 +134,7 @@ impl Relay {
                     None => Cow::Owned(self.asked.request.body_elsewhere(self.dialect(), model).into_bytes()),
                 };
                 upstream = backup;
-                // Others are told nothing of who asks.
+                // Other servers learn nothing about the client.
                 let is_known = |name: &HeaderName| {
                     *name == HOPS || name.as_str().starts_with("anthropic-") && self.tries.in_chat.is_none()
                 };
@@ -153,7 +154,7 @@ impl Relay {
                 result => result,
             };
             match called {
-                // Others end, and leave their connections to the next.
+                // Other calls end, and free their descriptors for the next ones.
                 Err(CallError { failure, .. })
                     if self.is_about_descriptors(&failure)
                         && Instant::now() < deadline
@@ -163,8 +164,8 @@ impl Relay {
         }
     }
 
-    /// Whether a call failed only because too many connections are open. Looking a name up takes descriptors, too, and
-    /// says nothing of it.
+    /// Returns whether a call failed only because too many connections are open. Looking up a name takes descriptors,
+    /// too, but its error doesn't say that they were missing.
     fn is_about_descriptors(&self, failure: &Failure) -> bool {
         let is_short = || self.shared.in_flight.is_short_of_descriptors(self.shared.open_to_upstream());
         match failure.trouble {
@@ -174,21 +175,21 @@ impl Relay {
         }
     }
 
-    /// Whether nobody else is asked when this try fails: then what can be read of an answer is better than none.
+    /// Returns whether nobody else is asked if this attempt fails: then an answer that can be read is better than none.
     pub(super) fn is_last_resort(&self) -> bool {
         let is_local = self.record.metrics.reused.is_some() || self.snapshot.settings.test_mode;
         let no_backup = self.snapshot.settings.backups.is_empty() || self.tries.backup.is_some();
         is_local || (no_backup && (self.tries.backup.is_some() || !self.may_try_again()))
     }
 
-    /// What makes an answer useless that can be read, if anything does.
+    /// Returns what makes a readable answer useless, if anything does.
     pub(super) fn flaw_of(&self, summary: &AnswerSummary) -> Option<Words> {
         let flaw = match summary.flaw {
             Some(Flaw::CallAsText) => Some(Words::new("a tool call written as text", "工具调用写成了文字")),
             Some(Flaw::BrokenArguments) => {
                 Some(Words::new("a tool call whose arguments are no JSON", "工具调用的参数不是 JSON"))
             }
-            // What was cut short may have had its JSON behind that.
+            // An answer that was cut short may have had its JSON later.
             Some(Flaw::NoJson) if !summary.cut_short => {
                 Some(Words::new("no JSON, although that was asked for", "要求的是 JSON，回答里却没有"))
             }
@@ -206,12 +207,12 @@ impl Relay {
     }
 }
 
-/// An error of the upstream's, whole.
+/// Reads an error of the upstream to its end.
 #[inline(never)]
 fn read_error(mut answer: Answer, model: &str) -> Box<FailedAttempt> {
     let status = answer.status();
     let mut body = Vec::new();
-    // What is missing of an error's body is no second error.
+    // An error whose body is incomplete isn't reported as a second error.
     let _ = answer.read_whole(&mut body, MAX_ERROR_BYTES);
     let text = String::from_utf8_lossy(&body);
     let diagnosis = diagnose(&answer, status, &text);
@@ -236,8 +237,8 @@ fn failed(reason: &str, diagnosis: &Diagnosis, model: &str, answer: FailedAnswer
     failed
 }
 
-/// An error that came in a 200, as its whole body or its first event. `client_gets` makes what the client gets of the status
-/// that the error names.
+/// Returns the failure for an error that came in a 200, as its whole body or its first event. `client_gets` makes the
+/// client's response from the status that the error names.
 pub(super) fn error_in_a_200(
     answer: &Answer,
     text: &str,
@@ -270,13 +271,13 @@ pub(super) fn broke_off(failure: &Failure) -> ApiError {
     }
 }
 
-/// An answer that nobody could make anything of, this time.
+/// Returns the failure for an answer that is useless this time.
 pub(super) fn no_real_answer(reason: Words) -> Box<FailedAttempt> {
     let answer = FailedAnswer::Own(ApiError::unusable(&reason));
     FailedAttempt::new(reason, Verdict::TryAgain(None), answer)
 }
 
-/// One that would be the same again.
+/// Returns the failure for an answer that would be useless again.
 pub(super) fn unusable(english: &'static str, chinese: &'static str) -> Box<FailedAttempt> {
     let reason = Words::new(english, chinese);
     let answer = FailedAnswer::Own(ApiError::unusable(&reason));

@@ -1,4 +1,4 @@
-//! Where a request goes when OpenRouter can't answer it: to other servers, one try each, in the order of `BACKUPS`.
+//! Where a request goes when OpenRouter can't answer it: to other servers, one attempt each, in the order of `BACKUPS`.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,7 +18,8 @@ use crate::language::either;
 use crate::settings::backups::Backup;
 
 impl Relay {
-    /// No try at OpenRouter is left: the backups are asked where that makes sense, else the client gets the failure.
+    /// Asks the backups when no attempt at OpenRouter is left, where that makes sense; else the client gets the
+    /// failure.
     pub(super) fn give_way(mut self: Box<Self>, mut failed: Box<FailedAttempt>) -> ConnectionFate {
         let backups = self.snapshot.settings.backups.clone();
         let stopping = self.shared.in_flight.is_stopping();
@@ -31,7 +32,7 @@ impl Relay {
         if self.tries.calls_made > 0 {
             self.note_failed_try(model.clone(), reason, None);
         }
-        // For clients, and for the console.
+        // The reasons for clients, and for the console.
         let (mut reasons, mut said) = (Vec::new(), Vec::new());
         for (number, backup) in backups.iter().enumerate() {
             if let Some(until) = self.shared.backups.rests_until(backup) {
@@ -81,7 +82,7 @@ impl Relay {
         self.fail(failed)
     }
 
-    /// The client has named one of a backup's models: it is asked alone, whether it rests or not.
+    /// Asks the backup whose model the client has named, and nobody else, whether it rests or not.
     pub(super) fn ask_named_backup(mut self: Box<Self>, name: &str, model: &str) -> ConnectionFate {
         let named = |backup: &&Backup| backup.name == name;
         let backups = self.snapshot.settings.backups.clone();
@@ -95,7 +96,7 @@ impl Relay {
         }
     }
 
-    /// Asks a backup in the client's API if it may know that, else in chat completions.
+    /// Asks a backup in the client's API if the backup may know that, else in chat completions.
     fn ask_backup(
         &mut self,
         number: usize,
@@ -131,7 +132,8 @@ impl Relay {
         answered
     }
 
-    /// Asks it in chat completions what was asked in an API that it doesn't know. What it refuses of that without need goes.
+    /// Asks a backup in chat completions, since it doesn't know the client's API. Dispensable fields that it refuses
+    /// are left out.
     fn ask_in_chat(
         &mut self,
         backup: &Backup,
@@ -146,7 +148,7 @@ impl Relay {
                 "请求嵌套过深，无法转换为对话请求",
             ));
         };
-        self.sharing.leader = None; // it would be told again as if it had come in the client's API
+        self.sharing.leader = None; // a kept answer would be read as if it had come in the client's API
         let shared = Arc::clone(&self.shared);
         let known = |field: &&str| !shared.backups.may_know(backup, field);
         let mut left_out = DISPENSABLE.into_iter().filter(known).collect::<Vec<_>>();
@@ -161,7 +163,7 @@ impl Relay {
                 return Err(failed);
             };
             if field != LIMIT {
-                shared.backups.does_not_know(backup, field); // a lower limit may be none too many
+                shared.backups.does_not_know(backup, field); // a lower limit may be accepted next time
             }
             left_out.push(field);
             if let Some(in_chat) = &mut self.tries.in_chat {
@@ -171,12 +173,13 @@ impl Relay {
     }
 }
 
-/// Agents ask for more tokens than most models can say.
+/// The limit of the answer's tokens, which agents set higher than most models allow.
 const LIMIT: &str = "max_tokens";
-/// Fields that a request is as good without, and that some servers refuse: Mistral counts the tokens of a stream anyway.
+/// Fields that a request is as good without, and that some servers refuse: Mistral counts the tokens of a stream
+/// anyway.
 const DISPENSABLE: [&str; 3] = ["stream_options", "parallel_tool_calls", LIMIT];
 
-/// Which of them a server refuses.
+/// Returns the dispensable field that a server has refused, if one was.
 fn refused_field(failed: &FailedAttempt) -> Option<&'static str> {
     match (&failed.answer, failed.status) {
         (FailedAnswer::Upstream(reply), Some(400 | 422)) => {
@@ -187,7 +190,7 @@ fn refused_field(failed: &FailedAttempt) -> Option<&'static str> {
     }
 }
 
-/// Whether the server has said that it doesn't know the API.
+/// Returns whether the server has said that it doesn't know the API.
 fn is_unknown_there(dialect: &dyn Dialect, failed: &FailedAttempt) -> bool {
     match (&failed.answer, failed.status) {
         (FailedAnswer::Upstream(_), Some(405 | 501)) => true,
@@ -198,13 +201,13 @@ fn is_unknown_there(dialect: &dyn Dialect, failed: &FailedAttempt) -> bool {
     }
 }
 
-/// One that stays silent hasn't been reached either.
+/// Returns whether the server couldn't be reached, or stayed silent.
 fn is_out_of_reach(failed: &FailedAttempt) -> bool {
     let out_of_reach = ["upstream_unreachable", "upstream_timeout"];
     matches!(&failed.answer, FailedAnswer::Own(error) if out_of_reach.contains(&error.code))
 }
 
-/// Whether the failure is OpenRouter's or the account's, and not the request's.
+/// Returns whether the failure is OpenRouter's or the account's, and not the request's.
 fn another_could(failed: &FailedAttempt) -> bool {
     let own = match &failed.answer {
         FailedAnswer::Own(error) => {
@@ -217,7 +220,7 @@ fn another_could(failed: &FailedAttempt) -> bool {
     own || could || failed.status == Some(429)
 }
 
-/// The 429 for when nobody is left to ask: worth another try when the first of them may be asked again.
+/// Returns the 429 for when nobody is left to ask: the client may try again when the first server may be asked again.
 fn all_rest(failed: &FailedAttempt, soonest: SystemTime) -> ApiError {
     let until = soonest.duration_since(SystemTime::now()).unwrap_or_default();
     match &failed.answer {

@@ -1,5 +1,5 @@
-//! What was seen of the backups: which of them rest, and which APIs and fields they don't know. Forgotten where their
-//! settings change.
+//! What was seen of the backups: which of them rest, and which APIs and fields they don't know. It is forgotten when
+//! their settings change.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -8,13 +8,13 @@ use std::time::{Duration, SystemTime};
 use crate::settings::backups::Backup;
 use crate::sync::lock;
 
-/// How long one rests at its first failure, its second in a row, and those behind, where it doesn't say so itself.
+/// How long a backup rests after its first, its second and any further failure in a row, if it doesn't say so itself.
 const RESTS: [Duration; 3] =
     [Duration::from_secs(60), Duration::from_secs(5 * 60), Duration::from_secs(30 * 60)];
-/// No longer, whatever it says.
+/// The longest rest, whatever the backup says.
 const LONGEST_REST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What is known.
+/// What was seen of all backups.
 #[derive(Debug, Default)]
 pub struct BackupHistory {
     seen: Mutex<HashMap<String, Seen>>,
@@ -22,25 +22,25 @@ pub struct BackupHistory {
 
 #[derive(Debug)]
 struct Seen {
-    /// What it was seen with.
+    /// The settings that the backup had meanwhile.
     settings: Backup,
-    /// In a row.
+    /// The number of failures in a row.
     failures: usize,
     rests_until: Option<SystemTime>,
-    /// The paths of APIs, and the fields, that it doesn't know.
+    /// The paths of APIs, and the fields, that the backup doesn't know.
     unknown: Vec<&'static str>,
 }
 
 impl BackupHistory {
-    /// It has answered.
+    /// Records that a backup has answered.
     pub fn answered(&self, backup: &Backup) {
         self.with(backup, |seen| (seen.failures, seen.rests_until) = (0, None));
     }
 
-    /// It wants to be left alone, for so long if it says so, or can't be reached.
+    /// Records that a backup wants to be left alone, for `named` if it says so, or can't be reached.
     pub fn failed(&self, backup: &Backup, named: Option<Duration>) {
         self.with(backup, |seen| {
-            // Those that were under way at the same time are one failure.
+            // Calls that were in flight at the same time count as one failure.
             let rests = seen.rests_until.filter(|until| *until > SystemTime::now());
             let step = if rests.is_some() { seen.failures.saturating_sub(1) } else { seen.failures };
             let rest = named.unwrap_or(RESTS[step.min(RESTS.len() - 1)]).min(LONGEST_REST);
@@ -49,14 +49,14 @@ impl BackupHistory {
         });
     }
 
-    /// Until when it isn't asked.
+    /// Returns until when a backup isn't asked, if it rests.
     pub fn rests_until(&self, backup: &Backup) -> Option<SystemTime> {
         let seen = self.lock();
         let seen = seen.get(&backup.name).filter(|seen| seen.settings == *backup)?;
         seen.rests_until.filter(|until| *until > SystemTime::now())
     }
 
-    /// It has said that it doesn't know an API, by its path, or a field of one.
+    /// Records that a backup has said that it doesn't know an API, by its path, or a field.
     pub fn does_not_know(&self, backup: &Backup, what: &'static str) {
         self.with(backup, |seen| {
             if !seen.unknown.contains(&what) {
@@ -65,7 +65,7 @@ impl BackupHistory {
         });
     }
 
-    /// Whether it may know an API or a field.
+    /// Returns whether a backup may know an API or a field.
     pub fn may_know(&self, backup: &Backup, what: &str) -> bool {
         let seen = self.lock();
         let seen = seen.get(&backup.name).filter(|seen| seen.settings == *backup);

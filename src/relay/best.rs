@@ -1,7 +1,7 @@
-//! The best free model for a request: which of those that the upstream lists can serve it now, and in which order they are
-//! asked.
+//! The best free model for a request: which of the models that the upstream lists can serve it now, and in which order
+//! they are asked.
 //!
-//! *Worth* = index × share × speed: how good a model is where it answers (published), how often it has answered of late,
+//! *Worth* = index × share × speed: how good a model is when it answers (published), how often it has answered lately,
 //! and how soon (both as seen here).
 
 use std::cell::LazyCell;
@@ -15,40 +15,40 @@ use crate::dialect::Needs;
 
 /// A model that begins to answer after this is worth 1/√2 of one that begins at once.
 const SLOW_S: f64 = 10.0;
-/// The index of every model where none is known: any will do.
+/// The index of every model if none is known: any model will do.
 const NO_INDEX: f64 = 1.0;
 
 /// What was seen of a model.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Seen {
-    /// How often it answers: from 0 to 1, and 1 where it was never asked.
+    /// The share of calls that the model answers, from 0 to 1; 1 if it was never asked.
     pub share: f64,
     /// The median time to the first token.
     pub first_token: Option<Duration>,
-    /// It isn't to be asked now.
+    /// Whether the model isn't to be asked now.
     pub rests: bool,
 }
 
-/// Of a model that was never asked.
+/// What is assumed of a model that was never asked.
 pub const NEVER_SEEN: Seen = Seen { share: 1.0, first_token: None, rests: false };
 
-/// A model that may be asked, and why it stands where it does.
+/// A model that may be asked, and the figures that decide its position.
 #[derive(Debug, Clone)]
 pub struct Candidate<'a> {
-    /// Which one it is.
+    /// The model.
     pub model: &'a Arc<Model>,
-    /// By how much it is better than others.
+    /// How much the model is worth: index × share × speed.
     pub worth: f64,
-    /// How good it is.
+    /// How good the model is when it answers.
     pub index: f64,
-    /// How often it answers.
+    /// The share of calls that the model answers.
     pub share: f64,
-    /// How soon it answers: 1 is at once, or never seen.
+    /// How soon the model answers: 1 for at once, or if it was never seen.
     pub speed: f64,
 }
 
-/// The models that can do what is needed, are still there `today` and don't rest, the best one first; equals stand in the
-/// list's order.
+/// Returns the models that can do what is needed, are still there `today` and don't rest, the best one first; equal
+/// ones are in the list's order. Routers are left out.
 pub fn in_order(
     models: &[Arc<Model>],
     needs: Needs,
@@ -83,7 +83,7 @@ pub fn in_order(
     candidates
 }
 
-/// Has the model that a conversation belongs to asked first, where it is among them.
+/// Moves a conversation's own model to the front, if it is among the candidates.
 pub fn put_first(candidates: &mut [Candidate<'_>], own: &str) {
     if let Some(at) = candidates.iter().position(|candidate| candidate.model.id == own) {
         candidates[..=at].rotate_right(1);
@@ -95,7 +95,7 @@ fn can(model: &Model, needs: Needs) -> bool {
     (tools || !needs.tools) && (images || !needs.images) && (structured || !needs.structured)
 }
 
-/// Of a number of values, the one below which a quarter of them lies; between two of them in proportion.
+/// Returns the lower quartile of the values, interpolated linearly.
 fn lower_quartile(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let at = values.len().checked_sub(1)? as f64 / 4.0;

@@ -1,4 +1,4 @@
-//! An answer that is sound: every byte as it comes.
+//! Answers in audio: every byte is relayed as it comes.
 
 use super::answer::Answer;
 use super::attempt::{broke_off, empty_answer, no_answer};
@@ -6,7 +6,7 @@ use super::outcome::{FailedAttempt, Served};
 use super::state::{Client, Relay};
 use crate::object::object;
 
-/// What is read of it at a time.
+/// The number of bytes read at a time.
 const READ_BYTES: usize = 16 * 1024;
 
 impl Relay {
@@ -32,7 +32,7 @@ impl Relay {
         };
         let headers = self.with_proxy_headers(answer.returned_headers(), model);
         let Client::Waiting(exchange) = std::mem::replace(&mut self.client.state, Client::Answered) else {
-            return Ok(Served::ClientLeft(None)); // no comment ever goes before it
+            return Ok(Served::ClientLeft(None)); // comments are never sent before audio
         };
         self.record.metrics.first_token.get_or_insert_with(|| self.asked.began.elapsed());
         let Ok(mut stream) = exchange.start(answer.status(), &headers) else {

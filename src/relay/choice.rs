@@ -1,4 +1,4 @@
-//! The best free models for a request: who stands in its next call, and what its outcome says of each of them.
+//! The best free models for a request: which ones its next call names, and what the outcome says about each of them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use crate::dialect::model_name::Target;
 use crate::dialect::{Needs, tokens};
 use crate::language::either;
 
-/// OpenRouter takes no more in one call: <https://openrouter.ai/docs/guides/routing/model-fallbacks>
+/// OpenRouter takes no more models in one call: <https://openrouter.ai/docs/guides/routing/model-fallbacks>
 const MOST_IN_A_CALL: usize = 3;
 
 impl Relay {
-    /// Those of the best free models that the next call asks, in their order; none where the best isn't asked for, or nobody
-    /// is left who could serve it.
+    /// Returns the best free models that the next call names, in their order; none if the best isn't asked for, or no
+    /// model is left that could serve the request.
     pub(super) fn best_models(&self) -> Vec<String> {
         if self.asked.request.target != Target::Best || self.tries.prompt_is_too_long {
             return Vec::new();
@@ -44,7 +44,8 @@ impl Relay {
         fitting.take(most).map(|candidate| candidate.model.id.clone()).collect()
     }
 
-    /// Whether a model's context holds the prompt and the answer. The prompt is only counted where that decides it.
+    /// Tells whether a model's context holds the prompt and the answer. The prompt's tokens are only counted if that
+    /// decides it.
     fn holds_the_request(&self) -> impl FnMut(&Model) -> bool {
         let request = &self.asked.request;
         let (prompt, answer) = (request.as_written(), request.max_tokens);
@@ -52,13 +53,13 @@ impl Relay {
         move |model| {
             let room = model.context_length.unwrap_or(u64::MAX).checked_sub(answer);
             room.is_some_and(|room| {
-                // A token has a byte at least.
+                // A token has at least one byte.
                 prompt.len() as u64 <= room || *counted.get_or_insert_with(|| tokens::of_body(prompt)) <= room
             })
         }
     }
 
-    /// The models of a call that were asked before the one that answered, and that one.
+    /// Returns the models of a call that were asked before the one that answered, and that one.
     pub(super) fn who_answered(&self) -> (Vec<&str>, &str) {
         let answered = self.record.metrics.model.as_str();
         let mut asked = self.models_asked();
@@ -72,19 +73,19 @@ impl Relay {
         }
     }
 
-    /// Learns of all but the last of the best models that have failed together, and gives that one; `None` where none of
-    /// them was asked.
+    /// Records the failures of the best models that were asked in one call, except that of the last, which it returns
+    /// for the caller to judge; `None` if there is none left to judge.
     pub(super) fn who_failed(&mut self, failed: &FailedAttempt) -> Option<String> {
         if self.asked.request.target != Target::Best || self.tries.model == ROUTER {
             return None;
         }
         let mut asked = self.models_asked().into_iter().map(str::to_owned).collect::<Vec<_>>();
-        // One that has given an answer which is none is the last that was asked.
+        // A model that gave a useless answer is the last one that was asked.
         if let Some(at) = asked.iter().position(|model| failed.by.as_ref() == Some(model)) {
             asked.truncate(at + 1);
         }
         let is_theirs = match failed.verdict {
-            // Whoever is asked first has kept the others from being asked.
+            // After a timeout: the model that was asked first has kept the others from being asked.
             Verdict::PassOn if matches!(&failed.answer, FailedAnswer::Own(error) if error.code == "upstream_timeout") =>
             {
                 self.shared.history.failed(&asked[0], None);
@@ -93,7 +94,7 @@ impl Relay {
                 return None;
             }
             Verdict::TryAgain(_) | Verdict::NextModel(None) => true,
-            // What one can't do says nothing of other requests.
+            // A missing capability says nothing about other requests.
             Verdict::NextModel(Some(fault)) => !matches!(fault, ModelFault::Unfit | ModelFault::TooLong),
             Verdict::PassOn | Verdict::BackupsOnly | Verdict::AccountLimit(_) => return None,
         };
@@ -108,7 +109,7 @@ impl Relay {
         Some(last)
     }
 
-    /// An answer that breaks off half-way is none to count on.
+    /// Records a failure of a model whose answer broke off half-way.
     pub(super) fn learn_from_the_end(&self, served: &Served) {
         let is_theirs =
             self.tries.backup.is_none() && self.record.metrics.reused.is_none() && !self.is_cancelled();
@@ -121,7 +122,7 @@ impl Relay {
         }
     }
 
-    /// Takes note where the conversation's own model is among those that have failed in a call.
+    /// Records a failure of the conversation's own model, if it is among those that have failed in a call.
     fn own_may_have_failed(&self, failed: &[String]) {
         let own = self.tries.belongs_to.as_ref().filter(|_| self.asked.request.target == Target::Best);
         if own.is_some_and(|own| failed.contains(own)) {
@@ -129,14 +130,14 @@ impl Relay {
         }
     }
 
-    /// The body of the next call.
+    /// Returns the body of the next call.
     pub(super) fn body_of_the_call(&self, model: &str) -> Cow<'_, [u8]> {
         let beside = self.tries.beside.iter().map(String::as_str);
         self.asked.request.body_with(&std::iter::once(model).chain(beside).collect::<Vec<_>>())
     }
 
-    /// The model that a conversation goes on with after this answer, and whether that has failed in this call. It leaves its
-    /// own only when that has failed in two calls in a row.
+    /// Returns the model that a conversation goes on with after this answer, and whether that failed when it was last
+    /// asked. The conversation leaves its own model only when that is gone, or has failed in two calls in a row.
     pub(super) fn model_of_the_conversation<'a>(&'a self, answered: &'a str) -> (&'a str, bool) {
         let own = match &self.tries.belongs_to {
             Some(own) if self.asked.request.target == Target::Best && own != answered => own.as_str(),
@@ -155,12 +156,12 @@ impl Relay {
         (own, was_asked || self.tries.own_has_failed)
     }
 
-    /// The models of the present call.
+    /// Returns the models of the current call.
     fn models_asked(&self) -> Vec<&str> {
         std::iter::once(&self.tries.model).chain(&self.tries.beside).map(String::as_str).collect()
     }
 
-    /// Says once that another model is the best one for requests like this.
+    /// Prints which model is the best one for requests like this, when that has changed.
     fn say_a_change(&self, candidates: &[Candidate<'_>], listed: &[Arc<Model>]) {
         let (history, needs) = (&self.shared.history, self.asked.request.needs);
         let Some(first) = candidates.first().map(|candidate| &candidate.model.id) else {
@@ -195,12 +196,12 @@ impl Relay {
     }
 }
 
-/// A model's name alone: some say of themselves that they are free, some don't.
+/// Returns a model's name without `:free`: some models add it to their own name in answers, some don't.
 fn plain(id: &str) -> &str {
     id.strip_suffix(":free").unwrap_or(id)
 }
 
-/// What a model must be able to do, for the console.
+/// Lists what a model must be able to do, for the console.
 fn what_for(needs: Needs) -> String {
     let words = [
         (needs.tools, either("tools", "工具")),

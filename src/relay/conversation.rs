@@ -1,4 +1,4 @@
-//! How a conversation is known from one request to the next: by what the client names it, else by its beginning.
+//! How a conversation is recognized from one request to the next: by the client's name for it, else by its beginning.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -7,22 +7,22 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::dialect::Needs;
 
-/// Of the beginning and of the end of a long text.
+/// The number of bytes hashed at each end of a long text.
 const HASHED_BYTES: usize = 4096;
-/// Longer turns hold pictures or whole files: they are compared as they are written, by their ends.
+/// Longer turns hold images or whole files: they are compared as they are written, by their beginning and end.
 const MAX_UNDERSTOOD_BYTES: usize = 64 * 1024;
 
-/// Marks by which a conversation is found again.
+/// Marks by which a conversation is recognized.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Conversation {
-    /// Where it may have been left off before, the likeliest first.
+    /// Marks of the states in which the conversation may have been left before, the likeliest first.
     pub before: Vec<u64>,
-    /// By which its next request finds it.
+    /// Marks by which the next request of the conversation recognizes it.
     pub after: Vec<u64>,
 }
 
 impl Conversation {
-    /// One that the client names.
+    /// Returns the marks of a conversation that the client names.
     pub fn named(name: &str, dialect: &'static str, needs: Needs) -> Self {
         let mut hasher = DefaultHasher::new();
         ("named", dialect, needs, name).hash(&mut hasher);
@@ -30,10 +30,10 @@ impl Conversation {
         Self { before: vec![mark], after: vec![mark] }
     }
 
-    /// One that is known by its turns, each as it was written.
+    /// Returns the marks of a conversation that is recognized by its turns, each as it was written.
     ///
-    /// It goes on with another where a model has spoken behind the beginning that both have in common. The last message
-    /// may be a reminder that clients put there and never repeat, so what stands before it is remembered as well.
+    /// A request continues another one if a model has spoken after the beginning that both have in common. The last
+    /// message may be a reminder that clients put there and never repeat, so the state before it is remembered as well.
     pub fn of(turns: &[&str], dialect: &'static str, needs: Needs) -> Self {
         let mut hasher = DefaultHasher::new();
         (dialect, needs).hash(&mut hasher);
@@ -66,7 +66,7 @@ enum By {
     Other,
 }
 
-/// What a turn says, whatever way it is written.
+/// What a turn says, however it is written, and whose turn it is.
 struct Turn {
     said: u64,
     by: By,
@@ -81,7 +81,7 @@ impl Turn {
                 return Self { said: said.hash, by };
             }
         }
-        // Its end is as good a place as its beginning for the role to stand.
+        // The role may stand at the end of the object as well as at its beginning.
         let begins = &written.as_bytes()[..written.len().min(HASHED_BYTES)];
         let ends = &written.as_bytes()[written.len().saturating_sub(HASHED_BYTES)..];
         let says = |word: &[u8]| [begins, ends].iter().any(|part| memchr::memmem::find(part, word).is_some());
@@ -94,8 +94,8 @@ impl Turn {
     }
 }
 
-/// A long text is known by its length, its beginning and its end: hashing megabytes would cost as much as sending them, and
-/// all that depends on it is which model is asked first.
+/// Hashes a text, a long one by its length, its beginning and its end: hashing megabytes would cost as much as sending
+/// them, and only the choice of the first model depends on it.
 fn of_text(text: &str) -> u64 {
     let bytes = text.as_bytes();
     let mut hasher = DefaultHasher::new();
@@ -108,25 +108,26 @@ fn of_text(text: &str) -> u64 {
     hasher.finish()
 }
 
-/// Names that say nothing about what is said: marks for caches, numbers that servers give.
+/// Fields that don't change the meaning: cache markers, numbers that servers assign.
 const SAYS_NOTHING: [&str; 7] =
     ["cache_control", "id", "status", "annotations", "logprobs", "encrypted_content", "signature"];
-/// Types of a part that is text and nothing else.
+/// Types of a content part that holds text and nothing else.
 const TEXTS: [&str; 3] = ["text", "input_text", "output_text"];
 
-/// Hashes a value by what it means: a text is the same alone and as a list of one part, and an empty value is none.
+/// Hashes a value by its meaning: a text is the same alone and as a list of one part, and an empty value is the same as
+/// none.
 struct Meaning<'a> {
-    /// Whose turn it is, to be found out.
+    /// Receives whose turn it is.
     by: Option<&'a mut By>,
 }
 
 #[derive(Default)]
 struct Meant {
-    /// 0 for nothing.
+    /// The hash of the meaning; 0 for an empty value.
     hash: u64,
-    /// It is a text.
+    /// Whether the value is a text.
     is_text: bool,
-    /// Where it is a short one: what it says.
+    /// The text itself, if it is one of a few known words.
     word: Option<&'static str>,
 }
 
@@ -215,7 +216,7 @@ impl<'de> Visitor<'de> for Meaning<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Meant, A::Error> {
         let (mut kind, mut role, mut text) = (None, None, None);
-        // Fields are the same in any order.
+        // The order of fields doesn't matter.
         let (mut others, mut sum) = (0, 0u64);
         while let Some((name, name_hash)) = map.next_key_seed(NameOf)? {
             let value = map.next_value_seed(Meaning { by: None })?;
@@ -227,7 +228,7 @@ impl<'de> Visitor<'de> for Meaning<'_> {
                 Name::Text if value.is_text => text = Some(value.hash),
                 Name::Text | Name::Other => others += 1,
             }
-            // That an item is a message goes without saying.
+            // An item without a type is a message, so this type adds no meaning.
             if (name, value.word) != (Name::Type, Some("message")) {
                 sum = sum.wrapping_add(Meant::of((name_hash, value.hash)).hash);
             }
@@ -259,7 +260,7 @@ enum Name {
     Other,
 }
 
-/// Reads a name without keeping it; with its hash.
+/// Hashes a field's name without keeping it, and tells whether it is a known one.
 struct NameOf;
 
 impl<'de> DeserializeSeed<'de> for NameOf {

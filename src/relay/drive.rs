@@ -1,5 +1,5 @@
-//! The loop of a request: ask for leave, send, judge what came of it. A failure that another try can heal leads back to the
-//! top, as long as nothing of an answer has gone to the client.
+//! The main loop of a request: ask for permission, send, judge the outcome. After a failure that another attempt can
+//! fix, it starts over, as long as nothing of an answer has gone to the client.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -23,11 +23,11 @@ use crate::error::ApiError;
 use crate::language::either;
 use crate::record::calls::Waiting;
 
-/// The account's limit rejects a request so often at most, whatever it says of its end.
+/// A request gives up once the account's limit has rejected it this often, whenever the limit says that it ends.
 const MAX_LIMITS_MET: u32 = 3;
 
 impl Relay {
-    /// Asks for leave to call the upstream, and goes on if it is given at once.
+    /// Asks for permission to call the upstream, and goes on if it is given at once.
     pub fn run(mut self: Box<Self>) -> ConnectionFate {
         let shared = Arc::clone(&self.shared);
         let settings = &self.snapshot.settings;
@@ -46,7 +46,7 @@ impl Relay {
         self.announce_model();
         let settings = &self.snapshot.settings;
         if !free_models::is_free(&self.tries.model) {
-            return self.go_on(None); // the limit is that of free models
+            return self.go_on(None); // the account's limit only counts free models
         }
         let waited = self.record.metrics.waited;
         let turn = Turn { order: self.asked.order, waited, max_wait: settings.max_wait };
@@ -60,7 +60,7 @@ impl Relay {
         }
     }
 
-    /// No model was named that may do this, and none stands in for another.
+    /// Refuses a request that names no usable model, in an API where no model stands in for another.
     #[inline(never)]
     fn refuse_unnamed(self: Box<Self>) -> ConnectionFate {
         let StandIn::Named(named) = self.asked.dialect.stand_in() else {
@@ -70,7 +70,7 @@ impl Relay {
         self.refuse(ApiError::model_not_free(named.what, named.setting, &free))
     }
 
-    /// Makes the next try, and what follows from it.
+    /// Makes the next attempt, and acts on its outcome.
     fn go_on(mut self: Box<Self>, mut pass: Option<Pass>) -> ConnectionFate {
         let model = self.tries.model.clone();
         self.record.metrics.model.clone_from(&model);
@@ -117,7 +117,7 @@ impl Relay {
         self.choose_model();
         let is_about_the_model = matches!(failed.verdict, Verdict::NextModel(Some(fault)) if !matches!(fault, ModelFault::Busy(_)));
         if is_about_the_model && self.tries.model == model {
-            self.record.metrics.failed_tries.pop(); // there is no other model that could
+            self.record.metrics.failed_tries.pop(); // no other model could serve this
             return self.give_way(failed);
         }
         self.say_what_follows(&model, &failed, pause);
@@ -130,7 +130,7 @@ impl Relay {
         ConnectionFate::Gone
     }
 
-    /// Another call needs another leave.
+    /// Makes another attempt, whose call needs a new permission.
     fn try_again(self: Box<Self>) -> ConnectionFate {
         if self.is_cancelled() {
             return Parked::abandon(self);
@@ -138,7 +138,8 @@ impl Relay {
         if free_models::is_free(&self.tries.model) { self.run() } else { self.go_on(None) }
     }
 
-    /// What a failed try says about the model. How long to pause before the next one; `None` where none can help.
+    /// Records what a failed attempt says about the model. Returns the pause before the next one; `None` if none can
+    /// help.
     fn learn_from_failure(&mut self, model: &str, failed: &FailedAttempt) -> Option<Duration> {
         match failed.verdict {
             Verdict::PassOn | Verdict::BackupsOnly | Verdict::AccountLimit(_) => None,
@@ -147,7 +148,7 @@ impl Relay {
                 self.save_history();
                 Some(patience::pause(self.tries.calls_made, named, random()))
             }
-            // Nobody else's answer would mean the same.
+            // Another model's answer would mean something else.
             Verdict::NextModel(Some(ModelFault::Busy(named))) if !self.any_model_will_do() => {
                 Some(patience::pause(self.tries.calls_made, named.map(patience::bounded), random()))
             }
@@ -166,7 +167,8 @@ impl Relay {
         }
     }
 
-    /// A model that has answered a moment ago keeps its conversations over one bad moment of a provider's.
+    /// Returns whether the model is asked once more: one that answered a moment ago keeps its conversations when a
+    /// provider of it is busy for a moment.
     fn deserves_another_chance(&self, model: &str, failed: &FailedAttempt) -> bool {
         failed.is_the_providers
             && self.asked.request.target != Target::Best
@@ -179,7 +181,7 @@ impl Relay {
         let is_an_outage =
             matches!(&failed.answer, FailedAnswer::Own(error) if error.code == "upstream_unreachable");
         if is_an_outage && !self.shared.is_news(&failed.reason) {
-            return; // the call's own line says it
+            return; // the call's own line on the console says it
         }
         let (reason, next) = (&failed.said, &self.tries.model);
         if let Verdict::NextModel(_) = failed.verdict {
@@ -202,7 +204,7 @@ impl Relay {
         }
     }
 
-    /// The account's limit is reached: this request waits for its end, if it may.
+    /// Notes that the account's limit is reached, and waits until it ends, if the request may.
     fn meet_limit(mut self: Box<Self>, limit: Limit, pass: Option<Pass>) -> ConnectionFate {
         let time = local_time(limit.reset);
         say(either(
@@ -211,7 +213,7 @@ impl Relay {
         ));
         match pass {
             Some(pass) => pass.rejected(limit),
-            None => self.shared.gate.close(limit, self.snapshot.settings.key.as_ref()), // it came inside of a 200
+            None => self.shared.gate.close(limit, self.snapshot.settings.key.as_ref()), // the error came in a 200
         }
         self.tries.calls_made -= 1;
         self.tries.limits_met += 1;
@@ -221,13 +223,14 @@ impl Relay {
         self.run()
     }
 
-    /// The wait is for nothing: the limit lasts longer than this request may wait.
+    /// Refuses a request for which the limit lasts longer than it may wait.
     fn give_up(mut self: Box<Self>, limit: Limit, waited: Duration) -> ConnectionFate {
         self.record.metrics.waited += waited;
         self.refuse(ApiError::limit_reached(&local_time(limit.reset), limit.reset))
     }
 
-    /// Goes on with an answer that is there, or that another request's call brings; else as if it had come now.
+    /// Goes on with an existing answer, or one that another request's call brings; else as if the request had just
+    /// come.
     #[inline(never)]
     fn join(self: Box<Self>, source: Option<Source>) -> ConnectionFate {
         if self.shared.in_flight.is_stopping() || self.is_cancelled() {
@@ -243,7 +246,7 @@ impl Relay {
         }
     }
 
-    /// Gives an answer that is there. The request itself, where it turns out to be none.
+    /// Answers with an existing answer. Gives the request back if that turns out to be useless.
     pub(super) fn answer_with(mut self: Box<Self>, source: Source) -> Result<ConnectionFate, Box<Self>> {
         let head = source.head().clone();
         let metrics = &mut self.record.metrics;
@@ -267,7 +270,7 @@ impl Parked for Relay {
         match wake {
             Wake::Allowed(pass, waited) => {
                 self.record.metrics.waited += waited;
-                // With the settings as they are now.
+                // The settings may have changed meanwhile.
                 self.snapshot = self.shared.live.snapshot();
                 if self.snapshot.settings.key.is_none() {
                     return Parked::refuse(self, ApiError::missing_key());
@@ -298,7 +301,7 @@ impl Parked for Relay {
     }
 }
 
-/// From 0 to 1; jitter needs no better.
+/// Returns a number from 0 to 1, random enough for jitter.
 fn random() -> f64 {
     (RandomState::new().hash_one(0u8) >> 11) as f64 / (1u64 << 53) as f64
 }

@@ -1,4 +1,4 @@
-//! How a request ends: what is said on the console, recorded, and sent last.
+//! The end of a request: what is printed on the console, recorded, and sent last.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -20,11 +20,11 @@ use crate::object::object;
 use crate::record::calls::Ending;
 use crate::record::metrics::CallMetrics;
 
-/// Most lines about a call are shorter.
+/// The capacity of a line about a call; most are shorter.
 const USUAL_LINE_BYTES: usize = 128;
-/// `x-proxy-model` is cut to this length.
+/// The maximum length of `x-proxy-model`; longer values are cut.
 const MAX_HEADER_CHARS: usize = 200;
-/// Clients that left.
+/// The status that is recorded if the client left.
 const CLIENT_CLOSED_STATUS: u16 = 499;
 
 /// The body of an error, as the upstream wrote it.
@@ -34,7 +34,7 @@ struct ErrorBody<'a> {
 }
 
 impl Relay {
-    /// The client gets the failure of the last try.
+    /// Sends the client the failure of the last attempt.
     #[inline(never)]
     #[allow(clippy::boxed_local, reason = "see FailedAttempt::new")]
     pub(super) fn fail(mut self: Box<Self>, failed: Box<FailedAttempt>) -> ConnectionFate {
@@ -66,7 +66,7 @@ impl Relay {
                     (event.into_bytes(), error.object(), error.status)
                 }
                 FailedAnswer::Readable(_) => {
-                    let error = ApiError::empty_answer(); // a plain answer is no part of a stream
+                    let error = ApiError::empty_answer(); // a plain answer can't be sent within a stream
                     (self.broken_off(&error).into_bytes(), error.object(), error.status)
                 }
             };
@@ -90,7 +90,7 @@ impl Relay {
                 }
                 FailedAnswer::Event { data, status, .. } => {
                     let error = error_object(&data, status);
-                    // An event that holds its error elsewhere than a body does becomes one.
+                    // An event that holds its error elsewhere than a body does is turned into a body.
                     let is_body = json::field(&json::fields(&data).unwrap_or_default(), "error").is_some();
                     let body = match (self.translated(), is_body) {
                         (Some((translated, written)), _) => {
@@ -105,7 +105,7 @@ impl Relay {
                 FailedAnswer::Own(error) => {
                     let reply = match &self.client.state {
                         Client::Waiting(exchange) => Reply::refusal(&exchange.head, &error),
-                        _ => Reply::default(), // nobody is there to get it
+                        _ => Reply::default(), // nobody is left to get it
                     };
                     (Reply { status: error.status, ..reply }, error.object())
                 }
@@ -113,7 +113,8 @@ impl Relay {
             };
             status = reply.status;
             reply.headers = self.with_proxy_headers(reply.headers, &self.record.metrics.model);
-            // Heeded by the SDKs, so that their tries don't multiply ours, and no failure is repeated that stays.
+            // The SDKs heed this, so that their retries don't multiply the proxy's, and a lasting failure isn't
+            // retried.
             let stays = account_limit || matches!(status, 401..=403);
             let is_said = reply.headers.iter().any(|(name, _)| name == SHOULD_RETRY);
             if (self.number_of_tries() > 1 || stays) && !is_said {
@@ -125,7 +126,7 @@ impl Relay {
         self.finish(Served::BrokenOff { error, status, said, partial: None })
     }
 
-    /// What can be read of an answer is better than none.
+    /// Sends an answer that can be read although it isn't what was asked for: it is better than none.
     fn serve_readable(mut self: Box<Self>, readable: ReadableAnswer) -> ConnectionFate {
         let ReadableAnswer { reply, recorded } = readable;
         let headers = self.with_proxy_headers(reply.headers, &self.record.metrics.model);
@@ -134,7 +135,7 @@ impl Relay {
         self.finish(Served::Whole(recorded))
     }
 
-    /// The event that ends a stream of which only comments have been sent.
+    /// Returns the event that ends a stream of which only comments have been sent.
     fn broken_off(&self, error: &ApiError) -> String {
         match self.translated() {
             Some((translated, written)) => translated.translator(written).broken_off(error),
@@ -142,7 +143,7 @@ impl Relay {
         }
     }
 
-    /// What the answer says about itself.
+    /// Records what the answer says about itself.
     pub(super) fn note(&mut self, summary: &AnswerSummary) {
         if let Some(model) = &summary.model {
             self.record.metrics.model.clone_from(model);
@@ -156,9 +157,9 @@ impl Relay {
         mut headers: Vec<(Cow<'static, str>, String)>,
         sent: &str,
     ) -> Vec<(Cow<'static, str>, String)> {
-        // Of several it is the one that answered.
+        // Of several models, the one that answered counts.
         let sent = if self.tries.beside.is_empty() { sent } else { &self.record.metrics.model };
-        // No model is sent where an embedding is refused.
+        // The model is empty if none was named that could be used, as for embeddings.
         if !sent.is_empty() && (self.asked.request.model_replaced() || sent != self.asked.request.model) {
             let asked = self.asked.request.asked.as_deref().unwrap_or("(none)");
             headers.push(("x-proxy-model".into(), model_header(asked, sent)));
@@ -178,7 +179,7 @@ impl Relay {
         headers
     }
 
-    /// Says once for each model asked that another one is used.
+    /// Prints, once for each model that clients name, that another one is used.
     pub(super) fn announce_model(&mut self) {
         let request = &self.asked.request;
         let target = request.target.to_string();
@@ -197,10 +198,10 @@ impl Relay {
         }
     }
 
-    /// Says and records how it ended, and then ends it.
+    /// Prints and records how the request ended, and then ends it.
     pub(super) fn finish(mut self: Box<Self>, served: Served) -> ConnectionFate {
         let served = match (served, &self.client.state) {
-            // Others have what it left behind.
+            // The call went on for other requests, which have the whole answer.
             (Served::Whole(answer), Client::Left) => {
                 self.end_leading();
                 Served::ClientLeft(answer)
@@ -209,7 +210,7 @@ impl Relay {
         };
         let left_early = matches!(served, Served::ClientLeft(_));
         if !matches!(served, Served::Whole(_)) {
-            self.sharing.leader = None; // before the client knows: its next request must not join this one
+            self.sharing.leader = None; // before the client knows: its next request must not join this call
         }
         self.record.metrics.total = self.asked.began.elapsed();
         let mut reason = String::new();
@@ -259,15 +260,16 @@ impl Relay {
             }
             _ => ConnectionFate::Gone,
         };
-        // Not before the client has all of it, or the program could end meanwhile; and before the next request comes.
+        // Not before the client has everything, or the program could end meanwhile; but before the client's next
+        // request.
         drop(self.in_flight);
-        say_in(tone, line); // wakes another thread, which the client needn't wait for
+        say_in(tone, line); // last: it wakes another thread, for which the client needn't wait
         after
     }
 }
 
 impl Relay {
-    /// What to do about a 401 that isn't ours.
+    /// Returns what to do about a 401 that the upstream sent, and not this proxy.
     fn refused_key(&self) -> String {
         let Some(key) = &self.snapshot.settings.key else {
             return String::new();
@@ -281,7 +283,7 @@ impl Relay {
         )
     }
 
-    /// The answer is whole: it is there for others.
+    /// Marks the answer as complete for the requests that share it.
     fn end_leading(&mut self) {
         if let Some(mut leader) = self.sharing.leader.take() {
             if let (Some(_), FinalWrite::Event(last)) = (self.translated(), &self.client.final_write) {
@@ -292,7 +294,7 @@ impl Relay {
     }
 }
 
-/// The `error` of a body, or the body itself where it is none.
+/// Returns the `error` of a body; if there is none, one with the body as its message.
 fn error_object(body: &str, status: u16) -> String {
     let none = || object! {"message": body, "code": i32::from(status)};
     errors::object(body).unwrap_or_else(|| none().to_string())
@@ -306,7 +308,7 @@ fn model_header_part(model: &str) -> String {
         .collect()
 }
 
-/// `<asked> -> <sent>`, printable ASCII, at most [`MAX_HEADER_CHARS`].
+/// Formats `<asked> -> <sent>` in printable ASCII, at most [`MAX_HEADER_CHARS`] long.
 fn model_header(asked: &str, sent: &str) -> String {
     let (asked, sent) = (model_header_part(asked), model_header_part(sent));
     let room = MAX_HEADER_CHARS.saturating_sub(sent.len() + " -> ".len());
@@ -318,7 +320,7 @@ fn model_header(asked: &str, sent: &str) -> String {
 fn call_line(metrics: &CallMetrics, reason: &str) -> String {
     let mut line = String::with_capacity(USUAL_LINE_BYTES);
     let mut put = |words: fmt::Arguments<'_>| {
-        let _ = line.write_fmt(words); // a string takes everything
+        let _ = line.write_fmt(words); // writing to a string can't fail
     };
     let model = if metrics.model.is_empty() { "-" } else { &metrics.model };
     put(format_args!("{} {}", metrics.status, model_header_part(model)));

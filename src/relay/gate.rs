@@ -1,9 +1,9 @@
-//! The account's own limit: 20 requests a minute and 50 or 1000 a day for free models, whichever key.
+//! The account's own limit: 20 requests a minute and 50 or 1000 a day for free models, whichever key is used.
 //!
-//! While it is known to be reached, no call is spent on finding out: requests wait their turn outside the workers, or
-//! are told when to come back. As long as no limit was met, nobody is held up. Once one was, single calls find out how
-//! much a window holds: beyond what is known to pass, one call at a time goes ahead and the others follow when it has
-//! passed. So a limit that is known costs one rejected call a window.
+//! While the limit is known to be reached, no call is spent on finding out: requests wait their turn without a worker,
+//! or are told when to come back. As long as no limit was met, no request is held up. Once one was, single calls find
+//! out how much a window holds: beyond the number that is known to pass, one call at a time goes ahead, and the others
+//! follow when it has passed. So a known limit costs one rejected call a window.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,17 +15,17 @@ use chrono::{DateTime, Local};
 use crate::settings::Secret;
 use crate::sync::{lock, unpoisoned};
 
-/// Requests that may wait.
+/// The number of requests that may wait.
 const MAX_WAITING: usize = 1000;
-/// What OpenRouter lets through a minute, where it doesn't say how much.
+/// The number of requests that OpenRouter lets through a minute, where it doesn't say how many.
 const USUAL_LIMIT: u32 = 20;
-/// A limit's window, where the upstream didn't say when the next one begins.
+/// The length of a limit's window, where the upstream didn't say when the next one begins.
 const WINDOW: Duration = Duration::from_secs(60);
-/// How long others wait for the one that went ahead.
+/// How long other requests wait for the one that went ahead.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Keys whose windows are remembered: that of a request which began before the last change counts, too.
+/// The number of keys whose windows are remembered: a request that began before the key was changed counts, too.
 const MAX_KEYS: usize = 8;
-/// A limit that wasn't met for so long is forgotten.
+/// A limit that wasn't met for this long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(150);
 
 /// An account's limit as the upstream told it.
@@ -33,18 +33,18 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(150);
 pub struct Limit {
     /// When the next window begins.
     pub reset: SystemTime,
-    /// Requests a window.
+    /// The number of requests in a window.
     pub per_window: Option<u32>,
 }
 
 impl Limit {
-    /// Time until the next window begins.
+    /// Returns the time until the next window begins.
     pub fn remaining(&self) -> Duration {
         self.reset.duration_since(SystemTime::now()).unwrap_or_default()
     }
 }
 
-/// `HH:MM` where this runs.
+/// Formats a time as `HH:MM` in the local time zone.
 pub fn local_time(time: SystemTime) -> String {
     // chrono's own conversion panics beyond the year 262,142.
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -52,50 +52,50 @@ pub fn local_time(time: SystemTime) -> String {
     time.map(|time| time.with_timezone(&Local).format("%H:%M").to_string()).unwrap_or_default()
 }
 
-/// What a request is told.
+/// The reply to a request that asks for permission.
 pub enum Admission<T> {
-    /// Go on. The outcome is to be told to the [`Pass`].
+    /// The request may go on. The outcome is to be reported to the [`Pass`].
     Go(T, Pass),
-    /// It waits now, and is given back by [`Gate::next`].
+    /// The request waits now, and is given back by [`Gate::next`].
     Waits,
-    /// It can't be served within the time it may wait.
+    /// The request can't be served within the time it may wait.
     TooLate(T, Limit),
-    /// Too many wait already.
+    /// Too many requests wait already.
     Full(T),
 }
 
-/// Leave to make one call. Dropped, it counts as passed: what came of the call was not the limit.
+/// Permission to make one call. Dropped, it counts as passed: whatever came of the call, it wasn't the limit.
 #[derive(Debug)]
 pub struct Pass {
     gate: Arc<Windows>,
-    /// Whose limit the call counts against.
+    /// The key whose limit the call counts against.
     key: Option<Secret>,
-    /// It goes ahead of others, who wait for what comes of it.
+    /// Whether the call goes ahead of others, which wait for its outcome.
     ahead: bool,
     told: bool,
 }
 
-/// A limit belongs to an account, and another key may be another account's: each key has a window of its own.
+/// The windows, one for each key: a limit belongs to an account, and another key may be another account's.
 #[derive(Debug, Default)]
 struct Windows {
     changed: Condvar,
     windows: Mutex<Vec<Window>>,
 }
 
-/// What is known of a key's present window.
+/// What is known of a key's current window.
 #[derive(Debug)]
 struct Window {
     key: Option<Secret>,
     closed: Option<Limit>,
-    /// Calls that a window is known to hold, and when the limit was met last.
+    /// The number of calls that a window is known to hold, and when the limit was last met.
     limit: Option<(u32, Instant)>,
     began: Instant,
     made: u32,
-    /// Calls that may be made in this window without one going ahead.
+    /// The number of calls that may be made in this window before one has to go ahead.
     allowance: u32,
-    /// Calls of which it isn't known yet whether they passed.
+    /// The number of calls that have neither passed nor been rejected yet.
     undecided: u32,
-    /// Since when calls wait for those.
+    /// Since when calls have been refused permission.
     blocked_since: Option<Instant>,
 }
 
@@ -106,7 +106,7 @@ struct Waiting<T> {
     request: T,
 }
 
-/// The gate, with the requests that wait before it.
+/// The gate, with the requests that wait in front of it.
 pub struct Gate<T> {
     shared: Arc<Windows>,
     waiting: Mutex<VecDeque<Waiting<T>>>,
@@ -118,24 +118,24 @@ impl<T> fmt::Debug for Gate<T> {
     }
 }
 
-/// When a request came, how long it has waited in all, and how long it may.
+/// When a request came, how long it has waited in all, and how long it may wait.
 #[derive(Debug, Clone, Copy)]
 pub struct Turn {
-    /// First come, first served.
+    /// The position in the order of requests: first come, first served.
     pub order: u64,
-    /// Before now.
+    /// How long the request has waited before.
     pub waited: Duration,
-    /// `MAX_WAIT`.
+    /// How long the request may wait in all: `MAX_WAIT`.
     pub max_wait: Duration,
 }
 
 /// What [`Gate::next`] gives back.
 pub enum Next<T> {
-    /// May go on; it has waited this much more.
+    /// The request may go on; it has waited this much longer.
     Go(T, Pass, Duration),
-    /// Can't be served within the time it may wait.
+    /// The request can't be served within the time it may wait; it has waited this much longer.
     TooLate(T, Limit, Duration),
-    /// Nobody waits for its answer any more.
+    /// Nobody waits for the answer to the request any more.
     Unwanted(T),
 }
 
@@ -146,7 +146,7 @@ impl<T> Default for Gate<T> {
 }
 
 impl<T> Gate<T> {
-    /// Asks for leave to make a call with this key; where it has to wait, the request is kept as `park` makes it.
+    /// Asks for permission to make a call with this key. If the request has to wait, it is kept as `park` makes it.
     pub fn admit<R>(
         &self,
         request: R,
@@ -167,7 +167,7 @@ impl<T> Gate<T> {
         if waiting.len() >= MAX_WAITING {
             return Admission::Full(request);
         }
-        // One that was rejected goes back to where it was: before all that came later.
+        // A rejected request goes back to its old position, before all that came later.
         let at = waiting.partition_point(|other| other.order < turn.order);
         let (since, request) = (Instant::now(), park(request));
         waiting.insert(at, Waiting { order: turn.order, waited_before: turn.waited, since, request });
@@ -176,8 +176,9 @@ impl<T> Gate<T> {
         Admission::Waits
     }
 
-    /// Waits for the next request that may go on, or can't, or is `unwanted`. `None` after `limit` without one, to look at
-    /// what else may have changed: the settings, which `rules` asks for.
+    /// Waits for the next request that may go on, can't be served in time, or is `unwanted`. Returns `None` after
+    /// `limit` without one, so that the caller can check what else has changed. `rules` returns the current `MAX_WAIT`
+    /// and key.
     pub fn next(
         &self,
         limit: Duration,
@@ -189,7 +190,7 @@ impl<T> Gate<T> {
             let (max_wait, key) = rules();
             let mut waiting = self.lock_waiting();
             let mut windows = self.shared.lock();
-            // They will go on with the key that counts now.
+            // Waiting requests will go on with the current key.
             let window = window_of(&mut windows, key.as_ref());
             let mut until = deadline;
             if !waiting.is_empty() {
@@ -218,7 +219,7 @@ impl<T> Gate<T> {
                 }
                 until = window.next_change().min(deadline);
             }
-            // The window stays locked until it is waited for: no change can be missed.
+            // The windows stay locked until their condition variable is waited for, so that no change can be missed.
             drop(waiting);
             let now = Instant::now();
             if now >= deadline {
@@ -230,30 +231,30 @@ impl<T> Gate<T> {
         }
     }
 
-    /// Somebody who waits may not be wanted any more.
+    /// Has [`Gate::next`] check whether waiting requests are still wanted.
     pub fn look_again(&self) {
-        drop(self.shared.lock()); // whoever looks at it now is through, or will hear this
+        drop(self.shared.lock()); // a thread in the middle of a check now waits for this notification
         self.shared.changed.notify_all();
     }
 
-    /// Waits for as long as `sleeps` says so; it is asked again at each [`Gate::look_again`].
+    /// Waits for as long as `sleeps` returns true; it is called again at each [`Gate::look_again`].
     pub fn sleep_while(&self, sleeps: impl Fn() -> bool) {
         let windows = self.shared.lock();
         drop(self.shared.changed.wait_while(windows, |_| sleeps()));
     }
 
-    /// How many wait.
+    /// Returns the number of waiting requests.
     pub fn waiting(&self) -> usize {
         self.lock_waiting().len()
     }
 
-    /// The upstream has rejected a call with this key after it seemed to have passed.
+    /// Notes that the upstream has rejected a call with this key after it seemed to have passed.
     pub fn close(&self, limit: Limit, key: Option<&Secret>) {
         window_of(&mut self.shared.lock(), key).close(limit);
         self.shared.changed.notify_all();
     }
 
-    /// The limit of this key that is reached now, if one is.
+    /// Returns the limit of this key that is reached now, if one is.
     pub fn closed(&self, key: Option<&Secret>) -> Option<Limit> {
         let windows = self.shared.lock();
         let window = windows.iter().find(|window| window.key.as_ref() == key)?;
@@ -270,12 +271,12 @@ impl<T> Gate<T> {
 }
 
 impl Pass {
-    /// The upstream took the call.
+    /// Reports that the upstream accepted the call.
     pub fn passed(mut self) {
         self.report(None);
     }
 
-    /// The upstream rejected it: the account's limit is reached.
+    /// Reports that the upstream rejected the call: the account's limit is reached.
     pub fn rejected(mut self, limit: Limit) {
         self.report(Some(limit));
     }
@@ -313,7 +314,7 @@ impl Windows {
     }
 }
 
-/// The window of a key, new where it hasn't been used yet.
+/// Returns the window of a key, a new one if the key hasn't been used yet.
 fn window_of<'w>(windows: &'w mut Vec<Window>, key: Option<&Secret>) -> &'w mut Window {
     let at = match windows.iter().position(|window| window.key.as_ref() == key) {
         Some(at) => at,
@@ -342,7 +343,7 @@ impl Window {
         }
     }
 
-    /// Whether a call may be made now; `Some(true)` when it is one that goes ahead.
+    /// Counts a call if it may be made now. Returns `None` if it may not, and `Some(true)` if it goes ahead of others.
     fn try_pass(&mut self) -> Option<bool> {
         let pass = self.may_pass();
         match pass {
@@ -361,7 +362,7 @@ impl Window {
             if !limit.remaining().is_zero() {
                 return None;
             }
-            // The first of a new window goes ahead: clocks differ.
+            // The first call of a new window goes ahead, because clocks differ.
             self.closed = None;
             self.begin(0);
         }
@@ -374,7 +375,8 @@ impl Window {
         if self.made < self.allowance {
             return Some(false);
         }
-        // What is known to pass is used up. Those on their way may be the last that do: they are waited for.
+        // The number that is known to pass is used up. The calls in flight may be the last that pass: wait for their
+        // outcome.
         if self.undecided == 0 {
             return Some(true);
         }
@@ -387,10 +389,10 @@ impl Window {
         self.allowance = allowance;
     }
 
-    /// The one that went ahead has passed.
+    /// Notes that the call that went ahead has passed.
     fn went_well(&mut self) {
         self.allowance = match self.limit {
-            // More than the limit have passed: a new window has begun.
+            // More calls than the limit have passed, so a new window has begun.
             Some((limit, _)) if self.made > limit || self.allowance == 0 => {
                 self.made = 1;
                 self.began = Instant::now();
@@ -403,14 +405,14 @@ impl Window {
 
     fn close(&mut self, limit: Limit) {
         let known = self.limit.map_or(USUAL_LIMIT, |(known, _)| known);
-        // A day's limit says nothing about a minute's.
+        // A limit per day says nothing about the one per minute.
         let a_minutes = limit.remaining() <= 2 * WINDOW;
         let per_window = limit.per_window.filter(|n| *n > 0 && a_minutes).unwrap_or(known);
         self.limit = Some((per_window, Instant::now()));
         self.closed = Some(limit);
     }
 
-    /// When waiting may come to an end by itself.
+    /// Returns when waiting may end without any other event.
     fn next_change(&self) -> Instant {
         let now = Instant::now();
         let opens = self.closed.map(|limit| now + limit.remaining());

@@ -1,4 +1,4 @@
-//! Who is at work, how each can be cut off, and the end of the program.
+//! The requests in flight, how each can be cancelled, and how the program waits for them when it stops.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,20 +12,20 @@ use crate::peek::Peeked;
 use crate::sync::{lock, unpoisoned};
 use crate::upstream::AbortCall;
 
-/// Requests under way when the program is asked to stop may take this long to finish.
+/// How long requests in flight may take to finish when the program is asked to stop.
 pub const GRACE: Duration = Duration::from_secs(10);
-/// What those that were cut off then may take to say so to their clients.
+/// How long requests that are cancelled after that may take to say so to their clients.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How often is looked for those who tell nobody that they have finished, when the program stops.
+/// How often the stopping program checks for requests that end without notifying it.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Why a call to the upstream was cut off from outside.
+/// Why a call to the upstream was cancelled from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CancelReason {
     /// Nobody reads its answer any more.
     ClientLeft,
-    /// The program stops.
+    /// The program is stopping.
     Stopping,
     /// Somebody has cancelled it in the panel.
     Cancelled,
@@ -36,16 +36,17 @@ pub struct InFlight {
     idle: Arc<Idle>,
     stopping: AtomicBool,
     in_flight: Mutex<HashMap<u64, Arc<CancelHandle>>>,
-    /// Shared by each request from its head on, until it is under way or answered.
+    /// Each request holds a clone from its head on until it is in flight or answered: the reference count tells how
+    /// many do.
     begun: Arc<()>,
     changed: Condvar,
     next: AtomicU64,
     ended: AtomicU64,
-    /// The poller looks after those under way every now and then; else it is to be woken.
+    /// Whether the poller checks the requests in flight every now and then; if it doesn't, a new request must wake it.
     looked_after: AtomicBool,
 }
 
-/// How one request can be cut off.
+/// The handle by which one request is cancelled.
 #[derive(Debug)]
 pub struct CancelHandle {
     socket: Arc<Socket>,
@@ -53,27 +54,29 @@ pub struct CancelHandle {
     cut: AtomicU8,
     watched: Mutex<Watched>,
     call: Mutex<Option<AbortCall>>,
-    /// Others may want its answer, too.
+    /// The call that this request makes, if others may want its answer, too.
     shared_call: OnceLock<Weak<dyn CallSharing>>,
-    /// It waits for the answer of another.
+    /// The call of another request whose answer this one waits for.
     waits_for: OnceLock<Weak<dyn CallSharing>>,
 }
 
-/// A call that several requests share. (Cancelling one of them needs to know no more of it.)
+/// A call that several requests share, as far as cancelling one of them needs to know it.
 pub trait CallSharing: Send + Sync {
-    /// The client of the one that makes the call has left. Whether others want the answer, so that the call goes on.
+    /// Notes that the client of the leading request has left. Returns whether others want the answer, so that the call
+    /// goes on.
     fn is_wanted_without_its_leader(&self) -> bool;
 
-    /// The client of one that waits for it, or reads it, has left. Nobody may be left for whom the call is made.
+    /// Notes that the client of a request that waits for the answer, or reads it, has left: perhaps nobody wants it any
+    /// more.
     fn one_has_left(&self);
 }
 
-/// What can be cut off from outside.
+/// A request that can be cancelled from outside.
 pub trait Cancellable {
-    /// How.
+    /// Returns the handle by which the request is cancelled.
     fn cancel(&self) -> &Arc<CancelHandle>;
 
-    /// Whether it was.
+    /// Returns whether the request was cancelled.
     fn is_cancelled(&self) -> bool {
         self.cancel().reason().is_some()
     }
@@ -88,14 +91,14 @@ impl<T: Cancellable + ?Sized> Cancellable for Box<T> {
 /// Whether the poller is told when the client leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Watched {
-    /// Not yet: most requests are over before that would pay.
+    /// Not yet: most requests end before that would pay off.
     No,
     Yes,
-    /// Not any more: the socket may serve another request.
+    /// No longer: the socket may serve another request.
     Over,
 }
 
-/// Counts as under way until dropped.
+/// Counts a request as in flight until dropped.
 #[derive(Debug)]
 pub struct InFlightGuard {
     in_flight: Arc<InFlight>,
@@ -110,7 +113,7 @@ impl fmt::Debug for InFlight {
 }
 
 impl InFlight {
-    /// Nobody is at work. What clients do is told through `idle`.
+    /// Creates the state without any request. Clients are watched through `idle`.
     pub fn new(idle: Arc<Idle>) -> Self {
         Self {
             idle,
@@ -124,34 +127,35 @@ impl InFlight {
         }
     }
 
-    /// Whether there are hardly any descriptors left, where so many are open to the upstream, or were a moment ago.
+    /// Returns whether hardly any descriptors are left, or were a moment ago, with `upstream` connections open to the
+    /// upstream.
     pub fn is_short_of_descriptors(&self, upstream: usize) -> bool {
         self.idle.is_short(upstream)
     }
 
-    /// Whether the program is asked to stop.
+    /// Returns whether the program was asked to stop.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// From now on nothing new is begun.
+    /// Keeps new requests from being begun from now on.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         drop(self.lock());
         self.changed.notify_all();
     }
 
-    /// Whether nobody is at work.
+    /// Returns whether no request has begun or is in flight.
     pub fn is_idle(&self) -> bool {
         self.lock().is_empty() && Arc::strong_count(&self.begun) == 1
     }
 
-    /// Counts a request as begun, for as long as this is kept.
+    /// Counts a request as begun for as long as the returned value is kept.
     pub fn count(&self) -> Arc<()> {
         Arc::clone(&self.begun)
     }
 
-    /// Counts a request of this client as under way.
+    /// Counts a request of this client as in flight.
     pub fn begin(self: &Arc<Self>, socket: &Arc<Socket>) -> InFlightGuard {
         let cancel = Arc::new(CancelHandle {
             socket: Arc::clone(socket),
@@ -170,18 +174,20 @@ impl InFlight {
         InFlightGuard { in_flight: Arc::clone(self), number, cancel }
     }
 
-    /// Counts up with everything that begins or ends.
+    /// Returns a number that grows whenever a request begins or ends.
     pub fn activity(&self) -> u64 {
         self.next.load(Ordering::Relaxed) + self.ended.load(Ordering::Relaxed)
     }
 
-    /// Whether the poller looks after those under way from now on; where it says no, whether there are none.
+    /// Sets whether the poller checks the requests in flight from now on. Returns whether it stops and none is in
+    /// flight.
     pub fn look_after(&self, looks: bool) -> bool {
         self.looked_after.store(looks, Ordering::SeqCst);
         !looks && self.lock().is_empty()
     }
 
-    /// Has the poller told of the clients of those that have been under way for this long. Whether any are under way.
+    /// Has the poller told when a client leaves whose request has been in flight for this long. Returns whether any
+    /// request is in flight.
     pub fn watch_clients(&self, for_longer_than: Duration) -> bool {
         let in_flight = self.lock();
         for (number, cancel) in in_flight.iter() {
@@ -196,8 +202,8 @@ impl InFlight {
         !in_flight.is_empty()
     }
 
-    /// Something came from the client of this request, or became of it. Cuts it off where the client has left; `gone`
-    /// where that is known already, also behind bytes that nobody has read. Whether it did.
+    /// Handles an event on the socket of this request's client: cancels the request if the client has left. `gone` says
+    /// that it is known to have left, perhaps behind bytes that nobody has read. Returns whether it has left.
     pub fn look_at_client(&self, number: u64, gone: bool) -> bool {
         let Some(cancel) = self.lock().get(&number).cloned() else {
             return false;
@@ -209,7 +215,7 @@ impl InFlight {
         left
     }
 
-    /// Waits until all have finished, cutting off those that haven't within [`GRACE`].
+    /// Waits until all requests have finished, and cancels those that haven't within [`GRACE`].
     pub fn wait_for_all(&self) {
         if self.wait_until(Instant::now() + GRACE) {
             return;
@@ -222,14 +228,14 @@ impl InFlight {
         self.wait_until(Instant::now() + LAST_WORDS);
     }
 
-    /// Cuts a request off, also where it only pauses.
+    /// Cancels a request, even one that only pauses.
     fn cut(&self, cancel: &CancelHandle, reason: CancelReason) {
         cancel.cut(reason);
         drop(self.lock());
         self.changed.notify_all();
     }
 
-    /// Whether everybody has finished by then.
+    /// Waits until all requests have finished. Returns false if they haven't by then.
     fn wait_until(&self, deadline: Instant) -> bool {
         let mut in_flight = self.lock();
         while !in_flight.is_empty() || Arc::strong_count(&self.begun) > 1 {
@@ -237,7 +243,7 @@ impl InFlight {
             if left.is_zero() {
                 return false;
             }
-            // Who has only begun tells nobody of its end.
+            // A request that has only begun notifies nobody when it ends.
             let waited = self.changed.wait_timeout(in_flight, left.min(LOOK_AGAIN));
             in_flight = unpoisoned(waited).0;
         }
@@ -250,21 +256,21 @@ impl InFlight {
 }
 
 impl InFlightGuard {
-    /// How this request can be cut off.
+    /// Returns the handle by which this request is cancelled.
     pub fn cancel(&self) -> &Arc<CancelHandle> {
         &self.cancel
     }
 
-    /// Cancels this request from elsewhere, whatever it waits for.
+    /// Returns a function that cancels this request from elsewhere, whatever it waits for.
     pub fn canceller(&self) -> impl Fn() + Send + Sync + 'static {
         let (in_flight, cancel) = (Arc::clone(&self.in_flight), Arc::clone(&self.cancel));
         move || {
             in_flight.cut(&cancel, CancelReason::Cancelled);
-            in_flight.idle.wake_poller(); // it may wait for a place
+            in_flight.idle.wake_poller(); // it may wait for a slot
         }
     }
 
-    /// Pauses, but not longer than the client is there and the program goes on. Whether it was the whole time.
+    /// Pauses until the time is over or the request is cancelled. Returns whether the whole time has passed.
     pub fn pause(&self, duration: Duration) -> bool {
         let deadline = Instant::now() + duration;
         let mut in_flight = self.in_flight.lock();
@@ -297,7 +303,7 @@ impl Drop for InFlightGuard {
 }
 
 impl CancelHandle {
-    /// From now on this call is the one to cut off.
+    /// Makes this call the one that is aborted when the request is cancelled.
     pub fn attach(&self, call: AbortCall) {
         *self.lock() = Some(call);
         if self.reason().is_some() {
@@ -305,12 +311,13 @@ impl CancelHandle {
         }
     }
 
-    /// Others may want the answer: this client's leaving alone doesn't end the call.
+    /// Notes that others may want the answer: that this client leaves doesn't end the call by itself.
     pub(super) fn share(&self, shared_call: Weak<dyn CallSharing>) {
         let _ = self.shared_call.set(shared_call);
     }
 
-    /// It waits for another's answer, whose call nobody may want any more once this client has left.
+    /// Notes that this request waits for another's answer; perhaps nobody wants that call any more once this client has
+    /// left.
     pub(super) fn wait_for(&self, shared_call: Weak<dyn CallSharing>) {
         let _ = self.waits_for.set(Weak::clone(&shared_call));
         if self.reason() == Some(CancelReason::ClientLeft)
@@ -320,7 +327,8 @@ impl CancelHandle {
         }
     }
 
-    /// Whatever the request waits for at the upstream ends now, unless its client has left and others go on waiting.
+    /// Cancels the request: its call to the upstream ends now, unless only its client has left and others wait for the
+    /// answer.
     pub(super) fn cut(&self, reason: CancelReason) {
         let shared_call = self.shared_call.get().and_then(Weak::upgrade);
         if reason == CancelReason::ClientLeft
@@ -342,7 +350,7 @@ impl CancelHandle {
         }
     }
 
-    /// Why it was cut off, if it was.
+    /// Returns why the request was cancelled, if it was.
     pub fn reason(&self) -> Option<CancelReason> {
         match self.cut.load(Ordering::SeqCst) {
             1 => Some(CancelReason::ClientLeft),

@@ -1,13 +1,17 @@
-//! One request through its tries: rewrite, ask for leave, send, judge the answer, relay it. A failure that another try
-//! can heal leads back to the top, as long as nothing of an answer has gone to the client.
+//! Relays one request: rewrites it, waits for permission to call, sends it, judges the answer and relays that. After a
+//! failure that another attempt can fix, it starts over, as long as nothing of an answer has gone to the client.
 //!
-//! - [`state`]: the request with its parts; [`accept`]: how it begins; [`drive`]: its loop; [`finish`]: how it ends.
-//! - [`attempt`]: one try, from the call to what came of it ([`answer`]); [`plain`], [`stream`], [`bytes`]: the kinds of answers.
-//! - [`patience`]: what follows a failure; [`routing`]: which model is next; [`backup`], [`backup_history`]: which other server.
-//! - [`outcome`], [`parked`]: what passes between these steps, and how one that waits is gone on with.
-//! - What all requests share ([`shared`]): the account's limit ([`gate`]), who pauses ([`pauses`]), who is in flight
-//!   ([`in_flight`]), calls that are shared ([`shared_call`], [`reuse`]), what was seen of models and conversations
-//!   ([`model_history`], [`model_stats`], [`conversation`]), the lists ([`models`], [`model`], [`best`]) and the quota ([`quota`]).
+//! - [`state`]: the request and its parts; [`accept`]: how it begins; [`drive`]: its main loop; [`finish`]: how it
+//!   ends.
+//! - [`attempt`]: one attempt, from the call to its outcome; [`answer`]: the sources of an answer; [`plain`],
+//!   [`stream`], [`bytes`]: the kinds of answers.
+//! - [`patience`]: what to do after a failure; [`routing`], [`choice`]: which model is next; [`backup`],
+//!   [`backup_history`]: which other server is asked.
+//! - [`outcome`], [`parked`]: the types passed between these steps, and how a waiting request is resumed.
+//! - Shared by all requests ([`shared`]): the account's limit ([`gate`]), the requests that pause ([`pauses`]) or are
+//!   in flight ([`in_flight`]), shared calls and reused answers ([`shared_call`], [`reuse`]), what was seen of models
+//!   and conversations ([`model_history`], [`model_stats`], [`conversation`]), the lists of models ([`models`],
+//!   [`model`], [`best`]) and the quota ([`quota`]).
 //!
 //! May import `builtin`, `record`, `live`, `client`, `upstream`, `settings`, `dialect` and leaves.
 

@@ -1,4 +1,4 @@
-//! A free model, as the upstream's list describes it; and what stands in the list beside those.
+//! A free model, as the upstream's list describes it; and the entries that the proxy adds to that list.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use crate::object::object;
 
 /// 2026-02-01, when the router was released.
 const ROUTER_CREATED: u64 = 1_769_904_000;
-/// Of the router, and of what chooses among the same models.
+/// The context of the router, and of `best`, which chooses among the same models.
 const ROUTER_CONTEXT: u64 = 200_000;
 const ROUTER_CAN: Needs = Needs { tools: true, images: true, structured: true };
 
@@ -32,10 +32,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 4] = [Self::Chat, Self::Embeddings, Self::Rerank, Self::Speech];
 
-    /// How the upstream calls what such a model makes.
+    /// Returns the upstream's word for what such a model makes.
     pub fn output(self) -> &'static str {
         match self {
             Self::Chat => "text",
@@ -45,7 +45,7 @@ impl Kind {
         }
     }
 
-    /// Where the upstream lists them.
+    /// Returns the path at which the upstream lists such models.
     pub fn path(self) -> &'static str {
         match self {
             Self::Chat => CHAT_MODELS,
@@ -55,12 +55,12 @@ impl Kind {
         }
     }
 
-    /// Those that the upstream lists at this path.
+    /// Returns the kind of models that the upstream lists at this path.
     pub fn at(path: &str) -> Self {
         Self::ALL.into_iter().find(|kind| kind.path() == path).unwrap_or(Self::Chat)
     }
 
-    /// As far as a name tells; `None` for what judges, or writes down what it hears.
+    /// Returns the kind as far as a name tells it; `None` for models that judge or transcribe.
     fn by_name(id: &str) -> Option<Self> {
         let told = words(id).find_map(|word| match word {
             "embed" | "embedding" | "embeddings" => Some(Some(Self::Embeddings)),
@@ -72,11 +72,12 @@ impl Kind {
         told.unwrap_or_else(|| (!is_classifier(id)).then_some(Self::Chat))
     }
 
-    /// Whether a model of this name, which makes `outputs` (none: the upstream doesn't say), is of this kind.
+    /// Returns whether a model of this name, which makes `outputs` (empty if the upstream doesn't say), is of this
+    /// kind.
     fn has(self, id: &str, outputs: &[&str]) -> bool {
         match self {
             Self::Chat if outputs.is_empty() => chats_by_name(id),
-            // What a classifier says is text, too.
+            // The output of a classifier is text, too.
             Self::Chat => outputs.contains(&"text") && !is_classifier(id),
             _ if outputs.is_empty() => {
                 matches!(Self::by_name(id), Some(kind) if kind == self || kind == Self::Chat)
@@ -86,7 +87,7 @@ impl Kind {
     }
 }
 
-/// Whether one can chat with a model, as far as its name tells.
+/// Returns whether one can chat with a model, as far as its name tells.
 ///
 /// ```
 /// use local_api_proxy::relay::model::chats_by_name;
@@ -97,7 +98,7 @@ pub fn chats_by_name(id: &str) -> bool {
     Kind::by_name(id) == Some(Kind::Chat)
 }
 
-/// Whether a name says of a model that it writes text and doesn't chat: it judges what others have written.
+/// Returns whether a name says that a model writes text but doesn't chat, because it judges what others have written.
 fn is_classifier(id: &str) -> bool {
     let mut before = "";
     words(id).any(|word| {
@@ -115,36 +116,36 @@ fn words(id: &str) -> impl Iterator<Item = &str> {
 pub struct Indexes {
     /// `intelligence_index`
     pub intelligence: Option<f64>,
-    /// `agentic_index`: where tools are offered.
+    /// `agentic_index`: used where tools are offered.
     pub agentic: Option<f64>,
 }
 
 /// A free model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
-    /// What a request names it by.
+    /// The id by which a request names the model.
     pub id: String,
-    /// What people call it.
+    /// The name that people call the model.
     pub name: String,
-    /// Tokens that request and answer may have together.
+    /// The number of tokens that request and answer may have together.
     pub context_length: Option<u64>,
-    /// Tokens that an answer may have.
+    /// The number of tokens that an answer may have.
     pub max_output: Option<u64>,
-    /// What it can do.
+    /// What the model can do.
     pub can: Needs,
-    /// How good it is.
+    /// How good the model is.
     pub indexes: Indexes,
-    /// The last day on which it is sure to be there.
+    /// The last day on which the model is sure to be there.
     pub expires: Option<NaiveDate>,
-    /// Seconds since 1970.
+    /// When the model was created, in seconds since 1970.
     pub created: u64,
-    /// The object as the upstream wrote it, and what clients need beside.
+    /// The object as the upstream wrote it, with what clients need besides.
     pub json: String,
 }
 
 impl Model {
-    /// Understands an entry of the upstream's list of this kind, and whether it is of it; `None` for what is none, or isn't
-    /// free.
+    /// Parses an entry of the upstream's list of this kind, and tells whether the model is of this kind; `None` if the
+    /// entry isn't a free model.
     pub fn parse(written: &str, kind: Kind) -> Option<(Self, bool)> {
         let fields = json::fields(written).ok()?;
         let text = |name: &str| json::field(&fields, name).and_then(|field| json::string(field.value));
@@ -184,18 +185,18 @@ impl Model {
         Some((Self { json: completed(fields, &model, kind), ..model }, is_of_kind))
     }
 
-    /// The router, where the upstream doesn't list it.
+    /// Returns the router, for when the upstream doesn't list it.
     pub fn router() -> Self {
         Self::stand_in(ROUTER, "Free Models Router", "openrouter", Some(ROUTER_CONTEXT), ROUTER_CAN)
     }
 
-    /// The best free model.
+    /// Returns the entry `best`, which stands for the best free model.
     pub fn best() -> Self {
         let name = "The best free model that works now";
         Self::stand_in(BEST, name, "local-api-proxy", Some(ROUTER_CONTEXT), ROUTER_CAN)
     }
 
-    /// A model of a backup: what it can do, only its server knows.
+    /// Returns a model of a backup. Only its server knows what it can do.
     pub fn of_backup(backup: &str, model: &str) -> Self {
         Self::stand_in(&format!("{backup}/{model}"), model, backup, None, ROUTER_CAN)
     }
@@ -216,24 +217,24 @@ impl Model {
         Self { json: completed(json::fields(&fields).unwrap_or_default(), &model, Kind::Chat), ..model }
     }
 
-    /// The router whatever else it can: it picks among those that can.
+    /// Returns the router with all capabilities: it picks among the models that have what is needed.
     pub fn as_router(self) -> Self {
         Self { can: ROUTER_CAN, ..self }
     }
 
-    /// Whether it is a router of the upstream's, which asks other models.
+    /// Returns whether this is a router of the upstream's, which asks other models.
     pub fn is_router(&self) -> bool {
         self.id.starts_with("openrouter/")
     }
 
-    /// What an API may say of it.
+    /// Returns what an API may say about the model.
     pub fn listed(&self) -> Listed<'_> {
         let Self { id, name, context_length, can, created, json, .. } = self;
         Listed { id, name, context_length: *context_length, can: *can, created: *created, json }
     }
 }
 
-/// An entry as the upstream gives it, with what it lacks for OpenAI's SDKs (`object`, `created`, `owned_by`) and for
+/// Adds to an entry of the upstream's what it lacks for OpenAI's SDKs (`object`, `created`, `owned_by`) and for
 /// OpenRouter's own, which read no list with less: <https://openrouter.ai/docs/api/api-reference/models/get-models>
 fn completed(fields: Vec<json::Field<'_>>, model: &Model, kind: Kind) -> String {
     let Model { id, name, can, created, .. } = model;
@@ -247,7 +248,7 @@ fn completed(fields: Vec<json::Field<'_>>, model: &Model, kind: Kind) -> String 
         "modality": format!("{}->{makes}", takes.join("+")), "input_modalities": Value::from(takes),
         "output_modalities": Value::from(vec![makes]), "tokenizer": "Other", "instruct_type": Value::Null,
     };
-    // Each with the first characters of a value that will do.
+    // Each field with the characters that a usable value may begin with.
     let needed = [
         ("object", "\"", "model".into()),
         ("created", "0123456789", (*created).into()),

@@ -1,5 +1,5 @@
 //! What was seen of the free models: which one answered what, which failed, which rest, and which one a conversation
-//! belongs to. Kept in memory; where debug mode saves files, the figures of each model outlive a restart.
+//! belongs to. It is kept in memory; where debug mode saves files, the figures of each model survive a restart.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
@@ -22,26 +22,26 @@ use crate::language::either;
 use crate::record::files::Files;
 use crate::sync::lock;
 
-/// In `CACHE_DIR`.
+/// The name of the file in `CACHE_DIR`.
 const FILE: &str = ".local-api-proxy-models.json";
-/// A longer one isn't ours.
+/// The maximum length of the file; a longer one wasn't written by this program.
 const MAX_FILE_BYTES: u64 = 4 << 20;
-/// How long the start waits for the file.
+/// How long the start of the program waits for the file.
 const FILE_PATIENCE: Duration = Duration::from_millis(50);
-/// What answered is worth trying for so long.
+/// How long a model that has answered is worth trying.
 const GOOD_FOR: Duration = Duration::from_secs(10 * 60);
-/// Models that are remembered for the same needs.
+/// The number of models that are remembered for the same needs.
 const MAX_GOOD: usize = 8;
-/// A conversation leaves its model after so many calls in a row in which that has failed.
+/// A conversation leaves its model after this many calls in a row in which the model has failed.
 const TOO_MANY_FAILURES: u8 = 2;
-/// Conversations that are remembered.
+/// The number of conversations that are remembered.
 const MAX_CONVERSATIONS: usize = 10_000;
 
-/// What is known.
+/// What was seen of models and conversations.
 #[derive(Debug, Default)]
 pub struct ModelHistory {
     state: Mutex<State>,
-    /// The file is about to be written.
+    /// Whether the file is about to be written.
     is_queued: AtomicBool,
 }
 
@@ -50,24 +50,24 @@ struct State {
     stats: StatsTable,
     /// The folder whose file has been read.
     read_from: Option<Arc<Path>>,
-    /// Models that answered, by what was needed, the last one last.
+    /// The models that have answered, by what was needed, the latest last.
     good: HashMap<Wanted, VecDeque<(Arc<str>, Instant)>>,
-    /// The model that each belongs to, and since when.
+    /// The model that each conversation belongs to, by the marks of the conversation.
     conversations: HashMap<u64, Belongs>,
-    /// The best model, by what is needed.
+    /// The best model for each set of needs.
     first_choices: HashMap<Needs, Arc<str>>,
 }
 
-/// The model of a conversation.
+/// The model that a conversation belongs to.
 #[derive(Debug)]
 struct Belongs {
     model: Arc<str>,
-    /// Calls in a row, up to the last one, in which it has failed.
+    /// The number of calls in a row, up to the last one, in which the model has failed.
     failures: u8,
     since: Seconds,
 }
 
-/// Since the first look at the clock: thousands of times are kept.
+/// Seconds since the clock was first read: small, because thousands of times are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Seconds(u32);
 
@@ -82,11 +82,11 @@ impl Seconds {
     }
 }
 
-/// What a model was asked for: the dialect, and what it must be able to do.
+/// What a model is wanted for: the dialect, and what the model must be able to do.
 pub type Wanted = (&'static str, Needs);
 
 impl ModelHistory {
-    /// A model has answered.
+    /// Records that a model has answered.
     pub fn answered(&self, model: &str, wanted: Wanted, first_token: Option<Duration>) {
         if !is_one_model(model) {
             return;
@@ -106,14 +106,14 @@ impl ModelHistory {
         }
     }
 
-    /// Until when a model isn't asked, where it rests.
+    /// Returns until when a model isn't asked, if it rests.
     pub fn rests_until(&self, model: &str) -> Option<SystemTime> {
         let state = self.lock();
         let seen = state.stats.get(model)?;
         seen.rests_until.filter(|_| seen.rests())
     }
 
-    /// A model has failed; it isn't asked for `rest`.
+    /// Records that a model has failed, and isn't asked for `rest`.
     pub fn failed(&self, model: &str, rest: Option<Duration>) {
         if model == ROUTER {
             return;
@@ -130,7 +130,7 @@ impl ModelHistory {
         }
     }
 
-    /// A model is there no more, and isn't asked for `rest`. Whether that is news.
+    /// Records that a model no longer exists, and isn't asked for `rest`. Returns whether that is news.
     pub fn retired(&self, model: &str, rest: Duration) -> bool {
         let mut state = self.lock();
         for good in state.good.values_mut() {
@@ -139,19 +139,19 @@ impl ModelHistory {
         state.stats.of(model).is_none_or(|stats| stats.retire(rest))
     }
 
-    /// Whether a model has answered anything within the last ten minutes.
+    /// Returns whether a model has answered anything within the last ten minutes, and hasn't failed since.
     pub fn has_answered_lately(&self, model: &str) -> bool {
         let state = self.lock();
         let answered = |(known, since): &(Arc<str>, Instant)| **known == *model && since.elapsed() < GOOD_FOR;
         state.good.values().flatten().any(answered)
     }
 
-    /// Whether a model isn't to be asked now.
+    /// Returns whether a model isn't to be asked now.
     pub fn rests(&self, model: &str) -> bool {
         self.lock().stats.get(model).is_some_and(ModelStats::rests)
     }
 
-    /// Those of the models that can do what is needed now, the best one first.
+    /// Returns the models that can do what is needed now, the best one first.
     pub fn in_order<'a>(&self, models: &'a [Arc<Model>], needs: Needs) -> Vec<Candidate<'a>> {
         let state = self.lock();
         let now = SystemTime::now();
@@ -159,7 +159,8 @@ impl ModelHistory {
         best::in_order(models, needs, Utc::now().date_naive(), seen)
     }
 
-    /// The model that last answered a request with the same needs, and hasn't failed since.
+    /// Returns the model that last answered a request with the same needs, hasn't failed since, and isn't one of
+    /// `not_these`.
     pub fn good(&self, wanted: Wanted, not_these: impl Fn(&str) -> bool) -> Option<String> {
         let state = self.lock();
         let fits = |(model, since): &&(Arc<str>, Instant)| {
@@ -169,8 +170,8 @@ impl ModelHistory {
         state.good.get(&wanted)?.iter().rev().find(fits).map(|(model, _)| model.to_string())
     }
 
-    /// The model that a conversation belongs to, by the marks of its beginnings, longest first; and whether that has failed
-    /// in its last call.
+    /// Returns the model that a conversation belongs to, by the marks of its beginnings, longest first; and whether
+    /// that model has failed in the last call of the conversation.
     pub fn conversation(
         &self,
         marks: impl IntoIterator<Item = u64>,
@@ -182,7 +183,7 @@ impl ModelHistory {
         is_kept.then(|| (found.model.to_string(), found.failures > 0))
     }
 
-    /// The model of a conversation has failed in a call to which no answer came.
+    /// Records that the model of a conversation has failed in a call without a complete answer.
     pub fn own_failed(&self, marks: impl IntoIterator<Item = u64>) {
         let mut state = self.lock();
         let found = marks.into_iter().find(|mark| state.conversations.contains_key(mark));
@@ -191,14 +192,14 @@ impl ModelHistory {
         }
     }
 
-    /// From now on a conversation belongs to this model.
+    /// Sets the model that a conversation belongs to from now on.
     pub fn converse(&self, mark: u64, model: &str, has_failed: bool) {
         if !is_one_model(model) {
             return;
         }
         let mut state = self.lock();
         if state.conversations.len() >= MAX_CONVERSATIONS && !state.conversations.contains_key(&mark) {
-            // The older half goes: once in thousands of conversations.
+            // The older half is forgotten: once in thousands of conversations.
             let mut times = state.conversations.values().map(|belongs| belongs.since).collect::<Vec<_>>();
             times.sort_unstable();
             let middle = times[times.len() / 2];
@@ -211,8 +212,8 @@ impl ModelHistory {
         }
     }
 
-    /// Takes note of the model that is asked first where this is needed. The one before, where that was another; `Some(None)`
-    /// where there was none.
+    /// Records the model that is asked first for these needs. Returns the one before if it was another; `Some(None)` if
+    /// there was none.
     pub fn first_choice(&self, needs: Needs, first: &str) -> Option<Option<Arc<str>>> {
         let mut state = self.lock();
         if state.first_choices.get(&needs).is_some_and(|known| **known == *first) {
@@ -221,12 +222,12 @@ impl ModelHistory {
         Some(state.first_choices.insert(needs, first.into()))
     }
 
-    /// What was seen of a model.
+    /// Returns what was seen of a model.
     pub fn of(&self, model: &str) -> Option<ModelStats> {
         self.lock().stats.get(model).cloned()
     }
 
-    /// What was seen of each model.
+    /// Returns what was seen of each model.
     pub fn models(&self) -> HashMap<Arc<str>, ModelStats> {
         self.lock().stats.all().clone()
     }
@@ -236,9 +237,9 @@ impl ModelHistory {
     }
 }
 
-/// The file, where debug mode saves any.
+/// The file, where debug mode saves one.
 impl ModelHistory {
-    /// Reads what an earlier run has left, without waiting long for it.
+    /// Reads what an earlier run has saved, without waiting long for it.
     pub fn look_back(self: &Arc<Self>, dir: Option<&Arc<Path>>) {
         let Some(dir) = dir.cloned() else {
             return;
@@ -254,7 +255,7 @@ impl ModelHistory {
         }
     }
 
-    /// Has what is known written soon.
+    /// Has what is known of the models written to the file soon.
     pub fn save(self: &Arc<Self>, dir: &Arc<Path>, files: &Files) {
         if self.is_queued.swap(true, Ordering::Relaxed) {
             return;
@@ -269,7 +270,7 @@ impl ModelHistory {
         files.save_soon(path, Box::new(text));
     }
 
-    /// Reads a folder's file, once. What has been seen since it was written counts for more.
+    /// Reads a folder's file, once. What has been seen since it was written takes precedence.
     fn read(&self, dir: &Arc<Path>) {
         if self.lock().read_from.replace(Arc::clone(dir)).as_ref() == Some(dir) {
             return;
@@ -290,7 +291,7 @@ impl ModelHistory {
     }
 }
 
-/// Whether a request can be sent to this model alone, and for nothing.
+/// Returns whether a request can be sent to this model itself, free of charge.
 fn is_one_model(id: &str) -> bool {
     id != ROUTER && is_free(id) && id.len() <= MAX_NAME_BYTES
 }

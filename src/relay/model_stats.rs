@@ -1,4 +1,4 @@
-//! What was seen of each model: how often it has answered of late, how soon, and until when it isn't asked.
+//! What was seen of each model: how often it has answered lately, how soon, and until when it isn't asked.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -8,37 +8,37 @@ use serde::{Deserialize, Serialize};
 
 use super::best::Seen;
 
-/// After this, what was seen counts for half.
+/// The time after which what was seen counts for half.
 const HALVED_AFTER_S: f64 = 15.0 * 60.0;
-/// Calls that every model is trusted to have answered before the first.
+/// The number of answered calls that every model is credited with before its first.
 const TRUST: f64 = 2.0;
-/// Nothing rests for longer, whatever a header says.
+/// The longest rest, whatever a header says.
 const LONGEST_REST: Duration = Duration::from_secs(24 * 60 * 60);
-/// Models that figures are kept of; clients and upstreams may name any number.
+/// The number of models whose figures are kept; clients and upstreams may name any number.
 const MAX_MODELS: usize = 1000;
-/// Clients make names up.
+/// The maximum length of a model's name; clients make names up.
 pub const MAX_NAME_BYTES: usize = 200;
-/// Times to the first token of which a model's median is taken.
+/// The number of times to the first token of which a model's median is taken.
 const MAX_TIMES: usize = 31;
 
 /// What was seen of a model.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ModelStats {
-    /// Calls to it.
+    /// The number of calls to the model.
     pub calls: u64,
-    /// Those that were answered.
+    /// The number of calls that were answered.
     pub answered: u64,
-    /// Until when it isn't asked.
+    /// Until when the model isn't asked.
     pub rests_until: Option<SystemTime>,
-    /// It is said to be there no more.
+    /// Whether the model is said to exist no longer.
     pub retired: bool,
-    /// Calls and answers, those of before counting less and less, as of `last_seen`.
+    /// Calls and answers as of `last_seen`; older ones count less and less.
     recent: [f64; 2],
-    /// When it was last asked.
+    /// When the last call to the model was counted.
     last_seen: SystemTime,
-    /// In milliseconds, the newest first.
+    /// Times to the first token in milliseconds, the newest first.
     first_tokens: VecDeque<u32>,
-    /// Of these.
+    /// The median of these times.
     median: Option<u32>,
 }
 
@@ -58,7 +58,7 @@ impl Default for ModelStats {
 }
 
 impl ModelStats {
-    /// It has answered.
+    /// Records that the model has answered.
     pub fn answered(&mut self, first_token: Option<Duration>) {
         self.count(true);
         self.rests_until = None;
@@ -72,17 +72,17 @@ impl ModelStats {
         }
     }
 
-    /// It has failed.
+    /// Records that the model has failed.
     pub fn failed(&mut self) {
         self.count(false);
     }
 
-    /// It isn't asked for so long.
+    /// Keeps the model from being asked for this long.
     pub fn rest(&mut self, time: Duration) {
         self.rests_until = SystemTime::now().checked_add(time.min(LONGEST_REST));
     }
 
-    /// It is there no more, and isn't asked for so long. Whether that is news.
+    /// Records that the model no longer exists, and isn't asked for this long. Returns whether that is news.
     pub fn retire(&mut self, time: Duration) -> bool {
         let known = self.retired && self.rests();
         self.retired = true;
@@ -90,23 +90,23 @@ impl ModelStats {
         !known
     }
 
-    /// The median time to the first token of the last answers.
+    /// Returns the median time to the first token of the last answers.
     pub fn first_token(&self) -> Option<Duration> {
         self.median.map(|ms| Duration::from_millis(ms.into()))
     }
 
-    /// Whether it isn't to be asked now.
+    /// Returns whether the model isn't to be asked now.
     pub fn rests(&self) -> bool {
         self.rests_until.is_some_and(|until| until > SystemTime::now())
     }
 
-    /// How often it answers.
+    /// Returns the share of calls that the model answers.
     pub fn share(&self, now: SystemTime) -> f64 {
         let [calls, answered] = self.recent_at(now);
         (answered + TRUST) / (calls + TRUST)
     }
 
-    /// What the choice of the best one goes by.
+    /// Returns what the choice of the best model depends on.
     pub fn seen(&self, now: SystemTime) -> Seen {
         let rests = self.rests_until.is_some_and(|until| until > now);
         Seen { share: self.share(now), first_token: self.first_token(), rests }
@@ -127,20 +127,21 @@ impl ModelStats {
         self.recent.map(|count| count * left)
     }
 
-    /// How little would be lost with it: what never answered before what did, and the oldest first.
+    /// Orders models by how much would be lost with their figures: least with one that never answered, then with one
+    /// that doesn't rest, then with the one that was seen longest ago.
     fn usefulness(&self) -> impl Ord {
         (self.answered > 0, self.rests(), self.last_seen)
     }
 }
 
-/// What was seen of all of them, but for the least useful of more than a thousand.
+/// What was seen of all models; of more than a thousand, the least useful are dropped.
 #[derive(Debug, Default)]
 pub struct StatsTable {
     models: HashMap<Arc<str>, ModelStats>,
 }
 
 impl StatsTable {
-    /// `None` for what is no name of a model.
+    /// Returns the figures of a model, new ones if it has none; `None` if its name is too long to be one.
     pub fn of(&mut self, model: &str) -> Option<&mut ModelStats> {
         if model.len() > MAX_NAME_BYTES {
             return None;
@@ -152,29 +153,30 @@ impl StatsTable {
         self.models.get_mut(model)
     }
 
-    /// What is known of a model.
+    /// Returns what is known of a model.
     pub fn get(&self, model: &str) -> Option<&ModelStats> {
         self.models.get(model)
     }
 
-    /// The name as all hold it together.
+    /// Returns the copy of a model's name that all share.
     pub fn name_of(&mut self, model: &str) -> Option<Arc<str>> {
         self.of(model)?;
         self.models.get_key_value(model).map(|(name, _)| Arc::clone(name))
     }
 
-    /// All of them.
+    /// Returns the figures of all models.
     pub fn all(&self) -> &HashMap<Arc<str>, ModelStats> {
         &self.models
     }
 
-    /// For a file.
+    /// Writes the figures as JSON, for a file.
     pub fn to_json(&self) -> String {
         let models = self.models.iter().map(|(name, stats)| (&**name, stats)).collect::<HashMap<_, _>>();
         serde_json::to_string(&models).unwrap_or_default()
     }
 
-    /// Adds what a file of before knows of models that nothing has been seen of since. Whether it could be read.
+    /// Adds the figures of an older file for models that haven't been seen since. Returns whether the file could be
+    /// read.
     pub fn add_json(&mut self, json: &[u8]) -> bool {
         let Ok(saved) = serde_json::from_slice::<HashMap<String, ModelStats>>(json) else {
             return false;

@@ -1,7 +1,7 @@
-//! The free models that the upstream lists: for `GET /v1/models` and its like, and for whoever chooses the next model.
+//! The free models that the upstream lists: for `GET /v1/models` and the like, and for choosing the next model.
 //!
-//! A list is fetched when it is first needed, by a thread of its own, and again when somebody looks at one that is old:
-//! nobody waits for it but those who come while there has been none yet, and a program that nobody uses does nothing.
+//! A list is fetched by a thread of its own when it is first needed, and again when an old one is used: only requests
+//! that come before the first list wait for it, and a program that nobody uses does nothing.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -22,28 +22,28 @@ use crate::upstream::Upstream;
 
 /// How long a list is good.
 const GOOD_FOR: Duration = Duration::from_secs(600);
-/// How long one that couldn't be had isn't asked for again.
+/// How long after a failed fetch a list isn't asked for again.
 const MISSING_FOR: Duration = Duration::from_secs(10);
-/// How long the first who need a list wait for it.
+/// How long the first requests that need a list wait for it.
 const FIRST_WAIT: Duration = Duration::from_secs(3);
-/// A list longer than this isn't one.
+/// The maximum length of a list.
 const MAX_LIST_BYTES: usize = 16 << 20;
-/// What the account's privacy settings leave of [`Kind::Chat`]'s.
+/// The path of the list of those chat models that the account's privacy settings allow.
 const OF_THE_ACCOUNT: &str = "/models/user";
 
-/// What the upstream has of one kind.
+/// The free models of one kind that the upstream lists.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// The router, where it is listed.
+    /// The router, if it is listed.
     router: Option<Arc<Model>>,
     /// The free models, in the upstream's order.
     pub models: Vec<Arc<Model>>,
-    /// Free ones that are for something else.
+    /// The ids of listed free models that are for something else.
     others: Vec<String>,
 }
 
 impl Listing {
-    /// The router as it is listed, or as it is known.
+    /// Returns the router as it is listed, else as it is known.
     pub fn router(&self) -> Arc<Model> {
         self.router.clone().unwrap_or_else(|| Arc::new(Model::router()))
     }
@@ -55,7 +55,7 @@ pub struct Models {
     lists: [Arc<List>; Kind::ALL.len()],
 }
 
-/// One list, for as long as it is good.
+/// One list, and the state of its fetches.
 #[derive(Debug, Default)]
 struct List {
     state: Mutex<State>,
@@ -64,11 +64,11 @@ struct List {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whose list it is.
+    /// The upstream whose list this is.
     upstream: Option<Arc<Upstream>>,
     listing: Option<Arc<Listing>>,
     fetch: Fetch,
-    /// No fetch from this upstream has ended yet.
+    /// Whether no fetch from this upstream has ended yet.
     is_first: bool,
 }
 
@@ -76,9 +76,9 @@ struct State {
 enum Fetch {
     #[default]
     Never,
-    /// Since when.
+    /// Since when a fetch has been running.
     UnderWay(Instant),
-    /// When it has ended, well or not.
+    /// When the last fetch ended: `Got` with a list, `Failed` without one.
     Got(Instant),
     Failed(Instant),
 }
@@ -95,7 +95,7 @@ impl Fetch {
 }
 
 impl Models {
-    /// The free models of a kind. While the very first list is on its way, that is waited for.
+    /// Returns the free models of a kind. Waits for the very first list while it is being fetched.
     pub fn listing(&self, kind: Kind, snapshot: &Snapshot) -> Arc<Listing> {
         if snapshot.settings.test_mode {
             return Arc::default();
@@ -111,7 +111,7 @@ impl Models {
         state.listing.clone().filter(|_| state.is_of(&snapshot.upstream)).unwrap_or_default()
     }
 
-    /// Those of several kinds; they are fetched at the same time.
+    /// Returns the listings of several kinds, which are fetched at the same time.
     fn listings(&self, kinds: &[Kind], snapshot: &Snapshot) -> Vec<(Kind, Arc<Listing>)> {
         if !snapshot.settings.test_mode {
             kinds.iter().for_each(|kind| drop(self.lists[*kind as usize].fresh_state(*kind, snapshot)));
@@ -119,7 +119,7 @@ impl Models {
         kinds.iter().map(|kind| (*kind, self.listing(*kind, snapshot))).collect()
     }
 
-    /// The free model of this id that is for something else than chatting.
+    /// Returns the free model with this id that is for something else than chatting.
     pub fn of_another_kind(&self, id: &str, snapshot: &Snapshot) -> Option<(Kind, Arc<Model>)> {
         let listings = self.listings(&[Kind::Embeddings, Kind::Rerank, Kind::Speech], snapshot);
         let find = |(kind, listing): &(Kind, Arc<Listing>)| {
@@ -129,7 +129,7 @@ impl Models {
         listings.iter().find_map(find)
     }
 
-    /// Has the list of chat models fetched where the settings say that requests will need it, so that none waits for it.
+    /// Has the list of chat models fetched if the settings say that requests will need it, so that none waits for it.
     pub fn fetch_ahead(&self, snapshot: &Snapshot) {
         let settings = &snapshot.settings;
         let names_best =
@@ -139,7 +139,7 @@ impl Models {
         }
     }
 
-    /// Whether one can chat with a model: as the list has it, else by its name. Nothing is fetched for it.
+    /// Returns whether one can chat with a model: by the list, else by the model's name. Nothing is fetched for this.
     pub fn chats(&self, id: &str) -> bool {
         let Some(listing) = self.lists[Kind::Chat as usize].lock().listing.clone() else {
             return chats_by_name(id);
@@ -148,13 +148,13 @@ impl Models {
         is_listed || chats_by_name(id) && !listing.others.iter().any(|other| other == id)
     }
 
-    /// The ids of the free models of a kind.
+    /// Returns the ids of the free models of a kind.
     pub fn ids(&self, kind: Kind, snapshot: &Snapshot) -> Vec<String> {
         self.listing(kind, snapshot).models.iter().map(|model| model.id.clone()).collect()
     }
 
-    /// All that a request may name: the router first, `best` second, then the chat models that there are, and those of the
-    /// backups.
+    /// Returns all models that a request may name: the router first, `best` second, then the listed chat models, and
+    /// those of the backups.
     pub fn named(&self, snapshot: &Snapshot) -> Vec<Arc<Model>> {
         let listing = self.listing(Kind::Chat, snapshot);
         let backups = snapshot.settings.backups.iter();
@@ -165,7 +165,7 @@ impl Models {
         first.into_iter().chain(listing.models.iter().cloned()).chain(of_backups).collect()
     }
 
-    /// Answers with the list of what the upstream has at this path, as an API writes it.
+    /// Answers with the list of what the upstream has at this path, as written by `write`.
     pub fn list(
         &self,
         path: &str,
@@ -184,7 +184,7 @@ impl Models {
         Reply::json(200, write(&models.iter().map(|model| model.listed()).collect::<Vec<_>>()))
     }
 
-    /// Answers with one of them.
+    /// Answers with one of the models.
     pub fn show(&self, snapshot: &Snapshot, show: Show, asked: &str) -> Result<Reply, ApiError> {
         let models = self.named(snapshot);
         let named = |id: &str| models.iter().find(|model| model.id == id).cloned();
@@ -201,7 +201,7 @@ impl Models {
 }
 
 impl List {
-    /// What there is; where that is old, or of another upstream, a new one is on its way.
+    /// Locks the state, and has a new list fetched if the present one is old or another upstream's.
     fn fresh_state(self: &Arc<Self>, kind: Kind, snapshot: &Snapshot) -> MutexGuard<'_, State> {
         let mut state = self.lock();
         if !state.is_of(&snapshot.upstream) {
@@ -219,7 +219,7 @@ impl List {
         state
     }
 
-    /// A fetch has ended. What there was stays where nothing else came.
+    /// Takes the result of a fetch. The old list stays if no other came.
     fn fetched(&self, upstream: &Arc<Upstream>, listing: Option<Listing>) {
         let mut state = self.lock();
         if !state.is_of(upstream) {
@@ -258,7 +258,7 @@ fn fetch(upstream: &Arc<Upstream>, kind: Kind, has_key: bool) -> Option<Listing>
     of_the_account.or_else(|| get(kind.path()))
 }
 
-/// The free ones of a list; each id once.
+/// Returns the free models of a list, each id once.
 fn free_models(list: &str, kind: Kind) -> Option<Listing> {
     let fields = json::fields(list).ok()?;
     let data = json::elements(json::field(&fields, "data")?.value)?;
@@ -282,7 +282,7 @@ fn free_models(list: &str, kind: Kind) -> Option<Listing> {
     Some(listing)
 }
 
-/// The kinds beside chat models that `?output_modalities=` asks for.
+/// Returns the kinds other than chat models that `?output_modalities=` asks for.
 fn kinds_wanted(query: &str) -> Vec<Kind> {
     let value = query.split('&').find_map(|part| part.strip_prefix("output_modalities="));
     let value = percent_decoded(value.unwrap_or_default());

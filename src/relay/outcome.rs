@@ -1,4 +1,4 @@
-//! What passes between the steps of a request: how a try failed, how a call ended, what is still to be sent.
+//! The types passed between the steps of a request: how an attempt failed, how a call ended, what is still to be sent.
 
 use std::time::Duration;
 
@@ -8,43 +8,44 @@ use crate::dialect::errors::ModelFault;
 use crate::error::ApiError;
 use crate::language::Words;
 
-/// What to do about a failed try.
+/// What to do about a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// No other try can help.
+    /// No other attempt can help.
     PassOn,
-    /// OpenRouter can't, whatever is tried there; a backup could.
+    /// No attempt at OpenRouter can help; a backup could.
     BackupsOnly,
     /// Try again, after this pause if the upstream named one.
     TryAgain(Option<Duration>),
-    /// Another model, or another provider of the router's, could serve it at once.
+    /// Another model, or another of the router's providers, could serve the request at once.
     NextModel(Option<ModelFault>),
     /// The account's limit is reached.
     AccountLimit(Limit),
 }
 
-/// A try that failed before any part of an answer went to the client.
+/// An attempt that failed before any part of an answer went to the client.
 pub struct FailedAttempt {
-    /// In words, for panel, files and clients.
+    /// The reason in English, for the panel, files and clients.
     pub reason: String,
-    /// For the console.
+    /// The reason in the user's language, for the console.
     pub said: String,
-    /// What follows.
+    /// What to do next.
     pub verdict: Verdict,
-    /// What the client gets if this was the last try.
+    /// What the client gets if this was the last attempt.
     pub answer: FailedAnswer,
-    /// The status that the upstream gave or named; `None` where it gave no answer.
+    /// The status that the upstream sent or its error named; `None` if it gave no answer.
     pub status: Option<u16>,
-    /// How long it wants to be left alone.
+    /// How long the upstream wants to be left alone.
     pub retry_after: Option<Duration>,
-    /// A provider said so, not OpenRouter itself.
+    /// Whether the error comes from a provider, not from OpenRouter itself.
     pub is_the_providers: bool,
-    /// The model that gave the answer, where the answer says so.
+    /// The model that gave the answer, if the answer names it.
     pub by: Option<String>,
 }
 
 impl FailedAttempt {
-    /// Boxed: it is passed on by value through the frames of threads that may wait for long.
+    /// Creates a failed attempt; boxed, because it is passed by value through the stack frames of threads that may wait
+    /// for long.
     #[inline(never)]
     pub fn new(reason: Words, verdict: Verdict, answer: FailedAnswer) -> Box<Self> {
         Box::new(Self {
@@ -60,34 +61,34 @@ impl FailedAttempt {
     }
 }
 
-/// What the client gets if this was the last try.
+/// What the client gets if this was the last attempt.
 pub enum FailedAnswer {
-    /// The upstream's own error, with the status it has or names.
+    /// The upstream's own error, with the status that it has or names.
     Upstream(Reply),
-    /// The beginning of a stream, as it came; the data of its error, and the status that this names.
+    /// The beginning of a stream that holds an error.
     Event {
-        /// As it came.
+        /// The beginning of the stream, as it came.
         bytes: Vec<u8>,
-        /// Of the event with the error.
+        /// The data of the event with the error.
         data: String,
-        /// That it names.
+        /// The status that the error names.
         status: u16,
     },
-    /// An answer that is none of what was asked for, but can be read: better than nothing.
+    /// An answer that isn't what was asked for but can be read: better than nothing.
     Readable(Box<ReadableAnswer>),
-    /// It gave no answer.
+    /// One of the proxy's own errors.
     Own(ApiError),
 }
 
-/// A plain answer that is kept for the case that nothing better comes.
+/// A plain answer that is kept in case nothing better comes.
 pub struct ReadableAnswer {
-    /// As the client gets it.
+    /// The response that the client gets.
     pub reply: Reply,
-    /// Its JSON, where it is recorded.
+    /// The JSON of the answer, if it is recorded.
     pub recorded: Option<String>,
 }
 
-/// What is still to be sent when everything else is done: whoever has the end of an answer finds it recorded.
+/// What is sent last, after everything else is done: a client that has the whole answer finds it recorded.
 #[derive(Default)]
 pub enum FinalWrite {
     /// Nothing.
@@ -99,21 +100,21 @@ pub enum FinalWrite {
     Event(Vec<u8>),
 }
 
-/// How a call came to its end, once something of its answer has gone out.
+/// How a request ended; only its [`FinalWrite`] is still to be sent.
 pub enum Served {
-    /// In full. The answer's JSON, where it was recorded.
+    /// With a complete answer; its JSON, if it was recorded.
     Whole(Option<String>),
-    /// With an error in the middle of it, and what had come before.
+    /// With an error, perhaps in the middle of an answer.
     BrokenOff {
         /// The error object.
         error: String,
-        /// That it has or names.
+        /// The status that the error has or names.
         status: u16,
-        /// For the console.
+        /// The message, for the console.
         said: String,
-        /// What had come before, where it was recorded.
+        /// What had come before the error, if it was recorded.
         partial: Option<String>,
     },
-    /// The client left; what had come so far.
+    /// The client left; what had come so far, if it was recorded.
     ClientLeft(Option<String>),
 }

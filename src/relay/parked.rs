@@ -1,4 +1,4 @@
-//! Requests that wait without a thread: for the account's limit, for a pause to be over, for an answer that another one gets.
+//! Requests that wait without a thread: for the account's limit, for the end of a pause, for another request's answer.
 
 use std::time::Duration;
 
@@ -9,29 +9,29 @@ use crate::client::exchange::ConnectionFate;
 use crate::error::ApiError;
 use crate::record::calls::Waiting;
 
-/// Why one that waited goes on.
+/// Why a waiting request is resumed.
 pub enum Wake {
-    /// It may make its call, after having waited for so long.
+    /// It may make its call; it has waited for this long.
     Allowed(Pass, Duration),
-    /// The account's limit lasts longer than it may wait.
+    /// The account's limit lasts longer than the request may wait; it has waited for this long.
     TooLate(Limit, Duration),
-    /// The pause before its next try is over.
+    /// The pause before its next attempt is over.
     PauseOver,
-    /// There is an answer that it may have; or it is to get its own.
+    /// There is an answer for it; `None`: it makes its own call.
     Answer(Option<Source>),
 }
 
-/// A request that can be put aside, and gone on with by any thread.
+/// A request that can be parked, and resumed by any thread.
 pub trait Parked: Cancellable + Send {
-    /// Goes on.
+    /// Resumes the request.
     fn resume(self: Box<Self>, wake: Wake) -> ConnectionFate;
 
-    /// Tells the panel what it waits for.
+    /// Tells the panel what the request waits for.
     fn report(&self, waiting: Option<Waiting>);
 
-    /// Ends one whose client has left, or that the stop of the program has cut off.
+    /// Ends a request whose client has left, or that was cancelled by the panel or by the stop of the program.
     fn abandon(self: Box<Self>) -> ConnectionFate;
 
-    /// Answers with an error of our own.
+    /// Answers with one of the proxy's own errors.
     fn refuse(self: Box<Self>, error: ApiError) -> ConnectionFate;
 }

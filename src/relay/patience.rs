@@ -1,4 +1,4 @@
-//! What follows a failure: what it is about decides ([`About`]), not its status.
+//! What to do after a failure. Its cause ([`About`]) decides, not its status.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use crate::dialect::free_models::ROUTER;
 /// The first pause; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
-/// A client doesn't wait for longer, whatever the upstream asks for.
+/// The longest pause that an upstream may ask for; clients don't wait for longer.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10);
-/// A model that has too much to do, or isn't there for the moment, isn't asked for so long, where nobody says for how long.
+/// How long a model that is overloaded or missing for the moment isn't asked, if nobody says for how long.
 const RESTS_FOR: Duration = Duration::from_secs(60);
-/// One that is gone isn't asked for so long.
+/// How long a model that is gone isn't asked.
 const GONE_FOR: Duration = Duration::from_secs(60 * 60);
 
-/// What to do about an error of a try with this model.
+/// Returns what to do about an error in an attempt with this model.
 pub fn judge(diagnosis: &Diagnosis, model: &str) -> Verdict {
     match diagnosis.about {
         About::AccountLimit(limit) => {
@@ -36,12 +36,12 @@ pub fn judge(diagnosis: &Diagnosis, model: &str) -> Verdict {
     }
 }
 
-/// The pause that an upstream asks for, as long as a client may be made to wait.
+/// Limits the pause that an upstream asks for to what a client may be made to wait.
 pub fn bounded(named: Duration) -> Duration {
     named.min(LONGEST_RETRY_AFTER)
 }
 
-/// For how long a model isn't asked after this; `None` where the fault says nothing of other requests.
+/// Returns how long a model isn't asked after this fault; `None` if the fault says nothing about other requests.
 pub fn rest_after(fault: ModelFault) -> Option<Duration> {
     match fault {
         ModelFault::Gone { for_good: true } => Some(GONE_FOR),
@@ -51,7 +51,8 @@ pub fn rest_after(fault: ModelFault) -> Option<Duration> {
     }
 }
 
-/// The pause before try number `tried` + 1, with a quarter of jitter either way; `random` is from 0 to 1.
+/// Returns the pause before attempt number `tried` + 1: the `named` one, or one that doubles with each attempt, with a
+/// quarter of jitter either way; `random` is from 0 to 1.
 pub fn pause(tried: u32, named: Option<Duration>, random: f64) -> Duration {
     named.unwrap_or_else(|| {
         let doubled = FIRST_PAUSE.saturating_mul(1 << tried.saturating_sub(1).min(16));

@@ -1,14 +1,14 @@
-//! Requests that pause before their next try, without a thread each.
+//! Requests that pause before their next attempt, without a thread each.
 
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::sync::{lock, unpoisoned};
 
-/// How soon one whose client leaves meanwhile is found, where nobody says so.
+/// How soon a request whose client leaves meanwhile is found if nobody calls [`Pauses::look_again`].
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// Who pauses, and until when.
+/// The requests that pause, and until when.
 #[derive(Debug)]
 pub struct Pauses<T> {
     waiting: Mutex<Vec<(Instant, T)>>,
@@ -22,19 +22,19 @@ impl<T> Default for Pauses<T> {
 }
 
 impl<T> Pauses<T> {
-    /// Puts one aside for so long.
+    /// Parks a request for this long.
     pub fn park(&self, pause: Duration, who: T) {
         lock(&self.waiting).push((Instant::now() + pause, who));
         self.changed.notify_all();
     }
 
-    /// Somebody who pauses may not be wanted any more.
+    /// Has [`Pauses::next`] check whether the pausing requests are still wanted.
     pub fn look_again(&self) {
         drop(lock(&self.waiting));
         self.changed.notify_all();
     }
 
-    /// Waits for the next one whose pause is over, or that is `unwanted`.
+    /// Waits for the next request whose pause is over, or that is `unwanted`.
     pub fn next(&self, unwanted: impl Fn(&T) -> bool) -> T {
         let mut waiting = lock(&self.waiting);
         loop {

@@ -1,4 +1,5 @@
-//! A plain answer: looked at whole before anything of it goes to the client, or handed on as it comes where it is long.
+//! Plain answers: read whole before any of it goes to the client, or handed on as they arrive if they are too long for
+//! that.
 
 use std::borrow::Cow;
 
@@ -14,13 +15,13 @@ use crate::json;
 use crate::language::Words;
 use crate::upstream::Failure;
 
-/// A plain answer up to this size is looked at before anything of it goes to the client; longer ones can't be errors.
+/// A plain answer of up to this size is examined before any of it goes to the client; longer ones can't be errors.
 const MAX_HELD_BYTES: usize = 8 << 20;
-/// One that is put into another API can't be handed on in pieces.
+/// The limit for an answer that is translated into another API: it can't be handed on in pieces.
 const MAX_TRANSLATED_BYTES: usize = 128 << 20;
-/// What is read of a long answer at a time.
+/// The number of bytes read at a time of a long answer.
 const READ_BYTES: usize = 16 * 1024;
-/// What debug mode keeps of it.
+/// The number of bytes that debug mode keeps of a long answer.
 const MAX_RECORDED_BYTES: usize = 8 << 20;
 
 impl Relay {
@@ -72,7 +73,7 @@ impl Relay {
             Some(Words::new("nothing but reasoning", "只有思考过程"))
         };
         if summary.in_progress || flaw.is_some() || answer.status() != 200 {
-            self.sharing.leader = None; // the client has it, and nobody else
+            self.sharing.leader = None; // not good enough for other requests
         }
         let recorded = self.record.recording.is_some().then(|| json_or_string(&body));
         if let Some(leader) = &self.sharing.leader {
@@ -101,7 +102,7 @@ impl Relay {
         Ok(Served::Whole(recorded))
     }
 
-    /// The rest of an answer that is too long to be held.
+    /// Relays the rest of an answer that is too long to be held back.
     fn relay_long(
         &mut self,
         answer: &mut Answer,
@@ -150,8 +151,8 @@ impl Relay {
     }
 }
 
-/// Whether nothing is missing of a body that begins like JSON. (Where the end of the connection is the end of a body, no
-/// other end can be told from it.)
+/// Returns whether a body that begins like JSON is complete; any other body counts as complete. (Where a body ends with
+/// the connection, nothing else tells that it was cut off.)
 fn is_whole(body: &[u8]) -> bool {
     let is_json = matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
     !is_json || !serde_json::from_slice::<IgnoredAny>(body).is_err_and(|error| error.is_eof())

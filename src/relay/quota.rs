@@ -1,5 +1,6 @@
-//! What the upstream says of the account, for the panel: its free quota, or that the key isn't taken. Asked at the first
-//! look, after each 429 and on a new day (UTC), and counted down in between: nobody asks while nobody looks.
+//! What the upstream says of the account, for the panel: its free quota, or that the key isn't accepted. It is asked at
+//! the first look at the panel, after each 429 and on a new day (UTC); in between, the calls made are counted. As long
+//! as nobody looks, the upstream isn't asked.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,39 +14,39 @@ use crate::settings::Secret;
 use crate::sync::lock;
 use crate::upstream::Upstream;
 
-/// Where there was no answer, it is asked again after this.
+/// If the upstream refused the key or gave no answer, it is asked again after this.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(15);
-/// Whoever looks after so long a time looks for the first time.
+/// A look at the panel after this long counts as the first one.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
-/// A description of a key is shorter than this.
+/// The maximum length of the description of a key.
 const MAX_BYTES: usize = 64 * 1024;
 const DAY_SECONDS: u64 = 24 * 60 * 60;
 
 /// Requests to free models today: <https://openrouter.ai/docs/api/reference/limits>
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Quota {
-    /// A day.
+    /// Requests allowed a day.
     pub limit: u64,
-    /// Left of it.
+    /// Requests left today.
     pub remaining: u64,
-    /// Used of it.
+    /// Requests made today.
     pub used: u64,
 }
 
-/// What came of a look.
+/// The result of asking the upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Account {
-    /// The key is taken; its quota, where the upstream tells one.
+    /// The key is accepted; its quota, if the upstream tells one.
     Taken(Option<Quota>),
-    /// 401.
+    /// The key is refused: 401.
     Refused,
-    /// No answer, for this reason.
+    /// There was no answer, for this reason.
     Unreachable(String),
-    /// An answer that says nothing.
+    /// The answer says nothing about the key.
     Unknown,
 }
 
-/// The last answer, and what has been sent since.
+/// The last answer, and the number of calls sent since.
 #[derive(Debug, Default)]
 pub struct QuotaCache {
     state: Arc<Mutex<State>>,
@@ -55,9 +56,9 @@ pub struct QuotaCache {
 #[derive(Debug, Default)]
 struct State {
     last: Option<Answer>,
-    /// Calls sent since it was asked.
+    /// The number of calls sent since the upstream was asked.
     sent: u64,
-    /// A 429 has come since then.
+    /// Whether a 429 has come since then.
     rejected: bool,
     looked_at: Option<SystemTime>,
 }
@@ -71,18 +72,18 @@ struct Answer {
 }
 
 impl QuotaCache {
-    /// A call to a free model goes out.
+    /// Notes that a call to a free model is sent.
     pub fn sent(&self) {
         self.lock().sent += 1;
     }
 
-    /// It came back with a 429: what is left is not what was thought.
+    /// Notes that a call came back with a 429: less may be left than was thought.
     pub fn rejected(&self) {
         self.lock().rejected = true;
     }
 
-    /// The account as last told, counted on, and when it was told. Where there may be something new, it is asked for
-    /// meanwhile: nobody waits for it.
+    /// Returns the account as last told, with the calls since then counted, and when it was told. If there may be
+    /// something new, the upstream is asked in the background: the caller doesn't wait for it.
     pub fn current(&self, snapshot: &Arc<Snapshot>) -> Option<(Account, SystemTime)> {
         let settings = &snapshot.settings;
         if settings.key.is_none() || settings.test_mode {
@@ -115,7 +116,7 @@ impl QuotaCache {
     fn ask(&self, snapshot: Arc<Snapshot>, now: SystemTime) {
         let mut state = self.lock();
         state.rejected = false;
-        // What goes out from here on may not be in the answer.
+        // Calls that are sent from here on may not be counted in the answer.
         let sent_before = state.sent;
         drop(state);
         let (state, asking) = (Arc::clone(&self.state), Arc::clone(&self.asking));
@@ -138,12 +139,12 @@ impl QuotaCache {
     }
 }
 
-/// OpenRouter counts its days in UTC.
+/// Returns the number of a day; OpenRouter counts days in UTC.
 fn day_of(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() / DAY_SECONDS
 }
 
-/// What this upstream says of the key that it is called with; waited for.
+/// Asks this upstream about the key that it is called with, and waits for the answer.
 pub fn ask(upstream: &Arc<Upstream>) -> Account {
     let mut call = match upstream.get("/key") {
         Ok(call) => call,

@@ -1,5 +1,5 @@
-//! Answers again: a request that is the same as one answered before costs no call, and one that is the same as another
-//! in flight shares its answer.
+//! Reuse of answers: a request that is identical to one answered before costs no call, and one that is identical to
+//! another in flight shares its answer.
 
 use std::sync::{Arc, Weak};
 
@@ -14,19 +14,19 @@ use crate::dialect::Written;
 use crate::record::answers::{Answers, Key};
 use crate::record::calls::Waiting;
 
-/// What a request says about being answered from what is there already (RFC 9111, 5.2.1).
+/// What the `cache-control` of a request says about existing answers (RFC 9111, 5.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheControl {
     /// Nothing: any answer will do.
     Any,
-    /// `no-cache`: a fresh one, which is kept.
+    /// `no-cache`: a fresh answer, which is kept.
     Fresh,
-    /// `no-store`: a fresh one, which isn't.
+    /// `no-store`: a fresh answer, which isn't kept.
     Unkept,
 }
 
 impl CacheControl {
-    /// As the request's head says.
+    /// Returns what the head of the request says.
     pub fn of(head: &Head) -> Self {
         match (head.lists("cache-control", "no-store"), head.lists("cache-control", "no-cache")) {
             (true, _) => Self::Unkept,
@@ -36,15 +36,15 @@ impl CacheControl {
     }
 }
 
-/// What has become of a request for which there may be an answer already.
+/// What becomes of a request for which there may be an answer already.
 pub enum Reused {
-    /// It is answered, or waits for the answer of another.
+    /// The request is answered, or waits for another request's answer.
     Done(ConnectionFate),
-    /// It needs a place; with an answer that is coming in for another, or to get its own.
+    /// The request needs a slot: to read an answer that is arriving for another request, or to get its own.
     Call(Box<dyn Parked>, Option<Source>),
 }
 
-/// A request that waits for the answer of another.
+/// A request that waits for another request's answer.
 struct WaitsForAnswer {
     shared: Arc<Shared>,
     relay: Box<Relay>,
@@ -63,7 +63,7 @@ impl Waiter for WaitsForAnswer {
 }
 
 impl Relay {
-    /// Answers with what is kept, or waits for the same answer as another, or goes on as the first of its kind.
+    /// Answers with a kept answer, or waits for an identical request's answer, or goes on as the first of its kind.
     pub fn reuse(mut self: Box<Self>, cache_control: CacheControl) -> Reused {
         let shared = Arc::clone(&self.shared);
         let snapshot = Arc::clone(&self.snapshot);
@@ -102,7 +102,7 @@ impl Relay {
         Reused::Call(self, None)
     }
 
-    /// What makes another request the same: all that the upstream would get, and how the answer is told.
+    /// Returns what identical requests have in common: all that the upstream would get, and the form of the answer.
     fn key(&self) -> Key {
         let settings = &self.snapshot.settings;
         let body = self.asked.request.body(&self.asked.request.model);

@@ -1,4 +1,5 @@
-//! Which model each try asks: the one that was named, then others in line; the router's choice, and what was seen of it.
+//! Which model each attempt asks: the one that was named, then the fallback models; or the router, or what it chose
+//! before.
 
 use std::time::Duration;
 
@@ -12,18 +13,19 @@ use crate::dialect::free_models::{ROUTER, is_free};
 use crate::language::either;
 
 impl Relay {
-    /// Chooses the model of the next try, and those that the same call may go on with.
+    /// Chooses the model of the next attempt, and those that the same call may fall back to.
     pub(super) fn choose_model(&mut self) {
         let mut best = self.best_models().into_iter();
         self.tries.model = best.next().unwrap_or_else(|| self.next_in_line());
         self.tries.beside = best.collect();
     }
 
-    /// The one that was named, then others in line; the router, and what was seen of its choice.
+    /// Returns the named model or the next fallback model; else the conversation's, one that has answered lately, or
+    /// the router.
     fn next_in_line(&self) -> String {
         let first = &self.asked.request.model;
         if !self.any_model_will_do() {
-            return first.clone(); // another one's answer would mean something else
+            return first.clone(); // another model's answer would mean something else
         }
         let history = &self.shared.history;
         let failed = &self.record.metrics.failed_tries;
@@ -53,13 +55,13 @@ impl Relay {
         if let Some(model) = goes_on.filter(|model| usable(model)) {
             return model.to_owned();
         }
-        // The router picks at random, also what has just failed.
+        // The router picks at random, even a model that has just failed.
         let good = || history.good(self.wanted(), |model| tried(model) || !self.shared.models.chats(model));
         let asks_for_known = goes_on.is_some() || tried(ROUTER);
         asks_for_known.then(good).flatten().unwrap_or_else(|| ROUTER.to_owned())
     }
 
-    /// Of the models that can do what is asked, the one that takes the longest prompt.
+    /// Returns the model that takes the longest prompt, among those that can do what is asked.
     fn largest_context(&self, usable: &dyn Fn(&str) -> bool) -> Option<String> {
         let listing = self.shared.models.listing(Kind::Chat, &self.snapshot);
         let able = self.shared.history.in_order(&listing.models, self.asked.request.needs);
@@ -67,8 +69,8 @@ impl Relay {
         Some(others.max_by_key(|model| model.context_length)?.id.clone())
     }
 
-    /// Finds out which model the conversation belongs to, and how it is known by its next turn. `named`: how the client
-    /// calls it.
+    /// Finds out which model the conversation belongs to, and the marks by which its next turn is recognized. `named`
+    /// is the client's name for the conversation.
     pub(super) fn look_up_conversation(&mut self, named: Option<&str>) {
         let kept_for = self.snapshot.settings.sticky;
         let request = &self.asked.request;
@@ -86,7 +88,7 @@ impl Relay {
         self.tries.conversation = conversation;
     }
 
-    /// A try has been answered.
+    /// Records that an attempt has been answered.
     pub(super) fn learn_from_answer(&self) {
         let metrics = &self.record.metrics;
         if self.tries.backup.is_some() || self.snapshot.settings.test_mode || metrics.reused.is_some() {
@@ -94,12 +96,12 @@ impl Relay {
         }
         let is_a_classifiers = self.any_model_will_do() && !self.shared.models.chats(&metrics.model);
         if self.tries.answer_is_flawed || is_a_classifiers {
-            return; // nobody wants the like again
+            return; // such an answer recommends no model
         }
         let history = &self.shared.history;
         let (before, answered) = self.who_answered();
         before.iter().for_each(|model| history.failed(model, None));
-        // What the client waited before this call is none of the model's fault.
+        // The time that the client waited before this call isn't the model's fault.
         let before_the_call =
             self.tries.call_began.map(|began| began.saturating_duration_since(self.asked.began));
         let first_token =
@@ -118,7 +120,7 @@ impl Relay {
         }
     }
 
-    /// The model that was asked can't serve this.
+    /// Records why the model that was asked can't serve this request.
     pub(super) fn learn_from_fault(&mut self, model: &str, fault: ModelFault) {
         let history = &self.shared.history;
         match fault {
@@ -131,7 +133,7 @@ impl Relay {
                 }
             }
             ModelFault::TooLong => self.tries.prompt_is_too_long = true,
-            // What it can't do says nothing of other requests.
+            // A missing capability says nothing about other requests.
             ModelFault::Unfit => {}
             _ => history.failed(model, rest_after(fault)),
         }

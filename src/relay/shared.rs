@@ -1,4 +1,4 @@
-//! What all threads share.
+//! The state that all threads share.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -28,30 +28,30 @@ use crate::record::calls::Calls;
 use crate::record::refusals::{self, Refusals};
 use crate::sync::lock;
 
-/// Names of models that are remembered as said; beyond that nobody reads the console any more.
+/// The number of models that are announced once each; beyond that nobody reads the console any more.
 const MAX_ANNOUNCED: usize = 10_000;
 
-/// Each try of each call in an outage needn't say why it failed.
+/// How long the reason for an outage isn't repeated on the console: not every attempt of every call needs to say it.
 const OUTAGE_SAID_FOR: Duration = Duration::from_secs(60);
 
-/// Method and path of a request, for people.
+/// Returns the method and path of a request, as shown to people.
 pub fn asked(head: &Head) -> String {
     refusals::asked(format!("{} {}", head.method, head.target).as_bytes())
 }
 
 type Resume = Box<dyn Fn(Box<dyn Parked>, Wake) + Send + Sync>;
 
-/// The settings, the memory and the state of the program.
+/// The settings, the records and the state of the program.
 pub struct Shared {
-    /// Settings as they are now.
+    /// The settings as they are now.
     pub live: Arc<Live>,
-    /// What debug mode remembers.
+    /// The calls that debug mode records.
     pub calls: Calls,
-    /// Who is under way.
+    /// The requests in flight.
     pub in_flight: Arc<InFlight>,
-    /// Who waits for the account's limit.
+    /// The account's limit, and the requests that wait for it.
     pub gate: Gate<Box<dyn Parked>>,
-    /// Who pauses before the next try.
+    /// The requests that pause before their next attempt.
     pub pauses: Pauses<Box<dyn Parked>>,
     /// What was seen of the models.
     pub history: Arc<ModelHistory>,
@@ -59,26 +59,26 @@ pub struct Shared {
     pub backups: BackupHistory,
     /// The lists of models.
     pub models: Models,
-    /// What calls say they come from: this proxy's address.
+    /// The `http-referer` of each call: this proxy's address.
     pub site: HeaderValue,
     /// The account's free quota.
     pub quota: QuotaCache,
-    /// Answers that are given again, and calls that several share.
+    /// Answers that are reused, and calls that several requests share.
     pub reuse: Arc<SharedCalls>,
-    /// Who was turned away.
+    /// The requests that were refused.
     pub refusals: Refusals,
-    /// Memory for the next large request.
+    /// A buffer for the next large request.
     pub spare: Spare,
-    /// Finds a thread for one that waited.
+    /// Finds a thread for a request that has waited.
     resume: OnceLock<Resume>,
-    /// Why the upstream couldn't be reached, and when that was said.
+    /// Why the upstream couldn't be reached, and when that was printed.
     outage: Mutex<Option<(String, Instant)>>,
     orders: AtomicU64,
     announced: Mutex<HashSet<u64>>,
 }
 
 impl Shared {
-    /// Nothing is under way yet. `port` is the one in use.
+    /// Creates the state of a program without any request; `port` is the port in use.
     pub fn new(live: Arc<Live>, calls: Calls, idle: Arc<Idle>, port: u16) -> Self {
         Self {
             live,
@@ -102,43 +102,43 @@ impl Shared {
         }
     }
 
-    /// Says how requests that waited get a thread.
+    /// Sets how requests that have waited get a thread.
     pub fn resume_by(&self, resume: impl Fn(Box<dyn Parked>, Wake) + Send + Sync + 'static) {
         let _ = self.resume.set(Box::new(resume));
     }
 
-    /// Has a thread go on with one that waited.
+    /// Has a thread resume a request that has waited.
     pub fn resume(&self, who: Box<dyn Parked>, wake: Wake) {
         if let Some(resume) = self.resume.get() {
             resume(who, wake);
         }
     }
 
-    /// Says and records that this was refused, and answers so.
+    /// Prints and records that a request was refused, and returns the response that says so.
     pub fn refusal(&self, head: &Head, error: &ApiError) -> Reply {
         let dialect = head.route.as_ref().map_or("", |route| route.api.name);
         self.refused(&asked(head), callers::of(head), dialect, error);
         Reply::refusal(head, error)
     }
 
-    /// Says and records that this was refused.
+    /// Prints and records that a request was refused.
     pub fn refused(&self, asked: &str, tool: String, dialect: &'static str, error: &ApiError) {
         if self.refusals.note(asked, error) {
             self.calls.refused(&self.live.snapshot(), asked, tool, dialect, error);
         }
     }
 
-    /// The address that a request was sent to, as people write it.
+    /// Returns the address that a request was sent to, as people write it.
     pub fn address_of(&self, head: &Head) -> String {
         format!("{}{}", self.site.to_str().unwrap_or_default(), head.target)
     }
 
-    /// Connections that are open to the upstream.
+    /// Returns the number of open connections to the upstream.
     pub fn open_to_upstream(&self) -> usize {
         crate::upstream::open_connections()
     }
 
-    /// Whether this reason for an outage wasn't said within the last minute.
+    /// Returns whether this reason for an outage wasn't printed within the last minute.
     pub fn is_news(&self, outage: &str) -> bool {
         let mut said = lock(&self.outage);
         let is_old =
@@ -150,12 +150,12 @@ impl Shared {
         true
     }
 
-    /// The place in the order of requests.
+    /// Returns the next number in the order of requests.
     pub fn next_order(&self) -> u64 {
         self.orders.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Whether this model is asked for the first time.
+    /// Returns whether this model is asked for the first time.
     pub fn first_time_asked(&self, model: &str) -> bool {
         let mut hasher = DefaultHasher::new();
         model.hash(&mut hasher);

@@ -1,9 +1,9 @@
 //! Calls that several requests share.
 //!
-//! The first of several is their [`Leader`]: it makes the call, and what comes of it is gathered in a [`SharedCall`]. The
-//! others ([`Follower`]) are parked without a thread until that has turned out to be an answer, and then read it from its
-//! beginning, each at its own pace. A kept answer and a shared one are sources like the upstream: what is read of them,
-//! recorded and sent is all the same.
+//! The first of several identical requests is their [`Leader`]: it makes the call, and a [`SharedCall`] gathers the
+//! answer. The others ([`Follower`]) are parked without a thread until the response has turned out to be an answer, and
+//! then read it from its beginning, each at its own pace. A kept answer and a shared one are sources like the upstream:
+//! reading, recording and sending them works the same.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -23,23 +23,23 @@ use crate::settings::Settings;
 use crate::sync::{lock, unpoisoned};
 use crate::upstream::Failure;
 
-/// Requests that may share one answer before it begins.
+/// The number of requests that may wait for one shared answer to begin.
 const MAX_PARKED: usize = 1000;
 /// A shared answer that grows beyond this is no longer shared.
 const MAX_SHARED_BYTES: usize = 16 << 20;
-/// How often whoever reads a shared answer looks whether its own client is still there.
+/// How often a reader of a shared answer checks whether its own request has been cancelled.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// One that waits for the answer of another, whoever that is.
+/// A request that waits for another request's answer.
 pub trait Waiter: Cancellable + Send {
-    /// Goes on: with the answer, or without one.
+    /// Resumes the request: with the answer, or without one.
     fn wake(self: Box<Self>, source: Option<Source>);
 }
 
-/// What is kept, and what is in flight.
+/// The kept answers, and the calls in flight.
 #[derive(Default)]
 pub struct SharedCalls {
-    /// Those of before.
+    /// The answers of earlier requests.
     pub answers: Answers,
     in_flight: Mutex<HashMap<Key, Arc<SharedCall>>>,
 }
@@ -50,18 +50,18 @@ impl fmt::Debug for SharedCalls {
     }
 }
 
-/// What a request finds where others may ask the same.
+/// What [`SharedCalls::find`] finds for a request.
 pub(super) enum Found {
-    /// An answer that is kept.
+    /// A kept answer.
     Kept(Arc<Kept>),
-    /// A call that is on its way.
+    /// Another request's call, which is in flight.
     Call(Arc<SharedCall>),
-    /// Nothing: it makes the call.
+    /// Nothing: the request makes the call itself.
     Lead(Leader),
 }
 
 impl SharedCalls {
-    /// Looks for an answer that is `max_age` old at most, or a call on its way; `look_up` also looks on the disk.
+    /// Looks for an answer that is at most `max_age` old, or a call in flight; `look_up` also searches the disk.
     pub(super) fn find(
         self: &Arc<Self>,
         key: Key,
@@ -76,7 +76,8 @@ impl SharedCalls {
         match in_flight.entry(key) {
             Entry::Occupied(other) => Found::Call(Arc::clone(other.get())),
             Entry::Vacant(place) => {
-                // Another may have come to its end since the first look: its answer is kept before it goes from here.
+                // The other call may have ended since the first look: its answer is kept before the call is removed
+                // from this map.
                 if let Some(kept) = self.answers.get_in_memory(&key, max_age) {
                     return Found::Kept(kept);
                 }
@@ -88,7 +89,7 @@ impl SharedCalls {
         }
     }
 
-    /// Makes a call that nobody else joins.
+    /// Makes the caller the leader of a call that no other request joins.
     pub(super) fn lead(self: &Arc<Self>, key: Key, cancel: &Arc<CancelHandle>) -> Leader {
         let shared_call = Arc::new(SharedCall {
             state: Mutex::default(),
@@ -103,11 +104,11 @@ impl SharedCalls {
     }
 }
 
-/// An answer that is coming in, for all who wait for it.
+/// An answer that is arriving, for all requests that wait for it.
 pub struct SharedCall {
     state: Mutex<SharedCallState>,
     changed: Condvar,
-    /// Of the request that makes the call.
+    /// The handle of the request that makes the call.
     cancel: Arc<CancelHandle>,
 }
 
@@ -115,24 +116,24 @@ pub struct SharedCall {
 struct SharedCallState {
     phase: Phase,
     head: Option<AnswerHead>,
-    /// As it comes from the upstream.
+    /// The body so far, as it comes from the upstream.
     bytes: Vec<u8>,
     parked: Vec<Box<dyn Waiter>>,
     readers: usize,
-    /// The client of the one that makes the call has left.
+    /// Whether the client of the leading request has left while others want the answer.
     leader_left: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Nothing has come that is known to be an answer.
+    /// Nothing has come yet that is known to be an answer.
     #[default]
     Waiting,
-    /// It is an answer.
+    /// The response has turned out to be an answer.
     Begun,
-    /// All of it.
+    /// The answer is complete.
     Whole,
-    /// There won't be (any more of) it.
+    /// No answer will come, or no more of it.
     Failed,
 }
 
@@ -148,7 +149,7 @@ impl SharedCall {
         lock(&self.state)
     }
 
-    /// Another try has begun.
+    /// Discards the bytes of the attempt before, unless they have turned out to be an answer.
     pub(super) fn restart(&self) {
         let mut state = self.lock();
         if state.phase == Phase::Waiting {
@@ -156,7 +157,7 @@ impl SharedCall {
         }
     }
 
-    /// More of the answer, or of what may become one.
+    /// Adds more of the answer, or of what may become one.
     pub(super) fn push(&self, bytes: &[u8]) {
         let mut state = self.lock();
         if state.phase == Phase::Failed {
@@ -165,7 +166,7 @@ impl SharedCall {
         let limit =
             if state.readers > 0 || !state.parked.is_empty() { MAX_SHARED_BYTES } else { MAX_ANSWER_BYTES };
         if state.bytes.len() + bytes.len() > limit {
-            state.phase = Phase::Failed; // too long to be kept, and for those who might come yet
+            state.phase = Phase::Failed; // too long to keep or to share
             state.bytes = Vec::new();
         } else {
             state.bytes.extend_from_slice(bytes);
@@ -177,7 +178,7 @@ impl SharedCall {
         }
     }
 
-    /// Parks one that waits for the answer, unless it has begun, or too many wait.
+    /// Parks a request that waits for the answer. Gives it back if the answer has begun or too many requests wait.
     pub(super) fn park<W: Waiter + 'static>(self: &Arc<Self>, waiter: Box<W>) -> Option<Box<W>> {
         let mut state = self.lock();
         if state.phase != Phase::Waiting || state.parked.len() >= MAX_PARKED {
@@ -190,7 +191,7 @@ impl SharedCall {
         None
     }
 
-    /// A place for one more reader, if there is something to read.
+    /// Adds one more reader, if there is something to read.
     pub(super) fn follow(self: &Arc<Self>, cancel: &Arc<CancelHandle>) -> Option<Source> {
         self.lock().follow(self, cancel)
     }
@@ -215,12 +216,12 @@ impl CallSharing for SharedCall {
 }
 
 impl SharedCallState {
-    /// Whether anybody beside the one that makes the call is still there for the answer.
+    /// Returns whether any request beside the leader still wants the answer.
     fn is_wanted(&self) -> bool {
         self.readers > 0 || self.parked.iter().any(|waiter| !waiter.is_cancelled())
     }
 
-    /// A place for one more reader, if there is something to read.
+    /// Adds one more reader, if there is something to read.
     fn follow(&mut self, shared_call: &Arc<SharedCall>, cancel: &Arc<CancelHandle>) -> Option<Source> {
         let head = self.head.clone().filter(|_| self.phase != Phase::Failed)?;
         self.readers += 1;
@@ -229,41 +230,41 @@ impl SharedCallState {
     }
 }
 
-/// Held by the request that makes the call; dropped before the end, it fails.
+/// Held by the request that makes the call. Dropped before [`Leader::end`], it makes the shared call fail.
 pub(super) struct Leader {
     calls: Arc<SharedCalls>,
     key: Key,
     shared_call: Arc<SharedCall>,
-    /// Others may join.
+    /// Whether other requests may join.
     is_known: bool,
-    /// The answer may be given again later.
+    /// Whether the answer may be reused later.
     is_kept: bool,
-    /// The answer in the API that the client speaks, where that is another than the upstream's.
+    /// The answer in the API that the client speaks, where that isn't the upstream's.
     translated: Option<String>,
 }
 
 impl Leader {
-    /// For what is read.
+    /// Returns the shared call that gathers the answer.
     pub(super) fn shared_call(&self) -> &Arc<SharedCall> {
         &self.shared_call
     }
 
-    /// The client wants it not to be kept.
+    /// Doesn't keep the answer for later requests: the client doesn't want it.
     pub(super) fn keep_nothing(&mut self) {
         self.is_kept = false;
     }
 
-    /// More of the answer in another API than the upstream's.
+    /// Adds more of the answer in an API other than the upstream's.
     pub(super) fn add_translated(&mut self, text: &[u8]) {
         let translated = self.translated.get_or_insert_default();
         if translated.len() + text.len() <= MAX_ANSWER_BYTES {
             translated.push_str(&String::from_utf8_lossy(text));
         } else {
-            self.is_kept = false; // half of it is none
+            self.is_kept = false; // a part of the translation is no use
         }
     }
 
-    /// What comes is an answer: those who wait for it may read.
+    /// Marks the response as an answer, and wakes the requests that wait for it.
     pub(super) fn begin(&self, head: AnswerHead) {
         let mut state = self.shared_call.lock();
         if state.phase != Phase::Waiting {
@@ -278,7 +279,7 @@ impl Leader {
         parked.into_iter().for_each(|(source, waiter)| waiter.wake(source));
     }
 
-    /// The answer is whole, and kept for the next, but for one in which a secret stands.
+    /// Marks the answer as complete, and keeps it for later requests unless it contains a secret.
     pub(super) fn end(self, settings: &Settings, files: &Files) {
         let mut state = self.shared_call.lock();
         if state.phase != Phase::Begun {
@@ -326,17 +327,17 @@ impl Drop for Leader {
     }
 }
 
-/// Reads a shared answer from its beginning.
+/// A reader of a shared answer, from its beginning.
 pub struct Follower {
     shared_call: Arc<SharedCall>,
-    /// Of the request that reads.
+    /// The handle of the request that reads.
     cancel: Arc<CancelHandle>,
     at: usize,
     pub(super) head: AnswerHead,
 }
 
 impl Follower {
-    /// Reads on, waiting for more; 0 at the end.
+    /// Reads on, waiting for more; returns 0 at the end.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
         let mut state = self.shared_call.lock();
         loop {
@@ -371,11 +372,11 @@ impl Drop for Follower {
     }
 }
 
-/// Where an answer comes from, in place of the upstream.
+/// Where an answer comes from, if not from the upstream.
 pub enum Source {
-    /// One of before.
+    /// An answer of an earlier request.
     Kept(Arc<Kept>),
-    /// One that is coming in for another.
+    /// An answer that is arriving for another request.
     Follower(Follower),
 }
 
@@ -395,10 +396,10 @@ impl Source {
     }
 }
 
-/// Tells a kept answer as it was told before.
+/// Repeats the translation that was kept with an answer.
 pub(super) struct Replay {
     translated: String,
-    /// Knows what kind of stream it is.
+    /// Knows the content type of the stream and the form of errors.
     translator: Box<dyn Translator>,
 }
 

@@ -1,5 +1,5 @@
-//! A request that has been understood, on its way through however many tries it takes. It can be put aside between two
-//! tries, without a thread. Its parts say what a step may touch.
+//! A request that has been parsed, on its way through any number of attempts. Between two attempts it can be parked
+//! without a thread. Its fields are grouped by the steps that may modify them.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -21,116 +21,116 @@ use crate::record::metrics::{CallMetrics, FailedTry};
 use crate::settings::backups::Backup;
 use crate::upstream::Upstream;
 
-/// A request on its way.
+/// A request in progress.
 pub struct Relay {
-    /// What all requests share.
+    /// The state shared by all requests.
     pub(super) shared: Arc<Shared>,
-    /// What was asked.
+    /// The request as the client sent it.
     pub(super) asked: Asked,
-    /// The settings that it goes by.
+    /// The settings that this request follows.
     pub(super) snapshot: Arc<Snapshot>,
-    /// Counts it as in flight.
+    /// Counts this request as in flight.
     pub(super) in_flight: InFlightGuard,
-    /// The tries so far, and what the next one goes by.
+    /// The attempts so far, and what the next one depends on.
     pub(super) tries: Tries,
     /// The way back to the client.
     pub(super) client: ClientSide,
-    /// What it shares with requests that are the same.
+    /// What this request shares with identical ones.
     pub(super) sharing: Sharing,
-    /// What is remembered of it.
+    /// What is recorded of this request.
     pub(super) record: Record,
 }
 
-/// What was asked. It doesn't change.
+/// The request as the client sent it. It doesn't change.
 pub(super) struct Asked {
-    /// The API that the upstream is asked in.
+    /// The API in which the upstream is asked.
     pub(super) dialect: &'static dyn Dialect,
-    /// Where the client asked.
+    /// The route that the client used.
     pub(super) route: Routed,
-    /// The API that the client speaks, where that is another; and the request as it wrote it.
+    /// The API that the client speaks, if it isn't the upstream's, and the request as the client wrote it.
     pub(super) translated: Option<(&'static dyn Translated, Written)>,
     pub(super) request: Request,
-    /// Of the client's request target; for the dialects whose upstream wants it.
+    /// The query of the client's request target, for the dialects whose upstream wants it.
     pub(super) query: Option<String>,
-    /// Headers that go along with each call.
+    /// Header fields that are sent with each call.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) began: Instant,
-    /// Counts up over all requests.
+    /// The number of this request; it counts up over all requests.
     pub(super) order: u64,
 }
 
-/// The tries so far, and what the next one goes by.
+/// The attempts so far, and what the next one depends on.
 #[derive(Default)]
 pub(super) struct Tries {
-    /// The model of the present try.
+    /// The model of the current attempt.
     pub(super) model: String,
-    /// When its call began.
+    /// When the call of the current attempt began.
     pub(super) call_began: Option<Instant>,
-    /// Those that the same call goes on with.
+    /// The models that the same call falls back to.
     pub(super) beside: Vec<String>,
-    /// Those that have failed, where several stood in a call.
+    /// The models that have failed in calls to the best models, which may name several.
     pub(super) failed_models: Vec<String>,
-    /// The backup that is asked, by its place in the settings.
+    /// The backup that is asked, by its index in the settings.
     pub(super) backup: Option<usize>,
-    /// Calls made so far, but for those that the account's limit rejected.
+    /// The calls made to OpenRouter so far, except those that the account's limit rejected.
     pub(super) calls_made: u32,
-    /// How often the account's limit has rejected it.
+    /// How often the account's limit has rejected this request.
     pub(super) limits_met: u32,
-    /// A model that is asked once more although its provider has said 429: it has answered a moment ago.
+    /// A model that is asked once more although its provider said 429, because it has answered a moment ago.
     pub(super) asked_once_more: Option<String>,
-    /// A model has said that the prompt is longer than its context.
+    /// Whether a model said that the prompt is longer than its context.
     pub(super) prompt_is_too_long: bool,
-    /// How the conversation is known.
+    /// The marks by which the conversation is recognized.
     pub(super) conversation: Conversation,
-    /// It goes on with one, whose model this is.
+    /// The model of the conversation that this request continues.
     pub(super) belongs_to: Option<String>,
-    /// That model has failed in the last call of the conversation.
+    /// Whether that model failed in the last call of the conversation.
     pub(super) own_has_failed: bool,
-    /// The answer is the best that could be had, and none to learn from.
+    /// Whether the answer is only the best that could be had: nothing is learned from it.
     pub(super) answer_is_flawed: bool,
-    /// The backup is asked in chat completions, which isn't the API that the client speaks.
+    /// The request in chat completions, for a backup that doesn't know the API that the client speaks.
     pub(super) in_chat: Option<InChat>,
     /// Why no backup could answer.
     pub(super) backups_failed: Option<String>,
 }
 
-/// A request that is told in chat completions to a server that knows nothing else.
+/// A request in chat completions, for a server that knows no other API.
 pub(super) struct InChat {
-    /// As it would go there in the client's API, and what that is told by.
+    /// The translation, and the request as it would be sent in the client's API.
     pub(super) translated: (&'static dyn Translated, Written),
-    /// What goes there.
+    /// The body that is sent.
     pub(super) body: String,
 }
 
 /// The way back to the client.
 pub(super) struct ClientSide {
     pub(super) state: Client,
-    /// Puts the present answer into the API that the client speaks.
+    /// Translates the current answer into the API that the client speaks.
     pub(super) translator: Option<Box<dyn Translator>>,
-    /// What is still to be sent.
+    /// What is sent last.
     pub(super) final_write: FinalWrite,
 }
 
 pub(super) enum Client {
     /// Nothing has been sent yet.
     Waiting(Box<Exchange>),
-    /// A 200 and comments have been sent.
+    /// The response has begun: of its body, comments or a part of the answer may have been sent.
     Streaming(Stream),
     Answered,
-    /// It has left, and others go on reading.
+    /// The client has left, and other requests go on reading the answer.
     Left,
 }
 
-/// What it shares with requests that are the same.
+/// What a request shares with identical ones.
 #[derive(Default)]
 pub(super) struct Sharing {
-    /// An answer that is there already, in place of the next try's.
+    /// An answer that exists already, in place of the next attempt's.
     pub(super) source: Option<Source>,
-    /// Others may want its answer, too.
+    /// Held if other requests may want the answer, too.
     pub(super) leader: Option<Leader>,
 }
 
-/// What is remembered of it.
+/// What is recorded of a request.
 #[derive(Default)]
 pub(super) struct Record {
     pub(super) recording: Option<Recording>,
@@ -144,40 +144,40 @@ impl Cancellable for Relay {
 }
 
 impl Relay {
-    /// What a model is needed for.
+    /// Returns what a model is needed for.
     pub(super) fn wanted(&self) -> Wanted {
         (self.asked.dialect.path(), self.asked.request.needs)
     }
 
-    /// The API that the present try asks in.
+    /// Returns the API of the current attempt.
     pub(super) fn dialect(&self) -> &'static dyn Dialect {
         self.tries.in_chat.as_ref().map_or(self.asked.dialect, |in_chat| in_chat.translated.0.native())
     }
 
-    /// How the answer is put into the API that the client speaks, where it comes in another.
+    /// Returns how the answer is translated into the API that the client speaks, if it comes in another one.
     pub(super) fn translated(&self) -> Option<&(&'static dyn Translated, Written)> {
         let in_chat = self.tries.in_chat.as_ref().map(|in_chat| &in_chat.translated);
         in_chat.or(self.asked.translated.as_ref())
     }
 
-    /// Whether another model's answer is as good.
+    /// Returns whether another model's answer is as good.
     pub(super) fn any_model_will_do(&self) -> bool {
         self.asked.dialect.stand_in() == StandIn::Model
     }
 
-    /// The backup that is asked now.
+    /// Returns the backup that is being asked.
     pub(super) fn present_backup(&self) -> Option<(&Backup, &Arc<Upstream>)> {
         let number = self.tries.backup?;
         Some((self.snapshot.settings.backups.get(number)?, self.snapshot.backups.get(number)?))
     }
 
-    /// A try has failed and another follows.
+    /// Records a failed attempt that is followed by another.
     pub(super) fn note_failed_try(&mut self, model: String, reason: String, rests_until: Option<SystemTime>) {
         let at = self.asked.began.elapsed();
         self.record.metrics.failed_tries.push(FailedTry { model, reason, at, rests_until });
     }
 
-    /// Tells the panel what is known of this request now, and what it waits for beside an answer.
+    /// Tells the panel what is known of this request now, and what it waits for other than an answer.
     pub(super) fn report(&self, waiting: Option<Waiting>) {
         if let Some(recording) = &self.record.recording {
             recording.update(&self.record.metrics, waiting);
@@ -188,7 +188,7 @@ impl Relay {
         self.record.metrics.failed_tries.len() + 1
     }
 
-    /// Whether a failed try may be followed by another at OpenRouter.
+    /// Returns whether a failed attempt may be followed by another at OpenRouter.
     pub(super) fn may_try_again(&self) -> bool {
         self.tries.calls_made <= self.snapshot.settings.retries && !self.shared.in_flight.is_stopping()
     }

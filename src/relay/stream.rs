@@ -1,4 +1,5 @@
-//! Server-sent events: comments at once, what says nothing when something is said behind it, then every byte as it comes.
+//! Server-sent events: comments are relayed at once, events without content are held until one with content follows,
+//! then every byte is relayed as it comes.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -14,24 +15,25 @@ use crate::error::ApiError;
 use crate::language::Words;
 use crate::upstream::Failure;
 
-/// What is read at first, and once the stream has turned out to be a fast one.
+/// The size of the buffer for reading at first, and once the stream has turned out to be a fast one.
 const READ_BYTES: usize = 1024;
 const FAST_READ_BYTES: usize = 64 * 1024;
-/// A stream that has said its end is over by then, also where the upstream's connection stays open.
+/// How long a stream may go on after its end marker, if the upstream keeps the connection open.
 const AFTER_THE_END: Duration = Duration::from_secs(5);
-/// The same where only the model has said that it is done: the usage may follow.
+/// How long it may go on after only the model has said that it is done: the usage may follow.
 const AFTER_THE_LAST_WORD: Duration = Duration::from_secs(10);
 
-/// What becomes of each event, wherever it stands in the stream: it is read, and put into the API that the client speaks.
+/// Handles each event, wherever it stands in the stream: reads it, and translates it into the API that the client
+/// speaks.
 struct EventSink {
     reader: Box<dyn Reader>,
     translator: Option<Box<dyn Translator>>,
-    /// What is to be sent of it in another API.
+    /// The translation that is still to be sent.
     translated: Vec<u8>,
     end_is_translated: bool,
-    /// The data of the event that told of an error.
+    /// The data of the event that held an error.
     failed: Option<String>,
-    /// Nothing is waited for any longer than this.
+    /// The time after which nothing more is waited for.
     deadline: Option<Instant>,
 }
 
@@ -47,7 +49,7 @@ impl EventSink {
             self.translated.extend_from_slice(translator.event(data).as_bytes());
         }
         if self.summary().done && !has_failed {
-            self.translate_end(); // the upstream may take its time to end
+            self.translate_end(); // now, because the upstream may take its time to end the stream
         }
     }
 
@@ -62,13 +64,13 @@ impl EventSink {
         self.reader.summary()
     }
 
-    /// Whether it is known what comes of the stream.
+    /// Returns whether the events so far tell if the stream is an answer.
     fn is_decided(&self) -> bool {
         let summary = self.summary();
         summary.error.is_some() || summary.says_something() || summary.done || summary.finished
     }
 
-    /// Bounds how long the rest may take, once the end has been said.
+    /// Limits how long the rest may take, once the end has been announced.
     fn bound_the_rest(&mut self, answer: &Answer) {
         let summary = self.reader.summary();
         let rest = match (summary.done, summary.finished) {
@@ -83,19 +85,19 @@ impl EventSink {
         }
     }
 
-    /// The whole answer, where it was wanted.
+    /// Returns the whole answer, if it was to be assembled.
     fn assembled(self) -> Option<String> {
         self.reader.answer().map(|answer| answer.to_string())
     }
 }
 
-/// The beginning of a stream that is worth having.
+/// The beginning of a stream that is worth relaying.
 struct Begun {
-    /// What the client hasn't got of it yet.
+    /// What hasn't been sent to the client yet.
     held: Vec<u8>,
     events: Events,
     sink: EventSink,
-    /// Nothing more comes.
+    /// Whether the stream has ended.
     ended: bool,
 }
 
@@ -111,7 +113,7 @@ impl Relay {
             return Ok(Served::ClientLeft(None));
         };
         let Begun { held, mut events, mut sink, ended } = begun?;
-        // Here and below: only what is as good as it looks is shared with those who want the same.
+        // Here and below: only an answer without errors and flaws is shared with identical requests.
         self.tries.answer_is_flawed = self.flaw_of(sink.summary()).is_some();
         if sink.summary().error.is_some() || answer.status() != 200 || self.tries.answer_is_flawed {
             self.sharing.leader = None;
@@ -144,7 +146,7 @@ impl Relay {
                 Ok(read) => &buffer[..read],
                 Err(failure) => break Some(failure),
             };
-            // What others may want is looked at first: nobody joins an answer that has gone wrong.
+            // A shared answer is checked before it is sent: no request may join one that has gone wrong.
             let at_once = self.sharing.leader.is_none() && !is_translated;
             if at_once && self.send(piece, &answer, model, None).is_err() {
                 return Ok(Served::ClientLeft(sink.assembled()));
@@ -171,7 +173,7 @@ impl Relay {
         Ok(self.end_stream(sink, ending, separator))
     }
 
-    /// How a stream came to its end, and what the client is told of it last.
+    /// Finds out how a stream ended, and what the client is told last.
     #[inline(never)]
     fn end_stream(&mut self, mut sink: EventSink, ending: Option<Failure>, separator: &str) -> Served {
         self.note(sink.summary());
@@ -188,7 +190,7 @@ impl Relay {
             (Some(CancelReason::ClientLeft), _) => return Served::ClientLeft(sink.assembled()),
             (Some(CancelReason::Stopping), _) => Some(ApiError::stopping()),
             (Some(CancelReason::Cancelled), _) => Some(ApiError::cancelled()),
-            // The model has said all that it had to say.
+            // The model has said everything; only the end marker is missing.
             (None, _) if summary.finished => None,
             (None, Some(failure)) => Some(broke_off(&failure)),
             (None, None) => Some(broke_off(&Failure::cut())),
@@ -210,8 +212,8 @@ impl Relay {
         Served::BrokenOff { error: error.object(), status, said, partial: sink.assembled() }
     }
 
-    /// Reads up to the first event that says something. `None` when the client has left meanwhile.
-    // Apart, so that its stack isn't kept for as long as the answer streams.
+    /// Reads up to the first event with content. Returns `None` if the client has left meanwhile.
+    // Out of line, so that its stack isn't kept for as long as the answer streams.
     #[inline(never)]
     fn read_beginning(
         &mut self,
@@ -242,7 +244,7 @@ impl Relay {
                 sink.event(data);
                 sink.is_decided()
             });
-            // Who speaks another API than the upstream's own knows no comments.
+            // A client whose API is translated doesn't know comments.
             let are_known = self.asked.translated.is_none();
             if !pass.is_empty() && are_known && self.send(&pass, answer, model, None).is_err() {
                 return None;
@@ -279,14 +281,14 @@ impl Relay {
         Some(Ok(Begun { held, events, sink, ended }))
     }
 
-    /// Keeps what the panel shows of a stream.
+    /// Keeps the events that the panel shows.
     fn keep_events(&self, piece: &[u8]) {
         if let Some(recording) = &self.record.recording {
             recording.push_events(piece);
         }
     }
 
-    /// Sends a piece of a stream, with the head before the first one.
+    /// Sends a piece of a stream; before the first one, the response head.
     fn send(
         &mut self,
         piece: &[u8],
@@ -324,7 +326,7 @@ impl Relay {
         for (name, value) in [
             ("content-type", content_type),
             ("cache-control", "no-cache"),
-            ("x-accel-buffering", "no"), // or nginx in front of us would gather what we send at once
+            ("x-accel-buffering", "no"), // or nginx in front of the proxy would hold events back
         ] {
             headers.push((name.into(), value.into()));
         }

@@ -1,33 +1,33 @@
-//! The buffers of a connection to the upstream: small while small things go through them, larger for large ones. Hundreds
-//! of streams then take a quarter of the memory, and a body with images a tenth of the system calls.
+//! The buffers of a connection to the upstream: small while little goes through them, larger for large transfers.
+//! Hundreds of streams then take a quarter of the memory, and a body with images a tenth of the system calls.
 
 use ureq::unversioned::transport::Buffers;
 
-/// Holds some events of a stream, and most heads.
+/// The initial size: it holds some events of a stream, and most heads.
 const SMALL_BYTES: usize = 1024;
-/// Beyond this, larger pieces save nothing any more.
+/// The maximum size: larger pieces would save nothing more.
 const LARGE_BYTES: usize = 256 * 1024;
 
 /// Buffers for both directions.
 #[derive(Debug, Default)]
 pub struct Growing {
     input: Vec<u8>,
-    /// What has been received and not consumed lies between these two.
+    /// The bytes that have been received and not consumed lie between `consumed` and `filled`.
     consumed: usize,
     filled: usize,
-    /// Something was consumed since the last input: what is left may be enough for a next step.
+    /// Whether something was consumed since the last input: what is left may be enough for another step.
     progress: bool,
-    /// Only while something is being sent.
+    /// Empty unless something is being sent.
     output: Vec<u8>,
 }
 
 impl Growing {
-    /// To be told when a full output buffer has been sent.
+    /// Grows the output buffer; called when a full one has been sent.
     pub fn output_was_full(&mut self) {
         grow(&mut self.output);
     }
 
-    /// Gives back what only a large answer needed.
+    /// Gives back the memory that only a large answer needed.
     pub fn shrink(&mut self) {
         if self.input.len() > SMALL_BYTES && self.consumed == self.filled {
             self.input = Vec::new();
@@ -54,7 +54,7 @@ impl Buffers for Growing {
     }
 
     fn input_append_buf(&mut self) -> &mut [u8] {
-        // The request is through, and hundreds may wait for their answers at once.
+        // The request has been sent, and hundreds of connections may wait for their answers at once.
         self.output = Vec::new();
         self.input.copy_within(self.consumed..self.filled, 0);
         self.filled -= self.consumed;
@@ -67,7 +67,7 @@ impl Buffers for Growing {
 
     fn input_appended(&mut self, amount: usize) {
         self.filled += amount;
-        // There is more where this came from.
+        // The buffer is full, so more is probably coming.
         if self.filled == self.input.len() {
             grow(&mut self.input);
         }

@@ -1,4 +1,4 @@
-//! What went wrong on the way to the upstream, in words that people can do something about.
+//! What went wrong on the way to the upstream, in words that people can act on.
 
 use std::fmt;
 use std::io;
@@ -12,51 +12,51 @@ use super::CONNECT_TIMEOUT;
 use crate::error::is_about_descriptors;
 use crate::language::Words;
 
-/// Why no answer, or only a part of one, came.
+/// Why no answer came, or only a part of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// What decides about what follows.
+    /// The kind of failure, which decides what to do next.
     pub trouble: Trouble,
-    /// What is told.
+    /// The reason, as shown to people.
     pub reason: Words,
 }
 
-/// Where a connection failed.
+/// The kinds of failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
-    /// There was none.
+    /// No connection could be opened.
     Unreachable,
-    /// There was none, because no address is known for a name.
+    /// No connection could be opened, because no address is known for a name.
     UnknownName,
-    /// There was none that is safe.
+    /// No secure connection could be set up.
     Tls,
-    /// It ended, or carried something else than HTTP.
+    /// The connection ended, or carried something other than HTTP.
     BrokeOff,
-    /// Nothing came for so long: `UPSTREAM_TIMEOUT`.
+    /// Nothing came for this long: `UPSTREAM_TIMEOUT`.
     Silent(Duration),
-    /// The system has none to give: too many are open.
+    /// The system has no descriptor left: too many connections are open.
     NoDescriptors,
-    /// It leads back here.
+    /// The upstream is this proxy itself, or one that calls it.
     Loop,
 }
 
 impl Failure {
-    /// The connection ended, or carried something else than HTTP.
+    /// Returns the failure of a connection that ended, or carried something other than HTTP.
     pub fn broke_off(reason: Words) -> Self {
         Self { trouble: Trouble::BrokeOff, reason }
     }
 
-    /// It ended before the word that is an answer's last.
+    /// Returns the failure of an answer that ended before it was complete.
     pub fn cut() -> Self {
         Self::broke_off(Words::new("it ended before the answer was whole", "回答还没结束就中断了"))
     }
 
-    /// A call was cut off here.
+    /// Returns the failure of a call that this proxy cut off.
     pub fn aborted() -> Self {
         Self::broke_off(Words::new("it was cut off", "已被中断"))
     }
 
-    /// The upstream is this proxy, or one that asks it.
+    /// Returns the failure of a call whose upstream is this proxy, or one that calls it.
     pub fn is_a_loop() -> Self {
         let reason = Words::new("the upstream is this proxy itself", "上游就是这个代理自己");
         Self { trouble: Trouble::Loop, reason }
@@ -76,7 +76,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// No address was found for a host's name. What the system says of it differs too much to go by.
+/// The error of a failed name look-up. The system's own errors differ too much to be recognized.
 #[derive(Debug)]
 pub(super) struct UnknownName {
     /// The host that was looked up.
@@ -91,7 +91,7 @@ impl fmt::Display for UnknownName {
 
 impl std::error::Error for UnknownName {}
 
-/// Says what happened without the words of ureq, which could hold an address with a password in it.
+/// Describes an error without the words of ureq, which could hold an address with a password in it.
 #[cold]
 #[inline(never)]
 pub(super) fn failure(
@@ -132,7 +132,7 @@ pub(super) fn failure(
         _ => (Trouble::BrokeOff, Words::new("the connection failed", "连接失败"), None),
     };
     let host = |uri: &Uri| uri.authority().map(ToString::to_string).unwrap_or_default();
-    // Without a connection it was the proxy that couldn't be reached, where there is one.
+    // Without a connection, it was the proxy that couldn't be reached, if there is one.
     let proxy = config
         .proxy()
         .filter(|proxy| !connected && unknown.as_deref().is_none_or(|host| host == proxy.host()));
@@ -157,7 +157,7 @@ fn unknown_name() -> Words {
     )
 }
 
-/// An error of the socket's, or of what is wrapped around it.
+/// Describes an error of the socket, or of what is wrapped around it.
 fn of_io(error: &io::Error) -> Result<(Trouble, Words), &UnknownName> {
     if is_about_descriptors(error) {
         let reason = Words::new("too many connections are open", "打开的连接过多");
@@ -195,7 +195,7 @@ fn of_kind(kind: io::ErrorKind) -> Words {
     Words::new(english, chinese)
 }
 
-/// What people can do something about, without the words of rustls.
+/// Describes a TLS error, without the words of rustls if people can do something about it.
 fn of_tls(error: &rustls::Error) -> Words {
     use rustls::{CertificateError, Error};
     match error {

@@ -1,8 +1,8 @@
-//! The upstream: its addresses, its connections, and one call to it.
+//! The upstream: its addresses, its connections, and a call to it.
 //!
 //! Each idle connection has a ureq agent of its own, kept in a stack: the last one used is the next one used. That
-//! costs one uncontended lock a call where ureq's shared pool walks all its connections twice, and it lets a single
-//! call be cut off from outside ([`AbortCall`]) without touching any other.
+//! costs one uncontended lock a call, where ureq's shared pool walks all its connections twice, and a single call can
+//! be cut off from outside ([`AbortCall`]) without touching any other.
 
 pub mod buffers;
 mod failure;
@@ -37,20 +37,20 @@ use transport::Deadline;
 
 /// Opening a connection (name, TCP, TLS, proxy) may take this long.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// What isn't a completion takes no longer than this, body and all: a worker waits for it.
+/// The limit for a GET, including the body: a worker waits for it.
 const GET_TIMEOUT: Duration = Duration::from_secs(10);
-/// Idle connections are closed after this; the usual server closes them later.
+/// Idle connections are closed after this; most servers close them later.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(55);
-/// Connections kept for the next calls.
+/// The number of connections kept for the next calls.
 const MAX_IDLE: usize = 512;
 /// A response head of more than this is an error.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// <https://openrouter.ai/docs/app-attribution>
+/// The value of `x-title`: <https://openrouter.ai/docs/app-attribution>
 const TITLE: &str = "LocalAPIProxy";
-/// Names the page that a request comes from.
+/// The header field that names the page a request comes from.
 pub const REFERER: HeaderName = HeaderName::from_static("http-referer");
 
-/// Headers of the client that go upstream, the first three in place of ours.
+/// Header fields of the client that are sent upstream, the first three in place of the proxy's own.
 pub const FORWARDED: [HeaderName; 6] = [
     REFERER,
     HeaderName::from_static("x-title"),
@@ -60,54 +60,54 @@ pub const FORWARDED: [HeaderName; 6] = [
     HOPS,
 ];
 
-/// The proxies of this kind that a request came by, each with a word of its own: one that finds its own among them is its
-/// own upstream.
+/// The header field that lists the proxies of this kind which a request came by, each with an id. A proxy that finds
+/// its own id in it is its own upstream.
 pub const HOPS: HeaderName = HeaderName::from_static("x-local-api-proxy-hops");
 
-/// This process's word.
+/// Returns the id of this process.
 fn own_hop() -> &'static str {
     static OWN: OnceLock<String> = OnceLock::new();
     OWN.get_or_init(|| format!("{:016x}", RandomState::new().hash_one(std::process::id())))
 }
 
-/// Whether a request has come from this process.
+/// Returns whether a request with this [`HOPS`] has come from this process.
 pub fn is_from_here(hops: &str) -> bool {
     hops.split(',').any(|hop| hop.trim() == own_hop())
 }
 
-/// Header fields of a request, at most: room for them is made once.
+/// The maximum number of header fields of a request: room for them is made once.
 const MAX_HEADERS: usize = 12;
 
 /// Everything that calls to one upstream share.
 pub struct Upstream {
     /// Without a slash at its end.
     base_url: String,
-    /// Where each dialect's requests go.
+    /// The URI for the requests of each dialect.
     endpoints: Vec<(&'static str, Option<Uri>)>,
     headers: HeaderMap,
     config: ureq::config::Config,
     tls: Option<Arc<ClientConfig>>,
     idle: Mutex<VecDeque<(Instant, PooledAgent)>>,
     timeout: Duration,
-    /// The address is this proxy's own: nobody is asked.
+    /// Whether the address is this proxy's own: then no call is made.
     is_itself: bool,
 }
 
-/// An agent that holds one connection at most.
+/// An agent that holds at most one connection.
 struct PooledAgent {
     agent: Agent,
-    /// Connections that the agent is about to open: to a proxy, and through it.
+    /// The number of connections that the agent is about to open: to a proxy, and through it.
     dialling: Arc<AtomicUsize>,
-    /// The number of its present call, or [`ABORTED`].
+    /// The number of the current call, or [`ABORTED`].
     state: Arc<AtomicU64>,
     call_number: u64,
-    /// By when its present call ends.
+    /// The time by which the current call ends.
     deadline: Arc<Deadline>,
 }
 
 static AGENTS: AtomicUsize = AtomicUsize::new(0);
 
-/// Connections to the upstream; each takes one descriptor.
+/// Returns the number of connections to the upstream; each takes one descriptor.
 pub fn open_connections() -> usize {
     AGENTS.load(Ordering::Relaxed)
 }
@@ -118,10 +118,10 @@ impl Drop for PooledAgent {
     }
 }
 
-/// An agent's state after one of its calls was cut off: it isn't used again.
+/// The state of an agent after one of its calls was cut off: the agent isn't used again.
 const ABORTED: u64 = u64::MAX;
 
-/// Ends a call, unless it was over already: a call that is cut off just when it ends must not take the next one with it.
+/// Ends a call unless it is already over: cutting off a call just when it ends must not affect the next one.
 fn end_call(state: &AtomicU64, call_number: u64, next: u64) -> bool {
     state.compare_exchange(call_number, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
@@ -133,11 +133,11 @@ impl fmt::Debug for Upstream {
 }
 
 impl Upstream {
-    /// OpenRouter, or what stands in its place. Nothing is sent.
+    /// Creates the upstream for OpenRouter, or what stands in its place. Nothing is sent.
     pub fn new(settings: &Settings) -> Self {
         let mut upstream = Self::at(settings, &settings.base_url, settings.key.as_ref());
         upstream.is_itself = settings.upstream_is_itself;
-        // Others are told nothing of who asks.
+        // Other servers aren't told who asks.
         upstream.headers.insert(HeaderName::from_static("x-title"), HeaderValue::from_static(TITLE));
         upstream
             .headers
@@ -190,14 +190,14 @@ impl Upstream {
         }
     }
 
-    /// Whether calls go elsewhere, or otherwise, with the new settings. Connections are kept where they don't.
+    /// Returns whether the new settings change where or how calls are made. If they don't, the connections are kept.
     pub fn needs_new(old: &Settings, new: &Settings) -> bool {
         (&old.base_url, old.upstream_is_itself) != (&new.base_url, new.upstream_is_itself)
             || old.key != new.key
             || !Self::reaches_the_same_way(old, new)
     }
 
-    /// Whether any address is reached by the same proxy, roots and limits as before.
+    /// Returns whether proxies, root certificates and limits are the same in both settings.
     pub fn reaches_the_same_way(old: &Settings, new: &Settings) -> bool {
         let parts = |s: &Settings| {
             let proxies = [&s.http_proxy, &s.https_proxy, &s.all_proxy].map(Clone::clone);
@@ -206,9 +206,9 @@ impl Upstream {
         parts(old) == parts(new)
     }
 
-    /// Sends a request to a dialect's endpoint and waits for the head of its answer.
+    /// Sends a request to a dialect's endpoint and waits for the head of the response.
     ///
-    /// `headers` go along, in place of ours of the same name.
+    /// `headers` are sent in place of the proxy's own of the same name; [`HOPS`] gets this process's id appended.
     pub fn post(
         self: &Arc<Self>,
         path: &'static str,
@@ -228,7 +228,7 @@ impl Upstream {
         self.call(Method::POST, with_query.as_ref().or(known), all, body, pool_use)
     }
 
-    /// Asks for what stands below the base address at `path`: lists of models, the state of the key.
+    /// Sends a GET for a path below the base address: lists of models, the state of the key.
     pub fn get(self: &Arc<Self>, path: &str) -> Result<Box<Call>, CallError> {
         let uri = format!("{}{path}", self.base_url).parse().ok();
         let mut headers = self.headers.clone();
@@ -290,13 +290,13 @@ impl Upstream {
         }
     }
 
-    /// The head of an answer is there.
+    /// Creates the call for a response whose head has arrived.
     #[inline(never)]
     fn answered(self: &Arc<Self>, response: Response<ureq::Body>, agent: PooledAgent) -> Box<Call> {
         let (mut head, body) = response.into_parts();
         let body = body.into_reader();
         let body = if is_gzip(&head.headers) { decoded(&mut head.headers, body) } else { Body::Plain(body) };
-        // Boxed: it would be passed on by value, each time on the stack of hundreds of threads that then wait.
+        // Boxed, because it would be passed by value, each time on the stacks of hundreds of threads that then wait.
         Box::new(Call {
             head: Response::from_parts(head, ()),
             body: Some(body),
@@ -326,7 +326,7 @@ impl Upstream {
         let ended = agent.call_number;
         agent.call_number += 1;
         if !end_call(&agent.state, ended, agent.call_number) {
-            return; // cut off
+            return; // the call was cut off
         }
         agent.deadline.set(None);
         let mut idle = self.lock_idle();
@@ -336,7 +336,7 @@ impl Upstream {
         drop(oldest);
     }
 
-    /// Closes what hasn't been used for so long that the other side closes it soon.
+    /// Closes connections that have been idle for so long that the other side will soon close them.
     pub fn close_old(&self) {
         let mut idle = self.lock_idle();
         let old = idle.iter().take_while(|(since, _)| since.elapsed() > MAX_IDLE_AGE).count();
@@ -346,8 +346,8 @@ impl Upstream {
     }
 }
 
-/// Apart, like what follows: what a call needs before and after it takes no room on the stack while it waits, of which
-/// there are hundreds.
+/// Builds a request. Out of line, like the functions below, so that what a call needs before and after it takes no room
+/// on the stack while it waits, as hundreds do.
 #[inline(never)]
 fn request<'a>(method: Method, uri: &Uri, headers: HeaderMap, body: &'a [u8]) -> Request<&'a [u8]> {
     let mut request = Request::new(body);
@@ -363,7 +363,7 @@ fn run_get(agent: &Agent, request: Request<&[u8]>) -> Result<Response<ureq::Body
     agent.run(agent.configure_request(request).timeout_global(Some(GET_TIMEOUT)).build())
 }
 
-/// Built-in roots and those of `SSL_CERT_FILE`.
+/// Returns the TLS settings, with the built-in root certificates and those of `SSL_CERT_FILE`.
 fn tls_config(settings: &Settings) -> Option<Arc<ClientConfig>> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(certificates) = &settings.ssl_cert_file {
@@ -374,16 +374,16 @@ fn tls_config(settings: &Settings) -> Option<Arc<ClientConfig>> {
     Some(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
-/// Which connection a call may take. What is inside is told how to cut the call off before it begins.
+/// Which connection a call may use. Before the call begins, the callback gets the handle that cuts it off.
 #[derive(Clone, Copy)]
 pub enum PoolUse<'a> {
-    /// One from the pool, if there is one.
+    /// A connection from the pool, if there is one.
     Any(&'a dyn Fn(AbortCall)),
-    /// A new one.
+    /// A new connection.
     New(&'a dyn Fn(AbortCall)),
 }
 
-/// Cuts a call off from another thread: whoever waits for its bytes gets an error at once.
+/// Cuts a call off from another thread: a thread that waits for its bytes gets an error at once.
 #[derive(Debug)]
 pub struct AbortCall {
     agent: Agent,
@@ -400,19 +400,19 @@ impl AbortCall {
     }
 }
 
-/// A call that came to nothing.
+/// The error of a call without an answer.
 #[derive(Debug)]
 pub struct CallError {
-    /// What happened.
+    /// What went wrong.
     pub failure: Failure,
-    /// The connection came from the pool and ended before a byte of the answer: it was probably closed already.
+    /// Whether the connection came from the pool and ended before a byte of the answer: it was probably closed already.
     pub was_stale: bool,
 }
 
 enum Body {
     Plain(BodyReader<'static>),
-    /// From an upstream that compresses although it was asked not to. ureq could do this by itself, but prepares for it
-    /// with 43 KB of each thread's stack.
+    /// The body from an upstream that compresses although it was asked not to. ureq could decompress it, but prepares
+    /// for that with 43 KB of each thread's stack.
     Gzip(Box<GzDecoder<BodyReader<'static>>>),
 }
 
@@ -431,7 +431,7 @@ fn decoded(headers: &mut HeaderMap, body: BodyReader<'static>) -> Body {
     Body::Gzip(Box::new(GzDecoder::new(body)))
 }
 
-/// A call whose answer has begun. Dropped before its body's end, it closes the connection, and the upstream stops.
+/// A call whose answer has begun. Dropped before the end of the body, it closes the connection, and the upstream stops.
 pub struct Call {
     head: Response<()>,
     body: Option<Body>,
@@ -440,29 +440,29 @@ pub struct Call {
 }
 
 impl Call {
-    /// The HTTP status.
+    /// Returns the HTTP status.
     pub fn status(&self) -> u16 {
         self.head.status().as_u16()
     }
 
-    /// A header's text, if it is text.
+    /// Returns the value of a header field, if it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.headers().get(name)?.to_str().ok()
     }
 
-    /// All headers.
+    /// Returns all header fields.
     pub fn headers(&self) -> &HeaderMap {
         self.head.headers()
     }
 
-    /// Nothing is waited for any longer than until then: it counts as silence.
+    /// Sets the time after which nothing more is waited for; reaching it counts as silence.
     pub fn end_by(&self, deadline: Instant) {
         if let Some(agent) = &self.agent {
             agent.deadline.set(Some(deadline));
         }
     }
 
-    /// Reads what has arrived of the body, waiting only if nothing has; 0 at its end.
+    /// Reads what has arrived of the body, waiting only if nothing has; returns 0 at its end.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
         let Some(body) = &mut self.body else {
             return Ok(0);
@@ -489,7 +489,7 @@ impl Call {
 }
 
 impl Call {
-    /// Reads the body to its end, or until there is more than `limit` bytes of it. Whether the end came.
+    /// Reads the body to its end, or until there is more than `limit` bytes of it. Returns whether the end came.
     pub fn read_whole(&mut self, body: &mut Vec<u8>, limit: usize) -> Result<bool, Failure> {
         let announced = self.header("content-length").and_then(|length| length.parse().ok());
         body::read_whole(body, announced, limit, |buffer| self.read(buffer))
@@ -514,7 +514,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers so many requests, all on one connection.
+    /// Answers this many requests, all on one connection.
     fn serve_on_one_connection(listener: &TcpListener, requests: usize) {
         let (stream, _) = listener.accept().unwrap();
         let mut lines = BufReader::new(&stream).lines();

@@ -1,5 +1,5 @@
-//! Connections to the upstream, below ureq: one send for a request's head and body, one probe for a pooled
-//! connection, TLS with the company's roots beside the built-in ones, and the same over a proxy.
+//! Connections to the upstream, below ureq: one send for a request's head and body, one probe for a pooled connection,
+//! TLS with a company's root certificates beside the built-in ones, and all of this through a proxy, too.
 
 use std::fmt;
 use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
@@ -24,13 +24,13 @@ use crate::error::{is_about_descriptors, is_timeout};
 use crate::peek::{Peeked, peek};
 use crate::sync::lock;
 
-/// A head of at most this many bytes waits for the body behind it, so that both leave in one packet.
+/// A head of at most this many bytes is held until the body follows, so that both leave in one packet.
 const HELD_BYTES: usize = 16 * 1024;
 
-/// Firewalls forget idle connections, but not as soon as this.
+/// Firewalls forget idle connections, but not sooner than this.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
 
-/// Opens connections for one agent.
+/// Returns a connector that opens the connections of one agent.
 pub fn connector(
     tls: Option<Arc<ClientConfig>>,
     dialling: Arc<AtomicUsize>,
@@ -40,12 +40,12 @@ pub fn connector(
     Begin(dialling).chain(ViaProxy).chain(Dial).chain(Tls(tls)).chain(done)
 }
 
-/// By when all waiting for an answer ends, whatever still comes.
+/// The time at which waiting for an answer ends, whatever still comes.
 #[derive(Debug, Default)]
 pub struct Deadline(Mutex<Option<Instant>>);
 
 impl Deadline {
-    /// Nothing is waited for any longer than until then; `None` lifts it.
+    /// Sets the time after which nothing more is waited for; `None` removes it.
     pub fn set(&self, by: Option<Instant>) {
         *lock(&self.0) = by;
     }
@@ -56,7 +56,7 @@ impl Deadline {
     }
 }
 
-/// A connection on which waiting ends by a deadline.
+/// A connection on which waiting ends at a deadline.
 #[derive(Debug)]
 struct Bounded<T> {
     inner: T,
@@ -94,7 +94,7 @@ impl<T: Transport> Transport for Bounded<T> {
     }
 }
 
-/// Looks names up when a connection is opened, not for each request: [`Dial`] does it.
+/// Leaves name look-ups to [`Dial`]: they are made when a connection is opened, not for each request.
 #[derive(Debug, Default)]
 pub struct LateResolver(DefaultResolver);
 
@@ -105,7 +105,7 @@ impl Resolver for LateResolver {
         config: &ureq::config::Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
-        // Proxies are looked up by their connectors, and SOCKS proxies may want the target's address from us.
+        // Proxies are looked up by their connectors, and SOCKS proxies may need the target's address.
         match config.proxy() {
             Some(_) => look_up(uri, config, timeout),
             None => Ok(self.0.empty()),
@@ -113,7 +113,7 @@ impl Resolver for LateResolver {
     }
 }
 
-/// Counts the connections that are about to be opened: a failure meanwhile is one of the way there.
+/// Counts the connections that are about to be opened: an error meanwhile is one of connecting.
 #[derive(Debug)]
 struct Begin(Arc<AtomicUsize>);
 
@@ -126,7 +126,7 @@ impl Connector for Begin {
     }
 }
 
-/// One of them is open.
+/// Notes that one of these connections is open.
 #[derive(Debug)]
 struct Done {
     dialling: Arc<AtomicUsize>,
@@ -142,7 +142,7 @@ impl<In: Transport> Connector<In> for Done {
     }
 }
 
-/// Opens connections to or through the proxy, where there is one.
+/// Opens connections to or through the proxy, if there is one.
 #[derive(Debug)]
 struct ViaProxy;
 
@@ -158,7 +158,7 @@ impl Connector for ViaProxy {
 }
 
 impl ViaProxy {
-    /// Apart, because it takes 7 KB of the stack, on every worker's if it were inlined.
+    /// Out of line, because it takes 7 KB of stack, which every worker's would have if it were inlined.
     #[inline(never)]
     fn to_proxy(details: &ConnectionDetails) -> Result<Option<Box<dyn Transport>>, Error> {
         let connector = ().chain(SocksConnector::default()).chain(ConnectProxyConnector::default());
@@ -166,11 +166,11 @@ impl ViaProxy {
     }
 }
 
-/// Opens TCP connections where no proxy did.
+/// Opens TCP connections if no proxy did.
 #[derive(Debug)]
 struct Dial;
 
-// Boxed, because the connectors of a chain pass it on by value, each time on the stack.
+// The transport is boxed, because the connectors of a chain pass it on by value, each time on the stack.
 impl<In: Transport> Connector<In> for Dial {
     type Out = Box<dyn Transport>;
 
@@ -205,14 +205,14 @@ impl<In: Transport> Connector<In> for Dial {
     }
 }
 
-/// The address that a host written as digits names: nothing to look up, for which ureq would start a thread.
+/// Returns the address of a host that is written as an IP address: looking it up would make ureq start a thread.
 fn literal_address(uri: &Uri) -> Option<SocketAddr> {
     let ip = uri.host()?.trim_matches(['[', ']']).parse::<IpAddr>().ok()?;
     let default_port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
     Some(SocketAddr::new(ip, uri.port_u16().unwrap_or(default_port)))
 }
 
-/// The addresses of a host. What failed is told from everything else by its type: the system's words differ too much.
+/// Looks up the addresses of a host. A failure has a type of its own, since the system's errors differ too much.
 fn look_up(
     uri: &Uri,
     config: &ureq::config::Config,
@@ -238,7 +238,7 @@ fn connect_to_any(addresses: &[SocketAddr], limit: Duration) -> Result<TcpStream
             return Err(Error::Timeout(Timeout::Connect));
         }
         match TcpStream::connect_timeout(address, share) {
-            // On Linux std takes a refused connection for an open one when it looks between the error and the hang-up.
+            // On Linux, std takes a refused connection for an open one if it looks between the error and the hang-up.
             Ok(stream) => match stream.take_error() {
                 Ok(None) => return Ok(stream),
                 Ok(Some(e)) | Err(e) => last = Error::Io(e),
@@ -250,7 +250,7 @@ fn connect_to_any(addresses: &[SocketAddr], limit: Duration) -> Result<TcpStream
     Err(last)
 }
 
-/// A pooled connection had been closed by the upstream before it got the request.
+/// The error of a pooled connection that the upstream had closed before it got the request.
 #[derive(Debug)]
 pub struct Stale;
 
@@ -266,17 +266,18 @@ impl std::error::Error for Stale {}
 struct Tcp {
     stream: Arc<TcpStream>,
     buffers: Growing,
-    /// Output that waits for more of it.
+    /// Output that is held until more follows.
     held: Vec<u8>,
-    /// Nothing was sent since the last input: what comes now is the beginning of a request.
+    /// Whether nothing was sent since the last input: what comes now is the beginning of a request.
     may_hold: bool,
-    /// It has been idle since it was last probed.
+    /// Whether the connection has been idle since it was last probed.
     may_be_stale: bool,
-    /// Since when it was idle, if it has served a request before and nothing of the answer to this one has come.
+    /// Since when the connection was idle, if it has served a request before and nothing has come of the current
+    /// answer.
     idle_since: Option<Instant>,
-    /// How often the answer to this request has been waited for.
+    /// How often the answer to the current request has been waited for.
     receives: u32,
-    /// The upstream closed its side while a request was being sent; perhaps it has said why.
+    /// Whether the upstream closed its side while a request was being sent; it may have answered why.
     write_failed: bool,
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
@@ -288,7 +289,7 @@ impl fmt::Debug for Tcp {
     }
 }
 
-/// Socket options cost a system call each: only when they change.
+/// Sets a timeout of the socket only when it changes, because each change costs a system call.
 fn limit(
     timeout: NextTimeout,
     set: &mut Option<Duration>,
@@ -334,8 +335,8 @@ impl Tcp {
         match sent {
             Ok(()) => Ok(()),
             Err(e) if is_timeout(&e) => Err(Error::Timeout(timeout.reason)),
-            // An upstream that refuses a large body (413) answers and closes before it has read it all: the answer
-            // is waiting to be read. Where there is none, reading says so.
+            // An upstream that refuses a large body (413) answers and closes before it has read it all: the answer can
+            // still be read. If there is none, reading reports that.
             Err(e) if matches!(e.kind(), BrokenPipe | ConnectionReset | NotConnected) => {
                 self.write_failed = true;
                 Ok(())
@@ -347,10 +348,10 @@ impl Tcp {
 
 impl Tcp {
     /// Tells an upstream that closed an idle connection, just when a request was sent on it, from one that read the
-    /// request and closed then: only the first may be asked again without counting it as a call.
+    /// request and then closed: only the first may be asked again without counting it as a call.
     ///
-    /// Whoever closes first and gets data afterwards answers it by a reset; whoever has read everything just ends. A reset
-    /// alone comes of a firewall that has forgotten a connection, or of a server that gave up.
+    /// A side that closes first and gets data afterwards answers with a reset; one that has read everything just ends.
+    /// A reset alone comes from a firewall that has forgotten a connection, or from a server that gave up.
     fn was_closed_while_idle(&self, ended: bool) -> bool {
         let Some(idle_since) = self.idle_since else {
             return false;
@@ -361,7 +362,7 @@ impl Tcp {
         if !ended {
             return idle_since.elapsed() > FORGOTTEN_AFTER;
         }
-        // The reset may come a round trip after the end.
+        // The reset may come a round trip after the end of the stream.
         (0..20).any(|_| {
             let reset = matches!(self.stream.take_error(), Ok(Some(_)));
             if !reset {
@@ -398,9 +399,9 @@ impl Transport for Tcp {
         self.may_be_stale = false;
         let timeout = timeout.for_read();
         limit(timeout, &mut self.read_timeout, |t| self.stream.set_read_timeout(t))?;
-        // The rest of an answer whose beginning is here: an upstream that sends small pieces by Nagle's algorithm waits
-        // for our acknowledgement, which Linux delays by 40 ms on connections where we send as well (tcp(7),
-        // TCP_QUICKACK). Told so once, it takes this one for one-way until the next request.
+        // For the rest of an answer that has begun: an upstream that sends small pieces with Nagle's algorithm waits
+        // for an acknowledgement, which Linux delays by 40 ms on connections that are sent on as well (tcp(7),
+        // TCP_QUICKACK). Set once, the option makes Linux treat the connection as one-way until the next request.
         #[cfg(target_os = "linux")]
         if self.receives == 1 {
             let _ = socket2::SockRef::from(&*self.stream).set_tcp_quickack(true);
@@ -415,7 +416,7 @@ impl Transport for Tcp {
                 Err(_) if self.was_closed_while_idle(false) => {
                     return Err(Error::Io(io::Error::other(Stale)));
                 }
-                // ureq takes a reset for the end of a body that has no length; it isn't.
+                // ureq takes a reset for the end of a body that has no length, which it isn't.
                 Err(e) => return Err(Error::Io(io::Error::other(e))),
             }
         };
@@ -427,8 +428,8 @@ impl Transport for Tcp {
         Ok(received > 0)
     }
 
-    /// ureq asks when a request is done and again when the next one begins; only the second can find out more than the
-    /// empty input buffer tells already.
+    /// ureq calls this when a request is done and again when the next one begins; only the second call can find out
+    /// more than the empty input buffer tells already.
     fn is_open(&mut self) -> bool {
         if self.write_failed {
             return false;
@@ -444,7 +445,7 @@ impl Transport for Tcp {
     }
 }
 
-/// Wraps a connection in TLS where the address asks for it, also one to an `https://` proxy.
+/// Wraps a connection in TLS if the address asks for it, even one to an `https://` proxy.
 #[derive(Debug)]
 struct Tls(Option<Arc<ClientConfig>>);
 
@@ -463,7 +464,7 @@ impl<In: Transport> Connector<In> for Tls {
     }
 }
 
-/// Apart, for the same reason as [`ViaProxy::to_proxy`].
+/// Out of line, for the same reason as [`ViaProxy::to_proxy`].
 #[inline(never)]
 fn handshake(
     config: Arc<ClientConfig>,
@@ -480,13 +481,13 @@ fn handshake(
     Ok(TlsWire { stream, buffers: Growing::default(), is_reused: false, is_answered: false }.boxed())
 }
 
-/// A TLS connection over any other.
+/// A TLS connection over any other connection.
 struct TlsWire {
     stream: StreamOwned<ClientConnection, TransportAdapter>,
     buffers: Growing,
-    /// It has served a request before.
+    /// Whether the connection has served a request before.
     is_reused: bool,
-    /// Something of the answer to the present request has come.
+    /// Whether something of the answer to the current request has come.
     is_answered: bool,
 }
 
@@ -513,7 +514,7 @@ impl Transport for TlsWire {
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         self.stream.sock.set_timeout(timeout);
         let received = self.stream.read(self.buffers.input_append_buf())?;
-        // `close_notify` was on its way while the request was: nobody has read that.
+        // The upstream's `close_notify` was on its way when the request was sent: the request hasn't been read.
         if received == 0 && self.is_reused && !self.is_answered {
             return Err(Error::Io(io::Error::other(Stale)));
         }
@@ -522,8 +523,8 @@ impl Transport for TlsWire {
         Ok(received > 0)
     }
 
-    /// Bytes that were decrypted and not asked for would be the next request's answer; so would the end of the session, which
-    /// the socket alone doesn't show.
+    /// Bytes that were decrypted but not asked for would be taken for the next request's answer; the end of the session
+    /// doesn't show on the socket alone.
     fn is_open(&mut self) -> bool {
         let has_nothing = matches!(
             self.stream.conn.reader().fill_buf(),
