@@ -1,4 +1,5 @@
-//! Reads the errors of upstreams in whichever API's shape: what an error is about, and what it says.
+//! Reads the errors of upstreams, each of them once, in whichever API's shape: what an error is about, and what it
+//! says.
 //!
 //! OpenRouter's stable fields decide (`error_type`, `availability`, `limit_source`, `metadata`:
 //! <https://openrouter.ai/docs/api/reference/errors-and-debugging>), then wordings that are known, then the status
