@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::json;
 
-/// The most of an error's message that is shown.
+/// The most characters of an error's message that are shown.
 const MAX_MESSAGE_CHARS: usize = 200;
 /// The longest pause that is believed, whatever an upstream says: a later time is nonsense.
 const LONGEST_REST: Duration = Duration::from_secs(24 * 60 * 60);

@@ -1,5 +1,5 @@
-//! Puts deltas together: text grows, lists grow, elements with an `index` grow by themselves, everything else is
-//! replaced. However long a stream is, what is kept of it takes up no more than its [`Room`].
+//! Puts deltas together: text grows, lists grow, elements with the same `index` are merged, everything else
+//! is replaced. However long a stream is, what is kept of it takes up no more than its [`Room`].
 
 use serde_json::{Map, Value};
 

@@ -114,8 +114,8 @@ impl Dialect for Messages {
         Some("messages")
     }
 
-    /// Whether the request has `{"type":"continue","previous_message_id":…}`: then Anthropic's SDKs send only what is
-    /// new, and everything once they are told that there are no threads ([`NO_THREADS`](crate::error::NO_THREADS)). A
+    /// Whether `thread` is `{"type":"continue","previous_message_id":…}`: then Anthropic's SDKs send only what is new,
+    /// and everything once they are told that there are no threads ([`NO_THREADS`](crate::error::NO_THREADS)). A
     /// request that only begins a thread (`"create"`) has everything anyway.
     fn wants_a_kept_conversation(&self, fields: &[Field<'_>]) -> bool {
         let thread = given(fields, "thread").and_then(|thread| serde_json::from_str::<Value>(thread).ok());
