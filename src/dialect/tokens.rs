@@ -341,7 +341,7 @@ pub fn longest_line(path: &Path) -> io::Result<Option<String>> {
         };
         for image in ["", &"iVBORw0KGgo/".repeat(100_000)] {
             let estimated = of_body(&body(image));
-            assert!(estimated > counted && estimated < counted * 4 / 3, "{estimated} for {counted}"); // with its frames
+            assert!(estimated > counted && estimated < counted * 4 / 3, "{estimated} for {counted}"); // JSON included
         }
         assert_eq!((of_body(""), of_body("{}")), (0, estimate("{}")));
     }

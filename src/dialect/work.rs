@@ -8,7 +8,7 @@ fn processor_time() -> u64 {
     stat.split(' ').next().and_then(|time| time.parse().ok()).unwrap_or(0)
 }
 
-/// Fails if four times as much takes much more than four times the work; sixteen times would be quadratic.
+/// Fails if four times the data makes much more than four times the work; sixteen times would be quadratic.
 fn grows_as_size(name: &str, work: impl Fn(usize)) {
     const LITTLE: usize = 1500;
     /// A tolerance in nanoseconds: the system looks at the clock only now and then.
