@@ -94,7 +94,7 @@ impl Answer {
     }
 }
 
-/// Answers a request in the client's API, until `is_cut_off` returns true. In an API that the model can't imitate
+/// Answers a request in the API of `dialect`, until `is_cut_off` returns true. In an API that the model can't imitate
 /// ([`refusal`]) the answer is empty.
 pub fn answer(
     dialect: &dyn Dialect,
