@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Choice, Format, Question, Said, data_event, text_of, words};
 
-/// What is asked.
+/// Reads the question from the body of a request.
 pub fn question(request: &Value) -> Question {
     let messages = request["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
     let last = messages.last().unwrap_or(&Value::Null);
@@ -34,7 +34,7 @@ pub fn question(request: &Value) -> Question {
     }
 }
 
-/// The answer: the plain one, or the events of the stream.
+/// Returns the answer: one piece for a plain one, one event each for a stream.
 pub fn tell(said: &Said, streams: bool) -> Vec<String> {
     let id = format!("gen-offline-{}", said.created);
     let finish = if said.call.is_some() { "tool_calls" } else { "stop" };

@@ -1,17 +1,17 @@
-//! Its legacy completions.
+//! Legacy completions of the built-in model.
 
 use serde_json::{Value, json};
 
 use super::{Question, Said, data_event, text_of, words};
 
-/// What is asked.
+/// Reads the question from the body of a request.
 pub fn question(request: &Value) -> Question {
     let prompt = &request["prompt"];
     let first = prompt.as_array().and_then(|prompts| prompts.first()).unwrap_or(prompt);
     Question { text: text_of(first), words: words(prompt), ..Question::default() }
 }
 
-/// The answer: the plain one, or the events of the stream.
+/// Returns the answer: one piece for a plain one, one event each for a stream.
 pub fn tell(said: &Said, streams: bool) -> Vec<String> {
     let (prompt, completion) = said.tokens;
     let usage = json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion});

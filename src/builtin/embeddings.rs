@@ -1,4 +1,4 @@
-//! Its embeddings: numbers, and nothing more.
+//! Embeddings of the built-in model: numbers without a meaning.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use super::{Question, Said, text_of, words};
 
-/// What is asked.
+/// Reads the inputs from the body of a request.
 pub fn question(request: &Value) -> Question {
     let input = &request["input"];
     let inputs = match input.as_array() {
-        // One list of token numbers is one input.
+        // A single list of token numbers is one input.
         Some(list) if list.first().is_some_and(|first| !first.is_number()) => {
             list.iter().map(|one| if one.is_string() { text_of(one) } else { one.to_string() }).collect()
         }
@@ -21,7 +21,7 @@ pub fn question(request: &Value) -> Question {
     Question { words: words(input), inputs, base64, ..Question::default() }
 }
 
-/// The answer: the plain one, or the events of the stream.
+/// Returns the answer, which is always a plain one.
 pub fn tell(said: &Said, _: bool) -> Vec<String> {
     let data = said.vectors.iter().enumerate().map(|(index, vector)| {
         let embedding = if said.base64 {

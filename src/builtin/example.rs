@@ -5,16 +5,17 @@ use std::cell::Cell;
 
 use serde_json::{Value, json};
 
-/// Schemas can refer to themselves; this deep they are cut where they allow it.
+/// The nesting limit, as schemas can refer to themselves: values below it are `null`, and lists that may be empty are
+/// left empty from half of it on.
 const MAX_DEPTH: usize = 16;
-/// No list is longer, whatever is asked for.
+/// The most items a list gets, whatever `minItems` asks for.
 const MAX_ITEMS: u64 = 100;
-/// Nor are there more values in all: each of a hundred items can hold a hundred.
+/// The most values in all: without this limit each of a hundred items could hold a hundred.
 const MAX_VALUES: usize = 10_000;
 const BYTES_OF_A_VALUE: usize = 64;
 const TEXT: &str = "example";
 
-/// The smallest value that fits a schema: only the fields that it requires.
+/// Returns the smallest value that fits a schema: objects have only their required fields.
 pub fn fitting(schema: &Value) -> Value {
     example(schema, schema, 0, &Cell::new(MAX_VALUES))
 }
@@ -27,7 +28,7 @@ fn example(schema: &Value, root: &Value, depth: usize, left: &Cell<usize>) -> Va
         left.update(|left| left - 1);
         example(schema, root, depth + 1, left)
     };
-    // A long one counts as several.
+    // A long fixed value counts as several values.
     let taken = |value: &Value| {
         left.set(left.get().saturating_sub(value.to_string().len() / BYTES_OF_A_VALUE));
         value.clone()
@@ -90,7 +91,7 @@ fn example(schema: &Value, root: &Value, depth: usize, left: &Cell<usize>) -> Va
     }
 }
 
-/// All of the objects, or the first where it is none.
+/// Merges all objects into one; returns the first value as it is if it isn't an object.
 fn merged(values: impl IntoIterator<Item = Value>) -> Value {
     let mut values = values.into_iter();
     let mut all = values.next().unwrap_or_default();
@@ -127,7 +128,7 @@ fn number(schema: &Value, whole: bool) -> f64 {
         _ => None,
     };
     match (lowest, highest) {
-        // Between two numbers that are closer than a step there is one in the middle.
+        // If the bounds are less than a step apart, the value in the middle between them fits.
         (Some(low), Some(high)) if low > high && !whole && step.is_none() => {
             let low = bound("minimum").or(bound("exclusiveMinimum")).unwrap_or(low);
             let high = bound("maximum").or(bound("exclusiveMaximum")).unwrap_or(high);

@@ -1,14 +1,14 @@
-//! Its answers in the Messages API.
+//! Answers of the built-in model in the Messages API.
 
 use crate::json::items;
 use serde_json::{Value, json};
 
 use super::{Choice, Format, Question, Said, named_event, text_of, words};
 
-/// What is asked.
+/// Reads the question from the body of a request.
 pub fn question(request: &Value) -> Question {
     let messages = request["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
-    // Clients put their own reminders behind what was said, as messages of the system.
+    // Clients add their own reminders after the user's message, as messages with the role `system`.
     let last = messages.iter().rev().find(|message| message["role"] != "system").unwrap_or(&Value::Null);
     let blocks = last["content"].as_array().map(Vec::as_slice).unwrap_or_default();
     let result = blocks.iter().find(|block| block["type"] == "tool_result");
@@ -42,7 +42,7 @@ pub fn question(request: &Value) -> Question {
     }
 }
 
-/// The answer: the plain one, or the events of the stream.
+/// Returns the answer: one piece for a plain one, one event each for a stream.
 pub fn tell(said: &Said, streams: bool) -> Vec<String> {
     let (input, output) = said.tokens;
     let stop = if said.call.is_some() { "tool_use" } else { "end_turn" };

@@ -1,6 +1,6 @@
-//! The built-in model of `--offline`: no network, no key, no intelligence, but the forms of answers that clients ask for,
-//! so that a tool can be tried before there is a key. One file for each API that it answers in ([`VOICES`]); what is
-//! translated to one of them needs none.
+//! The built-in model of `--offline`: no network, no key, no intelligence, but the forms of answers that clients ask
+//! for, so that a tool can be tried before there is a key. There is one file for each API that the model answers in
+//! ([`VOICES`]); an API that is translated to one of these needs no file.
 //!
 //! May import `upstream`, `dialect` and leaves.
 
@@ -25,19 +25,20 @@ use crate::error::ApiError;
 use crate::upstream::Failure;
 use example::fitting;
 
-/// Between two chunks of a stream.
+/// The pause between two chunks of a stream.
 const PAUSE: Duration = Duration::from_millis(15);
-/// What the answer repeats of the question.
+/// How many characters of the question the answer repeats.
 const QUOTED_CHARS: usize = 100;
 
-/// The name that it answers under.
+/// The name of the built-in model.
 pub const NAME: &str = "local-api-proxy/built-in:free";
 const INTRODUCTION: &str = "This is the built-in test model of local-api-proxy: it needs no network and no key, and it is no real AI.";
 
-/// How it answers in one API: what is asked, and the answer as one piece or as the events of a stream.
+/// How the model answers in one API: a function that reads the question, and one that writes the answer as one piece or
+/// as the events of a stream.
 type Voice = (fn(&Value) -> Question, fn(&Said, bool) -> Vec<String>);
 
-/// By the upstream's path.
+/// The voices by the upstream's path of their API.
 const VOICES: [(&str, Voice); 5] = [
     ("/chat/completions", (chat::question, chat::tell)),
     ("/completions", (completions::question, completions::tell)),
@@ -50,29 +51,29 @@ fn voice(dialect: &dyn Dialect) -> Option<Voice> {
     VOICES.iter().find(|(path, _)| *path == dialect.path()).map(|(_, voice)| *voice)
 }
 
-/// What it says of requests in an API that it can't imitate.
+/// Returns the error for requests in an API that the built-in model can't imitate, `None` for the others.
 pub fn refusal(dialect: &dyn Dialect) -> Option<ApiError> {
     voice(dialect).is_none().then(ApiError::not_offline)
 }
 
-/// An answer of the built-in model, told at the pace of a fast model.
+/// An answer of the built-in model, sent at the pace of a fast model.
 pub struct Answer {
     streams: bool,
-    /// What is still to be told, the next piece at the end.
+    /// The pieces still to be sent, in reverse order: the next one is the last.
     pieces: Vec<String>,
     begun: bool,
-    /// What of the last piece didn't fit.
+    /// The bytes of the last piece that didn't fit into the buffer.
     rest: Vec<u8>,
     is_cut_off: Box<dyn Fn() -> bool + Send>,
 }
 
 impl Answer {
-    /// As an upstream would name it.
+    /// Returns the content type that an upstream would send.
     pub fn content_type(&self) -> &'static str {
         if self.streams { "text/event-stream" } else { "application/json" }
     }
 
-    /// Reads on; 0 at the end.
+    /// Reads the next bytes of the answer into the buffer; returns 0 at the end.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
         if self.rest.is_empty() {
             let Some(piece) = self.pieces.pop() else {
@@ -93,8 +94,8 @@ impl Answer {
     }
 }
 
-/// Answers a request in the API that it was asked in, until `is_cut_off`. In one that it can't imitate there is nothing to
-/// say ([`refusal`]).
+/// Answers a request in the API of `dialect`, until `is_cut_off` returns true. In an API that the model can't imitate
+/// ([`refusal`]) the answer is empty.
 pub fn answer(
     dialect: &dyn Dialect,
     request: &Request,
@@ -124,38 +125,38 @@ fn reply_to(question: &Question) -> Said {
     Said { model: NAME, created, text, call, tokens, vectors, base64: question.base64 }
 }
 
-/// What is asked, whatever the API.
+/// A question in a form common to all APIs.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Question {
-    /// What was said last.
+    /// The text of the last message.
     pub text: String,
-    /// All that was said, for counting.
+    /// The number of words in the whole conversation, as the token count of the request.
     pub words: usize,
-    /// Tools that it may call: name and JSON schema of the arguments.
+    /// The tools that the model may call: the name and the JSON schema of the arguments.
     pub tools: Vec<(String, Value)>,
-    /// What the client says about calling them.
+    /// What the client says about calling tools.
     pub choice: Choice,
-    /// What was said last is the result of a tool.
+    /// Whether the last message is the result of a tool.
     pub tool_has_answered: bool,
     /// The structure that the answer must have.
     pub format: Format,
-    /// How many answers are wanted, where there can be several (embeddings).
+    /// The inputs, each of which gets an answer (embeddings).
     pub inputs: Vec<String>,
-    /// The numbers are wanted in base64 (embeddings).
+    /// Whether the client wants the numbers in base64 (embeddings).
     pub base64: bool,
 }
 
-/// Which tool is to be called.
+/// Which tool the model has to call.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub enum Choice {
     /// Whichever the model likes, or none.
     #[default]
     Free,
-    /// None.
+    /// No tool.
     None,
-    /// Any, but one.
+    /// Any tool, but at least one.
     Any,
-    /// This one.
+    /// The tool with this name.
     Named(String),
 }
 
@@ -165,37 +166,38 @@ pub enum Format {
     /// Text.
     #[default]
     Text,
-    /// Some JSON object.
+    /// Any JSON object.
     Object,
-    /// JSON of this schema.
+    /// JSON that fits this schema.
     Schema(Value),
 }
 
-/// What is said.
+/// An answer in a form common to all APIs.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Said {
-    /// Its name.
+    /// The name of the model.
     pub model: &'static str,
     /// Seconds since 1970.
     pub created: u64,
-    /// The text.
+    /// The text of the answer.
     pub text: String,
-    /// A tool that it calls: name and arguments.
+    /// The tool call in the answer: the tool's name and the arguments.
     pub call: Option<(String, Value)>,
-    /// Tokens of request and answer.
+    /// The tokens of the request and of the answer.
     pub tokens: (usize, usize),
-    /// Numbers, one list for each input (embeddings).
+    /// The embeddings, one for each input.
     pub vectors: Vec<Vec<f32>>,
-    /// The numbers in base64.
+    /// Whether the embeddings are written in base64.
     pub base64: bool,
 }
 
-/// Words of any JSON: it counts no better.
+/// Counts the words of any JSON value, the built-in model's substitute for tokens.
 fn words(value: &Value) -> usize {
     value.to_string().split_whitespace().count().max(1)
 }
 
-/// The beginning of a question as a sentence: on one line and without what editors take for code, or for an edit.
+/// Returns the beginning of a question as a sentence: on one line and without characters that editors would take for
+/// code or an edit.
 fn quoted(text: &str) -> String {
     let plain = text
         .chars()
@@ -214,7 +216,8 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// The tool that is called: the one that must be, or one that was asked for by its name, but none in answer to a tool.
+/// Returns the tool to call: the one that the client demands, or one that the text names. After the result of a tool it
+/// calls none.
 fn tool_to_call(question: &Question) -> Option<&(String, Value)> {
     if question.tool_has_answered {
         return None;
@@ -235,7 +238,7 @@ fn tool_to_call(question: &Question) -> Option<&(String, Value)> {
     }
 }
 
-/// Numbers that are the same for the same text, and nothing more.
+/// Returns numbers that are the same for the same text and have no other meaning.
 fn vector(input: &str) -> Vec<f32> {
     const DIMENSIONS: u64 = 8;
     let number = |dimension: u64| {

@@ -1,14 +1,14 @@
-//! Its answers in the Responses API.
+//! Answers of the built-in model in the Responses API.
 
 use serde_json::{Value, json};
 
 use super::{Choice, Format, Question, Said, named_event, text_of, words};
 
-/// What is asked.
+/// Reads the question from the body of a request.
 pub fn question(request: &Value) -> Question {
     let input = &request["input"];
     let items = input.as_array().map(Vec::as_slice).unwrap_or_default();
-    // What a client adds about itself (tools, settings) is nothing that was said.
+    // Items that a client adds about itself (tools, settings) have neither content nor output.
     let said = |item: &&Value| {
         item["content"].is_string() || item["content"].is_array() || item["output"] != Value::Null
     };
@@ -44,7 +44,7 @@ pub fn question(request: &Value) -> Question {
     }
 }
 
-/// The answer: the plain one, or the events of the stream.
+/// Returns the answer: one piece for a plain one, one event each for a stream.
 pub fn tell(said: &Said, streams: bool) -> Vec<String> {
     let (input, output) = said.tokens;
     let usage = json!({

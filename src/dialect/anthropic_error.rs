@@ -1,13 +1,14 @@
-//! Errors of our own in Anthropic's shape, for its API as it is and as it is told in chat completions.
+//! The proxy's own errors in Anthropic's shape, for requests that are passed on and for those translated to chat
+//! completions.
 
 use serde_json::{Value, json};
 
 use crate::error::{ApiError, NO_THREADS};
 
-/// `{"type":"error","error":{"type":…,"message":…}}`: <https://docs.anthropic.com/en/api/errors>
+/// Returns an error as `{"type":"error","error":{"type":…,"message":…}}`: <https://docs.anthropic.com/en/api/errors>
 pub(super) fn error_object(error: &ApiError) -> Value {
     let kind = match (error.status, error.code) {
-        // Not that of a missing model: tools tell their users to choose another one then.
+        // Not `not_found_error`: tools take it for a missing model and tell their users to choose another one.
         (_, "not_found" | "method_not_allowed") => "invalid_request_error",
         (401, _) => "authentication_error",
         (402, _) => "billing_error",

@@ -1,4 +1,4 @@
-//! What an API declares about itself, and the router made of all that is declared.
+//! What an API declares about itself, and the router that is built from all declarations.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -7,30 +7,30 @@ use super::{ALL, Dialect, Listed, Translated};
 use crate::encoding::percent_decoded;
 use crate::error::ApiError;
 
-/// An API as its clients meet it. Each is declared in its own file and named in [`ALL`], and nowhere else.
+/// An API as its clients see it. Each is declared in its own file and listed in [`ALL`], and nowhere else.
 #[derive(Debug)]
 pub struct Api {
-    /// What the panel calls it.
+    /// The name in the panel.
     pub name: &'static str,
-    /// All that can be asked in it.
+    /// All routes of the API.
     pub routes: &'static [Route],
-    /// What stands before the patterns of its routes: any of these. (`/v1`, `/api/v1`, `/openai/v1` and nothing mean the
-    /// same everywhere.)
+    /// The prefixes that may stand before the patterns of the routes. (`/v1`, `/api/v1`, `/openai/v1` and no prefix
+    /// mean the same everywhere.)
     pub bases: &'static [&'static str],
-    /// The one of them that people are told.
+    /// The base that is shown to people.
     pub shown_base: &'static str,
-    /// Header fields that only its clients send: where several APIs have the same route, they decide.
+    /// Header fields that only clients of this API send: they decide where several APIs have the same route.
     pub marks: &'static [&'static str],
-    /// Header fields in which its clients send their key, beside `Authorization`.
+    /// Header fields in which clients send their key, besides `Authorization`.
     pub key_headers: &'static [&'static str],
-    /// The parameter of the query in which they may.
+    /// The query parameter in which clients may send their key.
     pub key_parameter: Option<&'static str>,
-    /// An error of our own.
+    /// Writes the body of one of the proxy's own errors.
     pub error_body: fn(&ApiError) -> String,
 }
 
 impl Api {
-    /// What most APIs don't have, or have like OpenAI's.
+    /// Defaults for what most APIs don't have, or have in the same form as OpenAI's.
     pub const DEFAULT: Self = Self {
         name: "",
         routes: &[],
@@ -42,28 +42,28 @@ impl Api {
         error_body: ApiError::body,
     };
 
-    /// A route's path, as people are told of it.
+    /// Returns a route's path as it is shown to people.
     pub fn shown(&self, route: &Route) -> String {
         format!("{}{}", self.shown_base, route.pattern)
     }
 }
 
-/// One thing that can be asked.
+/// A method and a path that an API serves.
 #[derive(Debug)]
 pub struct Route {
-    /// `GET` serves `HEAD`, too.
+    /// The method; `GET` serves `HEAD`, too.
     pub method: &'static str,
-    /// The path behind the base, with a [`PARAMETER`] at most: `/models/{model}:generateContent`.
+    /// The path after the base, with at most one [`PARAMETER`]: `/models/{model}:generateContent`.
     pub pattern: &'static str,
-    /// Who answers, and how.
+    /// Who answers a request, and how.
     pub action: Action,
-    /// What it is for, on the front page; empty where that needs no line of its own.
+    /// What the route is for, on the front page; empty if it needs no line of its own there.
     pub about: &'static str,
-    /// The shortest body that it takes.
+    /// The shortest body that the route accepts.
     pub sample: &'static str,
 }
 
-/// What a client puts into a path: a model's name, which may have slashes and colons.
+/// The parameter of a path: a model's name, which may have slashes and colons.
 pub const PARAMETER: &str = "{model}";
 
 impl Route {
@@ -77,12 +77,12 @@ impl Route {
         Self { method: "POST", pattern, action, about: "", sample: "{}" }
     }
 
-    /// The same with its line on the front page.
+    /// Adds the line on the front page.
     pub const fn about(self, about: &'static str) -> Self {
         Self { about, ..self }
     }
 
-    /// The same with the shortest body that it takes.
+    /// Adds the shortest body that the route accepts.
     pub const fn sample(self, sample: &'static str) -> Self {
         Self { sample, ..self }
     }
@@ -91,31 +91,31 @@ impl Route {
 /// How a request is answered.
 #[derive(Clone, Copy)]
 pub enum Action {
-    /// By a model, in an API that the upstream knows.
+    /// A model answers in an API that the upstream speaks.
     Ask(&'static dyn Dialect),
-    /// By a model, in another API than the client's.
+    /// A model answers in another API than the client's; request and answer are translated.
     Translate(&'static dyn Translated),
-    /// With the free models that the upstream lists at this path, written in this way.
+    /// The proxy lists the free models that the upstream lists at this path; the function writes the list.
     List(&'static str, fn(&[Listed<'_>]) -> String),
-    /// With one of the free models.
+    /// The proxy shows one of the free models.
     Show(Show),
-    /// Here, from the request's body and the address that it was sent to.
+    /// The proxy answers from the request's body and the address that it was sent to.
     Local(fn(Vec<u8>, &str) -> Result<String, ApiError>),
-    /// With a refusal.
+    /// The proxy refuses.
     Refuse(fn() -> ApiError),
 }
 
-/// Finds a model's name in a body.
+/// Reads a model's name from a body.
 pub type ReadName = fn(&[u8]) -> Result<String, ApiError>;
 
-/// How one model is shown.
+/// How a single model is shown.
 #[derive(Debug, Clone, Copy)]
 pub struct Show {
-    /// The model that is asked about, out of the body; `None` where it stands in the path.
+    /// Reads the model's name from the body; `None` if the name stands in the path.
     pub named_in: Option<ReadName>,
-    /// A name that isn't free means what would answer in its place.
+    /// Whether a name that isn't free stands for the model that would answer in its place.
     pub any_name: bool,
-    /// How it is written; beside it the name that was asked for.
+    /// Writes the model; the text is the name that the client asked for.
     pub write: fn(&Listed<'_>, &str) -> String,
 }
 
@@ -133,7 +133,7 @@ impl std::fmt::Debug for Action {
 }
 
 impl Action {
-    /// The API that the upstream is asked in, where a model answers.
+    /// Returns the API that the upstream is asked in, if a model answers.
     pub fn native(&self) -> Option<&'static dyn Dialect> {
         match self {
             Self::Ask(dialect) => Some(*dialect),
@@ -143,71 +143,71 @@ impl Action {
     }
 }
 
-/// What stands in for a model that may not be asked.
+/// What replaces a model that may not be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StandIn {
-    /// `MODEL`, and then any other: each answer is as good.
+    /// `MODEL`, and then any other model: each answer is as good.
     Model,
-    /// Only a model that was named: another one's numbers, or its voice, would mean something else.
+    /// Only a model that was named: the numbers or the voice of another one would mean something else.
     Named(Named),
 }
 
-/// Models of a kind, of which none stands in for another.
+/// A kind of models that can't stand in for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Named {
-    /// What they make, at the beginning of a sentence: `Embeddings`.
+    /// What the models make, as the beginning of a sentence in English and Chinese: `Embeddings`.
     pub what: [&'static str; 2],
-    /// The setting that names one.
+    /// The setting that names such a model.
     pub setting: &'static str,
-    /// Where the upstream lists them.
+    /// The path at which the upstream lists such models.
     pub list: &'static str,
 }
 
-/// Where a request leads.
+/// The route of a request.
 #[derive(Debug, Clone)]
 pub struct Routed {
-    /// The API that it is asked in.
+    /// The API of the request.
     pub api: &'static Api,
-    /// Its route.
+    /// The route in the API.
     pub route: &'static Route,
     parameter: Range<usize>,
 }
 
 impl Routed {
-    /// The model that stands in the path.
+    /// Returns the model named in the path.
     pub fn model(&self, path: &str) -> String {
         let name = percent_decoded(self.parameter(path));
-        name.strip_prefix("models/").map(str::to_owned).unwrap_or(name) // as Google's own names begin
+        name.strip_prefix("models/").map(str::to_owned).unwrap_or(name) // Google's own names begin like this
     }
 
-    /// What stands in the path for the [`PARAMETER`], as it is written there.
+    /// Returns the part of the path that the [`PARAMETER`] stands for, as it is written there.
     fn parameter<'p>(&self, path: &'p str) -> &'p str {
         path.get(self.parameter.clone()).unwrap_or_default()
     }
 
-    /// Its path with the parameter's name, as people are told of it.
+    /// Returns the path with the parameter's name, as it is shown to people.
     pub fn shown(&self) -> String {
         self.api.shown(self.route)
     }
 
-    /// The same with what stands there in this path.
+    /// Returns the same path with the parameter filled in from `path`.
     pub fn shown_with(&self, path: &str) -> String {
         self.shown().replace(PARAMETER, self.parameter(path))
     }
 }
 
-/// A pattern with its base, taken apart.
+/// A base and a pattern, split at the parameter.
 struct Entry {
     api: &'static Api,
     route: &'static Route,
-    /// All of the path, or what stands before the parameter.
+    /// The whole path, or the part before the parameter.
     before: String,
-    /// What stands behind it.
+    /// The part after the parameter, if there is one.
     behind: Option<&'static str>,
 }
 
 impl Entry {
-    /// Where the parameter stands in a path that fits.
+    /// Returns the place of the parameter in a path that matches.
     fn fits(&self, path: &str) -> Option<Range<usize>> {
         let Some(behind) = self.behind else {
             return (path == self.before).then_some(0..0);
@@ -215,7 +215,7 @@ impl Entry {
         let rest = path.strip_prefix(self.before.as_str())?;
         let length = match behind.strip_prefix(':') {
             None => rest.strip_suffix(behind)?.len(),
-            // The colon, too, may be written as in a query.
+            // The colon may be percent-encoded, too.
             Some(verb) => {
                 let rest = rest.strip_suffix(verb)?;
                 let colons = [":", "%3A", "%3a"];
@@ -225,13 +225,13 @@ impl Entry {
         (length > 0).then(|| self.before.len()..self.before.len() + length)
     }
 
-    /// Whether it names one path and no other, but for a parameter with something behind it.
+    /// Whether the pattern doesn't end with a parameter, which could match anything.
     fn is_definite(&self) -> bool {
         self.behind != Some("")
     }
 }
 
-/// Those without a parameter first, those that end with one last; else in the table's order.
+/// All routes: those without a parameter first, those that end with one last, otherwise in the table's order.
 static ROUTER: LazyLock<Vec<Entry>> = LazyLock::new(|| {
     let mut entries = Vec::new();
     for api in ALL {
@@ -251,14 +251,14 @@ static ROUTER: LazyLock<Vec<Entry>> = LazyLock::new(|| {
     entries
 });
 
-/// Where a request leads. `has` says whether it has a header field of this name.
+/// Finds the route of a request. `has` says whether the request has a header field of this name.
 pub fn route(method: &str, path: &str, has: impl Fn(&str) -> bool) -> Option<Routed> {
     let mut found: Option<Routed> = None;
     let mut is_named = false;
     for entry in ROUTER.iter() {
         let Some(parameter) = entry.fits(path) else { continue };
         is_named |= entry.is_definite();
-        // What a route names is no model, whatever the method.
+        // A path that is a route by itself doesn't name a model, whatever the method.
         if entry.route.method != method || is_named && !entry.is_definite() {
             continue;
         }
@@ -273,12 +273,12 @@ pub fn route(method: &str, path: &str, has: impl Fn(&str) -> bool) -> Option<Rou
     found
 }
 
-/// The API of a client that says which one it speaks; `has` as for [`route`].
+/// Returns the API of a client whose header fields tell which one it speaks; `has` is as for [`route`].
 pub fn of_client(has: impl Fn(&str) -> bool) -> Option<&'static Api> {
     ALL.iter().copied().find(|api| api.marks.iter().any(|mark| has(mark)))
 }
 
-/// The methods that a path takes, as `Allow` lists them.
+/// Returns the methods that a path accepts, as `Allow` lists them.
 pub fn methods(path: &str) -> Vec<&'static str> {
     let mut methods = Vec::new();
     let mut is_named = false;
@@ -293,7 +293,7 @@ pub fn methods(path: &str) -> Vec<&'static str> {
     methods
 }
 
-/// The end of a path that is a route of its own, and its API: what a tool has appended to what it was given.
+/// Finds a route, and its API, at the end of a longer path: a tool has appended it to the base URL that it was given.
 pub fn appended(path: &str) -> Option<(&str, &'static Api)> {
     let places = path.match_indices('/').map(|(at, _)| &path[at..]).skip(1);
     places.into_iter().find_map(|end| {
@@ -302,7 +302,7 @@ pub fn appended(path: &str) -> Option<(&str, &'static Api)> {
     })
 }
 
-/// The API whose clients use a path, also one that leads nowhere but stands below one of theirs, or ends like it.
+/// Returns the API whose clients use a path, which may also lie below a route or a base, or end with a route.
 fn of(path: &str) -> Option<&'static Api> {
     let find = |is_meant: &dyn Fn(&Entry) -> bool| ROUTER.iter().find(|entry| is_meant(entry)).map(|e| e.api);
     let below = |start: &str| path.strip_prefix(start).is_some_and(|rest| rest.starts_with('/'));
@@ -313,7 +313,7 @@ fn of(path: &str) -> Option<&'static Api> {
         .or_else(|| ALL.iter().copied().find(is_at_its_base))
 }
 
-/// The body of an error of our own, as the tools that use this path expect it.
+/// Returns the body of one of the proxy's own errors in the shape that the tools using this path expect.
 pub fn error_body(path: &str, error: &ApiError) -> String {
     of(path).map_or_else(|| error.body(), |api| (api.error_body)(error))
 }

@@ -19,7 +19,7 @@ use super::{Flaw, are_arguments, flaw_of, is_nothing, may_mention};
 use crate::error::ApiError;
 use crate::json::{self, Field, Halves};
 
-/// The API, and OpenAI's lists of models.
+/// The declaration of the API, and of OpenAI's lists of models.
 pub static API: Api = Api {
     name: "chat",
     routes: &[
@@ -34,7 +34,7 @@ pub static API: Api = Api {
     ..Api::DEFAULT
 };
 
-/// OpenAI's list of models, with what OpenRouter's has beside.
+/// Writes OpenAI's list of models, with the fields that OpenRouter's list has in addition.
 pub(super) fn list(models: &[Listed<'_>]) -> String {
     let data = models.iter().map(|model| model.json).collect::<Vec<_>>().join(",");
     let count = models.len();
@@ -45,20 +45,20 @@ fn show(model: &Listed<'_>, _: &str) -> String {
     model.json.to_owned()
 }
 
-/// What the upstream is asked in.
+/// The chat completions dialect.
 #[derive(Debug)]
 pub struct Chat;
 
-/// Functions, which the client runs; most of OpenRouter's own tools (`openrouter:…`) are charged.
+/// The tools that stay: functions, which the client runs. Most of OpenRouter's own tools (`openrouter:…`) are charged.
 pub(super) const TOOLS: ToolRule = ToolRule {
     stays: |kind| matches!(kind, None | Some("function" | "custom")),
     auto: r#""auto""#,
     dependent: &["tool_choice", "parallel_tool_calls"],
 };
 
-/// The fields of a message of which at least one holds something in any answer worth having.
+/// The fields of a message that hold content: in any useful answer at least one of them isn't empty.
 const CONTENT_FIELDS: [&str; 6] = ["content", "refusal", "audio", "images", "tool_calls", "function_call"];
-/// What a model thinks before it answers.
+/// The fields of a message that hold reasoning.
 const REASONING_FIELDS: [&str; 3] = ["reasoning", "reasoning_content", "reasoning_details"];
 
 impl Dialect for Chat {
@@ -135,7 +135,7 @@ fn messages_elsewhere(written: &str) -> Cow<'_, str> {
     Cow::Owned(messages.to_string())
 }
 
-/// The text of a message's content, with a name for what is no text.
+/// Returns the text of a message's content, with the type in brackets for each part that isn't text.
 pub fn text_of(content: &Value) -> String {
     match content {
         Value::String(text) => text.clone(),
@@ -150,20 +150,20 @@ pub fn text_of(content: &Value) -> String {
     }
 }
 
-/// What a message or a delta thinks, by the name that OpenRouter has for it or by that of llama.cpp.
+/// Returns the reasoning of a message or a delta, by OpenRouter's name for it or by llama.cpp's.
 pub(super) fn thought_in(message: &Value) -> String {
     let texts = [&message["reasoning"], &message["reasoning_content"]].map(text_of);
     texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
 }
 
-/// The arguments of a tool call; none where they aren't an object.
+/// Returns the arguments of a tool call; an empty object if they aren't an object.
 pub(super) fn arguments_of(call: &Value) -> Value {
     let arguments = call["function"]["arguments"].as_str().unwrap_or_default();
     let arguments = serde_json::from_str::<Value>(arguments).ok().filter(Value::is_object);
     arguments.unwrap_or_else(|| json!({}))
 }
 
-/// The same fields stand in an answer and in each chunk of a stream; all else is skipped, not built.
+/// The fields that are read from a plain answer and from each chunk of a stream; all others are skipped, not built.
 #[derive(Deserialize)]
 struct Part<'a> {
     #[serde(borrow, default)]
@@ -184,14 +184,14 @@ struct PartChoice<'a> {
     message: Option<&'a RawValue>,
     #[serde(borrow, default)]
     delta: Option<&'a RawValue>,
-    /// Of a legacy completion.
+    /// The text of a legacy completion.
     #[serde(borrow, default)]
     text: Option<&'a RawValue>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
 }
 
-/// What stands for the error of a choice that names none.
+/// The error of a choice that ended with an error without naming it.
 const CHOICE_ERROR: &str = r#"{"code":502,"message":"The model ended with an error."}"#;
 
 impl<'a> Part<'a> {
@@ -199,7 +199,7 @@ impl<'a> Part<'a> {
         serde_json::from_str(text).ok()
     }
 
-    /// What makes a plain answer useless to whoever offered tools, or wanted JSON.
+    /// Returns what makes a plain answer useless to a client that offered tools or wanted JSON.
     fn flaw(&self, needs: Needs) -> Option<Flaw> {
         let mut messages = self.choices.iter().flatten().filter_map(|choice| choice.message);
         messages.find_map(|message| {
@@ -229,7 +229,7 @@ impl<'a> Part<'a> {
             summary.error = self.error.map(|error| error.get().to_owned());
         }
         for choice in self.choices.unwrap_or_default() {
-            // Some servers have an empty one in each chunk.
+            // Some servers send an empty reason in each chunk.
             if let Some(reason) = choice.finish_reason.filter(|reason| !is_nothing(reason.get())) {
                 summary.finished = true;
                 summary.cut_short |= matches!(reason.get(), "\"length\"" | "\"content_filter\"");
@@ -258,7 +258,7 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Reads a stream of chunks, of chat or of legacy completions.
+/// A reader for a stream of chunks, of chat or of legacy completions.
 pub(super) struct ChatReader {
     summary: AnswerSummary,
     object: &'static str,
@@ -267,7 +267,7 @@ pub(super) struct ChatReader {
 }
 
 impl ChatReader {
-    /// `object` is what the whole answer is called.
+    /// `object` becomes the field of this name in the whole answer.
     pub(super) fn new(object: &'static str, assemble: bool, needs: Needs) -> Self {
         Self { summary: AnswerSummary::default(), object, needs, assembly: assemble.then(Assembly::default) }
     }
@@ -276,14 +276,14 @@ impl ChatReader {
 impl Reader for ChatReader {
     fn read(&mut self, data: Option<&str>) {
         let Some(data) = data else {
-            self.summary.has_content = true; // nothing short is as long as this
+            self.summary.has_content = true; // an event this long has content
             return;
         };
         if data.trim() == "[DONE]" {
             self.summary.done = true;
             return;
         }
-        // Of a thousand tokens all but the first and the last tell nothing new.
+        // Of a thousand tokens only the first and the last tell anything new.
         if self.summary.has_content
             && self.summary.says_something()
             && self.assembly.is_none()
@@ -303,7 +303,8 @@ impl Reader for ChatReader {
         &self.summary
     }
 
-    /// As OpenRouter tells it: <https://openrouter.ai/docs/api/reference/streaming#mid-stream-errors>
+    /// The event has the shape of OpenRouter's own:
+    /// <https://openrouter.ai/docs/api/reference/streaming#mid-stream-errors>
     fn broken_off(&self, error: &ApiError) -> String {
         let chat = self.object == "chat.completion";
         let object = if chat { "chat.completion.chunk" } else { self.object };
@@ -326,8 +327,8 @@ impl Reader for ChatReader {
     }
 }
 
-/// Whether a chunk can tell nothing but its text: no end, no usage, no error. Looked for in all of it, so that no text can
-/// hide one; one that only speaks of them is read whole.
+/// Whether a chunk has nothing to tell but its text: no end, no usage, no error. The whole chunk is searched for these,
+/// so that no text can hide them; a chunk whose text only mentions them is parsed.
 fn is_just_a_token(chunk: &str) -> bool {
     let finds = |needle: &str| memchr::memmem::find(chunk.as_bytes(), needle.as_bytes());
     let ends = || match finds("\"finish_reason\"") {
@@ -339,7 +340,7 @@ fn is_just_a_token(chunk: &str) -> bool {
     chunk.starts_with('{') && finds("\"usage\"").is_none() && finds("\"error\"").is_none() && !ends()
 }
 
-/// Puts a stream's chunks together.
+/// The answer that is put together from a stream's chunks.
 #[derive(Debug, Default)]
 struct Assembly {
     answer: Map<String, Value>,
@@ -349,7 +350,7 @@ struct Assembly {
 }
 
 impl Assembly {
-    /// Adds a chunk; what isn't one is left out.
+    /// Adds a chunk; ignores data that isn't one.
     fn add(&mut self, chunk: &str) {
         if !self.room.is_left() {
             return;
@@ -398,7 +399,7 @@ impl Assembly {
         }
     }
 
-    /// The whole answer; `None` when no chunk has come.
+    /// Returns the whole answer; `None` if no chunk has come.
     fn finish(mut self, object: &str) -> Option<Value> {
         if self.answer.is_empty() && self.choices.is_empty() {
             return None;

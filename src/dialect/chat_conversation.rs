@@ -1,6 +1,6 @@
-//! A conversation of another API put together as the messages of a chat completion, in the form that strict servers take:
-//! one system message, first; turns that alternate; the results of calls right behind them; nothing but what each
-//! message must have.
+//! A conversation of another API, rewritten as the messages of a chat completion in the form that strict servers
+//! accept: one system message, at the beginning; turns that alternate; the results of calls right after them; no fields
+//! except those that each message must have.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -8,25 +8,25 @@ use serde_json::{Map, Value};
 
 use crate::object::object;
 
-/// What stands for the result of a call that has none.
+/// The result of a call that has none.
 const NO_RESULT: &str = "(The call was not carried out.)";
-/// What stands for the text of a result that is a picture.
+/// The text of a result that consists of pictures.
 const SEE_BELOW: &str = "(See below.)";
-/// Longer names of tools are refused, and so is what isn't a letter, a digit, `_` or `-`.
+/// The longest name of a tool that servers accept; they also refuse all characters but letters, digits, `_` and `-`.
 const MAX_NAME_CHARS: usize = 64;
-/// `stop` has at most so many.
+/// The most entries that `stop` may have.
 pub(super) const MAX_STOPS: usize = 4;
 
-/// What a call of a tool gave.
+/// The result of a tool call.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     text: String,
-    /// What a tool's message can't hold.
+    /// The parts that a tool's message can't hold.
     pictures: Vec<Value>,
 }
 
 impl Outcome {
-    /// From parts of a message.
+    /// Creates a result from the parts of a message.
     pub(super) fn new(parts: Vec<Value>, failed: bool) -> Self {
         let is_text = |part: &Value| part["type"] == "text";
         let (texts, pictures): (Vec<_>, Vec<_>) = parts.into_iter().partition(is_text);
@@ -40,26 +40,26 @@ impl Outcome {
     }
 }
 
-/// The messages so far.
+/// The conversation so far.
 #[derive(Debug)]
 pub(super) struct Conversation {
     system: Vec<Value>,
     messages: Vec<Value>,
-    /// The user's turn that isn't over.
+    /// The parts of the user's turn that isn't over.
     user: Vec<Value>,
-    /// The model's.
+    /// The parts of the model's turn that isn't over.
     said: Vec<Value>,
     calls: Vec<Value>,
-    /// What all calls gave, in the order of the conversation; taken by their calls.
+    /// The results of all calls, in the order of the conversation; each is taken out when it is used.
     outcomes: Vec<Option<Outcome>>,
-    /// Which of them belong to a call.
+    /// The places in `outcomes` that belong to a call, by its id.
     by_call: HashMap<String, VecDeque<usize>>,
-    /// How many have come by in the conversation.
+    /// How many results the conversation has passed.
     passed: usize,
 }
 
 impl Conversation {
-    /// `outcomes` are those of the whole conversation, each with its call's id.
+    /// Starts a conversation. `outcomes` are the results in all of it, each with the id of its call.
     pub(super) fn new(outcomes: Vec<(String, Outcome)>) -> Self {
         let mut by_call = HashMap::<_, VecDeque<_>>::new();
         let outcomes = outcomes.into_iter().enumerate().map(|(number, (id, outcome))| {
@@ -78,31 +78,31 @@ impl Conversation {
         }
     }
 
-    /// Instructions, wherever they stand: many servers take them at the beginning only.
+    /// Adds instructions, wherever they stand: many servers accept them at the beginning only.
     pub(super) fn instruct(&mut self, parts: Vec<Value>) {
         self.system.extend(parts);
     }
 
-    /// The user says this.
+    /// Adds what the user says.
     pub(super) fn ask(&mut self, parts: Vec<Value>) {
         self.end_answer();
         self.user.extend(parts);
     }
 
-    /// The model says this.
+    /// Adds what the model says.
     pub(super) fn answer(&mut self, parts: Vec<Value>) {
         self.end_question();
         self.said.extend(parts);
     }
 
-    /// The model calls a tool.
+    /// Adds a tool call of the model.
     pub(super) fn call(&mut self, id: &str, name: &str, arguments: &str) {
         self.end_question();
         let function = object! {"name": name, "arguments": arguments};
         self.calls.push(object! {"id": id, "type": "function", "function": function});
     }
 
-    /// The next of the outcomes stands here. One whose call isn't known is told by the user.
+    /// Marks the place of the next result. A result whose call isn't known becomes part of the user's turn.
     pub(super) fn outcome(&mut self) {
         self.end_answer();
         let outcome = self.outcomes.get_mut(self.passed).and_then(Option::take);
@@ -113,7 +113,7 @@ impl Conversation {
         }
     }
 
-    /// The messages as they go upstream.
+    /// Returns the messages as they go upstream.
     pub(super) fn finish(mut self) -> Value {
         self.end_answer();
         self.end_question();
@@ -165,24 +165,24 @@ impl Conversation {
     }
 }
 
-/// A part of a message that is text.
+/// Returns a part of a message that is text.
 pub(super) fn text(text: impl Into<String>) -> Value {
     object! {"type": "text", "text": text.into()}
 }
 
-/// A part that is a picture, by its address or as `data:`.
+/// Returns a part that is a picture, given by its address or as `data:`.
 pub(super) fn picture(url: impl Into<String>) -> Value {
     object! {"type": "image_url", "image_url": object! {"url": url.into()}}
 }
 
-/// A part that is a document, in base64.
+/// Returns a part that is a document in base64.
 pub(super) fn document(name: &str, media_type: &str, data: &str) -> Value {
     let data =
         if data.starts_with("data:") { data.to_owned() } else { format!("data:{media_type};base64,{data}") };
     object! {"type": "file", "file": object! {"filename": name, "file_data": data}}
 }
 
-/// A single text needs no parts, which not all servers know.
+/// Returns the content of a message. A single text is written without parts, which not all servers know.
 fn content(mut parts: Vec<Value>) -> Value {
     match parts.as_mut_slice() {
         [part] if part["type"] == "text" => part["text"].take(),
@@ -194,7 +194,7 @@ fn joined(parts: &[Value], separator: &str) -> String {
     parts.iter().filter_map(|part| part["text"].as_str()).collect::<Vec<_>>().join(separator)
 }
 
-/// A function for the model to call.
+/// Returns a function for the model to call.
 pub(super) fn function(name: &str, description: &str, parameters: &Value) -> Value {
     let mut function = object! {"name": name};
     if !description.is_empty() {
@@ -208,12 +208,12 @@ pub(super) fn function(name: &str, description: &str, parameters: &Value) -> Val
     object! {"type": "function", "function": function}
 }
 
-/// The choice of this function.
+/// Returns the choice of this function.
 pub(super) fn chosen(name: &str) -> Value {
     object! {"type": "function", "function": object! {"name": name}}
 }
 
-/// The structure that the answer must have.
+/// Returns the `response_format` for this structure.
 pub(super) fn schema(name: Option<&str>, description: &Value, schema: &Value, strict: &Value) -> Value {
     let mut format = object! {"name": name.unwrap_or("answer"), "schema": schema};
     if description.is_string() {
@@ -225,7 +225,7 @@ pub(super) fn schema(name: Option<&str>, description: &Value, schema: &Value, st
     object! {"type": "json_schema", "json_schema": format}
 }
 
-/// The fields that both APIs write alike, and what asks for the tokens at the end of a stream.
+/// Starts a request with the fields that both APIs write alike, and asks for the token counts at the end of a stream.
 pub(super) fn begin_request(asked: &Value, also: &[&str]) -> Map<String, Value> {
     let mut request = Map::new();
     for name in ["model", "stream", "temperature", "top_p"].iter().chain(also) {
@@ -239,12 +239,12 @@ pub(super) fn begin_request(asked: &Value, also: &[&str]) -> Map<String, Value> 
     request
 }
 
-/// What tools are called in a chat, and what the client calls them.
+/// The names of tools in the chat, and the client's names for them.
 #[derive(Debug)]
 pub(super) struct ToolNames<T> {
-    /// By the client's names.
+    /// The names in the chat, by the client's names.
     sent: HashMap<String, String>,
-    /// By the names in the chat.
+    /// The tools, by their names in the chat.
     known: HashMap<String, T>,
 }
 
@@ -255,7 +255,8 @@ impl<T> Default for ToolNames<T> {
 }
 
 impl<T> ToolNames<T> {
-    /// A name for a tool that the client calls `key`, as much like `wanted` as can be; `None` if it has one.
+    /// Adds a tool that the client knows as `key`, and returns a name for it that is as close to `wanted` as possible;
+    /// `None` if the tool already has a name.
     pub(super) fn add(&mut self, key: &str, wanted: &str, tool: T) -> Option<String> {
         if self.sent.contains_key(key) {
             return None;
@@ -273,17 +274,17 @@ impl<T> ToolNames<T> {
         Some(name)
     }
 
-    /// What a tool is called in the chat, if it is there.
+    /// Returns the name of a tool in the chat, if the tool has been added.
     pub(super) fn sent(&self, key: &str) -> Option<&str> {
         self.sent.get(key).map(String::as_str)
     }
 
-    /// What a tool of the history is called, which may be there no more.
+    /// Returns the name of a tool in the history, which may not be offered any more.
     pub(super) fn called(&self, key: &str, wanted: &str) -> String {
         self.sent(key).map_or_else(|| allowed(wanted), str::to_owned)
     }
 
-    /// The tool that is called so in the chat.
+    /// Returns the tool that has this name in the chat.
     pub(super) fn tool(&self, name: &str) -> Option<&T> {
         self.known.get(name)
     }

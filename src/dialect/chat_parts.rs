@@ -1,5 +1,5 @@
-//! What a chat completion says, plain or streamed, as blocks one behind the other: reasoning, text, a refusal, calls of
-//! tools. Servers tell them in many ways, and the APIs that it is translated to know only this one.
+//! A chat completion, plain or streamed, read as a sequence of blocks: reasoning, text, a refusal, tool calls. Servers
+//! write these in many ways; the APIs that the answer is translated to know only blocks.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -9,15 +9,15 @@ use serde_json::Value;
 use crate::json::{Halves, items};
 use crate::object::object;
 
-/// Of a block, so much is gathered to be told again at its end.
+/// The most of a block that is kept to be repeated at its end.
 const MAX_GATHERED_BYTES: usize = 16 << 20;
-/// Blanks that may stand before a `<think>`.
+/// The most blanks that may stand before a `<think>`.
 const MAX_BLANKS: usize = 256;
 
 const THINK: &str = "<think>";
 const END_OF_THINK: &str = "</think>";
 
-/// What a block is.
+/// The kind of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Reasoning,
@@ -30,63 +30,63 @@ pub(super) enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Block {
     pub(super) kind: Kind,
-    /// Of a call.
+    /// The id of a call.
     pub(super) id: String,
-    /// Of the tool that is called.
+    /// The name of the tool that is called.
     pub(super) name: String,
     /// The text, or the arguments of the call.
     pub(super) text: String,
 }
 
-/// What happens to blocks; only one is open at a time.
+/// A change to the blocks; only one of them is open at a time.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// One begins, with nothing in it.
+    /// A block begins, without content.
     Begin(Block),
-    /// The open one grows.
+    /// The open block grows.
     More(Kind, String),
-    /// The open one is whole.
+    /// The open block is complete.
     End(Block),
 }
 
 /// Tokens as the server counted them.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tokens {
-    /// Of the request, those that were cached among them.
+    /// Tokens of the request, including the cached ones.
     pub(super) input: u64,
     pub(super) cached: u64,
-    /// Of the answer, its reasoning included.
+    /// Tokens of the answer, including its reasoning.
     pub(super) output: u64,
     pub(super) reasoning: u64,
 }
 
-/// Reads an answer, chunk by chunk or whole.
+/// A reader for an answer, whole or chunk by chunk.
 #[derive(Debug)]
 pub(super) struct ChatParts {
     /// The model that answers.
     pub(super) model: Option<String>,
-    /// Why it has ended.
+    /// Why the answer has ended.
     pub(super) finish: Option<String>,
     pub(super) tokens: Tokens,
-    /// Whether the text of a block is wanted at its end.
+    /// Whether the text of a block is needed again at its end.
     gathers: bool,
     halves: Halves,
     think: Think,
     open: Option<Block>,
-    /// Calls that aren't whole yet; the first of them is the one that is told.
+    /// Calls that aren't complete yet; only the first of them is passed on.
     calls: VecDeque<Call>,
-    /// The ids of all calls, also of those that are whole.
+    /// The ids of all calls, including the complete ones.
     ids: Vec<String>,
-    /// Which of them a chunk means by its index.
+    /// The places of calls in `ids`, by the index that chunks name them by.
     by_index: HashMap<u64, usize>,
-    /// What was said before the arguments of a call were whole.
+    /// Text that came before the arguments of a call were complete.
     later: Vec<(Kind, String)>,
 }
 
 #[derive(Debug, Default)]
 struct Call {
     name: String,
-    /// Arguments that haven't been told.
+    /// Arguments that haven't been passed on yet.
     arguments: String,
     is_begun: bool,
     end: EndOfObject,
@@ -109,7 +109,7 @@ impl ChatParts {
         }
     }
 
-    /// Takes in the data of one event, or a whole answer. `None` where that is none; the error if it is one.
+    /// Reads the data of one event, or a whole answer. Returns `None` if it is neither, and the error if it is one.
     pub(super) fn read(&mut self, data: &str) -> Option<Result<Vec<Step>, Value>> {
         let chunk = self.halves.parse(data).filter(Value::is_object)?;
         if !chunk["error"].is_null() {
@@ -139,12 +139,12 @@ impl ChatParts {
     }
 
     fn read_message(&mut self, said: &Value, is_whole: bool, steps: &mut Vec<Step>) {
-        // By the name that OpenRouter and Groq have for it, or by that of DeepSeek, llama.cpp and others.
+        // OpenRouter and Groq use the first name, DeepSeek, llama.cpp and others the second one.
         let thought = [&said["reasoning"], &said["reasoning_content"]].into_iter().find_map(Value::as_str);
         self.say(Kind::Reasoning, thought.unwrap_or_default(), steps);
         match &said["content"] {
             Value::String(text) => self.say_text(text, steps),
-            // As Mistral's models tell what they think.
+            // Mistral's models send their reasoning like this.
             Value::Array(parts) => {
                 for part in parts {
                     let thinking = items(&part["thinking"]);
@@ -162,7 +162,7 @@ impl ChatParts {
         }
     }
 
-    /// Nothing more comes: what is open ends.
+    /// Ends everything that is open, as nothing more comes.
     pub(super) fn finish(&mut self) -> Vec<Step> {
         let mut steps = Vec::new();
         if let Some((kind, text)) = self.think.finish() {
@@ -201,7 +201,7 @@ impl ChatParts {
             None => {}
         }
         if self.open.as_ref().is_none_or(|block| block.kind != kind) {
-            // Blanks alone are no block: they often stand between two.
+            // Blanks alone don't make a block: they often stand between two blocks.
             if text.trim().is_empty() && (kind != Kind::Text || self.think.holds_back(text)) {
                 return;
             }
@@ -210,14 +210,14 @@ impl ChatParts {
         self.grow(text.to_owned(), steps);
     }
 
-    /// Takes in a call, or a piece of one.
+    /// Reads a call, or a piece of one.
     fn read_call(&mut self, delta: &Value, is_whole: bool, steps: &mut Vec<Step>) {
         let function = &delta["function"];
         let [id, name] = [&delta["id"], &function["name"]].map(|text| text.as_str().unwrap_or_default());
         let arguments = match &function["arguments"] {
             Value::String(text) => text.clone(),
             Value::Null => String::new(),
-            arguments => arguments.to_string(), // as Ollama tells them in its own API
+            arguments => arguments.to_string(), // as in Ollama's own API
         };
         let index = delta["index"].as_u64();
         let known = match index {
@@ -229,7 +229,7 @@ impl ChatParts {
             Some(call) => call.end.has_come,
             None => true,
         };
-        // Some servers give all their calls one index or none, and some no ids.
+        // Some servers send the same index or no index for all their calls, and some send no ids.
         let is_new = match known {
             None => !name.is_empty() || !id.is_empty(),
             Some(number) if !id.is_empty() => !self.ids[number].is_empty() && self.ids[number] != id,
@@ -251,7 +251,7 @@ impl ChatParts {
             self.by_index.insert(index, number);
         }
         let Some(call) = number.checked_sub(ended).and_then(|at| self.calls.get_mut(at)) else {
-            return; // it was whole before
+            return; // the call was complete before
         };
         if self.ids[number].is_empty() {
             self.ids[number].push_str(id);
@@ -264,7 +264,7 @@ impl ChatParts {
         self.advance(steps);
     }
 
-    /// Tells what is known of the calls in their order.
+    /// Passes on what is known of the calls, in their order.
     fn advance(&mut self, steps: &mut Vec<Step>) {
         loop {
             self.tell_call(steps);
@@ -276,7 +276,7 @@ impl ChatParts {
         }
     }
 
-    /// Tells what is known of the first call.
+    /// Passes on what is known of the first call.
     fn tell_call(&mut self, steps: &mut Vec<Step>) {
         let number = self.ids.len() - self.calls.len();
         let Some(call) = self.calls.front_mut().filter(|call| !call.name.is_empty()) else {
@@ -309,7 +309,7 @@ impl ChatParts {
 
     fn grow(&mut self, text: String, steps: &mut Vec<Step>) {
         let Some(block) = &mut self.open else {
-            return; // one is begun first
+            return; // a block has always begun before
         };
         if self.gathers && block.text.len() + text.len() <= MAX_GATHERED_BYTES {
             block.text.push_str(&text);
@@ -322,7 +322,7 @@ impl ChatParts {
     }
 }
 
-/// The blocks of a whole answer, with what it says about itself; the error if it is one.
+/// Returns the blocks of a whole answer, and the reader with what the answer says about itself; the error if it is one.
 pub(super) fn blocks_of(body: &str) -> Option<Result<(ChatParts, Vec<Block>), Value>> {
     let mut parts = ChatParts::new(true);
     let mut steps = match parts.read(body)? {
@@ -351,7 +351,7 @@ impl Tokens {
     }
 }
 
-/// Finds the end of the JSON object that a call's arguments are, wherever they are torn.
+/// Finds the end of the JSON object in a call's arguments, however they are split.
 #[derive(Debug, Default)]
 struct EndOfObject {
     has_come: bool,
@@ -379,21 +379,21 @@ impl EndOfObject {
     }
 }
 
-/// Tells `<think>…</think>` at the beginning of a text from what stands behind it, wherever they are torn.
+/// Separates `<think>…</think>` at the beginning of a text from the rest, however the text is split.
 #[derive(Debug)]
 struct Think {
     state: Thinking,
-    /// What can't be told yet.
+    /// Text that can't be passed on yet.
     held: String,
-    /// Blanks that come now only separate the text from it.
+    /// Whether blanks are dropped because they only separate the text from the reasoning.
     trims: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Thinking {
-    /// It may still begin.
+    /// A `<think>` may still begin.
     Perhaps,
-    /// It goes on.
+    /// The reasoning goes on.
     Inside,
     /// The text goes on.
     Over,
@@ -446,7 +446,7 @@ impl Think {
         told
     }
 
-    /// Puts blanks before what comes next. Whether they are few enough.
+    /// Puts blanks before the text that comes next; returns false if there are too many to hold back.
     fn holds_back(&mut self, blanks: &str) -> bool {
         let are_few = self.state == Thinking::Over && self.held.len() + blanks.len() <= MAX_BLANKS;
         if are_few {
@@ -462,7 +462,7 @@ impl Think {
     }
 }
 
-/// A name that no other has.
+/// Returns a name that nothing else has.
 pub(super) fn unique() -> String {
     format!("{:016x}{:08x}", RandomState::new().hash_one(0u8), RandomState::new().hash_one(1u8) >> 32)
 }
@@ -473,7 +473,7 @@ mod tests {
 
     use super::*;
 
-    /// The blocks of a stream, in short: what they are and what is in them.
+    /// Returns the kind and the content of each block of a stream.
     fn blocks(chunks: &[Value]) -> Vec<(Kind, String)> {
         let mut parts = ChatParts::new(true);
         let mut steps = Vec::new();

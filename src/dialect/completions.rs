@@ -1,4 +1,5 @@
-//! OpenAI's legacy completions, which editors complete code with: chat's shape, with `text` in place of messages.
+//! OpenAI's legacy completions, with which editors complete code: the shape of chat completions, with `text` in place
+//! of messages.
 
 use super::chat::{Chat, ChatReader, TOOLS};
 use super::edits::Edits;
@@ -7,7 +8,7 @@ use super::free_models::Kept;
 use super::{Action, AnswerSummary, Api, Dialect, Needs, Reader, Route};
 use crate::json::Field;
 
-/// The API.
+/// The declaration of the API.
 pub static API: Api = Api {
     name: "completions",
     routes: &[Route::post("/completions", Action::Ask(&Completions))
@@ -16,7 +17,7 @@ pub static API: Api = Api {
     ..Api::DEFAULT
 };
 
-/// What the upstream is asked in.
+/// The legacy completions dialect.
 #[derive(Debug)]
 pub struct Completions;
 
@@ -26,7 +27,7 @@ impl Dialect for Completions {
     }
 
     fn make_free(&self, fields: &[Field<'_>], edits: &mut Edits) -> bool {
-        // It has no tools; what stands there all the same mustn't cost anything either.
+        // The API has no tools; a request that has some all the same mustn't cost anything either.
         TOOLS.apply(fields, edits, Kept::default());
         files::carried(fields)
     }

@@ -1,49 +1,50 @@
-//! What the free-model rule changes in a body: fields by their names, elements of lists one by one, each as it was written.
+//! The changes that the free-model rule makes to a body: to fields by their names, to lists element by element. The
+//! rest stays as it was written.
 
 use std::borrow::Cow;
 
 use crate::json::{self, Field};
 
-/// What becomes of a field.
+/// A change to a field.
 #[derive(Debug)]
 pub(super) enum Edit {
-    /// It goes.
+    /// The field is removed.
     Drop,
-    /// It has another value.
+    /// The field gets another value.
     Replace(String),
 }
 
-/// What the free-model rule changes, by the field's name.
+/// The changes that the free-model rule makes, by the field's name.
 #[derive(Debug, Default)]
 pub struct Edits {
     fields: Vec<(&'static str, Edit)>,
     pub(super) added: Vec<(&'static str, String)>,
 }
 
-/// What becomes of an element of a list.
+/// What happens to an element of a list.
 #[derive(Debug, PartialEq)]
 pub enum Keep {
-    /// It stays.
+    /// The element stays.
     AsWritten,
-    /// It stays in another form.
+    /// The element stays in another form.
     Rewritten(String),
-    /// It goes.
+    /// The element is removed.
     Not,
 }
 
-/// What a list has lost.
+/// How much a list has lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removed {
     /// Nothing.
     None,
-    /// Some of its elements.
+    /// Some of its elements, or parts of them.
     Some,
-    /// All of them, and so itself.
+    /// All of its elements, so that the list itself is removed.
     All,
 }
 
 impl Edits {
-    /// Whether nothing is to change.
+    /// Whether there is no change.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty() && self.added.is_empty()
     }
@@ -52,7 +53,7 @@ impl Edits {
         self.fields.iter().find(|(n, _)| *n == name).map(|(_, edit)| edit)
     }
 
-    /// Takes a field away, if it is there.
+    /// Removes a field, if it is there.
     pub fn drop_field(&mut self, fields: &[Field<'_>], name: &'static str) {
         if json::field(fields, name).is_some() {
             self.fields.push((name, Edit::Drop));
@@ -64,8 +65,8 @@ impl Edits {
         self.fields.push((name, Edit::Replace(value)));
     }
 
-    /// Replaces an array by those of its elements that cost nothing, or drops it when none is left. An empty one stays;
-    /// what is no array goes, as it can't be known to be free.
+    /// Keeps the elements of an array that cost nothing, or removes the array if none is left. An empty array and
+    /// `null` stay; any other value is removed, as it can't be known to be free.
     pub fn keep_elements(
         &mut self,
         name: &'static str,
@@ -90,7 +91,7 @@ impl Edits {
         }
     }
 
-    /// Adds a plugin to those that are kept.
+    /// Adds a plugin to those that are kept; `written` is the field as the client wrote it.
     pub fn add_plugin(&mut self, plugin: &str, written: Option<&str>) {
         let kept = match self.fields.iter().position(|(name, _)| *name == "plugins") {
             Some(at) => match self.fields.remove(at).1 {
@@ -108,8 +109,8 @@ impl Edits {
     }
 }
 
-/// An array with those of its elements that stay, and what it has lost; `None` for what is no array. One that was empty
-/// has lost nothing.
+/// Returns an array with the elements that stay, and how much it has lost; `None` if the value isn't an array. If
+/// nothing changes, the text is empty; an array that was already empty has lost nothing.
 pub fn kept_elements(value: &str, mut keep: impl FnMut(&str) -> Keep) -> Option<(String, Removed)> {
     let elements = json::elements(value)?;
     let mut changed = false;
@@ -132,8 +133,8 @@ pub fn kept_elements(value: &str, mut keep: impl FnMut(&str) -> Keep) -> Option<
     Some((format!("[{}]", kept.join(",")), removed))
 }
 
-/// Decides by the fields of an object; of those that stand twice only the last is kept, the one decided by. What is no
-/// object goes.
+/// Decides on an object by its fields; of duplicate fields only the last one is kept, which is also the one that
+/// decides. Anything that isn't an object is removed.
 pub fn keep_object(element: &str, keep: impl FnOnce(&[Field<'_>]) -> bool) -> Keep {
     let Ok(mut fields) = json::fields(element) else {
         return Keep::Not;

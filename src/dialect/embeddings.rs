@@ -1,10 +1,10 @@
-//! OpenAI's embeddings. Another model's numbers mean something else, so none ever stands in for the one that was asked:
-//! <https://openrouter.ai/docs/api/reference/embeddings>
+//! OpenAI's embeddings. The numbers of another model mean something else, so no model stands in for the one that was
+//! asked: <https://openrouter.ai/docs/api/reference/embeddings>
 
 use super::{Action, Api, Dialect, Named, Route, StandIn, chat, is_nothing};
 use crate::json;
 
-/// The API.
+/// The declaration of the API.
 pub static API: Api = Api {
     name: "embeddings",
     routes: &[
@@ -19,7 +19,7 @@ pub static API: Api = Api {
 const MODELS: Named =
     Named { what: ["Embeddings", "嵌入"], setting: "EMBEDDING_MODEL", list: "/embeddings/models" };
 
-/// What the upstream is asked in.
+/// The embeddings dialect.
 #[derive(Debug)]
 pub struct Embeddings;
 

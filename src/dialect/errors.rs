@@ -1,7 +1,9 @@
-//! Errors of upstreams, read once, in whichever API's shape: what one is about, and what it says.
+//! Reads the errors of upstreams, each of them once, in whichever API's shape: what an error is about, and what it
+//! says.
 //!
 //! OpenRouter's stable fields decide (`error_type`, `availability`, `limit_source`, `metadata`:
-//! <https://openrouter.ai/docs/api/reference/errors-and-debugging>), then wordings that are known, then the status alone.
+//! <https://openrouter.ai/docs/api/reference/errors-and-debugging>), then wordings that are known, then the status
+//! alone.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,18 +11,18 @@ use serde_json::Value;
 
 use crate::json;
 
-/// What is read aloud of an error's message.
+/// The most characters of an error's message that are shown.
 const MAX_MESSAGE_CHARS: usize = 200;
-/// Whatever an upstream says, nobody rests for longer: a later time is nonsense.
+/// The longest pause that is believed, whatever an upstream says: a later time is nonsense.
 const LONGEST_REST: Duration = Duration::from_secs(24 * 60 * 60);
-/// A reset that is over by less than this was still to come when the answer was sent.
+/// A reset that is over by less than this was still ahead when the answer was sent.
 const ON_ITS_WAY: Duration = Duration::from_secs(5);
-/// A clock that is off by less than this is right: a `Date` has whole seconds only.
+/// A clock that is off by less than this counts as right: a `Date` has whole seconds only.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 const MINUTE: u64 = 60;
 const DAY: u64 = 24 * 60 * 60;
 
-/// `error_type` and its status, and the words that other APIs and servers have as `type` or `code`:
+/// The status of each `error_type`, and of the words that other APIs and servers use as `type` or `code`:
 /// <https://docs.anthropic.com/en/api/errors>
 const NAMED: [(&str, u16); 42] = [
     ("authentication", 401),
@@ -67,69 +69,70 @@ const NAMED: [(&str, u16); 42] = [
     ("request_too_large", 413),
 ];
 
-/// What a failure is about decides what follows.
+/// What an error is about, which decides what the proxy does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
     /// The account's limit for free models is reached.
     AccountLimit(LimitNotice),
-    /// The account, its key or its settings: no other try changes them.
+    /// The account, its key or its settings: another attempt doesn't change them.
     Account,
     /// The request: it fails everywhere.
     Request,
-    /// The model that was asked: another one could serve this.
+    /// The model that was asked: another model could serve the request.
     Model(ModelFault),
-    /// The provider that served the model: another one takes this, perhaps.
+    /// The provider that served the model: another provider may accept the request.
     Provider,
-    /// The moment: the same may succeed soon.
+    /// The moment: the same request may succeed soon.
     Moment,
-    /// Nothing that is known.
+    /// Nothing that the proxy knows.
     Unknown,
 }
 
-/// What is the matter with a model.
+/// What is wrong with a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModelFault {
-    /// It isn't there; `for_good` where nobody says that this passes.
+    /// The model isn't there.
     Gone {
-        /// `availability.retryable` isn't true.
+        /// Whether nothing says that this will pass: `availability.retryable` isn't true.
         for_good: bool,
     },
-    /// It can't do what this request needs.
+    /// The model can't do what this request needs.
     Unfit,
-    /// The prompt is longer than its context.
+    /// The prompt is longer than the model's context.
     TooLong,
-    /// It, or its providers, have too much to do, or aren't for this region: it rests for so long, if that is known.
+    /// The model or its providers are overloaded, or don't serve this region. The model isn't asked for this long, if
+    /// the duration is known.
     Busy(Option<Duration>),
 }
 
-/// An account's limit as an upstream tells it.
+/// An account's limit as an upstream reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitNotice {
-    /// When the next window begins, by our own clock.
+    /// When the next window begins, by the local clock.
     pub reset: SystemTime,
-    /// Requests a minute, where it is that limit and says so.
+    /// Requests a minute, if it is the limit per minute and the error gives the number.
     pub per_window: Option<u32>,
 }
 
 /// An upstream's error, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnosis {
-    /// What follows is decided by this.
+    /// What the error is about.
     pub about: About,
-    /// Of the response; of an error in a 200 the one that it names, else 502.
+    /// The status of the response; for an error in a 200 the one that the error names, else 502.
     pub status: u16,
-    /// What it says, on one line.
+    /// The error's message, on one line.
     pub message: String,
-    /// For how long the upstream wants to be left alone.
+    /// How long the upstream wants to be left alone.
     pub retry_after: Option<Duration>,
-    /// A provider said it, not OpenRouter itself.
+    /// Whether the error comes from a provider, not from OpenRouter itself.
     pub is_the_providers: bool,
 }
 
-/// Where a header's value comes from; names are lower case.
+/// Looks up a header field by its name in lower case.
 pub type Headers<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Capabilities, and the words in which a model is said to lack one.
+/// Words for capabilities; together with those in `LACKS` they say that a model lacks one.
 const CAPABILITIES: [&str; 9] = [
     "tool",
     "image",
@@ -163,8 +166,8 @@ const TOO_LONG: [&str; 14] = [
 ];
 
 impl Diagnosis {
-    /// Reads an error: `status` of the response (below 400 where the error came in a success), its header fields, and its
-    /// body or the event that it came as.
+    /// Reads an error from the `status` of the response (below 400 if the error came in a success), its header fields,
+    /// and its body or the event that holds the error.
     pub fn read(status: u16, header: Headers<'_>, text: &str) -> Self {
         let body = serde_json::from_str::<Value>(text).unwrap_or_default();
         Evidence::of(&body, status, header).diagnose()
@@ -176,7 +179,7 @@ impl Diagnosis {
     }
 }
 
-/// What stands in an error, in whichever place its API has it.
+/// The contents of an error, wherever its API puts them.
 struct Evidence<'a> {
     body: &'a Value,
     error: &'a Value,
@@ -195,7 +198,7 @@ impl<'a> Evidence<'a> {
         evidence
     }
 
-    /// The values that may stand beside the error, in it, or in its `metadata`.
+    /// Returns the values of a field that may stand beside the error, in it, or in its `metadata`.
     fn all(&self, name: &'a str) -> impl Iterator<Item = &'a Value> {
         let holders =
             [self.error, &self.error["metadata"], self.body, &self.body["metadata"], &self.body["response"]];
@@ -276,7 +279,7 @@ impl<'a> Evidence<'a> {
             if says(&["data policy", "guardrail", "allowed providers", "privacy settings"]) {
                 return About::Model(ModelFault::Unfit);
             }
-            // Any provider may refuse for reasons of its own what the next one takes.
+            // Any provider may refuse, for reasons of its own, what the next one accepts.
             if is_the_providers {
                 return About::Provider;
             }
@@ -298,7 +301,7 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// What `error.availability` says, which is about the model.
+    /// Returns what `error.availability` says, which is always about the model.
     fn availability(&self, retry_after: Option<Duration>) -> Option<About> {
         let availability = self.all("availability").find(|value| value.is_object())?;
         let fault = match availability["code"].as_str()? {
@@ -321,7 +324,7 @@ impl<'a> Evidence<'a> {
         Some(About::Model(fault))
     }
 
-    /// A provider's name stands in it, or the words that OpenRouter has for a provider's refusal.
+    /// Whether the error names a provider, or has OpenRouter's words for a provider's refusal.
     fn is_the_providers(&self) -> bool {
         let named = self.all("provider_name").any(|name| name.as_str().is_some_and(|name| !name.is_empty()));
         let pool = self.text("limit_source").is_some_and(|source| source.starts_with("upstream_provider"));
@@ -331,7 +334,7 @@ impl<'a> Evidence<'a> {
             || self.error["message"].as_str().is_some_and(|said| said.starts_with("Provider returned error"))
     }
 
-    /// All that is said in words, in lower case.
+    /// Returns all words of the error, in lower case.
     fn said(&self) -> String {
         let message = self.error["message"].as_str().or_else(|| self.error.as_str());
         let code = self.error["code"].as_str();
@@ -344,7 +347,7 @@ impl<'a> Evidence<'a> {
     fn message(&self) -> String {
         let message = self.error["message"].as_str().or_else(|| self.error.as_str());
         let message = message.or_else(|| self.body["message"].as_str()).unwrap_or_default();
-        // A provider's own words say what OpenRouter's don't.
+        // The provider's own words say more than OpenRouter's.
         let raw = self.all("raw").next().filter(|_| message.starts_with("Provider returned error"));
         match raw.map(|raw| raw.as_str().map_or_else(|| raw.to_string(), str::to_owned)) {
             Some(raw) => one_line(&format!("{message}: {raw}")),
@@ -352,7 +355,7 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// The limit of the account, by its name, or where no other limit is named and nothing is left of it.
+    /// Returns the account's limit if the error names it, or if it names no other limit and nothing is left of it.
     fn account_limit(&self, said: &str, is_the_providers: bool) -> Option<LimitNotice> {
         let source = self.text("limit_source").unwrap_or_default();
         let names = |words: &[&str]| words.iter().any(|word| said.contains(word) || source.contains(word));
@@ -368,7 +371,7 @@ impl<'a> Evidence<'a> {
         if is_the_providers || !is_reached {
             return None;
         }
-        // Where nothing can be believed, the next window of the limit that is named.
+        // Without a credible time, assume the next window of the limit that is named.
         let left = self.until_reset().unwrap_or_else(|| {
             let since = self.date().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             let window = if is_a_days { DAY } else { MINUTE };
@@ -379,7 +382,7 @@ impl<'a> Evidence<'a> {
         Some(LimitNotice { reset: SystemTime::now().checked_add(left)?, per_window })
     }
 
-    /// `X-RateLimit-*`: in the head, or in the body's `metadata.headers`.
+    /// Returns an `X-RateLimit-*` value from the header, or from the body's `metadata.headers`.
     fn rate_limit(&self, name: &str) -> Option<f64> {
         let in_body = self.all("headers").filter_map(Value::as_object).flatten();
         let in_body = in_body.filter(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value);
@@ -388,7 +391,7 @@ impl<'a> Evidence<'a> {
         (self.header)(name).or(in_body)?.trim().parse::<f64>().ok().filter(|number| number.is_finite())
     }
 
-    /// How long it is until `X-RateLimit-Reset` (ms since 1970) by the upstream's own clock.
+    /// Returns the time until `X-RateLimit-Reset` (ms since 1970) by the upstream's own clock.
     fn until_reset(&self) -> Option<Duration> {
         let since = Duration::try_from_secs_f64(self.rate_limit("x-ratelimit-reset")? / 1000.0).ok()?;
         match SystemTime::UNIX_EPOCH.checked_add(since)?.duration_since(self.date()) {
@@ -397,7 +400,7 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// What time it is where the answer comes from; clocks are wrong by hours where two systems share a machine.
+    /// Returns the time by the upstream's clock; clocks are wrong by hours where two systems share a machine.
     fn date(&self) -> SystemTime {
         let now = SystemTime::now();
         let date = (self.header)("date").and_then(|date| httpdate::parse_http_date(&date).ok());
@@ -408,8 +411,9 @@ impl<'a> Evidence<'a> {
         date.filter(off).unwrap_or(now)
     }
 
-    /// Seconds or a date: [RFC 9110, 10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3); or what `availability`
-    /// says, or a provider's `metadata`. Nonsense is as if it weren't there.
+    /// Returns how long to wait, from the header field (seconds or a date:
+    /// [RFC 9110, 10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3)), from `availability`, or from a
+    /// provider's `metadata`. Nonsense is ignored.
     fn retry_after(&self) -> Option<Duration> {
         let in_head = (self.header)("retry-after").and_then(|value| self.parse_retry_after(&value));
         let in_body = || {
@@ -442,8 +446,8 @@ fn bounded(seconds: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok().filter(|rest| *rest <= LONGEST_REST)
 }
 
-/// Whether it says that there is no such model. What doesn't exist, or is deprecated, may also be a picture, a tool or a
-/// parameter: "`temperature` is deprecated for this model" says nothing about the model's being there.
+/// Whether an error says that there is no such model. A picture, a tool or a parameter can also not exist or be
+/// deprecated: "`temperature` is deprecated for this model" doesn't say that the model is gone.
 fn is_about_a_missing_model(said: &str) -> bool {
     let plain = [
         "no endpoints",
@@ -482,7 +486,7 @@ fn one_line(text: &str) -> String {
     said
 }
 
-/// The error object of a body: `error`, or the `error` of its `response`.
+/// Returns the error object of a body: `error`, or the `error` of its `response`.
 pub fn object(body: &str) -> Option<String> {
     let fields = json::fields(body).ok()?;
     let error = |fields: &[json::Field<'_>]| {
@@ -492,14 +496,14 @@ pub fn object(body: &str) -> Option<String> {
     error(&fields).or_else(|| error(&json::fields(json::field(&fields, "response")?.value).ok()?))
 }
 
-/// What an error object says, on one line.
+/// Returns the message of an error object, on one line.
 pub fn message(error: &str) -> String {
     let fields = json::fields(error).unwrap_or_default();
     let message = json::field(&fields, "message").and_then(|field| json::string(field.value));
     one_line(&message.or_else(|| json::string(error)).unwrap_or_default())
 }
 
-/// An error object's `code`, a word or a number; its `type` where it has none.
+/// Returns an error object's `code`, a word or a number; its `type` if it has no code.
 pub fn code(error: &str) -> Option<String> {
     let fields = json::fields(error).ok()?;
     let value = |name: &str| {
@@ -532,7 +536,7 @@ mod tests {
         Some(Duration::from_secs(seconds))
     }
 
-    /// The same error in the place that each API has for it.
+    /// Returns the same error in the form of each API.
     fn in_each_api(error_type: &str, message: &str, more: &str) -> [String; 4] {
         [
             format!(
@@ -722,7 +726,7 @@ mod tests {
                 assert!(left(limit) >= Some(38));
             }
             assert_eq!(limit(429, &no_header, &body.replace(r#""0""#, r#""3""#)), None, "some are left");
-            // What can't be believed is as if it weren't there.
+            // Nonsense is ignored.
             for nonsense in ["1000".to_owned(), format!("{ms}000000"), "1e300".to_owned(), "soon".to_owned()]
             {
                 let limit = limit(429, &no_header, &body.replace(&ms.to_string(), &nonsense));

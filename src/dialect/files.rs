@@ -1,25 +1,27 @@
-//! Whether a request carries a file that the upstream would have a parser read, for money unless it is told otherwise.
+//! Finds out whether a request carries a file that the upstream would have a parser read, which costs money unless the
+//! request asks for the free parser.
 //!
-//! Files can stand at any depth: in a message, in what a tool has brought, in a document within that, in a prompt's
-//! variables. A name that stands twice in an object counts each time: parsers differ in which of them they take.
+//! Files can stand at any depth: in a message, in a tool's result, in a document within that, in a prompt's variables.
+//! If an object has a name twice, each field counts: parsers differ in which of them they take.
 
 use std::borrow::Cow;
 
 use super::{hides_words, mentions};
 use crate::json::{self, Field, Token};
 
-/// Fields of a request that hold what is said to the model.
+/// Fields of a request that hold the model's input.
 const HOLDERS: [&str; 5] = ["messages", "input", "prompt", "system", "instructions"];
-/// Deeper than anything that is meant: a parser is asked for, to be on the safe side.
+/// The nesting limit, beyond anything sensible. Below it a file is assumed, to be on the safe side.
 const MAX_DEPTH: usize = 64;
 
-/// Whether it does, or could.
+/// Whether the request carries a file, or may carry one.
 pub(super) fn carried(fields: &[Field<'_>]) -> bool {
     let holders = fields.iter().filter(|field| HOLDERS.contains(&field.name.as_ref()));
     holders.into_iter().any(|field| may_hold(field.value) && holds(&field.name, field.value))
 }
 
-/// Most requests hold none, and this finds it out at the speed of memory: words can hide only behind an escape.
+/// Whether a text may hold a file. Most don't, which this finds out at the speed of memory: only escapes can hide a
+/// word.
 fn may_hold(text: &str) -> bool {
     ["\"document\"", "\"media_type\""].iter().any(|word| mentions(text, word))
         || memchr::memmem::find_iter(text.as_bytes(), "file").any(|at| {
@@ -31,7 +33,7 @@ fn may_hold(text: &str) -> bool {
         || mentions_a_pdf(text)
 }
 
-/// Fields whose strings are words, not addresses.
+/// Fields whose strings are prose, not addresses.
 const WORDS: [&str; 17] = [
     "messages",
     "input",
@@ -51,7 +53,7 @@ const WORDS: [&str; 17] = [
     "description",
     "query",
 ];
-/// What is cited isn't read.
+/// Fields that cite a source, which isn't read.
 const CITED: [&str; 3] = ["annotations", "citations", "action"];
 const IMAGES: [&str; 2] = ["image_url", "input_image"];
 
@@ -59,29 +61,29 @@ const IMAGES: [&str; 2] = ["image_url", "input_image"];
 #[derive(Debug, Default)]
 struct Open {
     is_array: bool,
-    /// The field that it stands in.
+    /// The field that holds it.
     field: Within,
-    /// Its own strings are words; of an array.
+    /// Whether the strings in an array are prose.
     words: bool,
     cited: bool,
-    /// It is an image, or what describes one.
+    /// Whether it is an image, or describes one.
     image: bool,
-    /// `type`: the call of a tool, a document, an image, something else than text.
+    /// What `type` says: a tool call, a document, an image, anything but text.
     is_call: bool,
     is_document: bool,
     is_image: bool,
     has_type: bool,
     has_other_type: bool,
-    /// `media_type`
+    /// What `media_type` says.
     is_no_image: bool,
     is_pdf: bool,
-    /// `source`
+    /// What `source` says.
     has_source: bool,
     has_other_source: bool,
     has_source_without_image: bool,
-    /// There is a file in it.
+    /// Whether it holds a file.
     holds: bool,
-    /// In its `input`, that is.
+    /// Whether its `input` holds a file.
     input_holds: bool,
 }
 
@@ -93,11 +95,11 @@ enum Within {
     Other,
 }
 
-/// Whether there is a file in a value. One pass, whatever the depth.
+/// Whether a value holds a file; takes one pass, whatever the depth.
 fn holds(name: &str, value: &str) -> bool {
     let mut around = vec![Open::default()];
     let mut name = Cow::Borrowed(name);
-    // Deeper than is looked at.
+    // How many objects and arrays are open below the nesting limit.
     let mut deeper = 0_usize;
     for token in json::tokens(value) {
         let depth = around.len();
@@ -145,7 +147,7 @@ fn holds(name: &str, value: &str) -> bool {
 }
 
 impl Open {
-    /// The arguments of a call are the tool's own affair, whatever their names.
+    /// Whether it holds a file. The arguments of a tool call concern only the tool, whatever their names.
     fn holds_a_file(&self) -> bool {
         self.holds
             || self.input_holds && !self.is_call
@@ -155,13 +157,13 @@ impl Open {
             || self.is_image && self.has_source_without_image
     }
 
-    /// A value within it that is neither object nor array, in the field of this name.
+    /// Takes a value that is neither an object nor an array, from the field of this name.
     fn scalar(&mut self, name: &str, value: &str) {
         let words = if self.is_array { self.words } else { WORDS.contains(&name) };
         let is_image = self.image || IMAGES.contains(&name);
         let is_described = matches!(name, "type" | "media_type" | "source");
         if !is_described && !is_image && (words || self.cited || !may_be_an_address(value)) {
-            return; // as nearly all of a request is: its escapes needn't be resolved
+            return; // nearly all of a request ends here, with its escapes unresolved
         }
         let text = json::string(value);
         match (name, text.as_deref()) {
@@ -188,7 +190,7 @@ impl Open {
         self.holds |= is_image && mentions_other_data(&text) || !words && !self.cited && is_pdf(&text);
     }
 
-    /// What is known of an object or an array within it.
+    /// Takes what is known of an object or an array that has ended within this one.
     fn take(&mut self, ended: &Self) {
         let holds = ended.holds_a_file();
         match ended.field {
@@ -220,7 +222,7 @@ fn may_be_an_address(value: &str) -> bool {
     value.len() <= MAX_BYTES || begin.contains(&b'\\') || is_data()
 }
 
-/// Whether a text is the address of a PDF, or is one.
+/// Whether a text is the address of a PDF, or a PDF itself.
 fn is_pdf(text: &str) -> bool {
     let address = text.trim();
     let ends = |address: &str| {
@@ -232,14 +234,14 @@ fn is_pdf(text: &str) -> bool {
     begins_with(address, "data:application/pdf") || (ends(address) || ends(path())) && is_address()
 }
 
-/// Whether such an address may stand there.
+/// Whether the address of a PDF may stand in the text.
 fn mentions_a_pdf(text: &str) -> bool {
     let bytes = text.as_bytes();
     memchr::memchr_iter(b'.', bytes)
         .any(|dot| bytes.get(dot + 1..dot + 4).is_some_and(|end| end.eq_ignore_ascii_case(b"pdf")))
 }
 
-/// Whether a `data:` URL stands there that isn't an image. Scheme and media type know no case
+/// Whether the text has a `data:` URL that isn't an image. Scheme and media type are case-insensitive
 /// ([RFC 2397](https://www.rfc-editor.org/rfc/rfc2397)).
 fn mentions_other_data(text: &str) -> bool {
     let bytes = text.as_bytes();

@@ -1,5 +1,5 @@
-//! The free-model rule: what goes upstream can't cost money, whoever sends it and whatever it says. What is particular to
-//! one API stands in that API's file.
+//! The free-model rule: nothing that goes upstream can cost money, whoever sends it and whatever it says. What is
+//! particular to one API is in that API's file.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
@@ -14,7 +14,7 @@ use crate::sync::unpoisoned;
 /// OpenRouter's router among the free models.
 pub const ROUTER: &str = "openrouter/free";
 
-/// What the ids of its own begin with: of routers, which are no models.
+/// The prefix of OpenRouter's own ids, which belong to routers, not to models.
 const OWN_PREFIX: &str = "openrouter/";
 
 /// The PDF engine that costs nothing; the default one is charged by the page, even with a free model.
@@ -26,12 +26,12 @@ const FILE_PARSER: &str = "file-parser";
 /// Plugins that cost nothing.
 const FREE_PLUGINS: [&str; 2] = ["response-healing", "context-compression"];
 
-/// What the upstream runs without a fee, in every API: functions with `defer_loading` are refused without the first.
-/// <https://openrouter.ai/docs/guides/features/server-tools/tool-search>
+/// Tools that the upstream runs without a fee, in every API. Without the first one, functions with `defer_loading` are
+/// refused. <https://openrouter.ai/docs/guides/features/server-tools/tool-search>
 const FREE_SERVER_TOOLS: [&str; 3] =
     ["openrouter:tool_search", "openrouter:apply_patch", "openrouter:datetime"];
 
-/// What costs money, or may bring in what does, in every API:
+/// Fields that cost money, or may bring in something that does, in every API:
 /// [presets](https://openrouter.ai/docs/guides/features/presets), searches,
 /// [priced tiers](https://openrouter.ai/docs/guides/features/service-tiers).
 const PAID_FIELDS: [&str; 4] = ["preset", "web_search_options", "service_tier", "speed"];
@@ -53,7 +53,7 @@ pub fn is_free(id: &str) -> bool {
     let Some(slug) = id.strip_suffix(":free").filter(|slug| plain(slug)) else {
         return id == ROUTER;
     };
-    // An alias for whichever is the latest; a router, whose panel and searches the suffix doesn't make free.
+    // `~` marks an alias for the latest model of a family; the suffix doesn't make a router's panel and searches free.
     !slug.starts_with('~') && (!is_router(slug) || listed_routers().iter().any(|listed| listed == id))
 }
 
@@ -61,19 +61,19 @@ fn is_router(id: &str) -> bool {
     id.get(..OWN_PREFIX.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(OWN_PREFIX))
 }
 
-/// Ids that look like a router's and that the upstream has on its list of models, as those which it tries out are.
+/// Ids that look like a router's but are on the upstream's list of models, such as those of models on trial.
 static LISTED: RwLock<Vec<String>> = RwLock::new(Vec::new());
 
 fn listed_routers() -> RwLockReadGuard<'static, Vec<String>> {
     unpoisoned(LISTED.read())
 }
 
-/// Routers: the list needn't be asked for whether one of them is free.
+/// Routers that are known: no list is needed to tell whether one of them is free.
 /// <https://openrouter.ai/docs/guides/routing/routers/auto-router>
 const KNOWN_ROUTERS: [&str; 7] =
     ["auto", "auto-beta", "bodybuilder", "free", "fusion", "fusion-flash", "pareto-code"];
 
-/// Whether a model with this id, which isn't known to be free, could turn out to be so once the list is there.
+/// Whether a model that isn't known to be free could turn out to be free once the list has been fetched.
 pub fn may_be_listed(id: &str) -> bool {
     let name = id.get(OWN_PREFIX.len()..).and_then(|name| name.strip_suffix(":free")).unwrap_or_default();
     goes_by_the_list(id) && !is_free(id) && !KNOWN_ROUTERS.contains(&name.to_ascii_lowercase().as_str())
@@ -84,7 +84,7 @@ pub fn goes_by_the_list(id: &str) -> bool {
     id != ROUTER && is_router(id) && id.ends_with(":free")
 }
 
-/// Takes note of the models on the upstream's list.
+/// Remembers the ids on the upstream's list that only the list can declare free.
 pub fn are_listed<'a>(ids: impl Iterator<Item = &'a str>) {
     let ids = ids.filter(|id| goes_by_the_list(id)).map(str::to_owned).collect::<Vec<_>>();
     if *listed_routers() != ids {
@@ -92,7 +92,7 @@ pub fn are_listed<'a>(ids: impl Iterator<Item = &'a str>) {
     }
 }
 
-/// Takes away all that costs money.
+/// Removes everything that costs money.
 pub(super) fn make_free(dialect: &dyn Dialect, fields: &[Field<'_>], edits: &mut Edits) {
     let value = |name| json::field(fields, name).map(|field| field.value);
     for extra in PAID_FIELDS {
@@ -115,7 +115,7 @@ pub(super) fn make_free(dialect: &dyn Dialect, fields: &[Field<'_>], edits: &mut
         }
         _ => edits.drop_field(fields, "fallbacks"),
     }
-    // Nothing is stored upstream, and whoever asks for it is refused.
+    // The upstream stores nothing, and refuses requests that ask for it.
     if value("store") == Some("true") {
         edits.replace("store", "false".to_owned());
     }
@@ -126,7 +126,7 @@ pub(super) fn make_free(dialect: &dyn Dialect, fields: &[Field<'_>], edits: &mut
             keep_object(plugin, |fields| {
                 let id = json::field(fields, "id").and_then(|id| json::string(id.value));
                 let id = id.as_deref().unwrap_or_default();
-                // Switched off, it keeps what the account's owner has switched on from costing money.
+                // A plugin that is switched off keeps what the account's owner has switched on from costing money.
                 let is_off = json::field(fields, "enabled").is_some_and(|enabled| enabled.value == "false");
                 FREE_PLUGINS.contains(&id) || is_off && !(has_file && id == FILE_PARSER)
             })
@@ -137,17 +137,17 @@ pub(super) fn make_free(dialect: &dyn Dialect, fields: &[Field<'_>], edits: &mut
     }
 }
 
-/// Tools as an API writes them down.
+/// The rule for an API's tools.
 pub struct ToolRule {
     /// Whether tools of this type cost nothing: an allow-list, so that no new type can slip through.
     pub stays: fn(Option<&str>) -> bool,
-    /// The choice that leaves it to the model.
+    /// The choice that leaves the decision to the model.
     pub auto: &'static str,
     /// Fields that make no sense without any tool.
     pub dependent: &'static [&'static str],
 }
 
-/// Which tools stay, and which go.
+/// The tools that stay and those that are removed.
 #[derive(Debug, Default)]
 pub struct Kept {
     count: usize,
@@ -158,7 +158,7 @@ pub struct Kept {
 }
 
 impl ToolRule {
-    /// Decides on one tool; of a namespace, on those in it.
+    /// Decides on a tool, or on each tool in a namespace.
     pub fn keep(&self, tool: &str, kept: &mut Kept) -> Keep {
         let stays = |kind: Option<&str>| {
             (self.stays)(kind) || kind.is_some_and(|kind| FREE_SERVER_TOOLS.contains(&kind))
@@ -168,7 +168,7 @@ impl ToolRule {
         let inside = inside.filter(|inside| *inside != "null" && seen.kind.as_deref() == Some("namespace"));
         let decided = match inside.filter(|_| seen.stays) {
             None => seen.decided(),
-            // It holds functions, and no other namespace.
+            // A namespace holds functions, and no other namespace.
             Some(inside) => match kept_elements(inside, |tool| {
                 let seen = Seen::of(tool, |kind| matches!(kind, Some("function" | "custom")));
                 kept.note(&seen, seen.stays);
@@ -183,7 +183,7 @@ impl ToolRule {
         decided
     }
 
-    /// Keeps the free ones of `tools`, and mends what depends on them. `more` are tools that stand elsewhere.
+    /// Keeps the free tools in `tools`, and adapts what depends on them. `more` are tools that stand elsewhere.
     pub fn apply(&self, fields: &[Field<'_>], edits: &mut Edits, more: Kept) {
         let value = |name| json::field(fields, name).map(|field| field.value);
         let mut kept = more;
@@ -213,10 +213,10 @@ impl ToolRule {
     }
 }
 
-/// One tool, by its type.
+/// A tool, and the decision on it by its type.
 struct Seen<'a> {
     kind: Option<Cow<'a, str>>,
-    /// Of each name the last.
+    /// The fields, of duplicates the last one.
     fields: Vec<Field<'a>>,
     rewritten: bool,
     stays: bool,
@@ -256,7 +256,7 @@ impl Kept {
         }
     }
 
-    /// Whether what is to be told beside the answer (`web_search_call.action.sources`) is not that of a tool which went.
+    /// Decides on an entry of `include` (`web_search_call.action.sources`): it goes if its tool was removed.
     fn keep_told(&self, told: &str) -> Keep {
         let told = json::string(told).unwrap_or_default();
         let tool = told.split_once("_call").map(|(tool, _)| tool).filter(|tool| !tool.is_empty());
@@ -267,7 +267,7 @@ impl Kept {
         if tool.is_some_and(went) { Keep::Not } else { Keep::AsWritten }
     }
 
-    /// What becomes of a choice: it can't name what isn't there.
+    /// Adapts a choice, which can't name a tool that isn't there.
     fn mend(&self, choice: &str) -> Keep {
         let Ok(mut fields) = json::fields(choice) else {
             return Keep::AsWritten; // a word such as `auto`
@@ -306,7 +306,7 @@ impl Kept {
         }
     }
 
-    /// Whether what a choice means is there; where it means none in particular, too.
+    /// Whether the tool that a choice names is there, or it names none in particular.
     fn has(&self, choice: &[Field<'_>]) -> bool {
         let kind = json::field(choice, "type").and_then(|kind| json::string(kind.value));
         let is_there = match kind.as_deref() {
@@ -317,7 +317,7 @@ impl Kept {
     }
 }
 
-/// The choice among some tools.
+/// The type of a choice among some of the tools.
 const ALLOWED_TOOLS: &str = "allowed_tools";
 
 fn is_of_type(fields: &[Field<'_>], wanted: &str) -> bool {
@@ -325,14 +325,15 @@ fn is_of_type(fields: &[Field<'_>], wanted: &str) -> bool {
     kind.is_some_and(|kind| kind == wanted)
 }
 
-/// The name of a tool, or of the one that a choice means: beside its type, or within it, as chat completions have it.
+/// Returns the name of a tool, or of the tool that a choice means: it stands beside the type, or within the tool as in
+/// chat completions.
 fn name_of(fields: &[Field<'_>]) -> Option<String> {
     let text = |fields: &[Field<'_>]| Some(json::string(json::field(fields, "name")?.value)?.into_owned());
     let within = |holder| text(&json::fields(json::field(fields, holder)?.value).ok()?);
     text(fields).or_else(|| within("function")).or_else(|| within("custom"))
 }
 
-/// An object with one of its fields replaced.
+/// Returns an object with one of its fields replaced.
 pub(super) fn with(fields: &[Field<'_>], name: &str, value: &str) -> String {
     let replaced = fields
         .iter()

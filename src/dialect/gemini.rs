@@ -1,5 +1,5 @@
-//! Google's Gemini API, for its SDKs and for Gemini CLI: what is asked in it, translated to chat completions, and what needs no
-//! model. Answers are in [`super::gemini_answer`]. <https://ai.google.dev/api/generate-content>
+//! Google's Gemini API, for its SDKs and for Gemini CLI: the requests, translated to chat completions and embeddings,
+//! and what needs no model. Answers are in [`super::gemini_answer`]. <https://ai.google.dev/api/generate-content>
 
 use std::collections::HashSet;
 
@@ -20,7 +20,7 @@ use crate::json;
 
 const SAMPLE: &str = r#"{"contents":[{"parts":[{"text":"Hello"}]}]}"#;
 
-/// The API.
+/// The declaration of the API.
 pub static API: Api = Api {
     name: "gemini",
     routes: &[
@@ -45,11 +45,11 @@ pub static API: Api = Api {
     error_body: own_error,
 };
 
-/// One of its methods that ask a model.
+/// A method of the API that asks a model.
 #[derive(Debug)]
 struct Gemini(Kind);
 
-/// What chat completions have of `generationConfig`, by its names here and there.
+/// Fields of `generationConfig` that chat completions have, too: Google's name and the name there.
 const OPTIONS: [(&str, &str); 8] = [
     ("temperature", "temperature"),
     ("topP", "top_p"),
@@ -61,7 +61,7 @@ const OPTIONS: [(&str, &str); 8] = [
     ("frequencyPenalty", "frequency_penalty"),
 ];
 
-/// What a model is given for a call that has no result in the history: chat completions want one for each.
+/// The result of a call that has none in the history: chat completions require one for each call.
 const NO_RESULT: &str = "There is no result of this call.";
 
 impl Translated for Gemini {
@@ -120,7 +120,7 @@ impl Translated for Gemini {
     }
 }
 
-/// A field by its name in camel case, or else in snake case: both are taken, as by Google.
+/// Returns a field by its name in camel case, or else in snake case: both are accepted, as by Google.
 fn get<'a>(object: &'a Value, name: &str) -> &'a Value {
     match &object[name] {
         Value::Null if name.bytes().any(|b| b.is_ascii_uppercase()) => &object[snake(name)],
@@ -139,7 +139,7 @@ fn snake(name: &str) -> String {
     snake
 }
 
-/// `5.0`, as Python's SDK writes integers, as `5`.
+/// Returns `5` for `5.0`, which is how Python's SDK writes integers.
 fn whole(number: &Value) -> Value {
     match number.as_f64() {
         Some(float) if !number.is_u64() && float.fract() == 0.0 && (0.0..1e15).contains(&float) => {
@@ -153,7 +153,7 @@ fn text_in(part: &Value) -> Option<&str> {
     part["text"].as_str().filter(|text| !text.is_empty())
 }
 
-/// The texts of a content, which may also be nothing but a text.
+/// Returns the texts of a content, which may also be a plain string.
 fn texts_of(content: &Value) -> String {
     if let Value::String(text) = content {
         return text.clone();
@@ -167,7 +167,7 @@ fn turns(asked: &Value) -> Value {
     if !system.is_empty() {
         messages.push(json!({"role": "system", "content": system}));
     }
-    // Turns of the same side are one, and those without anything in them none.
+    // Turns of the same side are joined, and empty ones are dropped.
     let mut turns = Vec::<(bool, Vec<&Value>)>::new();
     for content in elements(get(asked, "contents")) {
         let is_models = content["role"] == "model";
@@ -216,7 +216,8 @@ fn models_turn(number: usize, parts: &[&Value], open: &mut OpenCalls) -> Value {
     message
 }
 
-/// Results first: they belong to the calls right before them. What else there is, also in results, is the user's message.
+/// Adds the results first, which belong to the calls right before them. Everything else, also in results, becomes the
+/// user's message.
 fn users_turn(parts: &[&Value], open: &mut OpenCalls, messages: &mut Vec<Value>) {
     let mut content = Vec::new();
     for part in parts {
@@ -229,7 +230,7 @@ fn users_turn(parts: &[&Value], open: &mut OpenCalls, messages: &mut Vec<Value>)
         let text = result_text(&result["response"]);
         match open.take(id, name) {
             Some(id) => messages.push(json!({"role": "tool", "tool_call_id": id, "content": text})),
-            // Nobody has called it, as far as this history goes.
+            // The history has no call for this result.
             None => {
                 let text = format!("{}: {text}", name.unwrap_or_default());
                 content.push(json!({"type": "text", "text": text}));
@@ -249,7 +250,7 @@ fn users_turn(parts: &[&Value], open: &mut OpenCalls, messages: &mut Vec<Value>)
     messages.push(json!({"role": "user", "content": content}));
 }
 
-/// What a function has given back: its text, where it is nothing but that.
+/// Returns the result of a function as text; a result that holds nothing but a text is that text.
 fn result_text(response: &Value) -> String {
     let alone = response.as_object().filter(|fields| fields.len() == 1);
     let text = alone.and_then(|fields| fields.get("output").or_else(|| fields.get("result"))?.as_str());
@@ -289,7 +290,7 @@ fn content_part(part: &Value) -> Option<Value> {
     })
 }
 
-/// Google takes both alphabets, with and without padding.
+/// Returns standard base64 with padding: Google accepts both alphabets, with and without padding.
 fn standard_base64(data: &str) -> String {
     let signs = data.chars().filter(|c| !c.is_ascii_whitespace() && *c != '=');
     let mut standard = signs.map(|c| match c {
@@ -304,7 +305,8 @@ fn standard_base64(data: &str) -> String {
     padded
 }
 
-/// The functions, and the choice among them. Google's own tools, which it runs itself, go.
+/// Returns the functions, and the choice among them. Google's own tools, which it runs itself, are removed; a request
+/// that has no other tools is refused.
 fn tools(asked: &Value) -> Result<(Value, Value), ApiError> {
     let all = elements(get(asked, "tools"));
     let declared = || all.iter().flat_map(|tool| elements(get(tool, "functionDeclarations")));
@@ -348,8 +350,8 @@ fn tools(asked: &Value) -> Result<(Value, Value), ApiError> {
     Ok((json!(tools), choice))
 }
 
-/// Google's schema as JSON Schema, which most of it is: types in capitals, numbers as text, some names of its own. What is
-/// JSON Schema already stays as it is.
+/// Returns Google's schema as JSON Schema, which it mostly is: types are in capitals, numbers are written as text, and
+/// some names differ. JSON Schema stays as it is.
 fn plain_schema(schema: &Value) -> Value {
     let Some(fields) = schema.as_object() else {
         return schema.clone();
@@ -421,7 +423,7 @@ fn reasoning(thinking: &Value) -> Value {
     }
 }
 
-/// Answers `:countTokens`, for nothing: `{"totalTokens": N}`.
+/// Answers `:countTokens` without asking a model: `{"totalTokens": N}`.
 fn count_tokens(body: Vec<u8>, address: &str) -> Result<String, ApiError> {
     let text = text::decode(body, &|| address.to_owned())?;
     let asked = serde_json::from_str(&text).map(Value::Object);

@@ -1,4 +1,4 @@
-//! Answers in Google's Gemini API, out of those of chat completions: plain, as events and as an array that grows.
+//! Answers in Google's Gemini API, translated from chat completions: plain, as events, or as an array that grows.
 
 use serde_json::{Map, Value, json};
 
@@ -9,7 +9,7 @@ use super::{Translator, UpstreamError, data_event};
 use crate::error::ApiError;
 use crate::json::Halves;
 
-/// What is asked for.
+/// The method that the client called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Generate,
@@ -18,7 +18,7 @@ pub(super) enum Kind {
     BatchEmbed,
 }
 
-/// A list; something that stands alone is a list of one.
+/// Returns the elements of a list; a value that stands alone counts as a list of one.
 pub(super) fn elements(list: &Value) -> &[Value] {
     match list {
         Value::Array(list) => list,
@@ -27,7 +27,7 @@ pub(super) fn elements(list: &Value) -> &[Value] {
     }
 }
 
-/// An error in Google's shape: <https://google.aip.dev/193>. `retry_after` is in seconds.
+/// Returns an error in Google's shape: <https://google.aip.dev/193>. `retry_after` is in seconds.
 pub(super) fn error_object(status: u16, message: &str, retry_after: Option<u64>) -> Value {
     let name = match status {
         401 => "UNAUTHENTICATED",
@@ -51,34 +51,34 @@ pub(super) fn error_object(status: u16, message: &str, retry_after: Option<u64>)
     json!({"error": error})
 }
 
-/// Tells the answer of a chat completion, or of embeddings.
+/// A translator for the answer of chat completions or of embeddings.
 pub(super) struct GeminiTranslator {
     kind: Kind,
-    /// `?alt=sse`; else a stream is an array that grows.
+    /// Whether a stream consists of events (`?alt=sse`); otherwise it is an array that grows.
     is_sse: bool,
     tells_thoughts: bool,
-    /// What each event says of the whole answer.
+    /// The fields of the whole answer that each event repeats.
     head: Map<String, Value>,
     candidates: Vec<Candidate>,
     usage: Value,
-    /// Of an array: its bracket is there.
+    /// Whether an event has been sent, and with it the opening bracket of an array.
     has_begun: bool,
-    /// It has been ended, by an error or as it should.
+    /// Whether the stream has ended, with an error or regularly.
     is_over: bool,
     halves: Halves,
 }
 
-/// What is known of one of the answers while they stream.
+/// The state of one of the answers while they are streamed.
 #[derive(Default)]
 struct Candidate {
     index: u64,
-    /// Tool calls so far, as `tool_calls`: their arguments come in pieces that are no JSON.
+    /// The tool calls so far, as `tool_calls`: their arguments come in pieces that aren't JSON.
     calls: Map<String, Value>,
     room: Room,
     finish: Option<String>,
 }
 
-/// More candidates than this are no answer.
+/// The most candidates that are read: no real answer has more.
 const MAX_CANDIDATES: usize = 128;
 
 impl Translator for GeminiTranslator {
@@ -180,7 +180,8 @@ impl Translator for GeminiTranslator {
 }
 
 impl GeminiTranslator {
-    /// To a method of this kind. A stream `is_sse`, or else an array that grows.
+    /// Creates a translator for this method. A stream consists of events if `is_sse`, otherwise it is an array that
+    /// grows.
     pub(super) fn new(kind: Kind, is_sse: bool, tells_thoughts: bool) -> Self {
         Self {
             kind,
@@ -229,7 +230,7 @@ impl GeminiTranslator {
         }
     }
 
-    /// What stands behind the last event.
+    /// Returns what follows the last event.
     fn end_of_all(&self) -> &'static str {
         if self.is_sse { "" } else { "]" }
     }
@@ -248,7 +249,7 @@ fn candidate(candidates: &mut Vec<Candidate>, index: u64) -> Option<&mut Candida
     candidates.get_mut(at).filter(|candidate| candidate.index == index)
 }
 
-/// A candidate that is whole; one without anything in it has an empty text.
+/// Returns a complete candidate; an empty one gets an empty text.
 fn told_candidate(index: u64, mut parts: Vec<Value>, finish: Option<&str>) -> Value {
     if parts.is_empty() {
         parts.push(json!({"text": ""}));
@@ -261,7 +262,7 @@ fn told_candidate(index: u64, mut parts: Vec<Value>, finish: Option<&str>) -> Va
     json!({"content": {"parts": parts, "role": "model"}, "finishReason": finish, "index": index})
 }
 
-/// What a message or a delta says, and whole calls.
+/// Returns the parts of a message or a delta, and the calls, which must be complete.
 fn parts(message: &Value, calls: &Value, tells_thoughts: bool) -> Vec<Value> {
     let mut parts = Vec::new();
     let thought = if tells_thoughts { thought_in(message) } else { String::new() };

@@ -1,18 +1,18 @@
-//! Deltas put together: text grows, lists grow, elements with an `index` grow by themselves, the rest is replaced. However
-//! long a stream is, what is kept of it takes up no more than its [`Room`].
+//! Puts deltas together: text grows, lists grow, elements with the same `index` are merged, everything else
+//! is replaced. However long a stream is, what is kept of it takes up no more than its [`Room`].
 
 use serde_json::{Map, Value};
 
-/// Text that isn't told piece by piece.
+/// Fields whose text doesn't come in pieces.
 const WHOLE: [&str; 7] = ["role", "id", "type", "name", "finish_reason", "native_finish_reason", "format"];
 
-/// What the pieces of one stream add up to has this much room: more text than any model says.
+/// The room for the answer that is put together from one stream: more than any model writes.
 const ROOM_BYTES: usize = 16 << 20;
-/// What a value takes up beside its text, and what a field does beside that.
+/// The bytes that a value takes up besides its text, and a field besides its value.
 const VALUE_BYTES: usize = 80;
 const FIELD_BYTES: usize = 64;
 
-/// The room that is left for what a stream adds up to. What has none any more is left out.
+/// The room that is left for what a stream adds up to. Whatever doesn't fit is left out.
 #[derive(Debug)]
 pub struct Room {
     left: usize,
@@ -25,7 +25,7 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Whether there is any.
+    /// Whether any room is left.
     pub fn is_left(&self) -> bool {
         self.left > 0
     }
@@ -33,7 +33,7 @@ impl Room {
     fn takes(&mut self, bytes: usize) -> bool {
         match self.left.checked_sub(bytes) {
             Some(left) => self.left = left,
-            None => self.left = 0, // or what is small would fill the gaps of what isn't there
+            None => self.left = 0, // otherwise small pieces would be added after a gap
         }
         self.left > 0
     }
@@ -45,7 +45,7 @@ impl Room {
         }
     }
 
-    /// Puts a value in another's place.
+    /// Replaces a value.
     pub fn replace(&mut self, old: &mut Value, value: Value) {
         self.left = self.left.saturating_add(if self.is_left() { bytes_of(old) } else { 0 });
         if self.takes(bytes_of(&value)) {
@@ -53,7 +53,7 @@ impl Room {
         }
     }
 
-    /// Puts a value into an object, under a new name or in another's place.
+    /// Adds a field to an object, or replaces it.
     pub fn insert(&mut self, object: &mut Map<String, Value>, name: String, value: Value) {
         match object.get_mut(&name) {
             Some(old) => self.replace(old, value),
@@ -83,7 +83,7 @@ fn bytes_of(value: &Value) -> usize {
         }
 }
 
-/// Adds what a delta brings under one name.
+/// Adds one field of a delta.
 pub fn merge(target: &mut Map<String, Value>, name: String, value: Value, room: &mut Room) {
     match (target.get_mut(&name), value) {
         (Some(_), Value::Null) => {}
@@ -106,8 +106,8 @@ pub fn merge(target: &mut Map<String, Value>, name: String, value: Value, room: 
     }
 }
 
-/// So many of the last elements are looked at for the one that a piece belongs to: more are never told side by side, and
-/// work must not grow with all that has come before.
+/// How many of the last elements are searched for the one that a piece belongs to. More are never streamed side by
+/// side, and the work must not grow with everything that has come before.
 pub const OPEN_ELEMENTS: usize = 256;
 
 fn add_element(list: &mut Vec<Value>, element: Value, room: &mut Room) {
@@ -122,7 +122,7 @@ fn add_element(list: &mut Vec<Value>, element: Value, room: &mut Room) {
     }
 }
 
-/// Appends text under one name.
+/// Appends text to a field.
 pub fn append(target: &mut Value, name: &str, more: &str, room: &mut Room) {
     match target.get_mut(name) {
         Some(Value::String(text)) => room.push_str(text, more),

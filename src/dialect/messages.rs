@@ -25,7 +25,7 @@ use crate::json::{self, Field, Halves, items};
 /// The shortest request.
 const SAMPLE: &str = r#"{"max_tokens":1000,"messages":[{"role":"user","content":"Hello"}]}"#;
 
-/// The API.
+/// The declaration of the API.
 pub static API: Api = Api {
     name: "messages",
     routes: &[
@@ -42,7 +42,7 @@ pub static API: Api = Api {
     ..Api::DEFAULT
 };
 
-/// OpenAI's list with what Anthropic's SDK needs beside.
+/// Writes OpenAI's list with the fields that Anthropic's SDK needs in addition.
 fn list(models: &[Listed<'_>]) -> String {
     let data = models.iter().map(|model| show(model, "")).collect::<Vec<_>>().join(",");
     let [first, last] = [models.first(), models.last()].map(|model| model.map(|model| model.id));
@@ -58,19 +58,20 @@ fn show(model: &Listed<'_>, _: &str) -> String {
     format!(r#"{object},"type":"model","display_name":{name},"created_at":"{created}"}}"#)
 }
 
-/// What the upstream is asked in.
+/// The Messages dialect.
 #[derive(Debug)]
 pub struct Messages;
 
-/// What a message costs beside its content.
+/// The tokens of a message in addition to its content.
 const TOKENS_AROUND_A_MESSAGE: u64 = 3;
-/// Of most sizes: width times height by 750, at most 1,600 (<https://docs.anthropic.com/en/docs/build-with-claude/vision>).
+/// The tokens of an image of most sizes: width times height divided by 750, at most 1,600
+/// (<https://docs.anthropic.com/en/docs/build-with-claude/vision>).
 pub const TOKENS_OF_AN_IMAGE: u64 = 1500;
-/// Of a PDF in base64, about: a page has 1,500 to 3,000 tokens.
+/// The bytes for each token of a PDF in base64, roughly: a page has 1,500 to 3,000 tokens.
 pub const PDF_BYTES_A_TOKEN: u64 = 30;
 
-/// What the client runs: tools of its own, and those that Anthropic has defined for clients. All others are run, and
-/// charged, by somebody else.
+/// The tools that stay, which the client runs: its own, and those that Anthropic has defined for clients. All others
+/// are run, and charged, by somebody else.
 const TOOLS: ToolRule = ToolRule {
     stays: |kind| match kind {
         None | Some("custom") => true,
@@ -113,24 +114,25 @@ impl Dialect for Messages {
         Some("messages")
     }
 
-    /// `{"type":"continue","previous_message_id":…}`: Anthropic's SDKs send only what is new then, and everything once they
-    /// are told that there are no threads ([`NO_THREADS`](crate::error::NO_THREADS)). Who only begins one (`"create"`) sends everything anyway.
+    /// Whether `thread` is `{"type":"continue","previous_message_id":…}`: then Anthropic's SDKs send only what is new,
+    /// and everything once they are told that there are no threads ([`NO_THREADS`](crate::error::NO_THREADS)). A
+    /// request that only begins a thread (`"create"`) has everything anyway.
     fn wants_a_kept_conversation(&self, fields: &[Field<'_>]) -> bool {
         let thread = given(fields, "thread").and_then(|thread| serde_json::from_str::<Value>(thread).ok());
         thread.is_some_and(|thread| thread["type"] == "continue")
     }
 
-    /// Anthropic's own list of them: <https://openrouter.ai/docs/guides/routing/model-fallbacks>
+    /// Anthropic's clients have a list of their own: <https://openrouter.ai/docs/guides/routing/model-fallbacks>
     fn has_fallbacks(&self) -> bool {
         true
     }
 
-    /// `?beta=true`
+    /// Anthropic's clients send `?beta=true`.
     fn forwards_query(&self) -> bool {
         true
     }
 
-    /// Anthropic has `top_k`, too.
+    /// Anthropic's API has `top_k`, too.
     fn elsewhere<'a>(&self, field: &Field<'a>) -> Option<Cow<'a, str>> {
         if field.name == "top_k" { Some(Cow::Borrowed(field.value)) } else { elsewhere(field) }
     }
@@ -164,7 +166,8 @@ impl Dialect for Messages {
     }
 }
 
-/// Counts the tokens of a request, for nothing: `{"input_tokens": N}`, from system, tools and messages. `address` is where it was sent to.
+/// Counts the tokens of a request's system, tools and messages without asking a model: `{"input_tokens": N}`. `address`
+/// is where the request was sent to.
 fn count_tokens(body: Vec<u8>, address: &str) -> Result<String, ApiError> {
     let text = text::decode(body, &|| address.to_owned())?;
     let fields = json::fields(&text).map_err(|error| text::not_an_object(&text, &error, address, SAMPLE))?;
@@ -176,7 +179,8 @@ fn count_tokens(body: Vec<u8>, address: &str) -> Result<String, ApiError> {
     Ok(format!(r#"{{"input_tokens":{count}}}"#))
 }
 
-/// About as many tokens as the model sees of a text or of blocks: not of their frames, and not of an image's base64.
+/// Estimates how many tokens the model sees of a text or of blocks: not of the JSON around them, and not of an image's
+/// base64.
 fn tokens_of(content: &Value) -> u64 {
     if let Value::String(text) = content {
         return tokens::estimate(text);
@@ -197,7 +201,7 @@ fn tokens_of(content: &Value) -> u64 {
     items(content).map(of_block).sum()
 }
 
-/// What of a message tells how it went.
+/// The fields of a message that tell how it went.
 #[derive(Deserialize)]
 struct Message<'a> {
     #[serde(borrow, default)]
@@ -223,7 +227,7 @@ impl Message<'_> {
         stopped(self.stop_reason.as_deref(), summary);
     }
 
-    /// What makes a plain answer useless to whoever offered tools, or wanted JSON.
+    /// Returns what makes a plain answer useless to a client that offered tools or wanted JSON.
     fn flaw(&self, needs: Needs) -> Option<Flaw> {
         let blocks = self.content.iter().flatten().map(|block| serde_json::from_str::<Value>(block.get()));
         let blocks = blocks.collect::<Result<Vec<_>, _>>().ok()?;
@@ -239,7 +243,7 @@ fn stopped(reason: Option<&str>, summary: &mut AnswerSummary) {
         matches!(reason, Some("max_tokens" | "refusal" | "pause_turn" | "model_context_window_exceeded"));
 }
 
-/// Whether a block is more than text or thinking without a word.
+/// Notes whether a block is content or reasoning; a text or a thought without a word is neither.
 fn look_at(block: &str, summary: &mut AnswerSummary) {
     let fields = json::fields(block).unwrap_or_default();
     let kind = json::field(&fields, "type").and_then(|kind| json::string(kind.value));
@@ -268,7 +272,7 @@ struct Event<'a> {
     error: Option<&'a RawValue>,
 }
 
-/// What of a block's delta tells what it brings.
+/// The fields of a block's delta that tell what it adds.
 #[derive(Deserialize)]
 struct Delta<'a> {
     #[serde(borrow, default, rename = "type")]
@@ -287,17 +291,17 @@ struct MessagesReader {
 impl Reader for MessagesReader {
     fn read(&mut self, data: Option<&str>) {
         let Some(data) = data else {
-            self.summary.has_content = true; // nothing short is as long as this
+            self.summary.has_content = true; // an event this long has content
             return;
         };
-        // Of a thousand tokens all but the first tell nothing new.
+        // Of a thousand tokens only the first tells anything new.
         let is_delta = data.starts_with(r#"{"type":"content_block_delta""#);
         let is_known = self.summary.has_content && self.summary.says_something();
         if is_known && self.assembly.is_none() && is_delta {
             return;
         }
         let Ok(event) = serde_json::from_str::<Event<'_>>(data) else {
-            return; // `[DONE]`, or nothing that the client could read either
+            return; // `[DONE]`, or data that the client couldn't read either
         };
         match event.kind.as_deref() {
             Some("message_start") => {
@@ -310,7 +314,7 @@ impl Reader for MessagesReader {
                 let delta =
                     event.delta.and_then(|delta| serde_json::from_str::<Message<'_>>(delta.get()).ok());
                 stopped(delta.as_ref().and_then(|delta| delta.stop_reason.as_deref()), &mut self.summary);
-                // Totals, which replace those of the beginning where they are told.
+                // These are totals, which replace those of the beginning if they are given.
                 let usage = event.usage.unwrap_or_default();
                 let known = self.summary.usage;
                 self.summary.usage = Usage {
@@ -328,9 +332,9 @@ impl Reader for MessagesReader {
                     if started.has_content {
                         self.summary.read_other_content();
                     }
-                    // A text could become a call that is written as text, where tools are offered.
+                    // If tools are offered, a text could become a call that is written as text.
                     self.summary.has_content |= !self.needs.tools && mentions(block.get(), r#""text""#);
-                    // What is to be thought is known by its beginning already.
+                    // The beginning of a block already tells that it is reasoning.
                     self.summary.has_reasoning |= mentions(block.get(), r#""thinking""#);
                 }
             }
@@ -376,12 +380,12 @@ impl Reader for MessagesReader {
     }
 }
 
-/// Puts the message together.
+/// The message that is put together from a stream.
 #[derive(Default)]
 struct Assembly {
     message: Map<String, Value>,
     blocks: Vec<Value>,
-    /// The JSON of tools' input, which comes in pieces that are none.
+    /// The JSON of the tools' input, which comes in pieces that aren't JSON.
     inputs: Vec<String>,
     halves: Halves,
     room: Room,
@@ -436,7 +440,7 @@ impl Assembly {
     }
 
     fn block(&mut self, index: &Value) -> (&mut Value, &mut String, &mut Room) {
-        /// More blocks than this are no answer.
+        /// No real answer has more blocks.
         const MAX_BLOCKS: usize = 4096;
         let index = (index.as_u64().unwrap_or(0) as usize).min(MAX_BLOCKS);
         while self.blocks.len() <= index {
@@ -452,7 +456,7 @@ impl Assembly {
         }
         for (block, input) in self.blocks.iter_mut().zip(self.inputs) {
             if let (false, Value::Object(block)) = (input.is_empty(), block) {
-                // Cut in the middle it is no JSON, and shown as it came.
+                // Input that was cut off isn't JSON; it is shown as it came.
                 let input = serde_json::from_str(&input).unwrap_or(Value::String(input));
                 block.insert("input".into(), input);
             }

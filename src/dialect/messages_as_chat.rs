@@ -1,4 +1,4 @@
-//! Anthropic's Messages API told to servers that know only chat completions, and their answers told back.
+//! Anthropic's Messages API, translated for servers that know only chat completions, and their answers translated back.
 
 use serde_json::Value;
 
@@ -15,11 +15,12 @@ use crate::error::ApiError;
 use crate::json::items;
 use crate::object::object;
 
-/// The translation.
+/// The translation of the Messages API to chat completions.
 #[derive(Debug)]
 pub struct MessagesAsChat;
 
-/// Tools that Anthropic's own models know by their type: how their names begin, and what others must be told of them.
+/// Tools that Anthropic's own models know by their type: the beginning of the type, and the description and the
+/// parameters that other models need.
 const KNOWN_TOOLS: [(&str, &str, &str); 4] = [
     (
         "bash_",
@@ -43,8 +44,8 @@ const KNOWN_TOOLS: [(&str, &str, &str); 4] = [
     ),
 ];
 
-/// What Claude Code puts first among its instructions, for nobody but Anthropic: it changes from call to call, so that a
-/// local server would have to read the whole prompt anew each time.
+/// The beginning of the first of Claude Code's instructions, which is meant only for Anthropic: it changes from call to
+/// call, so that a local server would have to read the whole prompt anew each time.
 const BILLING: &str = "x-anthropic-billing-header:";
 
 impl Translated for MessagesAsChat {
@@ -102,13 +103,13 @@ impl Translated for MessagesAsChat {
     }
 }
 
-/// What is known of a tool whose type isn't the client's own.
+/// Returns the entry of a tool whose type Anthropic has defined.
 fn known_tool(tool: &Value) -> Option<&'static (&'static str, &'static str, &'static str)> {
     let kind = tool["type"].as_str()?;
     KNOWN_TOOLS.iter().find(|(prefix, ..)| kind.starts_with(prefix))
 }
 
-/// The tools that the client runs, by their names; those of servers mean nothing to others.
+/// Returns the tools that the client runs, by their names; tools that a server runs mean nothing to other servers.
 fn client_tools(asked: &Value) -> impl Iterator<Item = (&str, &Value)> {
     let tools = items(&asked["tools"]).filter_map(|tool| Some((tool["name"].as_str()?, tool)));
     tools.filter(|(_, tool)| {
@@ -175,7 +176,8 @@ fn messages(asked: &Value, names: &ToolNames<String>) -> Value {
     conversation.finish()
 }
 
-/// What is said in a text or in blocks, but for calls and their results. Thoughts are the model's own.
+/// Returns the content of a text or of blocks, except calls and their results, and except thoughts, which are the
+/// model's own.
 fn parts_of(content: &Value) -> Vec<Value> {
     if let Some(said) = content.as_str() {
         return if said.is_empty() { Vec::new() } else { vec![text(said)] };
@@ -204,7 +206,7 @@ fn parts_of(content: &Value) -> Vec<Value> {
                 parts.extend([field("title"), field("source")].into_iter().flatten().map(text));
                 parts.extend(parts_of(&block["content"]));
             }
-            // What a search for tools has found: all of them are there anyway.
+            // A search for tools has found this one; all of them are offered anyway.
             "tool_reference" => parts.extend(field("tool_name").map(text)),
             _ => {}
         }
@@ -222,16 +224,16 @@ fn image(source: &Value) -> Option<Value> {
 }
 
 struct MessagesTranslator {
-    /// As it was asked for, until the server names it.
+    /// The model that the client asked for, until the server names one.
     model: String,
     shows_thinking: bool,
     names: ToolNames<String>,
     id: String,
     parts: ChatParts,
     is_begun: bool,
-    /// Nothing may follow.
+    /// Whether nothing may follow.
     is_over: bool,
-    /// How many have begun.
+    /// How many blocks have begun.
     blocks: usize,
     has_called: bool,
     has_refused: bool,
@@ -353,7 +355,7 @@ impl MessagesTranslator {
         self.has_refused |= block.kind == Kind::Refusal;
     }
 
-    /// A block with nothing in it.
+    /// Returns a block without content.
     fn block(&self, block: &Block) -> Value {
         match block.kind {
             Kind::Reasoning => object! {"type": "thinking", "thinking": "", "signature": ""},
@@ -383,7 +385,7 @@ impl MessagesTranslator {
     }
 }
 
-/// Those that were cached are counted by themselves.
+/// Returns the usage, in which cached tokens are counted by themselves.
 fn usage(tokens: Tokens) -> Value {
     object! {
         "input_tokens": tokens.input - tokens.cached, "cache_creation_input_tokens": 0,
@@ -391,7 +393,7 @@ fn usage(tokens: Tokens) -> Value {
     }
 }
 
-/// An upstream's error in Anthropic's shape.
+/// Returns an upstream's error in Anthropic's shape.
 fn told_error(error: &Value, status: u16) -> Value {
     let message = error["message"].as_str().or(error.as_str()).unwrap_or("The model ended with an error.");
     error_object(&ApiError::new(status, "upstream_error", message.to_owned()))
@@ -675,7 +677,7 @@ mod tests {
     fn errors_in_anthropics_shape() {
         let translator = MessagesAsChat.translator(&written("{}"));
         for (status, body, kind, message) in [
-            // As Groq has it.
+            // The form that Groq uses.
             (
                 401,
                 r#"{"error":{"message":"no","type":"invalid_request_error"}}"#,

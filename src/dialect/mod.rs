@@ -1,9 +1,9 @@
-//! What a request and an answer mean in the API that the client speaks: one file an API, named in [`ALL`] and nowhere else.
-//! However long it gets: all that is particular to an API stands together, with its tests.
+//! The meaning of a request and an answer in the API that the client speaks: one file for each API, listed in [`ALL`]
+//! and nowhere else. Everything particular to an API stays together with its tests, however long the file gets.
 //!
-//! Beside them what they share: the body of a request, the free-model rule and the names of models ([`request`], [`free_models`],
-//! [`model_name`]), events
-//! ([`sse`]), errors ([`errors`]) and the pieces of structured answers ([`merge`]).
+//! The other files hold what the APIs share: the body of a request, the free-model rule and the names of models
+//! ([`request`], [`free_models`], [`model_name`]), events ([`sse`]), errors ([`errors`]) and the assembly of streamed
+//! answers ([`merge`]).
 //!
 //! May import leaves only.
 
@@ -50,7 +50,7 @@ use edits::Edits;
 
 pub use api::{Action, Api, Named, Route, Routed, Show, StandIn, error_body};
 
-/// Every API. Of those that have the same route, the first serves whoever doesn't say which one is meant.
+/// Every API. Of APIs with the same route, the first serves clients that don't say which one they mean.
 pub static ALL: &[&Api] = &[
     &chat::API,
     &responses::API,
@@ -63,49 +63,49 @@ pub static ALL: &[&Api] = &[
     &gemini::API,
 ];
 
-/// Where the upstream lists the models that chat.
+/// The path at which the upstream lists the chat models.
 pub const CHAT_MODELS: &str = "/models";
 
-/// What the upstream can be asked in.
+/// Returns the APIs that the upstream itself speaks.
 pub fn natives() -> impl Iterator<Item = &'static dyn Dialect> {
     let actions = ALL.iter().flat_map(|api| api.routes).map(|route| route.action);
     actions.filter_map(|action| if let Action::Ask(dialect) = action { Some(dialect) } else { None })
 }
 
-/// What is translated to it.
+/// Returns the APIs that are translated to one that the upstream speaks.
 pub fn translated() -> impl Iterator<Item = &'static dyn Translated> {
     let actions = ALL.iter().flat_map(|api| api.routes).map(|route| route.action);
     actions.filter_map(|action| if let Action::Translate(other) = action { Some(other) } else { None })
 }
 
-/// The kinds of models of which none stands in for another.
+/// Returns the kinds of models that can't stand in for each other.
 pub fn named_kinds() -> impl Iterator<Item = Named> {
     natives()
         .filter_map(|dialect| if let StandIn::Named(named) = dialect.stand_in() { Some(named) } else { None })
 }
 
-/// What a request and an answer mean in an API that the upstream knows.
+/// The meaning of a request and an answer in an API that the upstream speaks.
 pub trait Dialect: Sync {
-    /// Where the upstream has it.
+    /// Returns the path at which the upstream serves the API.
     fn path(&self) -> &'static str;
 
-    /// Takes away what costs money beside what costs money in every API: tools and their choice, other lists of models.
-    /// Whether the request carries a file, or could.
+    /// Removes what costs money in this API only, such as its tools and the choice among them; [`free_models`] removes
+    /// what costs money in every API. Returns whether the request carries a file, or may carry one.
     fn make_free(&self, _: &[Field<'_>], _: &mut Edits) -> bool {
         false
     }
 
-    /// What a model must be able to do to serve this.
+    /// Returns what a model must be able to do to serve the request.
     fn needs(&self, _: &[Field<'_>]) -> Needs {
         Needs::default()
     }
 
-    /// The name of the field that holds the conversation so far, an array that grows from turn to turn.
+    /// Returns the name of the field that holds the conversation so far, an array that grows from turn to turn.
     fn turns(&self) -> Option<&'static str> {
         None
     }
 
-    /// Whether it goes on with a conversation that the server is to have kept: none does.
+    /// Whether the request continues a conversation which the server should have kept. None is kept: it is refused.
     fn wants_a_kept_conversation(&self, _: &[Field<'_>]) -> bool {
         false
     }
@@ -115,32 +115,32 @@ pub trait Dialect: Sync {
         false
     }
 
-    /// Whether a request may name other models as `fallbacks`, too.
+    /// Whether a request may also name other models, as `fallbacks`.
     fn has_fallbacks(&self) -> bool {
         false
     }
 
-    /// Whether the upstream itself goes on with other models, where a request names them as `models`.
+    /// Whether the upstream itself tries other models if a request names them as `models`.
     fn takes_several_models(&self) -> bool {
         false
     }
 
-    /// What stands in for a model that may not be asked.
+    /// Returns what replaces a model that may not be asked.
     fn stand_in(&self) -> StandIn {
         StandIn::Model
     }
 
-    /// Whether its answers aren't JSON but bytes that nobody here can read.
+    /// Whether the answers are bytes that the proxy can't read, instead of JSON.
     fn answers_in_bytes(&self) -> bool {
         false
     }
 
-    /// A field's value as other servers than OpenRouter get it; `None` where only OpenRouter knows the field.
+    /// Returns a field's value for servers other than OpenRouter; `None` if only OpenRouter knows the field.
     fn elsewhere<'a>(&self, field: &Field<'a>) -> Option<Cow<'a, str>> {
         request::elsewhere(field)
     }
 
-    /// How it is told to servers that don't know it, in chat completions.
+    /// Returns the translation to chat completions, for servers that don't know this API.
     fn as_chat(&self) -> Option<&'static dyn Translated> {
         None
     }
@@ -150,49 +150,49 @@ pub trait Dialect: Sync {
         false
     }
 
-    /// The field of a plain answer that holds what was asked for, an array.
+    /// Returns the name of the array in a plain answer that holds the results.
     fn results(&self) -> &'static str {
         "data"
     }
 
-    /// Whether an element of that array is what was asked for.
+    /// Whether an element of this array is a result.
     fn is_a_result(&self, _: &str) -> bool {
         true
     }
 
-    /// What a plain answer to a request with these needs says about itself.
+    /// Summarizes a plain answer (one that isn't streamed) to a request with these needs.
     fn read_answer(&self, body: &str, _: Needs) -> AnswerSummary {
         AnswerSummary::of_results(body, self.results(), |result| self.is_a_result(result))
     }
 
-    /// Reads a stream that answers a request with these needs; puts the whole answer together from it where that is wanted.
-    /// What came as a stream where there is none would be told as chat's.
+    /// Returns a reader for a stream that answers a request with these needs; with `assemble` it also puts the whole
+    /// answer together. The default, for APIs without streams, reads an unexpected stream like one of chat completions.
     fn reader(&self, assemble: bool, needs: Needs) -> Box<dyn Reader> {
         Box::new(chat::ChatReader::new("list", assemble, needs))
     }
 }
 
-/// What a request means in an API that is translated to another one.
+/// The meaning of a request in an API that is translated to another one.
 pub trait Translated: Sync {
-    /// The API that the upstream is asked in.
+    /// Returns the API that the upstream is asked in.
     fn native(&self) -> &'static dyn Dialect;
 
-    /// The answer to a body that asks nothing of a model.
+    /// Returns the answer to a body that asks nothing of a model; `None` for any other body.
     fn without_a_model(&self, _: &str) -> Option<String> {
         None
     }
 
-    /// The body as the upstream is to get it, but for the free-model rule.
+    /// Returns the body for the upstream; the free-model rule is applied to it later.
     fn translate(&self, written: &Written) -> Result<String, Untranslatable>;
 
-    /// Tells the answer to this request.
+    /// Returns the translator for the answer to this request.
     fn translator(&self, written: &Written) -> Box<dyn Translator>;
 }
 
-/// A request as its client wrote it.
+/// A request as the client wrote it.
 #[derive(Debug, Default)]
 pub struct Written {
-    /// The model that stands in the path.
+    /// The model named in the path.
     pub model: String,
     /// The query.
     pub query: String,
@@ -203,9 +203,9 @@ pub struct Written {
 /// Why a request can't be translated.
 #[derive(Debug)]
 pub enum Untranslatable {
-    /// The body is no JSON object.
+    /// The body isn't a JSON object.
     NotAnObject(serde_json::Error),
-    /// It asks for what isn't there.
+    /// The request asks for something that isn't available.
     Refused(ApiError),
 }
 
@@ -215,31 +215,31 @@ impl From<serde_json::Error> for Untranslatable {
     }
 }
 
-/// Tells an answer in another API than it came in.
+/// Translates an answer from the upstream's API to the client's.
 pub trait Translator: Send {
-    /// The type of a stream.
+    /// Returns the content type of a stream.
     fn content_type(&self) -> &'static str;
 
-    /// What is told of the data of one event.
+    /// Translates the data of one event.
     fn event(&mut self, data: &str) -> String;
 
-    /// What ends a stream that is whole.
+    /// Returns what ends a complete stream.
     fn end(&mut self) -> String;
 
-    /// The whole of a plain answer.
+    /// Translates a plain answer.
     fn answer(&mut self, body: &str) -> String;
 
-    /// What ends a stream that was broken off.
+    /// Returns what ends a stream that was broken off.
     fn broken_off(&self, error: &ApiError) -> String;
 
-    /// The body of an upstream's error.
+    /// Translates the body of an upstream's error.
     fn error_body(&self, error: &UpstreamError<'_>) -> String;
 }
 
-/// An error as an upstream told it.
+/// An error of an upstream.
 #[derive(Debug, Clone, Copy)]
 pub struct UpstreamError<'a> {
-    /// Its status, or the one that it names.
+    /// The status of the response, or the one that the error names.
     pub status: u16,
     /// How long to wait, in seconds.
     pub retry_after: Option<u64>,
@@ -248,7 +248,7 @@ pub struct UpstreamError<'a> {
 }
 
 impl<'a> UpstreamError<'a> {
-    /// One that came as a success.
+    /// Returns an error that came in a successful response.
     pub fn in_a_success(body: &'a str) -> Self {
         Self { status: 502, retry_after: None, body }
     }
@@ -256,72 +256,73 @@ impl<'a> UpstreamError<'a> {
 
 /// Reads a stream event by event.
 pub trait Reader {
-    /// Takes the data of one event. `None` is one that is no text or too long to be looked at.
+    /// Reads the data of one event; `None` stands for data that isn't UTF-8 or was too long to be kept.
     fn read(&mut self, data: Option<&str>);
 
-    /// What was learned so far.
+    /// Returns what has been learned so far.
     fn summary(&self) -> &AnswerSummary;
 
-    /// The event that ends a stream which was broken off: `event:` and `data:` lines with the blank line behind them.
+    /// Returns the event that ends a stream which was broken off: `event:` and `data:` lines and the blank line after
+    /// them.
     fn broken_off(&self, error: &ApiError) -> String;
 
-    /// The whole answer, as far as it has come; `None` where nothing has, or it wasn't wanted.
+    /// Returns the whole answer as far as it has come; `None` if nothing has come, or if it wasn't to be assembled.
     fn answer(self: Box<Self>) -> Option<Value>;
 }
 
-/// What was learned of an answer so far.
+/// What has been learned of an answer so far.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct AnswerSummary {
     /// The model that answered.
     pub model: Option<String>,
-    /// Tokens.
+    /// The tokens of the request and of the answer.
     pub usage: Usage,
-    /// There is text, a refusal, audio or a tool call in it.
+    /// Whether the answer has text, a refusal, audio or a tool call.
     pub has_content: bool,
-    /// There is reasoning in it.
+    /// Whether the answer has reasoning.
     pub has_reasoning: bool,
-    /// It was ended by a limit or a filter: nothing may be all that was asked for.
+    /// Whether a limit or a filter ended the answer; then it counts as an answer even without content.
     pub cut_short: bool,
-    /// The model has said that it is done: the stream may end here.
+    /// Whether the model has said that it is done: the stream may end here.
     pub finished: bool,
-    /// The stream has said that it is over.
+    /// Whether the stream has said that it is over.
     pub done: bool,
-    /// An error has come, as its own text.
+    /// The error that has come, as the upstream wrote it.
     pub error: Option<String>,
-    /// It isn't done, as it says itself: not to be given again.
+    /// Whether the answer itself says that it isn't complete: it must not be given to other clients.
     pub in_progress: bool,
-    /// No SDK could read it as an answer.
+    /// Whether no SDK could read this as an answer.
     pub unreadable: bool,
-    /// Something about the content makes it useless to whoever asked.
+    /// What makes the content useless to the client, if anything does.
     pub flaw: Option<Flaw>,
-    /// How its text begins, for as long as that could become a tool call written as text.
+    /// The beginning of the text, as long as it could become a tool call written as text.
     pub opening: Opening,
 }
 
-/// Content that is none of what was asked for.
+/// A reason why content isn't what the client asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
-    /// A tool call that is written as text.
+    /// A tool call is written as text.
     CallAsText,
     /// The arguments of a tool call aren't JSON.
     BrokenArguments,
-    /// JSON was asked for, and there is none.
+    /// The client asked for JSON, and there is none.
     NoJson,
 }
 
 impl AnswerSummary {
-    /// Whether a plain answer has in it what it was asked for.
+    /// Whether a plain answer has content, or was cut short before it had any.
     pub fn is_an_answer(&self) -> bool {
         !self.unreadable && (self.has_content || self.cut_short)
     }
 
-    /// Whether a stream has said something by which it is known what it is.
+    /// Whether a stream has said enough to know what kind of answer it is.
     pub fn says_something(&self) -> bool {
         let is_decided = self.flaw.is_some() || !self.opening.is_undecided();
         self.has_reasoning || self.cut_short || (self.has_content && is_decided)
     }
 
-    /// What a plain answer says whose results stand in the array `name`.
+    /// Summarizes a plain answer whose results are in the array `name`.
     fn of_results(body: &str, name: &str, is_a_result: impl Fn(&str) -> bool) -> Self {
         let Ok(fields) = json::fields(body) else {
             return Self::unreadable();
@@ -339,7 +340,7 @@ impl AnswerSummary {
         }
     }
 
-    /// What a plain answer in no known shape says.
+    /// Returns the summary of a plain answer in an unknown shape.
     fn unreadable() -> Self {
         Self { unreadable: true, ..Self::default() }
     }
@@ -351,27 +352,27 @@ impl AnswerSummary {
         }
     }
 
-    /// Takes content into account that is no text: what was said before it is no call any more.
+    /// Takes content that isn't text into account: the text before it can't become a tool call any more.
     fn read_other_content(&mut self) {
         self.has_content = true;
         self.opening.is_over = true;
     }
 }
 
-/// The beginning of an answer's text, for as long as it could become a tool call that is written as text.
+/// The beginning of an answer's text, as long as it could become a tool call written as text.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Opening {
     text: String,
-    /// Blanks may stand before it, also as an event of their own.
+    /// Whether any text has come, even if it was only blanks before the beginning.
     has_begun: bool,
     is_over: bool,
 }
 
-/// How models write a tool call where their server doesn't know it for one.
+/// How models begin a tool call in their text if their server doesn't recognize it as a call.
 const CALLS_AS_TEXT: [&str; 4] = ["<tool_call>", "<function=", "[TOOL_CALLS]", "<|tool_call"];
 
 impl Opening {
-    /// Adds text. Whether it has turned out to be a tool call.
+    /// Adds text; returns whether it has turned out to be a tool call.
     fn add(&mut self, text: &str) -> bool {
         if self.is_over {
             return false;
@@ -385,13 +386,13 @@ impl Opening {
         is_call
     }
 
-    /// Whether the next characters decide.
+    /// Whether it takes more characters to decide.
     fn is_undecided(&self) -> bool {
         !self.is_over && self.has_begun
     }
 }
 
-/// The flaw of a plain answer with this text, where there is no tool call in it.
+/// Returns the flaw of a plain answer that has this text and no tool call.
 fn flaw_of(text: &str, needs: Needs) -> Option<Flaw> {
     let begins_a_call = || CALLS_AS_TEXT.iter().any(|call| text.trim_start().starts_with(call));
     if needs.tools && begins_a_call() {
@@ -400,7 +401,7 @@ fn flaw_of(text: &str, needs: Needs) -> Option<Flaw> {
     (needs.structured && !json::stands_in(text)).then_some(Flaw::NoJson)
 }
 
-/// Whether the arguments of a tool call can be read: empty ones are none.
+/// Whether the arguments of a tool call can be parsed; an empty text stands for no arguments.
 fn are_arguments(text: &str) -> bool {
     text.trim().is_empty() || serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
@@ -408,10 +409,10 @@ fn are_arguments(text: &str) -> bool {
 /// Tokens as the upstream counted them.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Usage {
-    /// Of the request.
+    /// Tokens of the request.
     #[serde(default, alias = "input_tokens")]
     pub prompt_tokens: Option<u64>,
-    /// Of the answer.
+    /// Tokens of the answer.
     #[serde(default, alias = "output_tokens")]
     pub completion_tokens: Option<u64>,
 }
@@ -419,63 +420,63 @@ pub struct Usage {
 /// What a model must be able to do.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Needs {
-    /// Call tools.
+    /// Calling tools.
     pub tools: bool,
-    /// See images.
+    /// Seeing images.
     pub images: bool,
-    /// Answer in a given structure.
+    /// Answering in a given structure.
     pub structured: bool,
 }
 
 /// A model as the lists of the APIs describe it.
 #[derive(Debug, Clone, Copy)]
 pub struct Listed<'a> {
-    /// What a request names it by.
+    /// The name that requests use.
     pub id: &'a str,
-    /// What people call it.
+    /// The name shown to people.
     pub name: &'a str,
-    /// Tokens that request and answer may have together.
+    /// The largest number of tokens of request and answer together.
     pub context_length: Option<u64>,
-    /// What it can do.
+    /// What the model can do.
     pub can: Needs,
     /// Seconds since 1970.
     pub created: u64,
-    /// The object as the upstream wrote it, with what OpenAI's clients need beside.
+    /// The object as the upstream wrote it, completed with the fields that OpenAI's clients need.
     pub json: &'a str,
 }
 
-/// An event without a name, as chat completions send them.
+/// Returns an event without a name, as in streams of chat completions.
 pub fn data_event(data: &Value) -> String {
     format!("data: {data}\n\n")
 }
 
-/// An event with its name, which is also its `type`.
+/// Returns an event with a name, which is also its `type`.
 pub fn named_event(data: &Value) -> String {
     format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap_or_default())
 }
 
-/// The field's value, if it holds something.
+/// Returns the field's value unless it is `null` or empty.
 fn given<'a>(fields: &[Field<'a>], name: &str) -> Option<&'a str> {
     let value = json::field(fields, name)?.value;
     (!is_nothing(value)).then_some(value)
 }
 
-/// `null` and everything empty.
+/// Whether a JSON value is `null` or empty.
 fn is_nothing(value: &str) -> bool {
     matches!(value, "null" | "\"\"" | "[]" | "{}")
 }
 
-/// Whether this text stands in there, or could behind an escape.
+/// Whether the JSON text contains `needle`, or could contain it in an escaped form.
 fn may_mention(text: &str, needle: &str) -> bool {
     mentions(text, needle) || hides_words(text)
 }
 
-/// At the speed of memory: bodies can have megabytes.
+/// Whether the text contains `needle`. This runs at the speed of memory, as bodies can have megabytes.
 fn mentions(text: &str, needle: &str) -> bool {
     memchr::memmem::find(text.as_bytes(), needle.as_bytes()).is_some()
 }
 
-/// Whether JSON writes one of ASCII's characters in a way that it needn't.
+/// Whether the JSON escapes ASCII characters that need no escape.
 fn hides_words(text: &str) -> bool {
     let text = text.as_bytes();
     let mut escapes = memchr::memchr_iter(b'\\', text).map(|at| &text[at + 1..]);

@@ -1,30 +1,31 @@
-//! What becomes of a model's name: who answers a request that asks for it.
+//! Decides by the name of a model who answers a request.
 
 use std::fmt;
 
 use super::free_models::{ROUTER, is_free};
 
-/// What clients and settings call the best free model that works now. No server knows a model of this name.
+/// The name under which clients and settings ask for the best free model that works now. No server knows a model of
+/// this name.
 pub const BEST: &str = "best";
 
-/// Who is to answer.
+/// Who answers a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// This model of OpenRouter's.
+    /// This model of OpenRouter.
     Model(String),
     /// The best free model that works now.
     Best,
     /// This backup, with this model, and nobody else.
     Backup {
-        /// As in `BACKUPS`.
+        /// The name in `BACKUPS`.
         name: String,
-        /// One of `NAME_MODEL`.
+        /// One of the models in `NAME_MODEL`.
         model: String,
     },
 }
 
 impl Target {
-    /// The model that OpenRouter is asked for, as long as nothing better is known.
+    /// Returns the model to ask OpenRouter for, as long as no better one is known.
     pub fn model(&self) -> &str {
         match self {
             Self::Model(model) => model,
@@ -33,7 +34,7 @@ impl Target {
     }
 }
 
-/// As a client would name it.
+/// Writes the target as a client would name it.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -47,22 +48,22 @@ impl fmt::Display for Target {
 /// A backup's name and its models.
 pub type BackupModels<'a> = (&'a str, &'a [String]);
 
-/// What the names in a request go by.
+/// The settings that decide who answers a request.
 #[derive(Debug, Clone, Default)]
 pub struct Rule<'a> {
-    /// Answers where the request names nothing that may be used: `MODEL` and its like.
+    /// The model for requests that name nothing that may be used: `MODEL` and its like.
     pub default_model: &'a str,
-    /// `ALLOW_PAID_MODELS`: only a missing model is filled in.
+    /// Whether paid models may be asked (`ALLOW_PAID_MODELS`): then only a missing model, or one in `map`, is replaced.
     pub allow_paid: bool,
-    /// `MODEL_MAP`.
+    /// The entries of `MODEL_MAP`.
     pub map: &'a [Mapping],
-    /// What may be asked for as `NAME/model`.
+    /// The backups, which may be asked for as `NAME/model`.
     pub backups: Vec<BackupModels<'a>>,
 }
 
 impl Rule<'_> {
-    /// Who answers a request for `asked`. `next` is the first of the other models which the request names that may be
-    /// used. `any_model_will_do` is whether another model's answer is as good.
+    /// Returns who answers a request for `asked`. `next` returns the first of the other models in the request that may
+    /// be used. `any_model_will_do` says whether another model's answer is as good.
     pub fn target(
         &self,
         asked: Option<&str>,
@@ -78,7 +79,7 @@ impl Rule<'_> {
             None | Some("") => return next().map_or_else(default, Target::Model),
             Some(asked) => asked,
         };
-        // Neither makes embeddings, or speaks.
+        // Neither `best` nor the router makes embeddings or speech.
         if matches!(asked, BEST | ROUTER) && !any_model_will_do {
             return default();
         }
@@ -104,12 +105,12 @@ impl Rule<'_> {
     }
 }
 
-/// Whether it leaves the choice to others.
+/// Whether a target leaves the choice of the model to others.
 fn is_any(target: &Target) -> bool {
     matches!(target, Target::Best) || matches!(target, Target::Model(model) if model == ROUTER)
 }
 
-/// The backup that is meant by `NAME/model`, if it has this model.
+/// Returns the backup that `NAME/model` stands for, if it has this model.
 pub fn backup(named: &str, backups: &[BackupModels<'_>]) -> Option<Target> {
     let (asked, model) = named.split_once('/')?;
     let (name, _) = backups.iter().find(|(name, models)| {
@@ -118,7 +119,7 @@ pub fn backup(named: &str, backups: &[BackupModels<'_>]) -> Option<Target> {
     Some(Target::Backup { name: (*name).to_owned(), model: model.to_owned() })
 }
 
-/// An entry of `MODEL_MAP`: what models are replaced by whose names fit a pattern.
+/// An entry of `MODEL_MAP`: a replacement for models whose names match a pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapping {
     /// Lower case; `*` stands for any characters.
@@ -127,7 +128,7 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Reads `PATTERN=MODEL`; `None` where the model may not be used.
+    /// Reads `PATTERN=MODEL`; returns `None` if the model may not be used.
     pub fn parse(entry: &str, allow_paid: bool, backups: &[BackupModels<'_>]) -> Option<Self> {
         let (pattern, to) = entry.rsplit_once('=')?;
         let (pattern, to) = (pattern.trim().to_lowercase(), to.trim());
@@ -144,12 +145,13 @@ impl Mapping {
         (!pattern.is_empty()).then_some(Self { pattern, to })
     }
 
-    /// Who answers.
+    /// Returns who answers.
     pub fn to(&self) -> &Target {
         &self.to
     }
 
-    /// In time that grows as the name does: each part is looked for once, as far to the left as it stands.
+    /// Whether a name matches the pattern. The time grows only as the name does: each part is looked for once, and its
+    /// leftmost occurrence counts.
     fn fits(&self, asked: &str) -> bool {
         let asked = asked.to_lowercase();
         let Some((first, rest)) = self.pattern.split_once('*') else {
@@ -169,7 +171,7 @@ impl Mapping {
     }
 }
 
-/// As it is written in the setting.
+/// Writes the entry as in the setting.
 impl fmt::Display for Mapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={}", self.pattern, self.to)

@@ -1,5 +1,5 @@
-//! Ollama's API, for tools that know nothing else: translated to chat completions and back, line by line. Both directions are
-//! in this one file, as each mirrors the other.
+//! Ollama's API, for tools that know nothing else: translated to chat completions and back, line by line. Both
+//! directions are in this one file, as each mirrors the other.
 //! <https://github.com/ollama/ollama/blob/main/docs/api.md>
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -19,10 +19,10 @@ use super::{
 use crate::error::ApiError;
 use crate::json::{self, Halves, items};
 
-/// What it says its version is: `codex --oss` asks for one of at least 0.13.4.
+/// The version of Ollama that the proxy reports: `codex --oss` asks for at least 0.13.4.
 const VERSION: &str = r#"{"version":"0.14.0"}"#;
 
-/// The API.
+/// The declaration of the API.
 pub static API: Api = Api {
     name: "ollama",
     routes: &[
@@ -31,7 +31,7 @@ pub static API: Api = Api {
         Route::post("/api/generate", Action::Translate(&Ollama(Kind::Generate)))
             .sample(r#"{"prompt":"Hello"}"#),
         Route::post("/api/embed", Action::Translate(&Ollama(Kind::Embed))).sample(r#"{"input":"Hello"}"#),
-        // The older one, for one text at a time.
+        // The older endpoint, for one text at a time.
         Route::post("/api/embeddings", Action::Translate(&Ollama(Kind::Embeddings)))
             .sample(r#"{"prompt":"Hello"}"#),
         Route::get("/api/tags", Action::List(CHAT_MODELS, tags))
@@ -43,9 +43,9 @@ pub static API: Api = Api {
         Route::get("/api/version", Action::Local(|_, _| Ok(VERSION.into()))),
         // No model is ever loaded here.
         Route::get("/api/ps", Action::Local(|_, _| Ok(r#"{"models":[]}"#.into()))),
-        // It is there: any model will do.
+        // Every model counts as present: any model will do.
         Route::post("/api/pull", Action::Local(|_, _| Ok("{\"status\":\"success\"}\n".into()))),
-        // What the real one offers to do to models on its disk.
+        // Ollama offers to do this to models on its disk.
         Route::post("/api/push", Action::Refuse(ApiError::not_ollamas_disk)),
         Route::post("/api/create", Action::Refuse(ApiError::not_ollamas_disk)),
         Route::post("/api/copy", Action::Refuse(ApiError::not_ollamas_disk)),
@@ -56,7 +56,7 @@ pub static API: Api = Api {
     ..Api::DEFAULT
 };
 
-/// One of its endpoints that ask a model.
+/// An endpoint of the API that asks a model.
 #[derive(Debug)]
 struct Ollama(Kind);
 
@@ -68,7 +68,7 @@ enum Kind {
     Embeddings,
 }
 
-/// Options that chat completions have, by their names here and there; the rest is ignored.
+/// Options that chat completions have, too: Ollama's name and the name there. All others are ignored.
 const OPTIONS: [(&str, &str); 10] = [
     ("temperature", "temperature"),
     ("top_p", "top_p"),
@@ -103,7 +103,8 @@ impl Translated for Ollama {
             Kind::Generate => nothing("prompt") && nothing("images"),
             Kind::Embed | Kind::Embeddings => false,
         };
-        // "If an empty prompt is provided, the model will be loaded into memory", or out of it.
+        // "If an empty prompt is provided, the model will be loaded into memory", says Ollama's documentation; or it is
+        // unloaded.
         let reason = if asked["keep_alive"] == 0 { "unload" } else { "load" };
         let mut answer = json!({
             "model": asked["model"], "created_at": now(), "done": true, "done_reason": reason,
@@ -165,7 +166,7 @@ impl Translated for Ollama {
     }
 }
 
-/// `{"error": "text"}`
+/// Returns an error as `{"error": "text"}`.
 fn error_body(error: &ApiError) -> String {
     json!({"error": error.message}).to_string()
 }
@@ -178,7 +179,7 @@ impl Ollama {
             let prompt = json!({"role": "user", "content": content(&asked["prompt"], &asked["images"])});
             return system.into_iter().chain([prompt]).collect();
         }
-        // Results of tools name the tool; chat completions want the call.
+        // Ollama's results of tools name the tool; chat completions require the call.
         let mut open = OpenCalls::default();
         let messages = items(&asked["messages"]).enumerate();
         let translated = messages.map(|(number, message)| {
@@ -218,7 +219,7 @@ impl Ollama {
     }
 }
 
-/// Text, or text with images, which come without a word on what they are.
+/// Returns a text, or a text with images, which come without their type.
 fn content(text: &Value, images: &Value) -> Value {
     let images = images.as_array().map(Vec::as_slice).unwrap_or_default();
     if images.is_empty() {
@@ -263,11 +264,11 @@ fn reasoning(think: &Value) -> Value {
 
 struct OllamaTranslator {
     kind: Kind,
-    /// As the client has named it.
+    /// The model as the client named it.
     model: String,
     began: Instant,
     first_token: Option<Duration>,
-    /// Tool calls so far, as `tool_calls`: their arguments come in pieces that are no JSON.
+    /// The tool calls so far, as `tool_calls`: their arguments come in pieces that aren't JSON.
     calls: Map<String, Value>,
     room: Room,
     finish: Option<String>,
@@ -386,7 +387,7 @@ impl OllamaTranslator {
         format!("{}\n", self.frame(text, thinking, calls))
     }
 
-    /// What the last line says beside.
+    /// Adds the fields that only the last line has.
     fn finish_up(&self, last: &mut Value) {
         let total = self.began.elapsed();
         let before = self.first_token.unwrap_or(total);
@@ -404,7 +405,7 @@ impl OllamaTranslator {
     }
 }
 
-/// Calls whose arguments are an object; `null` where there are none.
+/// Returns the calls with arguments that are objects; `null` if there are no calls.
 fn tool_calls(calls: &Value) -> Value {
     let calls = calls.as_array().into_iter().flatten().enumerate().map(|(index, call)| {
         let function = &call["function"];
@@ -432,7 +433,7 @@ fn show(model: &Listed<'_>, _: &str) -> String {
 }
 
 impl Listed<'_> {
-    /// An entry of `GET /api/tags`.
+    /// Returns an entry of `GET /api/tags`.
     fn tag(&self) -> Value {
         let mut hasher = DefaultHasher::new();
         self.id.hash(&mut hasher);
@@ -443,7 +444,7 @@ impl Listed<'_> {
         })
     }
 
-    /// The answer to `POST /api/show`.
+    /// Returns the answer to `POST /api/show`.
     fn show(&self) -> Value {
         let family = self.family();
         let context = self.context_length.unwrap_or(4096);
@@ -482,7 +483,7 @@ impl Listed<'_> {
     }
 }
 
-/// The model that `POST /api/show` asks for.
+/// Reads the name of the model that `POST /api/show` asks for.
 fn shown_model(body: &[u8]) -> Result<String, ApiError> {
     let text =
         std::str::from_utf8(body).map_err(|_| ApiError::invalid_json("not UTF-8", "不是 UTF-8 编码"))?;

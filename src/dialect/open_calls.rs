@@ -1,27 +1,28 @@
-//! Which call of a tool a result belongs to, where an API names the tool and not always the call.
+//! Finds the tool call that a result belongs to, for APIs whose results name the tool and not always the call.
 
 use std::collections::{HashMap, VecDeque};
 
 /// Calls that have no result yet, found in time that doesn't grow with their number.
 #[derive(Default)]
 pub(super) struct OpenCalls {
-    /// In their order; `None` once there is a result.
+    /// The ids in the order of the calls; `None` once a call has its result.
     ids: Vec<Option<String>>,
     by_id: HashMap<String, usize>,
     by_name: HashMap<String, VecDeque<usize>>,
-    /// Those before have results.
+    /// All calls before this one have results.
     first: usize,
 }
 
 impl OpenCalls {
-    /// Another one.
+    /// Adds a call.
     pub fn push(&mut self, name: &str, id: &str) {
         self.by_id.insert(id.to_owned(), self.ids.len());
         self.by_name.entry(name.to_owned()).or_default().push_back(self.ids.len());
         self.ids.push(Some(id.to_owned()));
     }
 
-    /// The id of the call that a result is of: by its id, else by its name, else by its place.
+    /// Takes the call that a result belongs to, and returns its id: found by the id, else by the tool's name, else by
+    /// its place.
     pub fn take(&mut self, id: Option<&str>, name: Option<&str>) -> Option<String> {
         if let Some(found) = self.by_id.get(id.unwrap_or_default()).and_then(|at| self.ids[*at].take()) {
             return Some(found);
@@ -35,7 +36,7 @@ impl OpenCalls {
         self.ids.get_mut(self.first)?.take()
     }
 
-    /// Those that have none in the end.
+    /// Returns the ids of the calls that have no result in the end.
     pub fn into_ids(self) -> impl Iterator<Item = String> {
         self.ids.into_iter().flatten()
     }

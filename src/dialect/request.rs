@@ -14,29 +14,29 @@ use crate::json::{self, Field};
 pub struct Request {
     /// The body as the client wrote it.
     text: String,
-    /// What to send, where that isn't `text` with another model at most.
+    /// The body to send, in pieces: parts of `text`, replacements, and the place of the model.
     pieces: Vec<Piece>,
-    /// `pieces` with `model` are exactly `text`.
+    /// Whether `pieces` with `model` are exactly `text`.
     as_written: bool,
     /// The model that the client named.
     pub asked: Option<String>,
-    /// Who is to answer.
+    /// Who answers the request.
     pub target: Target,
-    /// The model to send at the first try.
+    /// The model to send with the first attempt.
     pub model: String,
-    /// It names others of its own to go on with.
+    /// Whether the request itself names other models to try.
     pub names_others: bool,
-    /// `"stream": true`.
+    /// Whether the client asked for a stream: `"stream": true`.
     pub stream: bool,
-    /// What a model must be able to do to serve it.
+    /// What a model must be able to do to serve the request.
     pub needs: Needs,
-    /// Tokens that the answer may have, where the client says so.
+    /// The most tokens that the answer may have; 0 if the client doesn't say.
     pub max_tokens: u64,
-    /// How the client calls the conversation.
+    /// The client's name for the conversation.
     pub session: Option<String>,
-    /// It goes on with a conversation that the server is to have kept.
+    /// Whether the request continues a conversation that the server should have kept.
     pub wants_a_kept_conversation: bool,
-    /// Where the conversation so far stands in the text, an array.
+    /// The place of the conversation so far in `text`: an array.
     turns: Option<Range<usize>>,
 }
 
@@ -48,7 +48,8 @@ enum Piece {
 }
 
 impl Request {
-    /// Applies the rule to a body. The error says where it isn't a JSON object.
+    /// Applies the rule to a body. If the body isn't a JSON object, the error holds the body and says where it is
+    /// wrong.
     pub fn parse(
         dialect: &dyn Dialect,
         text: String,
@@ -144,18 +145,18 @@ impl Request {
         })
     }
 
-    /// The body as the client wrote it.
+    /// Returns the body as the client wrote it.
     pub fn as_written(&self) -> &str {
         &self.text
     }
 
-    /// The turns of the conversation so far, each as it was written; none where the API has no conversations.
+    /// Returns the turns of the conversation so far, each as it was written; none if the API has no conversations.
     pub fn turns(&self) -> Vec<&str> {
         let turns = self.turns.clone().and_then(|place| json::elements(&self.text[place]));
         turns.unwrap_or_default()
     }
 
-    /// The body as the client wrote it, to be read again; its memory, for another request.
+    /// Returns the body as the client wrote it, to be parsed again, or to use its memory for another request.
     pub fn into_text(self) -> String {
         self.text
     }
@@ -165,7 +166,7 @@ impl Request {
         self.asked.as_ref() != Some(&self.model)
     }
 
-    /// The body that goes upstream with this model.
+    /// Returns the body that goes upstream with this model.
     pub fn body(&self, model: &str) -> Cow<'_, [u8]> {
         if self.as_written && model == self.model {
             return Cow::Borrowed(self.text.as_bytes());
@@ -173,7 +174,7 @@ impl Request {
         Cow::Owned(self.rewritten(model, 0))
     }
 
-    /// The same, with room for more.
+    /// Returns the same body, with capacity for `room` more bytes.
     fn rewritten(&self, model: &str, room: usize) -> Vec<u8> {
         let mut body = Vec::with_capacity(self.text.len() + model.len() + 128 + room);
         for piece in &self.pieces {
@@ -186,9 +187,9 @@ impl Request {
         body
     }
 
-    /// The body that goes upstream with the first of these models, and with all of them as the ones to go on with:
-    /// <https://openrouter.ai/docs/guides/routing/model-fallbacks>. Those that the client has named itself are left as
-    /// they are.
+    /// Returns the body that goes upstream with the first of these models, and with all of them as the models to try in
+    /// turn: <https://openrouter.ai/docs/guides/routing/model-fallbacks>. If the client has named other models itself,
+    /// they are left as they are.
     pub fn body_with(&self, models: &[&str]) -> Cow<'_, [u8]> {
         let first = models.first().copied().unwrap_or(&self.model);
         if models.len() < 2 || self.names_others {
@@ -196,7 +197,7 @@ impl Request {
         }
         let room = models.iter().map(|model| model.len() + 8).sum::<usize>();
         let mut body = self.rewritten(first, room);
-        body.truncate(body.trim_ascii_end().len().saturating_sub(1)); // the brace at its end
+        body.truncate(body.trim_ascii_end().len().saturating_sub(1)); // removes the closing brace
         for (number, model) in models.iter().enumerate() {
             body.extend_from_slice(if number == 0 { b",\"models\":[" } else { b"," });
             body.extend_from_slice(json::quoted(model).as_bytes());
@@ -205,7 +206,7 @@ impl Request {
         Cow::Owned(body)
     }
 
-    /// The body that goes to another server than OpenRouter.
+    /// Returns the body for a server other than OpenRouter.
     pub fn body_elsewhere(&self, dialect: &dyn Dialect, model: &str) -> String {
         let body = self.body(model);
         let text = std::str::from_utf8(&body).unwrap_or_default(); // it was made of text
@@ -218,7 +219,7 @@ impl Request {
     }
 }
 
-/// The models that a request names beside the one it asks for, the next first.
+/// Returns the models that a request names besides the one it asks for, the next one first.
 fn others_named(dialect: &dyn Dialect, fields: &[Field<'_>]) -> impl Iterator<Item = String> {
     let list =
         |name| json::field(fields, name).and_then(|field| json::elements(field.value)).unwrap_or_default();
@@ -231,8 +232,9 @@ fn others_named(dialect: &dyn Dialect, fields: &[Field<'_>]) -> impl Iterator<It
     models.chain(fallbacks.into_iter().filter_map(named_in)).collect::<Vec<_>>().into_iter()
 }
 
-/// How a client calls its conversation: `session_id` (OpenRouter), `prompt_cache_key` (OpenAI; Codex, opencode), or the session
-/// in `metadata.user_id`, which Claude Code writes as `…_session_ID` or as JSON with a `session_id`.
+/// Returns the client's name for its conversation: `session_id` (OpenRouter), `prompt_cache_key` (OpenAI; Codex,
+/// opencode), or the session in `metadata.user_id`, which Claude Code writes as `…_session_ID` or as JSON with a
+/// `session_id`.
 fn session_of(fields: &[Field<'_>]) -> Option<String> {
     let text = |fields: &[Field<'_>], name: &str| {
         let text = json::string(json::field(fields, name)?.value)?.into_owned();
@@ -249,15 +251,15 @@ fn session_of(fields: &[Field<'_>]) -> Option<String> {
     text(fields, "session_id").or_else(|| text(fields, "prompt_cache_key")).or_else(in_metadata)
 }
 
-/// How clients say how long an answer may be.
+/// The fields in which clients limit the length of an answer.
 const MAX_TOKENS: [&str; 3] = ["max_tokens", "max_completion_tokens", "max_output_tokens"];
 
-/// A field's value as other servers than OpenRouter get it; `None` where in every API only OpenRouter knows the field.
+/// Returns a field's value for servers other than OpenRouter; `None` if in every API only OpenRouter knows the field.
 pub fn elsewhere<'a>(field: &Field<'a>) -> Option<Cow<'a, str>> {
     (!OPENROUTERS_OWN.contains(&field.name.as_ref())).then_some(Cow::Borrowed(field.value))
 }
 
-/// Strict servers refuse what they don't know.
+/// Fields that only OpenRouter knows; strict servers refuse unknown fields.
 const OPENROUTERS_OWN: [&str; 19] = [
     "models",
     "fallbacks",

@@ -2,7 +2,7 @@
 
 use super::{Action, Api, Dialect, Named, Route, StandIn};
 
-/// The API.
+/// The declaration of the API.
 pub static API: Api = Api {
     name: "rerank",
     routes: &[Route::post("/rerank", Action::Ask(&Rerank))
@@ -11,7 +11,7 @@ pub static API: Api = Api {
     ..Api::DEFAULT
 };
 
-/// What the upstream is asked in.
+/// The rerank dialect.
 #[derive(Debug)]
 pub struct Rerank;
 

@@ -20,7 +20,7 @@ use super::{Flaw, are_arguments, errors, flaw_of, may_mention, mentions, named_e
 use crate::error::ApiError;
 use crate::json::{self, Field, Halves};
 
-/// The API.
+/// The declaration of the API.
 pub static API: Api = Api {
     name: "responses",
     routes: &[Route::post("/responses", Action::Ask(&Responses))
@@ -30,7 +30,7 @@ pub static API: Api = Api {
     ..Api::DEFAULT
 };
 
-/// The day's limit in the words that Codex shows.
+/// Returns the body of an error; the day's limit has the form that Codex shows.
 fn error_body(error: &ApiError) -> String {
     let Some(resets_at) = error.resets_at else {
         return error.body();
@@ -42,12 +42,12 @@ fn error_body(error: &ApiError) -> String {
     json!({"error": error}).to_string()
 }
 
-/// What the upstream is asked in.
+/// The Responses dialect.
 #[derive(Debug)]
 pub struct Responses;
 
-/// What the client runs, or the upstream for nothing. Even `shell` is run, and charged, by OpenRouter:
-/// <https://openrouter.ai/docs/guides/features/server-tools/shell>
+/// The tools that stay: those that the client runs, and those that the upstream runs for nothing. Even `shell` is run,
+/// and charged, by OpenRouter: <https://openrouter.ai/docs/guides/features/server-tools/shell>
 const TOOLS: ToolRule = ToolRule {
     stays: |kind| matches!(kind, Some("function" | "custom" | "namespace" | "apply_patch" | "tool_search")),
     auto: r#""auto""#,
@@ -62,7 +62,7 @@ impl Dialect for Responses {
     fn make_free(&self, fields: &[Field<'_>], edits: &mut Edits) -> bool {
         let input = json::field(fields, "input").map(|input| input.value);
         let mut more = Kept::default();
-        // A conversation can bring tools along on its way.
+        // Items of the conversation can add tools, too.
         let brings =
             |input: &&str| may_mention(input, "additional_tools") || mentions(input, "tool_search_output");
         match input.filter(brings) {
@@ -127,7 +127,7 @@ impl Dialect for Responses {
     }
 }
 
-/// An item of the input: one that brings tools keeps those that cost nothing.
+/// Decides on an item of the input: one that adds tools keeps those that cost nothing.
 fn keep_item(item: &str, kept: &mut Kept) -> Keep {
     let Ok(mut fields) = json::fields(item) else {
         return Keep::AsWritten; // the upstream says what is wrong with it
@@ -146,7 +146,7 @@ fn keep_item(item: &str, kept: &mut Kept) -> Keep {
     let tools = json::field(&fields, "tools").map_or("null", |tools| tools.value);
     match kept_elements(tools, |tool| TOOLS.keep(tool, kept)) {
         None if tools == "null" && !rewritten => Keep::AsWritten,
-        // What a tool has found stays an answer to its call.
+        // The output of a tool search stays, as the result of its call.
         None | Some((_, Removed::All)) if is_result => Keep::Rewritten(with(&fields, "tools", "[]")),
         None | Some((_, Removed::All)) => Keep::Not,
         Some((_, Removed::None)) if rewritten => Keep::Rewritten(json::object(&fields)),
@@ -155,7 +155,7 @@ fn keep_item(item: &str, kept: &mut Kept) -> Keep {
     }
 }
 
-/// What of a response tells how it went.
+/// The fields of a response that tell how it went.
 #[derive(Deserialize)]
 struct Response<'a> {
     #[serde(borrow, default)]
@@ -196,7 +196,7 @@ impl Response<'_> {
         }
     }
 
-    /// What makes a plain answer useless to whoever offered tools, or wanted JSON.
+    /// Returns what makes a plain answer useless to a client that offered tools or wanted JSON.
     fn flaw(&self, needs: Needs) -> Option<Flaw> {
         let items = self.output.iter().flatten().map(|item| serde_json::from_str::<Value>(item.get()));
         let items = items.collect::<Result<Vec<_>, _>>().ok()?;
@@ -218,7 +218,7 @@ impl Response<'_> {
     }
 }
 
-/// Whether an item is more than reasoning, or a message without a word.
+/// Notes whether an item is content or reasoning; a message without a word is neither.
 fn look_at(item: &str, summary: &mut AnswerSummary) {
     let fields = json::fields(item).unwrap_or_default();
     let kind = json::field(&fields, "type").and_then(|kind| json::string(kind.value));
@@ -257,34 +257,34 @@ struct Event<'a> {
 struct ResponsesReader {
     summary: AnswerSummary,
     needs: Needs,
-    /// Of the response that has begun.
+    /// The id of the response that has begun.
     id: Option<String>,
     created_at: u64,
     next_number: u64,
-    /// Items that are done, for whoever gets no more than them.
+    /// Items that are done, which are sent again if the response breaks off.
     done: Vec<String>,
     done_bytes: usize,
     assembly: Option<Assembly>,
 }
 
-/// Of the items that are done, so much is told again where the response breaks off.
+/// The most bytes of items that are sent again if the response breaks off.
 const MAX_DONE_BYTES: usize = 256 << 10;
 
 impl Reader for ResponsesReader {
     fn read(&mut self, data: Option<&str>) {
         let Some(data) = data else {
-            self.summary.has_content = true; // nothing short is as long as this
+            self.summary.has_content = true; // an event this long has content
             self.next_number += 1;
             return;
         };
-        // Of a thousand tokens all but the first tell nothing new.
+        // Of a thousand tokens only the first tells anything new.
         let is_known = self.summary.has_content && self.summary.says_something();
         if is_known && self.assembly.is_none() && is_delta(data) {
             self.next_number = number_of(data).unwrap_or(self.next_number) + 1;
             return;
         }
         let Ok(event) = serde_json::from_str::<Event<'_>>(data) else {
-            return; // `[DONE]`, or nothing that the client could read either
+            return; // `[DONE]`, or data that the client couldn't read either
         };
         self.next_number = event.sequence_number.unwrap_or(self.next_number) + 1;
         let response =
@@ -321,7 +321,7 @@ impl Reader for ResponsesReader {
                 }
             }
             Some(kind) if kind.starts_with("response.reasoning") => self.summary.has_reasoning = true,
-            // A text could become a call that is written as text, where tools are offered.
+            // If tools are offered, a text could become a call that is written as text.
             Some("response.content_part.added") if self.needs.tools => {}
             Some("response.output_item.added") if self.needs.tools => {
                 let mut added = AnswerSummary::default();
@@ -355,7 +355,7 @@ impl Reader for ResponsesReader {
         &self.summary
     }
 
-    /// Where no response has begun yet, one begins and fails: SDKs take no other event first.
+    /// If no response has begun yet, one begins and fails: SDKs accept no other event first.
     fn broken_off(&self, error: &ApiError) -> String {
         let done = self.done.iter().filter_map(|item| serde_json::from_str::<Value>(item).ok());
         let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -398,7 +398,7 @@ fn is_delta(data: &str) -> bool {
     kind.is_some_and(|kind| kind.ends_with(".delta"))
 }
 
-/// The `sequence_number` of a delta; what the model said can't look like it, as its quotes are escaped.
+/// Returns the `sequence_number` of a delta. The model's text can't look like it, as its quotes are escaped.
 fn number_of(data: &str) -> Option<u64> {
     const NAME: &str = r#""sequence_number":"#;
     let behind = data[memchr::memmem::find(data.as_bytes(), NAME.as_bytes())? + NAME.len()..].trim_start();
@@ -406,7 +406,8 @@ fn number_of(data: &str) -> Option<u64> {
     behind[..end].parse().ok()
 }
 
-/// Puts the response together: its last event holds all of it, but its `output` may be empty though text was streamed.
+/// The response that is put together from a stream. Its last event holds all of it, but `output` may be empty there
+/// though text was streamed.
 #[derive(Default)]
 struct Assembly {
     response: Option<Value>,
@@ -418,7 +419,7 @@ struct Assembly {
 
 impl Assembly {
     fn add(&mut self, kind: &str, data: &str) {
-        // The last event has all of it again: it is no larger than an event may be.
+        // The last event repeats the whole response, which is no larger than an event may be.
         let is_last = !kind.ends_with(".delta") && kind.matches('.').count() == 1;
         if !self.room.is_left() && !is_last {
             return;
@@ -467,9 +468,9 @@ impl Assembly {
         (self.items.entry(index).or_insert_with(|| json!({})), &mut self.room)
     }
 
-    /// The part at this place of one of an item's lists.
+    /// Returns the part at this place in one of an item's lists.
     fn part(&mut self, output: u64, list: &str, index: usize) -> Option<(&mut Value, &mut Room)> {
-        /// More parts than this, of all items, are no answer.
+        /// The most parts of all items: no real answer has more.
         const MAX_PARTS: usize = 4096;
         let left = MAX_PARTS.saturating_sub(self.parts);
         let item = self.items.entry(output).or_insert_with(|| json!({}));

@@ -1,5 +1,5 @@
-//! OpenAI's Responses API told to servers that know only chat completions: the request. Their answers are told back in
-//! [`responses_from_chat`](super::responses_from_chat).
+//! OpenAI's Responses API, translated for servers that know only chat completions: the requests. The answers are
+//! translated back in [`responses_from_chat`](super::responses_from_chat).
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use super::{Dialect, Translated, Translator, Untranslatable, Written};
 use crate::json::items;
 use crate::object::object;
 
-/// The translation.
+/// The translation of the Responses API to chat completions.
 #[derive(Debug)]
 pub struct ResponsesAsChat;
 
@@ -81,7 +81,7 @@ fn messages(asked: &Value, tools: &Tools) -> Value {
                 let name = tools.names.called(&key(namespace, name), &flat(namespace, name));
                 conversation.call(id, &name, &arguments(item));
             }
-            _ if kind == "reasoning" => {} // its own
+            _ if kind == "reasoning" => {} // the model's own
             _ => match item["role"].as_str() {
                 Some("system" | "developer") => conversation.instruct(parts()),
                 Some("assistant") => conversation.answer(parts()),
@@ -97,7 +97,7 @@ fn messages(asked: &Value, tools: &Tools) -> Value {
     conversation.finish()
 }
 
-/// The id of the call whose result an item is.
+/// Returns the id of the call whose result an item is.
 fn call_of_outcome(item: &Value) -> Option<String> {
     let is_outcome = item["type"].as_str().is_some_and(|kind| kind.ends_with("_output"));
     is_outcome.then(|| item["call_id"].as_str().unwrap_or_default().to_owned())
@@ -125,7 +125,7 @@ fn outcome(item: &Value, tools: &Tools) -> Outcome {
     Outcome::new(parts, item["status"] == "failed")
 }
 
-/// The arguments of a call in the history; servers want an object.
+/// Returns the arguments of a call in the history; servers require an object.
 fn arguments(item: &Value) -> String {
     let written = ["arguments", "input", "operation", "action"].into_iter().map(|field| &item[field]);
     let written = written.into_iter().find(|written| !written.is_null()).unwrap_or(&Value::Null);
@@ -141,7 +141,7 @@ fn arguments(item: &Value) -> String {
     }
 }
 
-/// What is said in a text or in a list of content.
+/// Returns the parts of a text or of a list of content.
 fn parts_of(content: &Value) -> Vec<Value> {
     if let Some(said) = content.as_str() {
         return if said.is_empty() { Vec::new() } else { vec![text(said)] };

@@ -1,4 +1,4 @@
-//! What a chat completion answers, told in OpenAI's Responses API: plain, or event by event.
+//! Answers of chat completions, translated to OpenAI's Responses API: plain, or event by event.
 
 use std::time::SystemTime;
 
@@ -11,25 +11,25 @@ use super::{Translator, UpstreamError, named_event};
 use crate::error::ApiError;
 use crate::object::object;
 
-/// Tells one answer.
+/// A translator for one answer.
 #[derive(Debug)]
 pub(super) struct ResponsesTranslator {
-    /// As it was asked for, until the server names it.
+    /// The model that the client asked for, until the server names one.
     model: String,
-    /// Thoughts are told as their own summary, which is what was asked for.
+    /// Whether the reasoning is sent as its own summary, because the client asked for a summary.
     summarizes: bool,
     tools: Tools,
-    /// In the ids of the response and its items.
+    /// The unique part of the ids of the response and its items.
     name: String,
     created_at: u64,
     parts: ChatParts,
-    /// Of the next event; 0 before the response has begun.
+    /// The number of the next event; 0 before the response has begun.
     number: u64,
     /// Items that are done.
     output: Vec<Value>,
-    /// What is called by the item that is open.
+    /// The kind of the tool that the open item calls.
     open_tool: ToolKind,
-    /// Nothing may follow.
+    /// Whether nothing may follow.
     is_over: bool,
 }
 
@@ -88,14 +88,14 @@ impl Translator for ResponsesTranslator {
         if self.number > 0 {
             return self.failed(&error);
         }
-        // SDKs take no other event first.
+        // SDKs accept no other event first.
         let response = self.response("in_progress", Value::Null, Value::Null);
         let first = object! {"type": "response.created", "response": response, "sequence_number": 0};
         named_event(&first) + &self.failed_as(1, &error)
     }
 
     fn error_body(&self, UpstreamError { body, .. }: &UpstreamError<'_>) -> String {
-        // The shape is the same.
+        // Errors have the same shape in both APIs.
         match errors::object(body).filter(|error| !errors::message(error).is_empty()) {
             Some(_) => (*body).to_owned(),
             None => {
@@ -107,7 +107,7 @@ impl Translator for ResponsesTranslator {
 }
 
 impl ResponsesTranslator {
-    /// Of the answer to this request.
+    /// Creates the translator for the answer to this request.
     pub(super) fn new(asked: &Value) -> Self {
         let summary = &asked["reasoning"]["summary"];
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -188,7 +188,7 @@ impl ResponsesTranslator {
                 at("response.function_call_arguments.done".into(), "arguments", Value::from(text.as_str()));
                 events[0]["name"] = item["name"].clone();
             }
-            // Whole at once: it comes as JSON, and is told as it stands in there.
+            // The input is sent all at once: it comes inside JSON, which must be complete to be unwrapped.
             (Kind::Call, ToolKind::Custom) => {
                 at("response.custom_tool_call_input.delta".into(), "delta", item["input"].clone());
                 at("response.custom_tool_call_input.done".into(), "input", item["input"].clone());
@@ -209,7 +209,7 @@ impl ResponsesTranslator {
         events
     }
 
-    /// An event about the item that is open.
+    /// Returns an event about the open item.
     fn at(&self, kind: Kind, event: String, name: &str, value: Value) -> Value {
         let mut event =
             object! {"type": event, "item_id": self.item_id(kind), "output_index": self.output.len()};
@@ -241,7 +241,7 @@ impl ResponsesTranslator {
         format!("response.{}.{what}", if is_summary { "reasoning_summary_part" } else { "content_part" })
     }
 
-    /// What an item that isn't a call has in it.
+    /// Returns the content of an item that isn't a call.
     fn part(&self, kind: Kind, text: &str) -> Option<Value> {
         match kind {
             Kind::Reasoning if self.summarizes => Some(object! {"type": "summary_text", "text": text}),
@@ -267,7 +267,7 @@ impl ResponsesTranslator {
         self.tools.names.tool(&block.name).map_or(ToolKind::Function, |tool| tool.kind)
     }
 
-    /// An item of the output, with this text or these arguments.
+    /// Returns an item of the output with this text or these arguments.
     fn item(&self, block: &Block, status: &str, text: &str) -> Value {
         let id = self.item_id(block.kind);
         let parts =
@@ -362,7 +362,7 @@ impl ResponsesTranslator {
     }
 }
 
-/// A server's error as a response has it: Codex goes by the code.
+/// Returns a server's error as a response holds it: Codex decides by the code.
 fn failure(error: &Value) -> Value {
     let diagnosis = Diagnosis::of(error);
     let word = error["code"].as_str().filter(|code| code.parse::<u16>().is_err());
@@ -422,7 +422,7 @@ mod tests {
             {"type": "apply_patch"}, {"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "g"}]}])
     }
 
-    /// What of an event matters beside its type.
+    /// Returns what matters of an event besides its type.
     fn short(event: &Value) -> String {
         let kind = event["type"].as_str().unwrap().strip_prefix("response.").unwrap();
         let said = ["delta", "text", "arguments", "input"].into_iter().find_map(|name| event[name].as_str());

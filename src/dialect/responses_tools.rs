@@ -5,21 +5,21 @@ use serde_json::Value;
 use super::chat_conversation::{ToolNames, chosen, function};
 use crate::json::items;
 
-/// What a tool is to the client.
+/// The kind of a tool for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ToolKind {
     Function,
-    /// It takes a text.
+    /// A tool that takes a text.
     Custom,
-    /// It finds other tools.
+    /// A tool that finds other tools.
     ToolSearch,
     ApplyPatch,
 }
 
-/// What a custom tool takes, which is one text.
+/// The parameters of a custom tool, which takes one text.
 const CUSTOM_PARAMETERS: &str =
     r#"{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}"#;
-/// What OpenAI's own models know without being told.
+/// The description of `apply_patch`, which OpenAI's own models know without being told.
 const PATCH_DESCRIPTION: &str = "Creates, updates or deletes a file. diff is in the V4A format: lines that begin with a \
     blank, + or -, in hunks that begin with @@; of a new file all lines begin with +.";
 const PATCH_PARAMETERS: &str = r#"{"type":"object","properties":{"type":{"type":"string","enum":["create_file","update_file","delete_file"]},"path":{"type":"string"},"diff":{"type":"string"}},"required":["type","path"]}"#;
@@ -32,19 +32,19 @@ pub(super) struct Tool {
     pub(super) kind: ToolKind,
 }
 
-/// The tools of a request: their names, and how the chat describes them.
+/// The tools of a request: their names, and their descriptions in the chat.
 #[derive(Debug, Default)]
 pub(super) struct Tools {
     pub(super) names: ToolNames<Tool>,
     functions: Vec<Value>,
 }
 
-/// What a tool is known by among the client's.
+/// Returns the key of a tool among the client's tools.
 pub(super) fn key(namespace: Option<&str>, name: &str) -> String {
     format!("{}\n{name}", namespace.unwrap_or_default())
 }
 
-/// What it is called where there are no namespaces.
+/// Returns the name of a tool where there are no namespaces.
 pub(super) fn flat(namespace: Option<&str>, name: &str) -> String {
     match namespace {
         Some(namespace) => format!("{}__{name}", namespace.trim_end_matches('_')),
@@ -55,7 +55,7 @@ pub(super) fn flat(namespace: Option<&str>, name: &str) -> String {
 impl Tools {
     pub(super) fn of(asked: &Value) -> Self {
         let mut tools = Self::default();
-        // A conversation can bring tools along on its way.
+        // Items of the conversation can add tools, too.
         let brings =
             |item: &&Value| matches!(item["type"].as_str(), Some("additional_tools" | "tool_search_output"));
         let brought = items(&asked["input"]).filter(brings).map(|item| &item["tools"]);
@@ -69,7 +69,7 @@ impl Tools {
         tools
     }
 
-    /// Adds a tool that the client runs; what a server would run means nothing to others.
+    /// Adds a tool that the client runs; a tool that a server would run means nothing to other servers.
     fn add(&mut self, namespace: Option<&str>, tool: &Value) {
         let field = |name: &str| tool[name].as_str();
         let mut description = field("description").unwrap_or_default().to_owned();
@@ -100,7 +100,7 @@ impl Tools {
         self.functions.extend(added.map(|name| function(&name, &description, &parameters)));
     }
 
-    /// Those of the functions that may be called, and which must be.
+    /// Returns the functions that may be called, and the `tool_choice`, if there is one.
     pub(super) fn chosen(&self, choice: &Value) -> (Vec<Value>, Option<Value>) {
         let named = |choice: &Value| {
             let name = choice["name"].as_str().or(choice["type"].as_str()).unwrap_or_default();

@@ -6,7 +6,7 @@ use super::errors;
 use super::{Action, AnswerSummary, Api, Dialect, Named, Needs, Reader, Route, StandIn, data_event};
 use crate::error::ApiError;
 
-/// The API.
+/// The declaration of the API.
 pub static API: Api = Api {
     name: "speech",
     routes: &[Route::post("/audio/speech", Action::Ask(&Speech))
@@ -15,7 +15,7 @@ pub static API: Api = Api {
     ..Api::DEFAULT
 };
 
-/// What the upstream is asked in.
+/// The speech dialect.
 #[derive(Debug)]
 pub struct Speech;
 
@@ -37,12 +37,12 @@ impl Dialect for Speech {
         true
     }
 
-    /// Of sound nothing is read ([`Self::answers_in_bytes`]); JSON is an error, or nothing.
+    /// Reads errors from JSON; sound isn't read ([`Self::answers_in_bytes`]).
     fn read_answer(&self, body: &str, _: Needs) -> AnswerSummary {
         AnswerSummary { error: errors::object(body), ..AnswerSummary::default() }
     }
 
-    /// Of `"stream_format": "sse"`.
+    /// Returns the reader for streams of `"stream_format": "sse"`.
     fn reader(&self, _: bool, _: Needs) -> Box<dyn Reader> {
         Box::new(SpeechReader::default())
     }
@@ -56,7 +56,7 @@ struct SpeechReader {
 impl Reader for SpeechReader {
     fn read(&mut self, data: Option<&str>) {
         let Some(data) = data else {
-            self.summary.has_content = true; // nothing short is as long as this
+            self.summary.has_content = true; // an event this long has content
             return;
         };
         self.summary.has_content |= data.contains(r#""audio""#);

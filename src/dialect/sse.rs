@@ -1,39 +1,39 @@
 //! Server-sent events as they arrive: any number of bytes at a time, any of the three line ends.
 //! <https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream>
 
-/// Data of one event beyond this is counted, not kept: only images are longer, and nothing decides by them.
+/// The most data of one event that is kept: only images are longer, and nothing is decided by them.
 const MAX_DATA_BYTES: usize = 16 << 20;
-/// What is held back of a stream before its first event is complete.
+/// The most of a stream that is held back until an event says something.
 const MAX_HELD_BYTES: usize = 1 << 20;
-/// May stand before the first line, and means nothing.
+/// A mark that may stand before the first line, without a meaning.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-/// An event buffer that has grown beyond this is given back.
+/// A buffer that has grown beyond this is freed before the next event.
 const KEPT_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Puts events together.
+/// A parser that puts events together.
 #[derive(Debug, Default)]
 pub struct Events {
     line: Vec<u8>,
     data: Vec<u8>,
     has_data: bool,
-    /// A field has come since the last blank line.
+    /// Whether a field has come since the last blank line.
     in_event: bool,
     too_long: bool,
     after_cr: bool,
-    /// A line has come.
+    /// Whether a line has come.
     begun: bool,
 }
 
-/// What a part of the stream turned out to be.
+/// The kind of a part of the stream.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 enum Part {
-    /// The line goes on, or its end was already known.
+    /// A line that goes on, or the rest of a line end that was already recognized.
     Unfinished,
-    /// A comment, or a blank line after no field.
+    /// A comment.
     Nothing,
     /// A field of an event that isn't complete yet.
     Field,
-    /// The blank line after an event without data.
+    /// The blank line after an event without data, or after nothing.
     NoData,
     /// The blank line after an event with data.
     Event,
@@ -59,12 +59,12 @@ impl Events {
         }
     }
 
-    /// The data of the event that has just been completed.
+    /// Returns the data of the event that has just been completed.
     fn event(&mut self) -> Option<&str> {
         if self.too_long { None } else { std::str::from_utf8(&self.data).ok() }
     }
 
-    /// What must be sent before another event can follow: an unfinished line or event would swallow it.
+    /// Returns what must be sent before another event can follow: an unfinished line or event would swallow it.
     pub fn separator(&self) -> &'static str {
         match (self.line.is_empty(), self.in_event) {
             (false, _) => "\n\n",
@@ -73,7 +73,7 @@ impl Events {
         }
     }
 
-    /// The stream has ended: what has come of its last event counts, as nothing more will.
+    /// Ends the stream: an incomplete last event counts as it is, as nothing more will come.
     pub fn finish(&mut self, on_event: impl FnOnce(Option<&str>)) {
         if !self.line.is_empty() {
             let _ = self.end_line();
@@ -151,33 +151,35 @@ impl Events {
     }
 }
 
-/// The data of an event of one line that stands whole at the beginning of `bytes`, as nearly all do: nothing of it needs
-/// to be copied. And what comes after it.
+/// Returns the data of an event that stands complete in one line at the beginning of `bytes`, and the bytes after it.
+/// Nearly all events do, and nothing of them needs to be copied.
 fn split_event(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let line = bytes.strip_prefix(b"data: ")?;
     let (data, end) = line.split_at(memchr::memchr2(b'\n', b'\r', line)?);
     Some((data, end.strip_prefix(b"\n\n")?))
 }
 
-/// The beginning of a stream, up to the end of the first event that says something: comments go on at once, the rest is
-/// held until it is known whether it is worth having.
+/// The beginning of a stream, up to the end of the first event that says something: comments are passed on at once, the
+/// rest is held until it is known whether it is worth having.
 #[derive(Debug, Default)]
 pub struct Prelude {
     events: Events,
     held: Vec<u8>,
-    /// A whole event with data is among what is held.
+    /// Whether a complete event with data is held.
     holds_event: bool,
-    /// The last line went on: what ends it does, too.
+    /// Whether the last line was passed on; then the rest of its line end is passed on, too.
     last_went_on: bool,
-    /// Bytes of a mark that may stand before everything: nobody needs it, and it must not get behind a comment.
+    /// How many bytes of a byte order mark have come. The mark is dropped: nobody needs it, and it must not follow
+    /// a comment.
     mark_bytes: usize,
-    /// The mark is over, if there was one.
+    /// Whether the mark is over, or there is none.
     is_past_mark: bool,
 }
 
 impl Prelude {
-    /// Takes what has arrived. What may go on at once is appended to `pass`; `says` is asked of each event whether it says
-    /// something. Where one does, or too much is held, how much was taken: the rest is for [`Prelude::into_parts`].
+    /// Takes what has arrived. Appends to `pass` what may be passed on at once; `says` tells of each event whether it
+    /// says something. If one does, or if too much is held, returns how many bytes were taken: the rest is for
+    /// [`Prelude::into_parts`].
     pub fn feed(
         &mut self,
         bytes: &[u8],
@@ -191,7 +193,7 @@ impl Prelude {
                 self.mark_bytes += 1;
                 rest = &rest[1..];
             } else if self.mark_bytes < BYTE_ORDER_MARK.len() {
-                let only_begun = &BYTE_ORDER_MARK[..self.mark_bytes]; // like one, and is none
+                let only_begun = &BYTE_ORDER_MARK[..self.mark_bytes]; // it was no mark
                 self.events.extend_line(only_begun);
                 self.held.extend_from_slice(only_begun);
             }
@@ -216,7 +218,7 @@ impl Prelude {
             }
             self.held.extend_from_slice(piece);
             if part == Part::NoData && !self.holds_event {
-                pass.append(&mut self.held); // nobody can be told anything by it
+                pass.append(&mut self.held); // an event without data says nothing
             }
             let said = part == Part::Event && says(self.events.event());
             self.holds_event |= part == Part::Event;
@@ -227,12 +229,12 @@ impl Prelude {
         None
     }
 
-    /// The stream has ended.
+    /// Ends the stream; `says` gets its last event if that is incomplete.
     pub fn finish(&mut self, says: impl FnOnce(Option<&str>)) {
         self.events.finish(says);
     }
 
-    /// What was held back, to be handed on, and what reads the rest.
+    /// Returns what was held back, to be passed on, and the parser for the rest.
     pub fn into_parts(self) -> (Vec<u8>, Events) {
         (self.held, self.events)
     }

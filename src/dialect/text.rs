@@ -1,16 +1,17 @@
-//! The text of a body, and what may have spoilt one that is no JSON: shells take quotes away, or keep them, and Windows
-//! has encodings of its own. Whoever's first try ends there is told the line that works.
+//! Decodes the text of a body, and explains what may have spoilt one that isn't JSON: shells remove quotes, or keep
+//! them, and Windows has encodings of its own. The error tells users whose first attempt fails like this the command
+//! that works.
 
 use crate::encoding::utf16;
 use crate::error::ApiError;
 
-/// The mark of UTF-8, and what Windows calls it.
+/// The byte order mark, which begins what Windows calls UTF-8.
 const MARK: char = '\u{FEFF}';
 
-/// A body as text: UTF-8 or UTF-16. `address` is the one that it was sent to.
+/// Decodes a body from UTF-8 or UTF-16. `address` is where it was sent to.
 pub fn decode(body: Vec<u8>, address: &dyn Fn() -> String) -> Result<String, ApiError> {
     if matches!(body[..], [0xFF, 0xFE, ..]) && !body.contains(&0) {
-        // `curl -d @file` leaves out NULs: of UTF-16 half is left, which is all there is to ASCII.
+        // `curl -d @file` leaves out NULs, so that half of a text in UTF-16 is left: all of it if it is ASCII.
         return if body[2..].is_ascii() {
             Ok(String::from_utf8_lossy(&body[2..]).into_owned())
         } else {
@@ -38,7 +39,7 @@ pub fn decode(body: Vec<u8>, address: &dyn Fn() -> String) -> Result<String, Api
     Ok(text)
 }
 
-/// What to say of a body that is no JSON object; `example` is one that would do.
+/// Returns the error for a body that isn't a JSON object; `example` is a body that would be accepted.
 pub fn not_an_object(text: &str, error: &serde_json::Error, address: &str, example: &str) -> ApiError {
     let mut begin = text.trim_start().chars();
     let first = begin.next();
@@ -98,13 +99,13 @@ pub fn not_an_object(text: &str, error: &serde_json::Error, address: &str, examp
     }
 }
 
-/// `chinese` says the same as `how`, the way out needs no words there.
+/// Returns the error for a spoilt body. `chinese` says the same as `how` and `way_out` together.
 fn spoilt(how: &str, way_out: &str, chinese: String) -> ApiError {
     ApiError::new(400, "invalid_json", format!("The request body is {how}. {way_out}"))
         .chinese(format!("请求正文{chinese}"))
 }
 
-/// Whether all that isn't ASCII comes in pairs of GBK.
+/// Whether all bytes that aren't ASCII form pairs of GBK.
 fn looks_like_gbk(bytes: &[u8]) -> bool {
     let mut rest = bytes;
     while let Some(at) = rest.iter().position(|b| !b.is_ascii()) {

@@ -1,8 +1,9 @@
-//! An estimate of how many tokens a text is, by one pass over its characters and without a vocabulary.
-//! Measured on texts that its costs were not fitted to (each half of the files by a fit to the other), of
-//! 200 characters to 100 KB: for prose, chat, code, data and logs in English and Chinese, 4971 of 4994 are
-//! within 20 % both of o200k_base and of the median of eight vocabularies, and 4 % off on average. For
-//! German, French, Russian and Japanese, where those two are up to a third apart, 602 of 632, and 7 % off.
+//! Estimates how many tokens a text has, in one pass over its characters and without a vocabulary.
+//!
+//! Measured on texts that its costs were not fitted to (each half of the files by a fit to the other), of 200
+//! characters to 100 KB: for prose, chat, code, data and logs in English and Chinese, 4971 of 4994 estimates are within
+//! 20 % both of o200k_base and of the median of eight vocabularies, and 4 % off on average. For German, French, Russian
+//! and Japanese, where those two are up to a third apart, 602 of 632 are, and 7 % off.
 
 use Kind::*;
 
@@ -21,29 +22,29 @@ const PAIRS: &[u8; 26 * 26] = b"\
     56556665566255654565056556352104152614110552104165064656155226355533531035554646542560365525226221363405\
     20311215453000505000455045155606363555552565554565563663165025555116621655034636564566466655626651666406\
     6555465656513110650256555446661663465665556665465533";
-/// A small letter after a small one, by their `PAIRS`.
+/// The cost of a small letter after a small one, by the entry of both in `PAIRS`.
 const SMALL: [u64; 7] = [1, 3, 8, 13, 27, 61, 124];
-/// A capital after a capital, likewise: few words in capitals are in a vocabulary.
+/// The cost of a capital after a capital, likewise: few words in capitals are in a vocabulary.
 const CAPITAL: [u64; 7] = [8, 8, 8, 34, 57, 57, 57];
-/// A small letter after one capital (`The`), and after several (`HTTPServer`, base64).
+/// The cost of a small letter after one capital (`The`), and after several (`HTTPServer`, base64).
 const AFTER_CAPITAL: [u64; 2] = [20, 165];
-/// A capital after a small letter starts a word of its own.
+/// The cost of a capital after a small letter, which starts a word of its own.
 const CAMEL: u64 = 67;
-/// A letter with a diacritic, and the one after it: few words that have any are in a vocabulary.
+/// The cost of a letter with a diacritic, and of the letter after it: few words that have any are in a vocabulary.
 const ACCENT: u64 = 52;
 
-/// Where the letters with two diacritics start, Vietnamese ones above all: its short words are whole tokens.
+/// The first of the letters with two diacritics, mostly Vietnamese ones: short words of that language are whole tokens.
 const STACKED: char = '\u{1e00}';
 /// Chinese punctuation, as wide as a character.
 const WIDE_MARK: Kind = Script([8, 87, 48]);
-/// Dashes, curly quotes, arrows, boxes: a row of the same is drawn with few tokens.
+/// Dashes, curly quotes, arrows, boxes: a row of the same symbol takes few tokens.
 const SYMBOL: Kind = Script([73, 115, 131]);
 const SAME_SYMBOL: u64 = 20;
 /// Chinese and Japanese characters that are common, two of which often share a token.
 const HAN: Kind = Script([32, 123, 58]);
-/// What a rare or traditional character costs beyond that.
+/// The additional cost of a rare or traditional character.
 const RARE: u64 = 124;
-/// The blocks of 64 characters from U+4E00 on that hold mostly such: a bit each.
+/// The blocks of 64 characters from U+4E00 on, one bit each; set if most characters in the block are rare.
 const RARE_HAN: [u64; 6] = [
     0x7c1f_0b05_f000_1600,
     0xc00f_fc0e_0f00_e400,
@@ -63,8 +64,8 @@ enum Kind {
     Tab,
     Newline,
     Mark,
-    /// Any other, by its costs: after a space, which is one with what follows; first in its run elsewhere;
-    /// further on.
+    /// Any other character, with its costs: after a space, which shares its token; first in its run elsewhere; later in
+    /// its run.
     Script([u8; 3]),
 }
 
@@ -101,11 +102,11 @@ impl Kind {
     }
 }
 
-/// How many tokens the text is, about. More text never counts less: no character's cost is below zero, and
-/// none changes by what follows.
+/// Estimates how many tokens a text has. More text never counts less: no character's cost is below zero, and none
+/// depends on what follows.
 pub fn estimate(text: &str) -> u64 {
     let (mut before, mut last, mut sum) = (Newline, '\n', 0);
-    // How many of the kind there are in a row, of capitals, and of the same character before this one.
+    // The lengths of the run of this kind, of the run of capitals, and of the run of this character before this one.
     let (mut run, mut capitals, mut repeats) = (0_usize, 0_usize, 0_usize);
     for c in text.chars() {
         let kind = Kind::of(c);
@@ -114,7 +115,7 @@ pub fn estimate(text: &str) -> u64 {
         repeats = if c == last { repeats + 1 } else { 0 };
         sum += match kind {
             Small | Capital | Accented if !same => first_letter(before, last, run),
-            // `AAAA`, as in the base64 of zeros: tokens of up to eight and more.
+            // `AAAA`, as in the base64 of zeros: tokens have up to eight letters and more.
             Small | Capital if repeats > 2 => 11,
             Capital if before == Capital => CAPITAL[pair(last, c)],
             Capital => CAMEL,
@@ -123,13 +124,13 @@ pub fn estimate(text: &str) -> u64 {
             Small | Accented if !last.is_ascii() || !c.is_ascii() => ACCENT,
             Small if before == Capital => AFTER_CAPITAL[0],
             Small | Accented => SMALL[pair(last, c)],
-            // Cut in threes, and never one with the space before.
+            // Digits are cut into threes, and never share a token with the space before.
             Digit => [2, 118, 2][at % 3],
-            // A space is one with the word after it: an indentation is a token for all but its last.
+            // A space shares a token with the word after it: an indentation is one token for all but its last space.
             Space if before == Newline => 74,
             Space => [85, 79, 1][at.min(3) - 1],
             Tab => [91, 13][at.min(2) - 1],
-            // One with the mark that ends the line, often.
+            // A newline often shares a token with the mark that ends the line.
             Newline if before == Mark || before == WIDE_MARK => 5,
             Newline if before == Space => 29,
             Newline => [107, 27][at.min(2) - 1],
@@ -153,13 +154,13 @@ pub fn estimate(text: &str) -> u64 {
     sum.div_ceil(TOKEN)
 }
 
-/// Of a long body, so many samples of so many bytes are counted.
+/// The number of samples, and their size, by which a long body is counted.
 const SAMPLES: usize = 16;
 const SAMPLE_BYTES: usize = 512;
-/// Longer words are base64, of which a model sees a picture or a file.
+/// Longer words are base64, which the model sees as a picture or a file.
 const LONGEST_WORD: usize = 256;
 
-/// How many tokens a request is, about: of its body, but for what is written in base64.
+/// Estimates how many tokens the body of a request has, without what is written in base64.
 pub fn of_body(body: &str) -> u64 {
     let step = (body.len() / SAMPLES).max(SAMPLE_BYTES);
     let (mut counted, mut sum) = (0, 0);
@@ -174,7 +175,7 @@ pub fn of_body(body: &str) -> u64 {
         counted += end - start;
         sum += of_words(&body[start..end].replace("\\n", "\n").replace("\\\"", "\""));
     }
-    // In proportion: more than 2^64 is not to be feared.
+    // Scales the samples to the whole body, without any danger of exceeding 2^64.
     sum * body.len() as u64 / counted.max(1) as u64
 }
 
@@ -182,7 +183,7 @@ fn of_words(text: &str) -> u64 {
     let is_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=' | '-' | '_');
     let (mut sum, mut rest) = (0, text);
     let mut from = 0;
-    // A word ends where something else begins, and what is left over at last is estimated as a whole.
+    // Long words are cut out, and each piece of text between them is estimated as a whole.
     while let Some(begin) = rest[from..].find(is_base64).map(|at| from + at) {
         let word = rest[begin..].find(|c| !is_base64(c)).unwrap_or(rest.len() - begin);
         from = begin + word;
@@ -195,8 +196,8 @@ fn of_words(text: &str) -> u64 {
     sum + estimate(rest)
 }
 
-/// The first letter of a word: little after a space, or after a single mark that is often of the same token
-/// (`.len`, `_id`, `(self`).
+/// Returns the cost of the first letter of a word: little after a space, or after a single mark that often belongs to
+/// the same token (`.len`, `_id`, `(self`).
 fn first_letter(before: Kind, last: char, run: usize) -> u64 {
     match (before, last) {
         (Space, _) if run == 1 => 0,
@@ -209,7 +210,7 @@ fn first_letter(before: Kind, last: char, run: usize) -> u64 {
     }
 }
 
-/// The entry of two letters in `PAIRS`, whatever their case.
+/// Returns the entry of two letters in `PAIRS`, whatever their case.
 fn pair(first: char, second: char) -> usize {
     let place = |c: char| (c.to_ascii_lowercase() as usize).wrapping_sub('a' as usize) % 26;
     usize::from(PAIRS[place(first) * 26 + place(second)] - b'0')
@@ -224,7 +225,7 @@ fn is_rare(han: char) -> bool {
 mod tests {
     use super::*;
 
-    /// Texts with what o200k_base counts for them.
+    /// Texts with the number of tokens that o200k_base counts.
     const COUNTED: [(&str, u64); 10] = [
         (ENGLISH, 78),
         (CHINESE, 86),
@@ -340,7 +341,7 @@ pub fn longest_line(path: &Path) -> io::Result<Option<String>> {
         };
         for image in ["", &"iVBORw0KGgo/".repeat(100_000)] {
             let estimated = of_body(&body(image));
-            assert!(estimated > counted && estimated < counted * 4 / 3, "{estimated} for {counted}"); // with its frames
+            assert!(estimated > counted && estimated < counted * 4 / 3, "{estimated} for {counted}"); // JSON included
         }
         assert_eq!((of_body(""), of_body("{}")), (0, estimate("{}")));
     }

@@ -1,24 +1,24 @@
-//! How much work outside data makes: as much as it is long, whatever its form.
+//! Tests that data from outside makes work in proportion to its length, whatever its form.
 
 use super::*;
 
-/// Nanoseconds that this thread has run; 0 where the system doesn't say.
+/// Returns the nanoseconds that this thread has run; 0 if the system doesn't say.
 fn processor_time() -> u64 {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     stat.split(' ').next().and_then(|time| time.parse().ok()).unwrap_or(0)
 }
 
-/// Fails if four times as much takes much more than four times the work; sixteen times would be quadratic.
+/// Fails if four times the data makes much more than four times the work; sixteen times would be quadratic.
 fn grows_as_size(name: &str, work: impl Fn(usize)) {
     const LITTLE: usize = 1500;
-    /// The system looks at the clock now and then only.
+    /// A tolerance in nanoseconds: the system looks at the clock only now and then.
     const TICKS: u64 = 40_000_000;
     let took = |size| {
         let began = processor_time();
         work(size);
         processor_time() - began
     };
-    // Others may have the processor's caches meanwhile.
+    // Other threads may use the processor's caches meanwhile.
     let grows = || took(4 * LITTLE) <= 10 * took(LITTLE) + TICKS;
     assert!((0..3).any(|_| grows()), "{name}");
 }
@@ -74,7 +74,7 @@ fn reading_a_stream_takes_work_as_it_has_events() {
 #[test]
 fn a_request_takes_work_as_it_is_long() {
     type Form = (&'static str, fn(usize) -> String);
-    /// So many of it, with `#` for the number, in a list.
+    /// Returns a list of this many elements, each with its number in place of `#`.
     fn many(element: &str, size: usize) -> String {
         let list = (0..size).map(|number| element.replace('#', &number.to_string()));
         list.collect::<Vec<_>>().join(",")
@@ -150,7 +150,7 @@ fn a_request_takes_work_as_it_is_long() {
                 let body = request.body_elsewhere(dialect, "b");
                 if let Some(as_chat) = dialect.as_chat() {
                     let written = Written { body, ..Written::default() };
-                    let _ = as_chat.translate(&written); // too deep a one isn't
+                    let _ = as_chat.translate(&written); // a request that nests too deeply isn't translated
                     as_chat.translator(&written);
                 }
             });
