@@ -4,12 +4,10 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
-use std::io::{self, Write};
 
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserializer, Serialize};
 use serde_json::Value;
-use serde_json::ser::{Formatter, Serializer};
 use serde_json::value::RawValue;
 
 /// Places at which a text is looked at for JSON.
@@ -182,27 +180,6 @@ pub fn text(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// The same with a blank behind each comma and colon, for files that people read.
-pub fn spaced(value: &impl Serialize) -> String {
-    struct Spaced;
-    impl Formatter for Spaced {
-        fn begin_array_value<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-            out.write_all(if first { b"" } else { b", " })
-        }
-
-        fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-            out.write_all(if first { b"" } else { b", " })
-        }
-
-        fn begin_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-            out.write_all(b": ")
-        }
-    }
-    let mut text = Vec::new();
-    let _ = value.serialize(&mut Serializer::with_formatter(&mut text, Spaced));
-    String::from_utf8(text).unwrap_or_default()
-}
-
 /// JSON `text` as a part of what is serialized, every character as it is; `null` for what isn't JSON.
 pub fn raw(text: &str) -> &RawValue {
     serde_json::from_str(text).unwrap_or(RawValue::NULL)
@@ -224,6 +201,13 @@ const MAX_INDENTED_LEVEL: usize = 40;
 const FREE_BLANKS: usize = 1 << 20;
 const MAX_BLANKS: usize = 4;
 
+/// Valid JSON `text` on one line, with a blank behind each comma and colon.
+pub fn on_one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len() + text.len() / 8);
+    indent(text, MAX_INDENTED_LEVEL + 1, &mut line);
+    line
+}
+
 /// Appends valid JSON `text` to `out`, one field or element a line, indented by 2, with non-ASCII characters as
 /// themselves. Numbers keep their digits and objects their order: the text is laid out, not understood. However it nests,
 /// it doesn't grow to more than some times its length: what would is laid out no further.
@@ -232,12 +216,15 @@ pub fn indent(text: &str, level: usize, out: &mut String) {
     let mut level = level;
     let mut at = 0;
     let mut blanks_left = text.len().saturating_mul(MAX_BLANKS).saturating_add(FREE_BLANKS);
-    let mut line = |out: &mut String, level: usize| {
+    // Another line, or what stands in its place where there is none.
+    let mut line = |out: &mut String, level: usize, otherwise: &str| {
         let blanks = 1 + 2 * level;
         if level <= MAX_INDENTED_LEVEL && blanks <= blanks_left {
             blanks_left -= blanks;
             out.push('\n');
             out.extend(std::iter::repeat_n("  ", level));
+        } else {
+            out.push_str(otherwise);
         }
     };
     while at < bytes.len() {
@@ -262,18 +249,18 @@ pub fn indent(text: &str, level: usize, out: &mut String) {
                     }
                     _ => {
                         level += 1;
-                        line(out, level);
+                        line(out, level, "");
                     }
                 }
             }
             close @ (b'}' | b']') => {
                 level = level.saturating_sub(1);
-                line(out, level);
+                line(out, level, "");
                 out.push(close as char);
             }
             b',' => {
                 out.push(',');
-                line(out, level);
+                line(out, level, " ");
             }
             b':' => out.push_str(": "),
             blank if blank.is_ascii_whitespace() => {}

@@ -184,7 +184,8 @@ impl DayCount {
 
     /// What the file holds.
     pub(super) fn text(&self) -> String {
-        json::spaced(&DayCountJson { refusals: &self.refusals, ..self.json() })
+        let count = DayCountJson { refusals: &self.refusals, ..self.json() };
+        json::on_one_line(&json::text(&count))
     }
 
     /// The day's file, as far as it can be read.
