@@ -1,4 +1,5 @@
-//! One call as the panel has it: its figures, what was asked and answered, and what it waits for while it is under way.
+//! One call as the panel shows it: its figures, the request and the answer, and what it waits for while it is in
+//! flight.
 
 use std::fmt::{self, Write as _};
 use std::path::Path;
@@ -41,16 +42,16 @@ impl Ending {
     }
 }
 
-/// What a call under way waits for, beside an answer.
+/// What a call in flight waits for, other than its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waiting {
     /// The end of the account's limit, where it is known.
     Limit(Option<SystemTime>),
-    /// A place among the `WORKERS`.
+    /// A slot among the `WORKERS`.
     Place,
-    /// A pause before the next try, which is over then.
+    /// A pause before the next attempt, which is over then.
     Pause(SystemTime),
-    /// The answer of another call, which was asked the same.
+    /// The answer of another call with the same request.
     Another,
 }
 
@@ -70,17 +71,17 @@ impl Waiting {
     }
 }
 
-/// A call under way, as far as it isn't told by its figures.
+/// A call in flight: what its figures don't contain.
 pub struct Running {
-    /// The API that the upstream is asked in.
+    /// The API in which the upstream is asked.
     pub(super) native: &'static dyn Dialect,
     pub(super) cancel: Box<dyn Fn() + Send + Sync>,
-    /// A stream as it comes, or its beginning.
+    /// The stream so far, or its beginning.
     pub(super) events: Mutex<Vec<u8>>,
 }
 
 impl Running {
-    /// A call whose answer comes in this API, and how it is cancelled.
+    /// Creates a call whose answer comes in this API, with the way to cancel it.
     pub fn new(native: &'static dyn Dialect, cancel: impl Fn() + Send + Sync + 'static) -> Self {
         Self { native, cancel: Box::new(cancel), events: Mutex::default() }
     }
@@ -89,7 +90,7 @@ impl Running {
         lock(&self.events)
     }
 
-    /// What has come of the answer so far, put together.
+    /// Returns what has arrived of the answer so far, put together.
     pub(super) fn answer_so_far(&self) -> Option<String> {
         let events = self.events().clone();
         let mut reader = self.native.reader(true, Needs::default());
@@ -108,18 +109,18 @@ impl fmt::Debug for Running {
 pub(super) struct Call {
     pub(super) message_id: MessageId,
     pub(super) time: DateTime<Local>,
-    /// When it was last changed, in the order of all changes.
+    /// The number of its last change, in the order of all changes.
     pub(super) version: u64,
     pub(super) metrics: CallMetrics,
     pub(super) waiting: Option<Waiting>,
     pub(super) state: State,
-    /// Where its files are.
+    /// The folder of its files.
     pub(super) dir: Option<Arc<Path>>,
-    /// What was turned away: its method and path.
+    /// The method and path of a request that was refused.
     pub(super) refused: Option<Box<str>>,
     pub(super) request: Option<Arc<str>>,
     pub(super) ending: Option<Ending>,
-    /// A stream as it came, or its beginning.
+    /// The stream as it came, or its beginning.
     pub(super) events: Option<Box<[u8]>>,
 }
 
@@ -130,7 +131,7 @@ pub(super) enum State {
 }
 
 impl Call {
-    /// One that has ended before this run, or so long ago that only its files know of it.
+    /// Creates a call that ended before this run, or so long ago that only its files are left.
     pub(super) fn past(call: PastCall, dir: Arc<Path>) -> Self {
         Self {
             message_id: call.ending.message_id,
@@ -169,7 +170,7 @@ impl Call {
         }
     }
 
-    /// What the day's count says of one that was turned away.
+    /// Returns the entry of a refused request in the day's count.
     pub(super) fn refusal_json(&self, error: &ApiError) -> String {
         format!(
             r#"{{"message_id": "{}", "time_ms": {}, "asked": {}, "tool": {}, "dialect": {}, "status": {}, "error": {}}}"#,
@@ -206,7 +207,7 @@ impl Call {
         }
     }
 
-    /// The files of what memory doesn't hold.
+    /// Returns the names of the files for what memory doesn't hold.
     pub(super) fn names_of_missing(&self) -> impl Iterator<Item = Name> {
         let name = |time: DateTime<Local>, kind| Name {
             time: time.naive_local(),

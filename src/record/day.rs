@@ -1,4 +1,4 @@
-//! The day's count: what its folder knew when this run first looked, and what has come since.
+//! The day's count: the calls that its folder contained when this run first looked, and those since.
 
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
@@ -14,29 +14,29 @@ use super::names::{Kind, Name, count_name, moment, timestamp};
 use crate::json::{self, items};
 use crate::sync::{lock, unpoisoned};
 
-/// A day's count with what was turned away is shorter than this.
+/// The maximum length of a day's count with its refusals.
 const MAX_COUNT_BYTES: u64 = 1 << 20;
-/// Of a day, so many of those that were turned away are kept, the newest ones.
+/// How many refusals of a day are kept, the newest ones.
 pub(super) const MAX_REFUSALS: usize = 100;
-/// Files that a crash has left uncounted are looked into, but not more of them than this.
+/// How many files that a crash has left uncounted are read.
 const MAX_UNCOUNTED: usize = 1000;
-/// The client left, or somebody cancelled the call.
+/// The status of a call whose client left, or that somebody cancelled.
 const CANCELLED_STATUS: u16 = 499;
 
-/// What is counted of a day, or of an hour.
+/// The figures of a day, or of an hour.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// Calls that left a RESPONSE.
+    /// Calls that left a RESPONSE file.
     pub answered: u64,
     /// Calls that ended with an error.
     pub errors: u64,
-    /// Calls that nobody waited for any more.
+    /// Calls that nobody waited for any more: the client left, or somebody cancelled the call.
     pub cancelled: u64,
-    /// What was turned away before it was understood.
+    /// Requests that were refused before they became calls.
     pub refused: u64,
-    /// Answers of before, for which no call was made.
+    /// Calls that got a kept answer, so that the upstream wasn't asked.
     pub reused: u64,
-    /// Tries that failed and were followed by others.
+    /// Attempts that failed and were followed by others.
     pub failed_tries: u64,
     /// Tokens of requests.
     pub prompt_tokens: u64,
@@ -45,7 +45,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Of one call that has ended so.
+    /// Returns the figures of one call that has ended.
     pub fn of(kind: Kind, metrics: &CallMetrics) -> Self {
         let cancelled = kind != Kind::Response && metrics.status == CANCELLED_STATUS;
         Self {
@@ -59,24 +59,24 @@ impl Figures {
         }
     }
 
-    /// Of a call of which only the kind of its second file is known.
+    /// Returns the figures of a call of which only the kind of its second file is known.
     pub fn of_kind(kind: Kind) -> Self {
         let answered = kind == Kind::Response;
         Self { answered: answered.into(), errors: (!answered).into(), ..Self::default() }
     }
 
-    /// Of one that was turned away.
+    /// Returns the figures of one refused request.
     pub fn refusal() -> Self {
         Self { refused: 1, ..Self::default() }
     }
 
-    /// All of them, also those that were turned away.
+    /// Returns the number of all calls, refused requests included.
     pub fn calls(&self) -> u64 {
         let Self { answered, errors, cancelled, refused, .. } = *self;
         answered.saturating_add(errors).saturating_add(cancelled).saturating_add(refused)
     }
 
-    /// Adds others; what a damaged file says can't overflow.
+    /// Adds other figures; those of a damaged file can't overflow.
     pub fn add(&mut self, more: &Self) {
         let others = more.all();
         for ((_, figure), (_, more)) in self.all_mut().into_iter().zip(others) {
@@ -102,7 +102,7 @@ impl Figures {
         ]
     }
 
-    /// `"answered": …, …`
+    /// Returns the fields of a JSON object: `"answered": …, …`
     pub fn fields(&self) -> String {
         self.all().map(|(name, figure)| format!(r#""{name}": {figure}"#)).join(", ")
     }
@@ -116,33 +116,33 @@ impl Figures {
     }
 }
 
-/// `CALLS_YYYYMMDD.json`.
+/// The contents of `CALLS_YYYYMMDD.json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DayCount {
     /// The day, in local time.
     pub date: NaiveDate,
-    /// What is counted of it; `count` in the file is what was answered.
+    /// The day's figures; `count` in the file is `answered`.
     pub figures: Figures,
-    /// When the last call ended that was answered.
+    /// When the last answered call ended.
     pub last_updated: Option<DateTime<Local>>,
-    /// The newest of what was turned away, each a JSON object.
+    /// The newest refusals, each a JSON object.
     pub refusals: Vec<Arc<str>>,
 }
 
 impl DayCount {
-    /// A day without calls.
+    /// Creates the count of a day without calls.
     pub fn none(date: NaiveDate) -> Self {
         Self { date, figures: Figures::default(), last_updated: None, refusals: Vec::new() }
     }
 
-    /// `"date": …, "count": …, "last_updated": …, …`
+    /// Returns the fields of a JSON object: `"date": …, "count": …, "last_updated": …, …`
     pub fn fields(&self) -> String {
         let last = self.last_updated.map_or("null".into(), |t| json::quoted(&timestamp(t)));
         let (date, count) = (self.date.format("%Y%m%d"), self.figures.answered);
         format!(r#""date": "{date}", "count": {count}, "last_updated": {last}, {}"#, self.figures.fields())
     }
 
-    /// What the file holds.
+    /// Returns the contents of the file.
     pub(super) fn text(&self) -> String {
         let refusals = if self.refusals.is_empty() {
             String::new()
@@ -152,7 +152,7 @@ impl DayCount {
         format!("{{{}{refusals}}}", self.fields())
     }
 
-    /// The day's file, as far as it can be read.
+    /// Reads the day's file, as far as it can be read.
     pub(super) fn read(dir: &Path, date: NaiveDate) -> Option<Self> {
         let file = disk::read_file(&dir.join(count_name(date)), MAX_COUNT_BYTES).ok()?;
         let saved = serde_json::from_slice::<Value>(&file).ok()?;
@@ -169,22 +169,22 @@ impl DayCount {
     }
 }
 
-/// The day's calls: those that the folder knew of when this run first looked, and those since.
+/// The day's calls: those that the folder contained when this run first looked, and those since.
 #[derive(Debug, Clone)]
 pub struct Tally {
-    /// What has come since then.
+    /// The calls since then.
     pub since: DayCount,
-    /// What was there before.
+    /// The calls before.
     pub earlier: Arc<Earlier>,
 }
 
 impl Tally {
-    /// A day without calls so far.
+    /// Creates the tally of a day without calls so far.
     pub fn new(date: NaiveDate) -> Self {
         Self { since: DayCount::none(date), earlier: Earlier::known(DayCount::none(date)) }
     }
 
-    /// All of them. The disk gets `patience` to say what it knew; what it hasn't said by then isn't counted.
+    /// Returns the count of all calls. Waits up to `patience` for the disk; what it hasn't read by then isn't counted.
     pub fn total(&self, patience: Duration) -> DayCount {
         let mut total = self.since.clone();
         if let Some(earlier) = self.earlier.wait(patience) {
@@ -198,7 +198,7 @@ impl Tally {
     }
 }
 
-/// A day's count that the writer thread reads from a folder, so that a slow disk is nobody else's concern.
+/// A day's count that the writer thread reads from a folder, so that a slow disk holds nobody else up.
 #[derive(Debug, Default)]
 pub struct Earlier {
     count: Mutex<Option<DayCount>>,
@@ -222,7 +222,7 @@ impl Earlier {
     }
 }
 
-/// The day's count as the files have it. A crash may have come between a call's end and the count, and somebody may have
+/// Counts a day's calls by the files. A crash may have come between a call's end and the count, and somebody may have
 /// removed files: the larger number is right.
 pub(super) fn count_on_disk(dir: &Path, date: NaiveDate) -> DayCount {
     let mut count = DayCount::read(dir, date).unwrap_or_else(|| DayCount::none(date));

@@ -6,37 +6,37 @@ use std::time::{Duration, SystemTime};
 use crate::json::quoted;
 use crate::record::changes::{Change, changes_json};
 
-/// One try of a call that failed and was followed by another.
+/// One attempt of a call that failed and was followed by another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedTry {
     /// The model that was asked.
     pub model: String,
     /// What happened, in words.
     pub reason: String,
-    /// When, from the beginning of the call.
+    /// When it failed, from the beginning of the call.
     pub at: Duration,
-    /// Until when the model isn't asked again, where it rests because of this.
+    /// Until when the model isn't asked again because of this, if it rests.
     pub rests_until: Option<SystemTime>,
 }
 
 /// The figures of a call.
 #[derive(Debug, Clone, Default)]
 pub struct CallMetrics {
-    /// Who asked: the name of a tool.
+    /// The name of the tool that asked.
     pub tool: String,
-    /// How what was asked begins.
+    /// The first words of what was asked.
     pub first_words: String,
-    /// What was changed of the request on the way.
+    /// How the request was changed on the way.
     pub changes: Vec<Change>,
-    /// The API that it was asked in.
+    /// The API in which the client asked.
     pub dialect: Cow<'static, str>,
-    /// Where clients ask for it.
+    /// The path at which clients find this route.
     pub path: Cow<'static, str>,
     /// The backup that was asked last, if one was.
     pub backup: Option<String>,
-    /// The answer is one of before, this old: no call was made.
+    /// The age of the answer, if it is a kept one: then no call was made.
     pub reused: Option<Duration>,
-    /// HTTP status; 499 when the client left.
+    /// HTTP status; 499 if the client left, or somebody cancelled the call.
     pub status: u16,
     /// The model that the client named.
     pub asked: Option<String>,
@@ -44,7 +44,7 @@ pub struct CallMetrics {
     pub model: String,
     /// Whether the answer was streamed.
     pub stream: bool,
-    /// Tries that failed before the last.
+    /// Attempts that failed before the last.
     pub failed_tries: Vec<FailedTry>,
     /// Time spent waiting for the account's limit.
     pub waited: Duration,
@@ -56,12 +56,12 @@ pub struct CallMetrics {
     pub prompt_tokens: Option<u64>,
     /// Tokens of the answer.
     pub completion_tokens: Option<u64>,
-    /// `code` of the error that it ended with.
+    /// The `code` of the error with which it ended.
     pub error_code: Option<String>,
 }
 
 impl CallMetrics {
-    /// The fields of a JSON object; those that only an end brings are null before it.
+    /// Returns the fields of a JSON object; those that are known only at the end are null before it.
     pub(super) fn json(&self, ended: bool) -> String {
         let once_ended = |value: String| or_null(Some(value).filter(|_| ended));
         format!(
@@ -88,7 +88,7 @@ impl CallMetrics {
         )
     }
 
-    /// The same as the second file of a call has it, with what reading it again needs.
+    /// Returns the object for the second file of a call: the same fields, and what is needed to read them again.
     pub(super) fn file_json(&self, begun_ms: i64, ended_ms: i64) -> String {
         let changes = changes_json(&self.changes);
         format!(r#"{{"begun_ms":{begun_ms},"ended_ms":{ended_ms},{},"changes":{changes}}}"#, self.json(true))
@@ -103,7 +103,7 @@ fn ms(duration: Duration) -> String {
     (tenths_of_ms(duration) / 10.0).to_string()
 }
 
-/// As they are read from a file again, so that a restart changes no figure.
+/// Rounds as if the time had been read from a file, so that a restart changes no figure.
 pub(super) fn whole_ms(duration: Duration) -> u32 {
     (tenths_of_ms(duration) / 10.0) as u32
 }
@@ -112,12 +112,12 @@ fn tenths_of_ms(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10_000.0).round()
 }
 
-/// Milliseconds since 1970.
+/// Returns milliseconds since 1970.
 pub(super) fn unix_ms(time: SystemTime) -> u128 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis()
 }
 
-/// The tries that failed, a JSON array.
+/// Returns the failed attempts as a JSON array.
 pub(super) fn attempts_json(metrics: &CallMetrics) -> String {
     let tries = metrics.failed_tries.iter().map(|failed| {
         format!(
