@@ -30,7 +30,7 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 pub enum Tone {
     /// Like all other text.
     Plain,
-    /// Something to know: a client's mistake, another try. Yellow.
+    /// Something to know: a client's mistake, another attempt. Yellow.
     Notice,
     /// Something that has failed. Red.
     Failure,

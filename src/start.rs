@@ -44,7 +44,7 @@ pub struct Running {
     _terminal: Option<KeepTerminal>,
 }
 
-/// Starts everything. An error is one sentence for the user: what is wrong and the way out.
+/// Starts the proxy. An error is one sentence for the user: what is wrong and the way out.
 pub fn start(args: Args) -> Result<Running, String> {
     let home = home_folder(&args)?;
     let opens_panel = args.open;

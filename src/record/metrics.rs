@@ -48,9 +48,9 @@ pub struct CallMetrics {
     pub failed_tries: Vec<FailedTry>,
     /// Time spent waiting for the account's limit.
     pub waited: Duration,
-    /// From the beginning to the first content.
+    /// The time from the beginning to the first content.
     pub first_token: Option<Duration>,
-    /// From the beginning to the end.
+    /// The time from the beginning to the end.
     pub total: Duration,
     /// Tokens of the request.
     pub prompt_tokens: Option<u64>,

@@ -13,7 +13,7 @@ pub const NAME: &str = ".env";
 pub struct BadLine {
     /// The line's number in the file, from 1.
     pub number: usize,
-    /// What was probably meant.
+    /// The likely mistake in it.
     pub slip: Slip,
 }
 
