@@ -1,5 +1,5 @@
-//! The commit that `--version` names, the icon and version that Windows shows in the executable's properties, and the
-//! panel's files as they are served.
+//! Sets the commit that `--version` names, and the icon and version that Windows shows in the executable's properties;
+//! prepares the panel's files as they are served.
 
 use std::fs;
 use std::path::PathBuf;
@@ -32,7 +32,8 @@ fn main() {
     }
 }
 
-/// The panel's files without comments and blanks, which no browser reads: they are a quarter of them. No name is changed.
+/// Strips comments and blanks, which no browser reads, from the panel's files: they are a quarter of them. No name is
+/// changed.
 fn strip_page() {
     println!("cargo::rerun-if-changed=static");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default());
@@ -53,19 +54,20 @@ fn markup(text: &str) -> String {
     text.lines().map(|line| format!("{}\n", line.trim())).collect::<String>().replace(">\n<", "><")
 }
 
-/// Comments are lines of their own there.
+/// Strips a style sheet, in which every comment must be a line of its own.
 fn style(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|line| !line.starts_with("/*"));
     let signs = [(" {", "{"), ("{ ", "{"), ("; ", ";"), (", ", ","), (": ", ":"), (" > ", ">")];
     signs.iter().fold(lines.collect::<String>(), |css, (from, to)| css.replace(from, to))
 }
 
-/// What is in quotes, templates and regular expressions stays; a line's end stays where it may be a statement's.
+/// Strips a script. Text in quotes, templates and regular expressions is kept, and so is the end of a line where it may
+/// end a statement.
 fn script(text: &str) -> String {
     let text = text.chars().collect::<Vec<_>>();
     let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$');
     let mut out = String::with_capacity(text.len());
-    // For each `${` that is open, the braces that are open in it.
+    // For each `${` that is open, the number of braces that are open in it.
     let mut open = Vec::<usize>::new();
     let mut at = 0;
     while let Some(&c) = text.get(at) {
@@ -107,7 +109,7 @@ fn script(text: &str) -> String {
     out
 }
 
-/// Where the blanks and comments end that begin here, and whether a line ends in them.
+/// Returns where the blanks and comments that begin here end, and whether a line ends in them.
 fn blank_end(text: &[char], begin: usize) -> (usize, bool) {
     let (mut at, mut line_ends) = (begin, false);
     loop {
@@ -127,7 +129,7 @@ fn blank_end(text: &[char], begin: usize) -> (usize, bool) {
     }
 }
 
-/// One past the sign that ends a literal; of a template also one past a `${` in it.
+/// Returns the position behind the sign that ends a literal; in a template, also behind a `${`.
 fn literal_end(text: &[char], begin: usize, sign: char) -> usize {
     let (mut at, mut in_class) = (begin + 1, false);
     loop {

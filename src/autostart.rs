@@ -1,4 +1,4 @@
-//! `autostart`: the proxy starts with the user's session, without a window.
+//! The command `autostart`: has the proxy start with the user's session, without a window.
 
 use std::fs;
 use std::io;
@@ -16,13 +16,13 @@ use crate::settings::args::{Args, Autostart};
 use crate::start;
 
 const NAME: &str = "local-api-proxy";
-/// How long it may take until it answers.
+/// How long the proxy may take to answer after its start.
 const START_LIMIT: Duration = Duration::from_secs(3);
 
-/// Who starts programs with a session.
+/// What starts programs with a session on this system.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum System {
-    /// A user unit.
+    /// A user unit of systemd.
     Systemd,
     /// A LaunchAgent of macOS.
     Launchd,
@@ -38,7 +38,7 @@ const SYSTEM: System = if cfg!(windows) {
     System::Systemd
 };
 
-/// Does what was asked, and says how it is then.
+/// Does what was asked, and returns a text about the state after that.
 pub fn autostart(args: Args, action: Autostart) -> Result<String, String> {
     let home = start::home_folder(&args)?;
     let home = absolute(&home).unwrap_or(home);
@@ -48,7 +48,7 @@ pub fn autostart(args: Args, action: Autostart) -> Result<String, String> {
         "the folder for what starts with your session isn't known: HOME (on Windows APPDATA) is not set.",
         "无法确定自动启动的文件夹：没有设置 HOME（Windows 上为 APPDATA）。",
     ))?;
-    // Only the address is of interest.
+    // Only the address is needed, so nothing is printed about the settings.
     console::hold();
     let settings = Live::start(home, args).snapshot().settings.clone();
     let url = listen::url(&settings.listen.host, settings.listen.port);
@@ -58,7 +58,7 @@ pub fn autostart(args: Args, action: Autostart) -> Result<String, String> {
                 let file = entry.file.display();
                 either(format!("{file} can't be written: {error}."), format!("无法写入 {file}：{error}。"))
             })?;
-            // A second one would find its port taken.
+            // A second proxy would find its port taken.
             let started = start::is_running(&settings) || entry.start() && comes_up(&settings);
             Ok(either(
                 format!("on: {NAME} starts with your session, at {url}/v1\n"),
@@ -114,7 +114,7 @@ pub fn autostart(args: Args, action: Autostart) -> Result<String, String> {
     }
 }
 
-/// Whether it answers soon: what starts it may be there and not able to.
+/// Returns whether the proxy answers soon: the system may accept the entry and still be unable to start the proxy.
 fn comes_up(settings: &Settings) -> bool {
     let began = Instant::now();
     while !start::is_running(settings) {
@@ -126,7 +126,7 @@ fn comes_up(settings: &Settings) -> bool {
     true
 }
 
-/// The executable, and the flags that were given with `autostart on`.
+/// Returns the command: the executable, the folder, and the flags that were given with `autostart on`.
 fn command_line(executable: &Path, home: &Path, args: &Args) -> Vec<String> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let mut words = vec![text(executable), "--dir".into(), text(home)];
@@ -137,12 +137,12 @@ fn command_line(executable: &Path, home: &Path, args: &Args) -> Vec<String> {
 }
 
 impl System {
-    /// What the file says.
+    /// Returns the contents of the entry's file.
     fn entry(self, command: &[String]) -> Vec<u8> {
         match self {
             Self::Systemd => unit(command).into_bytes(),
             Self::Launchd => agent(command).into_bytes(),
-            // With its mark, or the script is taken for one in the system's code page.
+            // With a byte order mark, because the script is otherwise read in the system's code page.
             Self::Startup => {
                 format!("\u{feff}{}", script(command)).encode_utf16().flat_map(u16::to_le_bytes).collect()
             }
@@ -150,11 +150,11 @@ impl System {
     }
 }
 
-/// <https://www.freedesktop.org/software/systemd/man/systemd.service.html#Command%20lines>
+/// Writes a unit: <https://www.freedesktop.org/software/systemd/man/systemd.service.html#Command%20lines>
 fn unit(command: &[String]) -> String {
     let quote = |(number, word): (usize, &String)| {
         let word = word.replace('\\', r"\\").replace('"', "\\\"").replace('%', "%%");
-        // The program's own path is taken without variables.
+        // No variables are expanded in the program's own path.
         let word = if number == 0 { word } else { word.replace('$', "$$") };
         format!("\"{word}\"")
     };
@@ -164,7 +164,7 @@ fn unit(command: &[String]) -> String {
     )
 }
 
-/// launchd.plist(5)
+/// Writes an agent: launchd.plist(5).
 fn agent(command: &[String]) -> String {
     let word = |word: &String| {
         let word = word.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
@@ -189,7 +189,7 @@ fn agent(command: &[String]) -> String {
     )
 }
 
-/// A console program has a window unless something without one starts it hidden.
+/// Writes a script: a console program has a window unless something without one starts it hidden.
 fn script(command: &[String]) -> String {
     let quote = |word: &String| {
         // A backslash before a quote would be taken for its escape.
@@ -200,10 +200,10 @@ fn script(command: &[String]) -> String {
     format!("CreateObject(\"WScript.Shell\").Run \"{command}\", 0, False\r\n")
 }
 
-/// The file by which it starts.
+/// The file that starts the proxy.
 struct Entry {
     file: PathBuf,
-    /// systemd goes by a link to it.
+    /// The link to the file by which systemd enables it.
     link: Option<PathBuf>,
     /// Folders below this one are removed when they are empty.
     base: PathBuf,
@@ -254,7 +254,7 @@ impl Entry {
         Ok(())
     }
 
-    /// Starts it now. Whether it did.
+    /// Starts the proxy now. Returns whether the system could.
     fn start(&self) -> bool {
         let file = self.file.to_string_lossy();
         match SYSTEM {
@@ -267,7 +267,7 @@ impl Entry {
         }
     }
 
-    /// Ends what it has started, and removes it.
+    /// Ends the proxy that the entry has started (not on Windows), and removes the entry.
     fn remove(&self) -> io::Result<()> {
         match SYSTEM {
             System::Systemd if self.file.exists() => {
@@ -283,7 +283,7 @@ impl Entry {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            // Those that have something in them stay.
+            // Folders with anything else in them stay.
             let folders = path.ancestors().skip(1).take_while(|folder| *folder != self.base);
             let _ = folders.map(fs::remove_dir).take_while(Result::is_ok).count();
         }

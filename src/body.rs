@@ -1,19 +1,19 @@
-//! Bodies that are read whole: memory grows with what arrives, not with what was announced.
+//! Reads whole bodies: memory grows with what arrives, not with what was announced.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::sync::lock;
 
-/// What is asked for at first of a body whose length nobody has announced.
+/// How much memory a body without an announced length gets at first.
 const FIRST_BYTES: usize = 8 * 1024;
-/// What is believed of an announcement before anything has come.
+/// How much memory a body with an announced length gets at most before anything has arrived.
 const MAX_FIRST_BYTES: usize = 64 * 1024;
 
-/// Puts into `body` what `read` gives, to its end or until there is more than `limit` bytes of it. Whether the end came.
+/// Reads a body from `read`, to its end or until it has more than `limit` bytes. Returns whether the end was reached.
 ///
-/// What was in `body` before is lost. `read` is asked as [`std::io::Read::read`] is: 0 is the end. What has come before
-/// an error is kept.
+/// What was in `body` before is lost. `read` is called as [`std::io::Read::read`] is: 0 is the end. What was read
+/// before an error is kept.
 pub fn read_whole<E>(
     body: &mut Vec<u8>,
     announced: Option<usize>,
@@ -23,7 +23,7 @@ pub fn read_whole<E>(
     read_on(body, 0, announced, limit, read)
 }
 
-/// The same behind what has come already: the first `filled` bytes of `body`.
+/// Like [`read_whole`], but goes on behind what was read before: the first `filled` bytes of `body`.
 pub fn read_on<E>(
     body: &mut Vec<u8>,
     mut filled: usize,
@@ -31,7 +31,7 @@ pub fn read_on<E>(
     limit: usize,
     mut read: impl FnMut(&mut [u8]) -> Result<usize, E>,
 ) -> Result<bool, E> {
-    // One more than there should be, so that the end is seen without growing once more.
+    // One byte more than there should be, so that the end is found without growing once more.
     let most = announced.map_or(limit, |announced| announced.min(limit)).saturating_add(1);
     let mut step = announced.map_or(FIRST_BYTES, |_| MAX_FIRST_BYTES);
     let ended = loop {
@@ -39,8 +39,8 @@ pub fn read_on<E>(
             break Ok(false);
         }
         if filled == body.len() {
-            // More than what is still to come would touch memory that nothing is put into; so would as much again as
-            // there is of a body that goes on with a few bytes.
+            // Growing by more than what is still to come would touch memory that stays empty; so would doubling a large
+            // body that goes on with a few bytes.
             let size = filled.saturating_add(step).min(most).max(filled + 1);
             step = step.saturating_mul(2);
             body.reserve_exact(size - filled);
@@ -57,18 +57,18 @@ pub fn read_on<E>(
     ended
 }
 
-/// Smaller buffers cost less to be made than to be kept.
+/// Smaller buffers cost less to allocate than to keep.
 const WORTH_KEEPING_BYTES: usize = 1 << 20;
-/// For how long a large buffer may be of use to the next request.
+/// How long a large buffer is kept for the next request.
 const KEPT_FOR: Duration = Duration::from_secs(5);
 
-/// The buffer of the last large request, for the next one: a conversation with images in it comes again and again, and
-/// half of what it costs to forward 20 MB is to get that much memory from the system.
+/// The buffer of the last large request, for the next one: a conversation with images in it is sent again and again,
+/// and half of the cost of forwarding 20 MB is getting that much memory from the system.
 #[derive(Debug, Default)]
 pub struct Spare(Mutex<Option<(Instant, Vec<u8>)>>);
 
 impl Spare {
-    /// The buffer, or an empty one.
+    /// Takes the buffer, or an empty one if there is none.
     pub fn take(&self) -> Vec<u8> {
         self.lock().take().map(|(_, buffer)| buffer).unwrap_or_default()
     }
@@ -81,7 +81,7 @@ impl Spare {
         }
     }
 
-    /// Gives the buffer back to the system when nobody has come for it.
+    /// Gives the buffer back to the system if no request has taken it for a while.
     pub fn forget_old(&self) {
         let old = self.lock().take_if(|(since, _)| since.elapsed() > KEPT_FOR);
         drop(old);
@@ -135,7 +135,7 @@ mod tests {
         assert!(body.len() == announced && body.capacity() == announced + 1);
     }
 
-    /// Else each of them would touch as much memory again as there is.
+    /// Otherwise each read would touch as much memory again as the body has.
     #[test]
     fn a_large_body_goes_on_with_a_few_bytes() {
         const FILLED: usize = 10 << 20;

@@ -1,5 +1,5 @@
-//! What the program says: one thread prints whole lines, so that a console that is paused (a click into a
-//! Windows console selects text and stops every write), slow or closed never holds a request up.
+//! The program's output: one thread prints whole lines, so that a console that is paused (a click into a Windows
+//! console selects text and stops every write), slow or closed never holds a request up.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -19,7 +19,7 @@ use crate::sync::{lock, unpoisoned};
 /// Lines that may wait for a paused console; later ones are counted and left out.
 const QUEUED_LINES: usize = 4096;
 
-/// Between two writes.
+/// The pause between two writes.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// How long the end of the program waits for a console that doesn't take its lines.
@@ -28,16 +28,16 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 /// How a line is to look on a terminal that has colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
-    /// As everything else.
+    /// Like all other text.
     Plain,
-    /// Something to know: a client's mistake, another try. Yellow.
+    /// Something to know: a client's mistake, another attempt. Yellow.
     Notice,
     /// Something that has failed. Red.
     Failure,
 }
 
 struct Line {
-    /// Stands before it, if there is one.
+    /// The time before the text, if it has one.
     time: Option<SystemTime>,
     tone: Tone,
     text: String,
@@ -47,7 +47,7 @@ struct Line {
 struct Queue {
     lines: VecDeque<Line>,
     left_out: u64,
-    /// Lines that were ever said, and those that are printed.
+    /// Counts the lines since the start: those that were said, and those that are printed.
     said: u64,
     printed: u64,
     has_printer: bool,
@@ -55,14 +55,14 @@ struct Queue {
 
 static QUEUE: Mutex<Queue> =
     Mutex::new(Queue { lines: VecDeque::new(), left_out: 0, said: 0, printed: 0, has_printer: false });
-/// A condition variable, not a channel, whose receiver spins before it sleeps.
+/// A condition variable and not a channel, because a channel's receiver spins before it sleeps.
 static SAID: Condvar = Condvar::new();
 static PRINTED: Condvar = Condvar::new();
 
-/// Where lines go.
+/// Where the lines go.
 enum Out {
     Terminal,
-    /// They wait until it is known.
+    /// The lines wait until it is known where they go.
     Held(Vec<u8>),
     File(File),
     Nowhere,
@@ -92,7 +92,7 @@ fn print() {
         write(text.as_bytes());
         lock(&QUEUE).printed = said;
         PRINTED.notify_all();
-        // What is said meanwhile is printed together: many short writes cost more than the calls that they tell of.
+        // Lines said meanwhile are printed together: many short writes cost more than the calls that they report.
         thread::sleep(PAUSE);
     }
 }
@@ -133,8 +133,8 @@ fn understands_escapes() -> bool {
     console.is_ok_and(|mut console| console.set_virtual_terminal_processing(true).is_ok())
 }
 
-/// The text with what a terminal would act upon made visible: what clients and upstreams have written could move its cursor,
-/// ring, change its title, or turn the direction of what follows.
+/// Returns the text with everything visible that a terminal would act upon: what clients and upstreams have written
+/// could move its cursor, ring, change its title, or turn the direction of what follows.
 pub fn plain(text: &str) -> Cow<'_, str> {
     let acts = |c: char| {
         c.is_control() && c != '\t'
@@ -152,7 +152,7 @@ pub fn plain(text: &str) -> Cow<'_, str> {
 }
 
 fn write(text: &[u8]) {
-    // `println!` would panic on a closed pipe; here the line is simply nobody's.
+    // `println!` would panic on a closed pipe; here the line is simply lost.
     let _ = match &mut *lock(&OUT) {
         Out::Terminal => {
             let mut out = std::io::stdout().lock();
@@ -164,12 +164,12 @@ fn write(text: &[u8]) {
     };
 }
 
-/// The terminal is somebody else's from now on: lines wait for [`release`].
+/// Leaves the terminal to another program: lines wait for [`show`] or [`release`].
 pub fn hold() {
     *lock(&OUT) = Out::Held(Vec::new());
 }
 
-/// What was held, and all that follows, is shown again.
+/// Shows the lines that were held, and all that follow, on the terminal.
 pub fn show() {
     let before = std::mem::replace(&mut *lock(&OUT), Out::Terminal);
     if let Out::Held(held) = before {
@@ -177,7 +177,7 @@ pub fn show() {
     }
 }
 
-/// Lines that were held, and all that follow, go to this file, or nowhere.
+/// Writes the lines that were held, and all that follow, to this file, or discards them.
 pub fn release(file: Option<File>) {
     let out = file.map_or(Out::Nowhere, Out::File);
     let before = std::mem::replace(&mut *lock(&OUT), out);
@@ -191,13 +191,13 @@ pub fn print_line(line: impl Into<String>) {
     send(Line { time: None, tone: Tone::Plain, text: line.into() });
 }
 
-/// Prints one line with the local time before it. (Finding out what that is takes a while, at every thread's first time:
-/// the printing thread does it.)
+/// Prints one line with the local time before it. The printing thread works the time out, because that takes a while
+/// the first time on each thread.
 pub fn say(text: impl fmt::Display) {
     say_in(Tone::Plain, text);
 }
 
-/// The same in a tone.
+/// Like [`say`], in a tone.
 pub fn say_in(tone: Tone, text: impl fmt::Display) {
     send(Line { time: Some(SystemTime::now()), tone, text: text.to_string() });
 }
@@ -205,7 +205,7 @@ pub fn say_in(tone: Tone, text: impl fmt::Display) {
 fn send(line: Line) {
     let mut queue = lock(&QUEUE);
     if !queue.has_printer {
-        // Without the thread (no more threads to be had) lines are lost, requests aren't.
+        // If the system gives no more threads, lines are lost, but requests aren't.
         queue.has_printer = thread::Builder::new().name("console".into()).spawn(print).is_ok();
     }
     if queue.lines.len() >= QUEUED_LINES {
@@ -219,7 +219,8 @@ fn send(line: Line) {
     }
 }
 
-/// Names the console's window, where that is understood: elsewhere it would be rubbish on the screen.
+/// Sets the title of the console's window, if the console understands that: elsewhere it would be rubbish on the
+/// screen.
 pub fn set_title(title: &str) {
     #[cfg(windows)]
     if understands_escapes() {
@@ -227,7 +228,7 @@ pub fn set_title(title: &str) {
         let _ = write!(out, "\x1b]0;{title}\x07").and_then(|()| out.flush());
     }
     #[cfg(not(windows))]
-    let _ = title; // a terminal's title is its shell's
+    let _ = title; // the shell sets a terminal's title
 }
 
 /// Waits until everything said so far is printed, at most a second.

@@ -1,8 +1,8 @@
-//! UTF-16, which Windows' own tools write: with its mark, or recognized by the NULs of its first character.
+//! Decodes UTF-16, which Windows' own tools write, text in the system's code page, and percent-encoding.
 
-/// The text, if these bytes are UTF-16; what is no character in it is U+FFFD.
+/// Decodes UTF-16; `None` if the bytes are something else. What is no character in it becomes U+FFFD.
 ///
-/// Neither a setting nor JSON begins with a NUL or has one in its second place, so that the mark may be missing.
+/// The byte order mark may be missing: neither a setting nor JSON begins with a NUL or has one in its second place.
 pub fn utf16(bytes: &[u8]) -> Option<String> {
     let (unit, text): (fn([u8; 2]) -> u16, _) = match bytes {
         [0xFF, 0xFE, rest @ ..] => (u16::from_le_bytes, rest),
@@ -15,8 +15,8 @@ pub fn utf16(bytes: &[u8]) -> Option<String> {
     Some(String::from_utf16_lossy(&units))
 }
 
-/// Text in the code page of the system, which Windows' older programs write (GBK, where Chinese is spoken); `None` where it is
-/// UTF-8, or the system has none.
+/// Decodes text in the system's code page, which Windows' older programs write (GBK, where Chinese is spoken); `None`
+/// if it is UTF-8, or the system has no code page.
 pub fn ansi(bytes: &[u8]) -> Option<String> {
     #[cfg(windows)]
     if std::str::from_utf8(bytes).is_err() {
@@ -27,7 +27,7 @@ pub fn ansi(bytes: &[u8]) -> Option<String> {
     None
 }
 
-/// What a part of an address says: some clients write the slash in a model's id as `%2F` and the colon as `%3A`.
+/// Decodes a part of an address: some clients write the slash in a model's id as `%2F` and the colon as `%3A`.
 pub fn percent_decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());

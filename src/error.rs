@@ -1,5 +1,5 @@
-//! Errors of the proxy's own: each case of the contract with its status, its code and its words, in the shape that every
-//! OpenAI SDK understands (<https://platform.openai.com/docs/guides/error-codes>).
+//! Errors of the proxy's own: each case of the contract with its status, its code and its message, in the shape that
+//! every OpenAI SDK understands (<https://platform.openai.com/docs/guides/error-codes>).
 
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -19,22 +19,22 @@ pub struct ApiError {
     pub code: &'static str,
     /// For people: what is wrong and what to do.
     pub message: String,
-    /// The same for a console that speaks Chinese. (Clients get English: tools know it.)
+    /// The message for a console in Chinese. (Clients get English: tools know it.)
     chinese: String,
-    /// Header fields that belong to it.
+    /// Header fields of the response.
     pub headers: Vec<(&'static str, String)>,
-    /// Of a limit: when it ends, in seconds since 1970.
+    /// For a limit, when it ends, in seconds since 1970.
     pub resets_at: Option<u64>,
 }
 
 impl ApiError {
-    /// An error of this status and code, in somebody else's words.
+    /// Creates an error of this status and code, with a message that isn't translated.
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
         Self::own(status, code, message.clone(), message)
     }
 
-    /// An error of this status and code, in English and in Chinese.
+    /// Creates an error of this status and code, with a message in English and in Chinese.
     pub fn own(
         status: u16,
         code: &'static str,
@@ -45,43 +45,43 @@ impl ApiError {
         Self { status, code, message, chinese, headers: Vec::new(), resets_at: None }
     }
 
-    /// The same with other words for a console that speaks Chinese.
+    /// Sets another message for a console in Chinese.
     pub fn chinese(mut self, words: impl Into<String>) -> Self {
         self.chinese = words.into();
         self
     }
 
-    /// What it says, in both languages.
+    /// Returns the message in both languages.
     pub fn words(&self) -> Words {
         Words::new(self.message.clone(), self.chinese.clone())
     }
 
-    /// What it says on the console.
+    /// Returns the message for the console.
     pub fn in_words(&self) -> &str {
         either(&self.message, &self.chinese)
     }
 
-    /// The same with `Retry-After: seconds`.
+    /// Adds the header field `Retry-After: seconds`.
     pub fn retry_after(self, seconds: u64) -> Self {
         self.with("retry-after", seconds.to_string())
     }
 
-    /// The same with one more header field.
+    /// Adds a header field.
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
-    /// Whether it will be the same whenever it is tried again.
+    /// Returns whether retries are useless, at least for a long time.
     pub fn stays(&self) -> bool {
         matches!(self.status, 400..=499) && !matches!(self.status, 408 | 425 | 429)
             || self.resets_at.is_some()
     }
 
-    /// OpenAI's `type` for this status.
+    /// Returns OpenAI's `type` for this error.
     pub fn kind(&self) -> &'static str {
         match self.status {
-            // A path that isn't there must not read like a model that isn't: tools have their users choose another one then.
+            // An unknown path must not look like an unknown model: tools then ask their users to choose another one.
             404 if self.code == "not_found" => "invalid_request_error",
             401 => "authentication_error",
             403 => "permission_error",
@@ -92,42 +92,42 @@ impl ApiError {
         }
     }
 
-    /// `{"message": …, "type": …, "param": null, "code": …}`
+    /// Returns `{"message": …, "type": …, "param": null, "code": …}`.
     pub fn object(&self) -> String {
         json::text(&self.json())
     }
 
-    /// The body of the response.
+    /// Returns the body of the response.
     pub fn body(&self) -> String {
         json::text(&object! {"error": self.json()})
     }
 
-    /// The same as a value.
+    /// Returns the error object of OpenAI's API: <https://platform.openai.com/docs/guides/error-codes>.
     pub fn json(&self) -> Value {
         object! {"message": &self.message, "type": self.kind(), "param": Value::Null, "code": self.code}
     }
 }
 
-/// Whether the process, or the system, has no descriptors left (`EMFILE`, `ENFILE`; on Windows of files and of sockets). Such
-/// errors have no kind.
+/// Returns whether the process, or the system, has no descriptors left (`EMFILE`, `ENFILE`; on Windows of files and of
+/// sockets). Such errors have no `ErrorKind`.
 pub fn is_about_descriptors(error: &io::Error) -> bool {
     let codes: &[i32] = if cfg!(windows) { &[4, 10024] } else { &[23, 24] };
     error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
-/// Whether a socket was waited for in vain.
+/// Returns whether an operation on a socket has timed out.
 pub fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// The code by which Anthropic's SDKs know that they have to send the whole conversation.
 pub const NO_THREADS: &str = "thread_unsupported_request";
-/// Marks an answer that says [`ApiError::loop_detected`], for the proxies of a chain that the request came by.
+/// Marks an answer that is [`ApiError::loop_detected`], for the proxies of a chain through which the request came.
 pub const LOOP_HEADER: &str = "x-local-api-proxy-loop";
 
-/// The cases, in the order of the contract's table.
+/// The errors, in the order of the contract's table.
 impl ApiError {
-    /// The body isn't the JSON object that it should be; what it is instead, in both languages.
+    /// The body isn't the JSON object that it should be; `english` and `chinese` say what it is instead.
     pub fn invalid_json(english: &str, chinese: &str) -> Self {
         Self::own(
             400,
@@ -137,7 +137,7 @@ impl ApiError {
         )
     }
 
-    /// The body ended early.
+    /// The body ended early, or its chunks are broken.
     pub fn broken_body() -> Self {
         Self::own(
             400,
@@ -191,7 +191,7 @@ impl ApiError {
         )
     }
 
-    /// The panel was asked for through a server in front, for whom nobody knows.
+    /// The panel was asked for through another server, so that nobody knows for whom.
     pub fn panel_is_not_forwarded() -> Self {
         Self::own(
             403,
@@ -201,7 +201,7 @@ impl ApiError {
         )
     }
 
-    /// A web page that isn't allowed to calls.
+    /// A web page that isn't allowed to use the proxy has sent the request.
     pub fn forbidden_origin() -> Self {
         Self::own(
             403,
@@ -231,7 +231,7 @@ impl ApiError {
         )
     }
 
-    /// No endpoint has this path; what was probably meant is `slip`, a sentence or nothing.
+    /// No endpoint has this path. `slip` is a sentence on what was probably meant, or empty.
     pub fn not_found(asked: &str, slip: &str, served: &str) -> Self {
         Self::own(
             404,
@@ -246,8 +246,8 @@ impl ApiError {
         Self::own(404, "not_found", what, "面板中没有这一项")
     }
 
-    /// Something that only a named model may do (`what`: in English and Chinese) was asked of one that isn't free; `free` are
-    /// those that are, `setting` names one.
+    /// The request needs a free model of a kind in which no model replaces another, and names none that is free.
+    /// `what`, in English and Chinese, is made by such models; `free` are those there are, and `setting` can name one.
     pub fn model_not_free([what, chinese]: [&str; 2], setting: &str, free: &[String]) -> Self {
         let free = match free {
             [] => "there are none now, or the list can't be had".to_owned(),
@@ -273,7 +273,7 @@ impl ApiError {
         )
     }
 
-    /// A conversation of which the server is to have kept the beginning.
+    /// The request belongs to a conversation whose beginning the server should have kept.
     pub fn no_kept_conversations() -> Self {
         Self::own(
             400,
@@ -293,7 +293,7 @@ impl ApiError {
         )
     }
 
-    /// The endpoint takes other methods.
+    /// The endpoint has other methods only.
     pub fn method_not_allowed(asked: &str, allowed: &[&str]) -> Self {
         let allowed = allowed.join(", ");
         Self::own(
@@ -305,7 +305,7 @@ impl ApiError {
         .with("allow", allowed)
     }
 
-    /// A tool that Google runs by itself, without any function beside it.
+    /// The request has only a tool that Google runs by itself, and no function beside it.
     pub fn not_googles_tool(name: &str) -> Self {
         let message = format!(
             "Google's own tools aren't here: {name} can't be used, only functions that the client runs (functionDeclarations)."
@@ -314,7 +314,7 @@ impl ApiError {
             .chinese(format!("这里没有 Google 自带的工具 {name}：只能使用由客户端执行的函数"))
     }
 
-    /// What Ollama does to the models on its disk.
+    /// The request is for what Ollama does to the models on its disk.
     pub fn not_ollamas_disk() -> Self {
         Self::own(
             501,
@@ -336,7 +336,7 @@ impl ApiError {
         )
     }
 
-    /// Nothing more of a body came for so long.
+    /// Nothing more of a body arrived within the limit.
     pub fn stalled_body(limit: Duration) -> Self {
         let seconds = limit.as_secs();
         Self::own(
@@ -347,12 +347,12 @@ impl ApiError {
         )
     }
 
-    /// What was sent is not a request that can be understood in one way only.
+    /// The bytes aren't a request that can be understood in one way only.
     pub fn bad_request(english: &str, chinese: &str) -> Self {
         Self::own(400, "bad_request", english, chinese)
     }
 
-    /// The head is over its bounds.
+    /// The head is larger than allowed.
     pub fn head_too_large() -> Self {
         Self::own(
             431,
@@ -362,7 +362,7 @@ impl ApiError {
         )
     }
 
-    /// The target is over its bound.
+    /// The target is longer than allowed.
     pub fn target_too_long() -> Self {
         Self::own(
             414,
@@ -372,7 +372,7 @@ impl ApiError {
         )
     }
 
-    /// The head took too long.
+    /// The head didn't arrive in time.
     pub fn slow_head(limit: Duration) -> Self {
         let seconds = limit.as_secs();
         Self::own(
@@ -383,7 +383,7 @@ impl ApiError {
         )
     }
 
-    /// Another version of HTTP.
+    /// The request is in another version of HTTP.
     pub fn unknown_version() -> Self {
         Self::own(
             505,
@@ -393,12 +393,12 @@ impl ApiError {
         )
     }
 
-    /// `Expect` other than `100-continue`.
+    /// The value of `Expect` isn't `100-continue`.
     pub fn unknown_expectation() -> Self {
         Self::own(417, "bad_request", "Expect can only be 100-continue.", "Expect 只能是 100-continue")
     }
 
-    /// `Content-Encoding` that isn't known.
+    /// The value of `Content-Encoding` isn't known.
     pub fn unknown_encoding() -> Self {
         Self::own(
             415,
@@ -408,7 +408,7 @@ impl ApiError {
         )
     }
 
-    /// The body isn't encoded as it says.
+    /// The body isn't encoded as its `Content-Encoding` says.
     pub fn undecodable_body() -> Self {
         Self::own(
             400,
@@ -418,7 +418,7 @@ impl ApiError {
         )
     }
 
-    /// Not HTTP at all.
+    /// The bytes are not HTTP at all.
     pub fn not_http() -> Self {
         Self::own(
             400,
@@ -428,8 +428,8 @@ impl ApiError {
         )
     }
 
-    /// A WebSocket is asked for. [RFC 9110, 15.5.22](https://www.rfc-editor.org/rfc/rfc9110#section-15.5.22) wants to be
-    /// told what would do instead.
+    /// The client asks for a WebSocket. [RFC 9110, 15.5.22](https://www.rfc-editor.org/rfc/rfc9110#section-15.5.22)
+    /// requires the answer to say which protocol would do instead.
     pub fn no_websockets() -> Self {
         Self::own(
             426,
@@ -441,7 +441,7 @@ impl ApiError {
         .with("connection", "close, upgrade")
     }
 
-    /// The system gives the program no more connections.
+    /// The system gives the program no more descriptors.
     pub fn no_descriptors() -> Self {
         Self::own(
             503,
@@ -452,7 +452,7 @@ impl ApiError {
         .retry_after(1)
     }
 
-    /// A panic.
+    /// A panic ended the request.
     pub fn internal() -> Self {
         Self::own(
             500,
@@ -462,7 +462,7 @@ impl ApiError {
         )
     }
 
-    /// There is no connection to the upstream; perhaps because of TLS.
+    /// The upstream can't be reached, perhaps because of TLS.
     pub fn unreachable(reason: &Words, is_about_tls: bool) -> Self {
         let (advice, chinese) = if is_about_tls {
             (
@@ -483,7 +483,7 @@ impl ApiError {
         )
     }
 
-    /// The upstream's connection ended, or carried something else than HTTP.
+    /// The connection to the upstream ended, or carried something else than HTTP.
     pub fn broke_off(reason: &Words) -> Self {
         Self::own(
             502,
@@ -493,7 +493,7 @@ impl ApiError {
         )
     }
 
-    /// The upstream answered something that nobody could read.
+    /// The upstream's answer can't be understood.
     pub fn unusable(reason: &Words) -> Self {
         Self::own(
             502,
@@ -503,7 +503,7 @@ impl ApiError {
         )
     }
 
-    /// The model said nothing.
+    /// The model's answer is empty.
     pub fn empty_answer() -> Self {
         Self::own(
             502,
@@ -525,8 +525,8 @@ impl ApiError {
         .with("x-should-retry", "false")
     }
 
-    /// The account's limit lasts longer than a request may wait: until `reset`, which is `time` (HH:MM) here. A key of another
-    /// account wouldn't help: OpenRouter's limits are those of a person.
+    /// The account's limit lasts longer than a request may wait: until `reset`, which is `time` (HH:MM) in local time.
+    /// A key of another account wouldn't help: OpenRouter's limits are those of a person.
     pub fn limit_reached(time: &str, reset: SystemTime) -> Self {
         let remaining = reset.duration_since(SystemTime::now()).unwrap_or_default();
         let seconds = remaining.as_secs_f64().ceil().max(1.0) as u64;
@@ -544,7 +544,7 @@ impl ApiError {
         Self { resets_at, ..error.retry_after(seconds) }
     }
 
-    /// The upstream failed, and every backup rests, the first of them for this long.
+    /// The upstream failed, and every backup rests; `rests` is how long until the first of them may be asked again.
     pub fn nobody_left(reason: &str, rests: Duration) -> Self {
         Self::own(
             429,
@@ -566,7 +566,7 @@ impl ApiError {
         .retry_after(1)
     }
 
-    /// Too many wait for the account's limit.
+    /// Too many requests wait for the account's limit.
     pub fn too_many_wait() -> Self {
         Self::own(
             503,
@@ -598,7 +598,7 @@ impl ApiError {
         Self::new(499, "client_closed", "The client closed the connection.")
     }
 
-    /// `UPSTREAM_TIMEOUT` went by without a byte.
+    /// No byte arrived for as long as `UPSTREAM_TIMEOUT`.
     pub fn silent(limit: Duration) -> Self {
         let seconds = limit.as_secs_f64();
         Self::own(

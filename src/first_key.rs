@@ -1,4 +1,4 @@
-//! The key: asked for at a first start on a terminal, and looked at whenever the program starts.
+//! The OpenRouter key: asked for at a first start on a terminal, and checked whenever the program starts.
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::Path;
@@ -14,33 +14,33 @@ use crate::settings::{Secret, Settings, env_edit, env_file, is_placeholder, pars
 use crate::upstream::Upstream;
 
 const NAME: &str = "OPENROUTER_API_KEY";
-/// Where keys look so.
+/// The host whose keys have this prefix.
 const OPENROUTER: &str = "openrouter.ai";
 const PREFIX: &str = "sk-or-";
 
-/// Whether there is no key, and somebody to ask for one.
+/// Returns whether there is no key, and a user who can be asked for one.
 pub fn is_to_be_asked(settings: &Settings) -> bool {
     settings.key.is_none() && !settings.test_mode && settings.backups.is_empty() && somebody_is_there()
 }
 
 fn somebody_is_there() -> bool {
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    // Who reads from the terminal in the background (`local-api-proxy &`) is stopped by it.
+    // A background job (`local-api-proxy &`) that reads from the terminal is stopped.
     #[cfg(unix)]
     let terminal = terminal
         && nix::unistd::tcgetpgrp(std::io::stdin()).is_ok_and(|group| group == nix::unistd::getpgrp());
     terminal
 }
 
-/// Keeps how the terminal was set, which echoes nothing while the key is typed, and sets it so again: the program may end
-/// meanwhile.
+/// Saves the terminal's settings, and restores them when dropped. The terminal echoes nothing while the key is typed,
+/// and the program may end meanwhile.
 pub struct KeepTerminal {
     #[cfg(unix)]
     was: Option<nix::sys::termios::Termios>,
 }
 
 impl KeepTerminal {
-    /// As it is now.
+    /// Saves the settings as they are now.
     pub fn new() -> Self {
         Self {
             #[cfg(unix)]
@@ -65,16 +65,17 @@ impl Drop for KeepTerminal {
     }
 }
 
-/// How asking ended.
+/// The result of asking for a key.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// With a key, or with the wish to go on without one.
+    /// There is a key, or the user goes on without one.
     GoOn,
-    /// With Ctrl+C.
+    /// The user pressed Ctrl+C.
     Interrupted,
 }
 
-/// Asks until there is a key that works, or none is wanted. It is in `.env` then, where all settings are read from.
+/// Asks until there is a key that isn't refused, or the user wants none. Writes the key into `.env`, from which all
+/// settings are read.
 pub fn ask(live: &Live) -> Asked {
     print_line(String::new());
     print_line(either(
@@ -84,7 +85,7 @@ pub fn ask(live: &Live) -> Asked {
     print_line(either("Enter alone goes on without one.", "直接按回车则暂不设置。"));
     loop {
         console::flush();
-        // Not rpassword's own prompt: on Windows that isn't in the console's encoding.
+        // Not rpassword's own prompt, which isn't in the console's encoding on Windows.
         let mut terminal = std::io::stdout();
         let _ = write!(terminal, "{}", either("key: ", "密钥：")).and_then(|()| terminal.flush());
         let typed = match rpassword::read_password() {
@@ -95,7 +96,7 @@ pub fn ask(live: &Live) -> Asked {
             }
         };
         if typed.trim().is_empty() {
-            // It may have been written into the file meanwhile.
+            // The key may have been written into the file meanwhile.
             return if live.snapshot().settings.key.is_some() { Asked::GoOn } else { without() };
         }
         let Some(key) = parse_key(typed.trim()).filter(|_| !is_placeholder(typed.trim())) else {
@@ -122,7 +123,7 @@ fn without() -> Asked {
     Asked::GoOn
 }
 
-/// Checks a key, and says what became of that. Whether it isn't refused.
+/// Checks a key, and prints the result. Returns whether the key isn't refused.
 fn is_taken(snapshot: &Snapshot, key: &Secret) -> bool {
     let settings = &snapshot.settings;
     let host = host_of(&settings.base_url);
@@ -152,7 +153,7 @@ fn is_taken(snapshot: &Snapshot, key: &Secret) -> bool {
     !refused
 }
 
-/// Writes a key into `.env`, and says what became of that.
+/// Writes a key into `.env`, and prints the result.
 fn write_down(home: &Path, key: &Secret) {
     print_line(match env_edit::set(home, NAME, key.expose()) {
         Ok(file) => {
@@ -184,14 +185,14 @@ fn accepted(host: &str, key: &Secret, quota: Option<Quota>) -> String {
     either(format!("{host} accepts the key {key}{left}"), format!("{host} 接受密钥 {key}{left}"))
 }
 
-/// Says what becomes of the key of the settings, while the program goes on.
+/// Checks the key of the settings in the background, and prints the result.
 pub fn check(live: &Arc<Live>, snapshot: &Arc<Snapshot>) {
     let settings = &snapshot.settings;
     let Some(key) = settings.key.clone().filter(|_| !settings.test_mode) else {
         return;
     };
     let (live, snapshot) = (Arc::clone(live), Arc::clone(snapshot));
-    // Without the thread (no more threads to be had) nothing is said.
+    // If the system gives no more threads, nothing is printed.
     let _ = thread::Builder::new().name("key".into()).spawn(move || {
         let host = host_of(&snapshot.settings.base_url);
         match quota::ask(&snapshot.upstream) {
@@ -213,7 +214,7 @@ pub fn check(live: &Arc<Live>, snapshot: &Arc<Snapshot>) {
     });
 }
 
-/// `openrouter.ai`
+/// Returns the host of a base URL, such as `openrouter.ai`.
 fn host_of(base_url: &str) -> &str {
     let rest = base_url.split_once("://").map_or(base_url, |(_, rest)| rest);
     rest.split('/').next().unwrap_or(rest)

@@ -1,5 +1,5 @@
-//! JSON read as far as needed and no further: the fields of an object with each value's text as it was written, and
-//! the same text laid out for people.
+//! Reads JSON as far as needed and no further: the fields of an object, each with its value's text as written. Also
+//! indents such text for people.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -10,7 +10,7 @@ use serde::{Deserializer, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Places at which a text is looked at for JSON.
+/// At how many places of a text JSON is looked for.
 const MAX_LOOKS: usize = 16;
 
 /// One field of an object, borrowed from the text.
@@ -24,7 +24,7 @@ pub struct Field<'a> {
     pub value: &'a str,
 }
 
-/// The fields of the object that `text` holds, in their order, duplicates among them.
+/// Returns the fields of the object that `text` holds, in their order, duplicates included.
 ///
 /// The whole text is checked to be JSON; no tree is built, however deep it nests.
 pub fn fields(text: &str) -> Result<Vec<Field<'_>>, serde_json::Error> {
@@ -54,9 +54,9 @@ pub fn fields(text: &str) -> Result<Vec<Field<'_>>, serde_json::Error> {
     Ok(fields)
 }
 
-/// Leaves of each name its last field, the one that counts for most readers. Whether any had to go.
+/// Keeps only the last field of each name, the one that counts for most readers. Returns whether any field was removed.
 pub fn drop_duplicates(fields: &mut Vec<Field<'_>>) -> bool {
-    /// So many are compared with each other sooner than a table of them is made.
+    /// Up to this many fields are compared with each other, because that takes less than making a table of them.
     const FEW: usize = 16;
     let before = fields.len();
     let is_again = |(at, field): (usize, &Field<'_>)| fields[..at].iter().any(|f| f.name == field.name);
@@ -85,14 +85,14 @@ pub fn string(value: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// A value in which no letter hides behind an escape.
+/// Returns a value with no letter written as an escape.
 pub fn unescaped(value: &str) -> Cow<'_, str> {
     let parsed =
         value.contains('\\').then(|| serde_json::from_str::<serde_json::Value>(value).ok()).flatten();
     parsed.map_or(Cow::Borrowed(value), |value| Cow::Owned(value.to_string()))
 }
 
-/// Whether JSON stands in a text, alone, in a fence, or between other words.
+/// Returns whether a text contains JSON: alone, in a fence, or between other words.
 pub fn stands_in(text: &str) -> bool {
     let is_json = |text: &str| serde_json::from_str::<IgnoredAny>(text).is_ok();
     let begins_with_json = |text: &str| {
@@ -103,7 +103,7 @@ pub fn stands_in(text: &str) -> bool {
         || memchr::memchr_iter(b'{', text.as_bytes()).take(MAX_LOOKS).any(|at| begins_with_json(&text[at..]))
 }
 
-/// The elements of an array; of what is none there are none.
+/// Returns the elements of an array; none for any other value.
 pub fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
 }
@@ -117,9 +117,9 @@ pub fn elements(value: &str) -> Option<Vec<&str>> {
 /// A piece of JSON's structure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Token<'a> {
-    /// An array begins, or an object.
+    /// An array (true) or an object (false) begins.
     Open(bool),
-    /// The one that began last ends.
+    /// The innermost array or object ends.
     Close,
     /// The name of a field as written.
     Name(&'a str),
@@ -127,7 +127,7 @@ pub enum Token<'a> {
     Scalar(&'a str),
 }
 
-/// The pieces of valid JSON in their order, however deep it nests.
+/// Returns the pieces of valid JSON in their order, however deep it nests.
 pub fn tokens(text: &str) -> impl Iterator<Item = Token<'_>> {
     let bytes = text.as_bytes();
     let mut at = 0;
@@ -175,12 +175,12 @@ pub fn without(object: &str, names: &[&str]) -> String {
     self::object(&kept)
 }
 
-/// The JSON of a value of our own, whose serialization can't fail: its keys are strings.
+/// Serializes a value of this program's own types. They are structs, so it can't fail.
 pub fn text(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// JSON `text` as a part of what is serialized, every character as it is; `null` for what isn't JSON.
+/// Returns JSON `text` in a form that is serialized character by character; `null` if it isn't valid JSON.
 pub fn raw(text: &str) -> &RawValue {
     serde_json::from_str(text).unwrap_or(RawValue::NULL)
 }
@@ -195,13 +195,13 @@ fn push_quoted(json: &mut String, text: &str) {
     json.push_str(&quoted(text));
 }
 
-/// What is nested deeper than this stands on one line: nobody reads it by its indentation any more.
+/// Anything nested deeper than this stays on one line: nobody reads it by its indentation any more.
 const MAX_INDENTED_LEVEL: usize = 40;
-/// Blanks that may be more than [`MAX_BLANKS`] times as much as the text.
+/// Blanks that are allowed beyond [`MAX_BLANKS`] times the length of the text.
 const FREE_BLANKS: usize = 1 << 20;
 const MAX_BLANKS: usize = 4;
 
-/// Valid JSON `text` on one line, with a blank behind each comma and colon.
+/// Lays out valid JSON `text` on one line, with a blank behind each comma and colon.
 pub fn on_one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len() + text.len() / 8);
     indent(text, MAX_INDENTED_LEVEL + 1, &mut line);
@@ -209,14 +209,14 @@ pub fn on_one_line(text: &str) -> String {
 }
 
 /// Appends valid JSON `text` to `out`, one field or element a line, indented by 2, with non-ASCII characters as
-/// themselves. Numbers keep their digits and objects their order: the text is laid out, not understood. However it nests,
-/// it doesn't grow to more than some times its length: what would is laid out no further.
+/// themselves. Numbers keep their digits and objects their order: the text is formatted, not parsed. However it nests,
+/// it doesn't grow to more than some times its length: beyond that, no more blanks are added.
 pub fn indent(text: &str, level: usize, out: &mut String) {
     let bytes = text.as_bytes();
     let mut level = level;
     let mut at = 0;
     let mut blanks_left = text.len().saturating_mul(MAX_BLANKS).saturating_add(FREE_BLANKS);
-    // Another line, or what stands in its place where there is none.
+    // Begins another line, or writes `otherwise` where everything stays on one line.
     let mut line = |out: &mut String, level: usize, otherwise: &str| {
         let blanks = 1 + 2 * level;
         if level <= MAX_INDENTED_LEVEL && blanks <= blanks_left {
@@ -270,22 +270,22 @@ pub fn indent(text: &str, level: usize, out: &mut String) {
     }
 }
 
-/// Reads pieces of text between two of which a character may be torn in half: some servers escape what is outside of the
-/// basic plane as two surrogates (RFC 8259, section 7), and send one without the other.
+/// Parses pieces of text between which a character may be split: some servers escape characters outside of the basic
+/// plane as two surrogates (RFC 8259, section 7), and send these in two pieces.
 #[derive(Debug, Default)]
 pub struct Halves {
-    /// The four hex digits of a first half.
+    /// The four hex digits of a first surrogate that waits for the second.
     carried: Option<String>,
 }
 
 impl Halves {
-    /// The value; a half goes to where the other one is, or becomes U+FFFD.
+    /// Parses a piece. A first surrogate is moved to the piece with the second; a second one alone becomes U+FFFD.
     pub fn parse(&mut self, text: &str) -> Option<serde_json::Value> {
         let value = serde_json::from_str(text).ok();
         value.or_else(|| serde_json::from_str(&self.joined(text)?).ok())
     }
 
-    /// `None` where there are no halves.
+    /// Returns the piece with surrogates joined; `None` if no surrogate in it stands alone.
     fn joined(&mut self, text: &str) -> Option<String> {
         let escape = |at: usize| {
             let hex = text.get(at..)?.strip_prefix("\\u")?.get(..4)?;
@@ -314,7 +314,7 @@ impl Halves {
                     rest = next(6);
                     continue;
                 }
-                // What is behind a backslash is part of its escape; it may be a character of several bytes.
+                // What follows a backslash is part of its escape; it may be a character of several bytes.
                 _ => next(1 + text[next(1)..].chars().next().map_or(0, char::len_utf8)),
             };
             out.push_str(&text[at..rest]);
@@ -324,7 +324,7 @@ impl Halves {
     }
 }
 
-/// One past the quote that closes the string which begins at `start`.
+/// Returns the position behind the quote that closes the string which begins at `start`.
 fn string_end(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while let Some(found) = memchr::memchr2(b'"', b'\\', &bytes[at.min(bytes.len())..]) {
@@ -412,5 +412,9 @@ mod tests {
         indent(r#"{"a":[],"b":{ },"c":[1.50,{"d":"x\"\u4f60\n,:[","e":"\ud800"}],"f":1e400}"#, 0, &mut out);
         let expected = "{\n  \"a\": [],\n  \"b\": {},\n  \"c\": [\n    1.50,\n    {\n      \"d\": \"x\\\"你\\n,:[\",\n      \"e\": \"\\ud800\"\n    }\n  ],\n  \"f\": 1e400\n}";
         assert_eq!(out, expected);
+        assert_eq!(
+            on_one_line(r#"{"a":"b,c:d","e":[1,{"f":null}],"g":{}}"#),
+            r#"{"a": "b,c:d", "e": [1, {"f": null}], "g": {}}"#
+        );
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::OnceLock;
 
-/// Whether the system speaks Chinese.
+/// Returns whether the system's language is Chinese.
 pub fn is_chinese() -> bool {
     static CHINESE: OnceLock<bool> = OnceLock::new();
     *CHINESE.get_or_init(|| {
@@ -12,38 +12,38 @@ pub fn is_chinese() -> bool {
     })
 }
 
-/// One of the two.
+/// Returns the value for the system's language.
 pub fn either<T>(english: T, chinese: T) -> T {
     if is_chinese() { chinese } else { english }
 }
 
-/// A text in both languages: clients and files get the English one, which tools know; the console has the system's.
+/// A text in both languages: clients and files get the English one, which tools know; the console shows the system's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Words {
     /// For clients, files and the panel.
     pub english: Cow<'static, str>,
-    /// For a console that speaks Chinese.
+    /// For a console in Chinese.
     pub chinese: Cow<'static, str>,
 }
 
 impl Words {
-    /// The two.
+    /// Creates a text from its two versions.
     pub fn new(english: impl Into<Cow<'static, str>>, chinese: impl Into<Cow<'static, str>>) -> Self {
         Self { english: english.into(), chinese: chinese.into() }
     }
 
-    /// The one for the console.
+    /// Returns the version for the console.
     pub fn here(&self) -> &str {
         either(&self.english, &self.chinese)
     }
 
-    /// With what it is about before it.
+    /// Puts what the text is about before it.
     pub fn about(self, english: impl fmt::Display, chinese: impl fmt::Display) -> Self {
         Self::new(format!("{english}: {}", self.english), format!("{chinese}：{}", self.chinese))
     }
 }
 
-/// What somebody else says stays as it is.
+/// Text that comes from elsewhere is the same in both languages.
 impl From<String> for Words {
     fn from(text: String) -> Self {
         Self::new(text.clone(), text)

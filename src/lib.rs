@@ -1,29 +1,30 @@
 //! OpenRouter's free models for every OpenAI-compatible tool on a machine.
 //!
-//! The rooms, from the top of the house to the bottom; imports run downwards only:
+//! The modules, from the highest to the lowest; imports run downwards only:
 //!
 //! - [`run`], [`autostart`]: the commands of these names.
-//! - [`start`]: from the command line to a running proxy, and from Ctrl+C to its end.
-//! - [`first_key`]: asks for the key where there is none, and says what becomes of it.
+//! - [`start`]: starts the proxy that the command line asks for, and ends it after Ctrl+C.
+//! - [`first_key`]: asks for the key if there is none, checks the key, and reports the result.
 //! - [`server`]: from a connection's request to the thread that answers it; the panel.
-//! - [`relay`]: one request through its tries, and what all requests share: the account's limit, the list of models.
+//! - [`relay`]: one request through its attempts, and what all requests share: the account's limit, the list of models.
 //! - [`builtin`]: the model of `--offline`, which needs no upstream.
-//! - [`record`]: what debug mode remembers, in memory and in files.
+//! - [`record`]: what debug mode records, in memory and in files.
 //! - [`live`]: the settings as they are at this very moment.
-//! - [`client`], [`upstream`]: the two wires.
+//! - [`client`], [`upstream`]: the connections to the clients and to the upstream.
 //! - [`settings`]: every setting, checked; `.env` and the command line.
-//! - [`dialect`]: what a request and an answer mean in the API that the client speaks; the free-model rule.
-//! - leaves: [`error`] (each error of our own, with its words), [`json`], [`encoding`], [`body`], [`peek`], [`console`],
-//!   [`language`], [`machine`], [`pipes`], [`sync`], [`memory`], [`secrets`], [`tools`] (the table of tools, for `run`, `connect`, the panel and the READMEs).
+//! - [`dialect`]: what a request and an answer mean in the API that the client uses; the free-model rule.
+//! - leaves: [`error`] (each error of the proxy's own, with its message), [`json`], [`encoding`], [`body`], [`peek`],
+//!   [`console`], [`language`], [`machine`], [`pipes`], [`sync`], [`memory`], [`secrets`], [`tools`] (the table of
+//!   tools, for `run`, `connect`, the panel and the READMEs).
 //!
 //! A request goes through them in this order: the poller of [`server`] reads its head and hands it to a thread,
-//! [`client::access`] lets it in, [`dialect::free_models`] makes it free, [`relay::gate`] lets it go ahead, [`relay`] sends
-//! it through [`upstream`] and relays the answer to the [`client`]. [`live`] says by which settings, [`record`] remembers
-//! it in debug mode, [`server::panel`] shows it.
+//! [`client::access`] decides whether it is allowed, [`dialect::free_models`] makes it free, [`relay::gate`] lets it go
+//! ahead, [`relay`] sends it through [`upstream`] and relays the answer to the [`client`]. [`live`] gives the settings
+//! for it, [`record`] records it in debug mode, [`server::panel`] shows it.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
-// The rooms' own descriptions name what is inside of them.
+// The modules' own descriptions link to private items.
 #![allow(rustdoc::private_intra_doc_links)]
 
 pub mod autostart;
@@ -59,7 +60,7 @@ mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
 
-    /// From the top of the house to the bottom; what isn't named is a leaf.
+    /// The modules from the highest to the lowest; a module that isn't named here is a leaf.
     const ROOMS: [&str; 13] = [
         "run",
         "autostart",
@@ -81,7 +82,7 @@ mod tests {
         entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
     }
 
-    /// The modules that a file names in its code, without its tests, as files: `a/b` for `a/b.rs`.
+    /// Returns the modules that a file names in its code, without its tests, as files: `a/b` for `a/b.rs`.
     fn imports(path: &str, text: &str, all: &[String]) -> Vec<String> {
         let code = text.split("#[cfg(test)]").next().unwrap();
         let code =
@@ -135,7 +136,7 @@ mod tests {
         let names = texts.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
         let mut left =
             texts.iter().map(|(name, text)| (name.clone(), imports(name, text, &names))).collect::<Vec<_>>();
-        // Whoever imports nobody that is left is in no circle.
+        // A file that imports none of the files that are left is in no circle.
         loop {
             let before = left.len();
             let there = left.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
@@ -144,7 +145,7 @@ mod tests {
                 break;
             }
         }
-        // Nor is whom nobody imports that is left.
+        // Nor is a file that none of the files that are left imports.
         loop {
             let before = left.len();
             let imported = left.iter().flat_map(|(_, imports)| imports.clone()).collect::<Vec<_>>();

@@ -1,18 +1,18 @@
-//! How the C library's allocator is to go about it: hundreds of threads, and now and then a large block.
+//! Tunes the C library's allocator for hundreds of threads, and now and then a large block.
 
 /// glibc's settings ([Tunables](https://www.gnu.org/software/libc/manual/html_node/Tunables.html)).
 ///
-/// - From what size on a block is given back as soon as it is free. Unless it is set, glibc raises it to the largest
-///   block freed so far, up to 32 MB: a few requests with images, and that much is kept for good (65 MB instead of 18
-///   after 5,000 malformed requests).
-/// - How many arenas there are (by default eight for each core), and by how much each is larger than needed when it
-///   grows. They grow page by page with `mprotect`, for which all threads stop: a sixth of what it cost to begin 500
-///   streams. More than this much saves nothing, and stays with the program after each burst. One arena alone is too
-///   few: threads would wait for it, at twice the cost of a request.
-/// - Threads keep freed blocks for themselves (a tenth of what a request costs), but small ones only: what hundreds of
-///   them keep can't be put to other uses.
-/// - Stacks of threads that have ended are given back, and what each has of the C library's own is as little as it can be:
-///   with a page less for each of 500 streams, 2 MB.
+/// - From which size on a block is given back to the system as soon as it is free. Unless this is set, glibc raises it
+///   to the largest block freed so far, up to 32 MB: after a few requests with images, that much is kept for good (65
+///   MB instead of 18 after 5,000 malformed requests).
+/// - How many arenas there are (by default eight for each core), and by how much more than needed each of them grows.
+///   Arenas grow page by page with `mprotect`, for which all threads stop: a sixth of the cost of beginning 500
+///   streams. Growing by more than this saves nothing, and the memory stays with the program after each burst. One
+///   arena alone is too few: threads would wait for it, at twice the cost of a request.
+/// - Which freed blocks threads keep for themselves (worth a tenth of the cost of a request): small ones only, because
+///   what hundreds of threads keep can't be put to other uses.
+/// - That stacks of threads that have ended are given back, and that the C library's own data for each thread is as
+///   small as it can be: with a page less for each of 500 streams, 2 MB.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const TUNABLES: &str = concat!(
     "glibc.malloc.mmap_threshold=262144:glibc.malloc.arena_max=4:glibc.malloc.top_pad=131072:",
@@ -20,10 +20,10 @@ const TUNABLES: &str = concat!(
     "glibc.pthread.stack_cache_size=0:glibc.rtld.nns=1:glibc.rtld.optional_static_tls=0"
 );
 
-/// Settles the allocator.
+/// Applies these settings.
 ///
-/// Without `unsafe` that can only be done from outside, so the program takes its own place once, under the same process
-/// id. Whoever sets `GLIBC_TUNABLES` is right.
+/// Without `unsafe` that can only be done from outside, so the program replaces itself once, under the same process id.
+/// If the user sets `GLIBC_TUNABLES`, that counts.
 pub fn settle() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -33,7 +33,7 @@ pub fn settle() {
         if let (None, Ok(executable), Some(name)) =
             (std::env::var_os(NAME), std::env::current_exe(), args.next())
         {
-            // Comes back only where it can't be done, and then nothing is lost but memory and speed.
+            // Returns only if that failed, and then only memory and speed are lost.
             let _ = std::process::Command::new(executable).arg0(name).args(args).env(NAME, TUNABLES).exec();
         }
     }

@@ -1,16 +1,16 @@
-//! Objects of JSON made in little machine code: what is answered in another API than it came in is made of hundreds of
+//! Builds JSON objects with little machine code: answers that are translated into another API consist of hundreds of
 //! them.
 
 use serde_json::Value;
 
-/// What may be the value of a field.
+/// The value of a field.
 #[derive(Debug)]
 pub enum Part<'a> {
-    /// Copied when the object is made.
+    /// A string that is copied when the object is made.
     Text(&'a str),
-    /// The same.
+    /// A value that is copied when the object is made.
     Given(&'a Value),
-    /// Taken.
+    /// A value that is moved into the object.
     Made(Value),
 }
 
@@ -43,7 +43,7 @@ macro_rules! made_from {
 }
 made_from!(Value, String, i32, u64, usize, bool, Vec<Value>);
 
-/// Makes an object of these fields, which are taken.
+/// Makes an object of these fields, whose values are taken out.
 #[inline(never)]
 pub fn made_of(fields: &mut [(&'static str, Part<'_>)]) -> Value {
     let fields = fields.iter_mut().map(|(name, part)| {
@@ -57,7 +57,7 @@ pub fn made_of(fields: &mut [(&'static str, Part<'_>)]) -> Value {
     Value::Object(fields.collect())
 }
 
-/// An object of these names and expressions.
+/// Makes an object of these names and expressions.
 macro_rules! object {
     ($($name:literal: $value:expr),* $(,)?) => {
         $crate::object::made_of(&mut [$(($name, $crate::object::Part::from($value))),*])

@@ -1,9 +1,9 @@
-//! Whether something has arrived on a socket that blocks, without waiting for it.
+//! Looks whether something has arrived on a blocking socket, without waiting for it.
 
 use std::io;
 use std::net::TcpStream;
 
-/// What a look at a socket found.
+/// The result of [`peek`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peeked {
     /// Bytes to read.
@@ -14,7 +14,7 @@ pub enum Peeked {
     End,
 }
 
-/// Looks.
+/// Looks whether something has arrived, without reading it.
 pub fn peek(stream: &TcpStream) -> Peeked {
     match peek_now(stream) {
         Ok(0) => Peeked::End,

@@ -1,5 +1,5 @@
-//! Files that keep whoever opens them waiting: named pipes (1Password's local `.env` is one), devices. A thread of its own
-//! reads each of them, once: every opening may ask somebody for leave.
+//! Files that block their readers: named pipes (1Password's local `.env` is one) and devices. A thread of its own reads
+//! each of them, once, because every opening may ask the user for permission.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -13,37 +13,37 @@ use crate::console::say;
 use crate::language::either;
 use crate::sync::lock;
 
-/// No file of settings or certificates is nearly as long.
+/// More than this isn't read: no file of settings or certificates is nearly as long.
 pub const MAX_BYTES: u64 = 4 << 20;
 
-/// What a file holds.
+/// The contents of a file.
 #[derive(Debug)]
 pub enum Contents {
-    /// Its first [`MAX_BYTES`] at most.
+    /// The file's bytes, or the first [`MAX_BYTES`] of them.
     Bytes(Vec<u8>),
-    /// Nobody has written to it yet.
+    /// Nothing has been written to the pipe yet.
     NotYet,
 }
 
-/// What tells one pipe from another at the same place.
+/// Distinguishes pipes that have been at the same path: device, inode, and time of creation.
 pub type Identity = (u64, u64, Option<SystemTime>);
 
 struct Pipe {
     path: PathBuf,
     identity: Identity,
-    /// `None` while it is read.
+    /// `None` while the pipe is being read.
     bytes: Option<Vec<u8>>,
 }
 
 static PIPES: Mutex<Vec<Pipe>> = Mutex::new(Vec::new());
 static COMPLETED: AtomicU64 = AtomicU64::new(0);
 
-/// How many pipes have been read to their end: more than before means that there is something new.
+/// Returns how many pipes have been read to their end: if it has grown, there is something new.
 pub fn completed() -> u64 {
     COMPLETED.load(Ordering::Acquire)
 }
 
-/// What tells one pipe from another that has been made in its place; its times change with each use.
+/// Returns the identity of a pipe. Its other times change with each use.
 pub fn identity(file: &Metadata) -> Identity {
     #[cfg(unix)]
     let (device, number) = {
@@ -55,7 +55,7 @@ pub fn identity(file: &Metadata) -> Identity {
     (device, number, file.created().ok())
 }
 
-/// Reads a file without waiting for anybody.
+/// Reads a file; doesn't wait for anybody to write to a pipe.
 pub fn read(path: &Path) -> io::Result<Contents> {
     let metadata = fs::metadata(path)?;
     if metadata.is_file() || metadata.is_dir() {

@@ -1,7 +1,8 @@
-//! `run`: starts a tool of the terminal with all that it needs to reach the proxy, and nothing of the tool's is changed.
+//! The command `run`: starts a tool of the terminal with all that it needs to reach the proxy, without changing any
+//! file of the tool's.
 //!
-//! The tool uses the proxy that serves at the address of the settings. Where none does, one of its own serves in this
-//! process for as long as the tool runs, and leaves the terminal to it.
+//! The tool uses the proxy that serves at the address of the settings. If there is none, this process serves for as
+//! long as the tool runs, and leaves the terminal to the tool.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -21,14 +22,14 @@ use crate::settings::{Listen, Secret, Settings};
 use crate::start;
 use crate::tools::{self, Filling, Launch, Tool, connect};
 
-/// As shells number them.
+/// Exit statuses, as shells number them.
 const NOT_FOUND: u8 = 127;
 const NOT_EXECUTABLE: u8 = 126;
 const INTERRUPTED: u8 = 130;
-/// What the own proxy would print goes there, in `CACHE_DIR`.
+/// The file in `CACHE_DIR` to which the lines of a proxy in this process go.
 const LOG: &str = "run.log";
 
-/// Runs the tool to its end; its exit status is ours.
+/// Runs the tool to its end, and returns the tool's exit status.
 pub fn run(args: Args, tool: Option<&OsStr>, arguments: &[OsString]) -> ExitCode {
     let found = tool.and_then(|name| tools::find(name.to_str()?));
     let Some((tool, launch)) = found.and_then(|tool| Some((tool, tool.launch.as_ref()?))) else {
@@ -55,10 +56,10 @@ pub fn run(args: Args, tool: Option<&OsStr>, arguments: &[OsString]) -> ExitCode
 
 /// The proxy that the tool uses.
 struct Session {
-    /// Its address, without a slash at its end.
+    /// The proxy's address, without a slash at its end.
     root: String,
     key: Option<Secret>,
-    /// The one in this process.
+    /// The proxy in this process, if the tool uses that.
     own: Option<Arc<Shared>>,
 }
 
@@ -139,14 +140,15 @@ impl Session {
     }
 }
 
-/// Where the own proxy's lines go, if anywhere.
+/// Opens the file for the lines of the proxy in this process; `None` if they go nowhere.
 fn log_file(settings: &Settings) -> Option<File> {
     let dir = settings.cache_dir.as_deref()?;
     fs::create_dir_all(dir).ok()?;
     OpenOptions::new().create(true).append(true).open(dir.join(LOG)).ok()
 }
 
-/// What `HTTP_PROXY` and its like name can't reach this machine's own address.
+/// Excludes the proxy's address from the proxies that `HTTP_PROXY` and its like name: they can't reach this machine's
+/// own address.
 fn pass_by_proxies(command: &mut Command, root: &str) {
     let host =
         root.split("://").nth(1).and_then(|rest| rest.rsplit_once(':')).map_or("localhost", |(host, _)| host);
@@ -157,13 +159,13 @@ fn pass_by_proxies(command: &mut Command, root: &str) {
     }
 }
 
-/// A folder of ours, which goes when the tool ends.
+/// A temporary folder, which is removed when the tool ends.
 struct Folder {
     path: PathBuf,
 }
 
 impl Folder {
-    /// Made only where there is something to write: nobody else reads it, a key may be in it.
+    /// Creates the folder, if there is something to write. Only its user may read it, because a key may be in it.
     fn of(launch: &Launch) -> io::Result<Self> {
         if launch.files.is_empty() {
             return Ok(Self { path: PathBuf::new() });
@@ -177,7 +179,7 @@ impl Folder {
             let name = format!("local-api-proxy-{}-{number}", std::process::id());
             let path = std::env::temp_dir().join(name);
             match builder.create(&path) {
-                // Left by another process that had this id, or put there by somebody.
+                // The folder was left by another process that had this id, or put there by somebody.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 100 => number += 1,
                 made => return made.map(|()| Self { path }),
             }
@@ -202,14 +204,14 @@ impl Drop for Folder {
     }
 }
 
-/// Starts the tool. Ctrl+C is its own from here on; who asks this process to end means the tool.
+/// Starts the tool. From here on Ctrl+C is left to the tool; other signals to this process are passed on to it.
 #[cfg(unix)]
 fn start(mut command: Command) -> io::Result<Child> {
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-    // Handlers, and not "ignored", which the tool would inherit.
+    // Handlers, because the tool would inherit that signals are ignored.
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let child = command.spawn()?;
     let tool = i32::try_from(child.id()).map(Pid::from_raw);
@@ -223,7 +225,7 @@ fn start(mut command: Command) -> io::Result<Child> {
     Ok(child)
 }
 
-/// Starts the tool. Ctrl+C goes to all programs of the console, and is the tool's to heed.
+/// Starts the tool. Ctrl+C goes to all programs of the console, and the tool decides what to do about it.
 #[cfg(not(unix))]
 fn start(mut command: Command) -> io::Result<Child> {
     ctrlc::set_handler(|| ()).map_err(io::Error::other)?;
@@ -238,12 +240,12 @@ fn exit_code(status: ExitStatus) -> ExitCode {
     let code = status.code().unwrap_or(1);
     match u8::try_from(code) {
         Ok(code) => code.into(),
-        // Windows has codes of 32 bits.
+        // Exit codes of Windows have 32 bits.
         Err(_) => std::process::exit(code),
     }
 }
 
-/// Where a program is in `PATH`. On Windows with an extension of `PATHEXT`: npm's programs are `.cmd` files, which std
+/// Finds a program in `PATH`. On Windows it has an extension of `PATHEXT`: npm's programs are `.cmd` files, which std
 /// doesn't look for by itself.
 fn find_program(name: &str) -> Option<PathBuf> {
     let extensions = match std::env::var("PATHEXT") {

@@ -1,4 +1,4 @@
-//! Secrets, known to all who show something: no key is ever on the console, in a file or in the panel, whoever says it. An
+//! The secrets that must not be shown: no key is ever on the console, in a file or in the panel, whoever wrote it. An
 //! upstream may quote the key that it refuses; people paste one where a model's name belongs.
 
 use std::borrow::Cow;
@@ -10,23 +10,23 @@ use memchr::{memchr, memmem};
 
 use crate::sync::unpoisoned;
 
-/// Shorter ones are words that may stand in any text.
+/// Shorter secrets may be words that stand in any text.
 const MIN_BYTES: usize = 8;
-/// Calls that began with an earlier key may still be shown.
+/// How many earlier secrets are hidden: calls that began with an earlier key may still be shown.
 const MAX_EARLIER: usize = 32;
-/// Of what is hidden, the end stays to be seen.
+/// How many characters at the end of a secret stay visible.
 const SHOWN_CHARACTERS: usize = 4;
 
 struct Known {
-    /// All of those in force, however many they are.
+    /// All secrets in force, however many they are.
     in_force: Vec<String>,
-    /// Those that were, the last ones last.
+    /// Secrets that were in force before, the latest at the end.
     earlier: VecDeque<String>,
 }
 
 static KNOWN: RwLock<Known> = RwLock::new(Known { in_force: Vec::new(), earlier: VecDeque::new() });
 
-/// From now on these are in force, and those of before are hidden for a while longer.
+/// Puts these secrets in force; those of before are hidden for a while longer.
 pub fn replace<'a>(secrets: impl IntoIterator<Item = &'a str>) {
     let secrets = secrets.into_iter().filter(|secret| secret.len() >= MIN_BYTES).map(str::to_owned);
     let mut known = unpoisoned(KNOWN.write());
@@ -36,7 +36,7 @@ pub fn replace<'a>(secrets: impl IntoIterator<Item = &'a str>) {
     }
 }
 
-/// This one is hidden, too, though it isn't in force (yet).
+/// Hides a secret that isn't in force (yet).
 pub fn know(secret: &str) {
     if secret.len() >= MIN_BYTES {
         unpoisoned(KNOWN.write()).remember(secret.to_owned());
@@ -60,7 +60,7 @@ impl Known {
     }
 }
 
-/// The text with `...abcd` in each secret's place, also where JSON's escapes stand for some of its characters.
+/// Returns the text with `...abcd` in place of each secret, even if some of its characters are written as JSON escapes.
 pub fn hidden(text: &str) -> Cow<'_, str> {
     let known = unpoisoned(KNOWN.read());
     let mut shown = Cow::Borrowed(text);
@@ -95,11 +95,11 @@ fn with_masks(text: &str, places: &[(Range<usize>, String)]) -> String {
     masked
 }
 
-/// A text with what escapes of visible ASCII stand for in their place, however often they are escaped themselves (JSON in a
-/// string of JSON).
+/// A text in which escapes of visible ASCII are resolved, however often they are escaped themselves (JSON in a string
+/// of JSON).
 struct Unescaped {
     bytes: Vec<u8>,
-    /// Where an escape has become shorter: its end there, and in the text.
+    /// Where resolving an escape made the text shorter: the end of the escape in `bytes`, and in the text.
     shorter: Vec<(usize, usize)>,
 }
 
@@ -130,13 +130,13 @@ impl Unescaped {
         plain
     }
 
-    /// Where a secret stands in the text, and what is shown there.
+    /// Returns where a secret stands in the text, and what is shown there.
     fn places<'a>(&'a self, secret: &'a str) -> impl Iterator<Item = (Range<usize>, String)> + 'a {
         let found = memmem::find_iter(&self.bytes, secret.as_bytes());
         found.map(move |start| (self.place(start)..self.place(start + secret.len()), masked(secret)))
     }
 
-    /// Where in the text the byte stands that is the one here.
+    /// Returns the position in the text of a byte of `bytes`.
     fn place(&self, at: usize) -> usize {
         match self.shorter.partition_point(|(end, _)| *end <= at).checked_sub(1) {
             Some(last) => self.shorter[last].1 + (at - self.shorter[last].0),
@@ -150,7 +150,7 @@ fn hex(digits: Option<&[u8]>) -> Option<u8> {
     u8::from_str_radix(digits.strip_prefix("00")?, 16).ok()
 }
 
-/// `...abcd`: the last 4 characters, none of a short one, nor of one that would end a string of JSON.
+/// Returns `...abcd`: the last 4 characters, but none of a short secret, nor any that would end a JSON string.
 pub fn masked(secret: &str) -> String {
     match secret.char_indices().rev().nth(SHOWN_CHARACTERS - 1) {
         Some((at, _)) if secret.len() >= 3 * SHOWN_CHARACTERS && !secret[at..].contains(['"', '\\']) => {
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(hidden(r#"{"a":"with\"quote\\and-more\/"}"#), r#"{"a":"...more\/"}"#);
         let harmless = r#"{"a":"\u00e9\/\\\"x"}"#;
         assert!(matches!(hidden(harmless), Cow::Borrowed(_)));
-        // Those in force stay, however many come after them.
+        // Secrets in force stay hidden, however many others come after them.
         for number in 0..100 {
             know(&format!("another-secret-{number}"));
         }

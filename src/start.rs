@@ -1,4 +1,4 @@
-//! From the command line to a running proxy, and from Ctrl+C to its end.
+//! Starts the proxy that the command line asks for, and ends it after Ctrl+C.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -27,28 +27,28 @@ use crate::settings::args::Args;
 use crate::settings::env_file;
 use crate::tools;
 
-/// The exit status of who was called with flags that don't exist, as of most programs.
+/// The exit status after flags that don't exist, as of most programs.
 const MISUSED: u8 = 2;
 /// The exit status after a second Ctrl+C, as shells number it: 128 + SIGINT.
 const INTERRUPTED: i32 = 130;
-/// What was queued for a disk that hangs is given up after this.
+/// How long the end of the program waits for a disk that hangs; what is still queued then is lost.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
-/// How long another program on our port may take to say who it is.
+/// How long another program on the proxy's port may take to say what it is.
 const WHO_ARE_YOU_LIMIT: Duration = Duration::from_millis(1000);
 
-/// A proxy that serves.
+/// A proxy that is running.
 pub struct Running {
     shared: Arc<Shared>,
     signals: Receiver<()>,
-    /// Where the key is asked for.
+    /// Restores the terminal on which the key is asked for.
     _terminal: Option<KeepTerminal>,
 }
 
-/// Starts everything. An error is one sentence for the user: what is wrong and the way out.
+/// Starts the proxy. An error is one sentence for the user: what is wrong and the way out.
 pub fn start(args: Args) -> Result<Running, String> {
     let home = home_folder(&args)?;
     let opens_panel = args.open;
-    // The usual soft limit is for programs that use select(2).
+    // The usual soft limit of descriptors is for programs that use select(2).
     #[cfg(unix)]
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let signals = signals()?;
@@ -68,7 +68,7 @@ pub fn start(args: Args) -> Result<Running, String> {
     }
     let terminal = asks.then(KeepTerminal::new);
     if asks {
-        // Requests are served meanwhile, and Ctrl+C is heard here.
+        // Requests are served meanwhile, and the main thread waits for Ctrl+C.
         let ask = move || {
             first_key::ask(&live);
         };
@@ -77,7 +77,7 @@ pub fn start(args: Args) -> Result<Running, String> {
     Ok(Running { shared, signals, _terminal: terminal })
 }
 
-/// Serves these sockets by these settings, from threads of its own.
+/// Serves these sockets with the settings of `live`, on threads of its own.
 pub fn serve(live: &Arc<Live>, listeners: Vec<TcpListener>) -> Result<Arc<Shared>, String> {
     report_panics();
     let files = Files::start(Arc::clone(live)).map_err(no_thread)?;
@@ -86,7 +86,7 @@ pub fn serve(live: &Arc<Live>, listeners: Vec<TcpListener>) -> Result<Arc<Shared
     Ok(shared)
 }
 
-/// Others would use the key.
+/// Refuses to let other machines in without `PROXY_API_KEY`: they would use the user's key.
 fn refuse_to_be_open(settings: &Settings) -> Result<(), String> {
     let host = &settings.listen.host;
     if is_loopback_host(host) || settings.proxy_api_key.is_some() {
@@ -134,7 +134,7 @@ impl Running {
     }
 }
 
-/// Waits for those under way, and saves what was queued.
+/// Begins nothing new, waits for the requests in flight, and saves the queued debug files.
 pub fn finish(shared: &Shared) {
     shared.in_flight.stop();
     shared.in_flight.wait_for_all();
@@ -146,7 +146,8 @@ pub fn finish(shared: &Shared) {
     }
 }
 
-/// `--dir`, or where a `.env` is, or the current folder.
+/// Returns the folder for `.env`: `--dir`, or else the current folder, or the executable's if only that one has a
+/// `.env`.
 pub fn home_folder(args: &Args) -> Result<PathBuf, String> {
     if let Some(dir) = &args.dir {
         let shown = dir.display();
@@ -168,7 +169,7 @@ pub fn home_folder(args: &Args) -> Result<PathBuf, String> {
     }
 }
 
-/// Ctrl+C, and SIGTERM, SIGHUP or the closing of the console window.
+/// Catches Ctrl+C, and SIGTERM, SIGHUP or the closing of the console window.
 fn signals() -> Result<Receiver<()>, String> {
     let (signal, signals) = bounded(2);
     let failed = |e: &dyn std::fmt::Display| {
@@ -183,7 +184,7 @@ fn signals() -> Result<Receiver<()>, String> {
     Ok(signals)
 }
 
-/// What ctrlc handles only together with SIGHUP, also where nohup(1) has it ignored.
+/// Catches the signals that ctrlc handles only together with SIGHUP, also where nohup(1) has that one ignored.
 #[cfg(unix)]
 fn terminations(signal: crossbeam_channel::Sender<()>) -> std::io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGTERM};
@@ -197,7 +198,7 @@ fn terminations(signal: crossbeam_channel::Sender<()>) -> std::io::Result<()> {
     thread::Builder::new().name("signals".into()).spawn(pass_on).map(drop)
 }
 
-/// Whether whoever started the program wants it to outlive its terminal, as Linux tells it
+/// Returns whether SIGHUP is ignored, because the program is to outlive its terminal, as Linux tells it
 /// ([proc_pid_status(5)](https://man7.org/linux/man-pages/man5/proc_pid_status.5.html)).
 #[cfg(unix)]
 fn hangup_is_ignored() -> bool {
@@ -207,7 +208,7 @@ fn hangup_is_ignored() -> bool {
     ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
 }
 
-/// A panic is told in one line.
+/// Has panics reported in one line each.
 fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -296,7 +297,7 @@ fn greet(live: &Live, snapshot: &Snapshot, url: &str, asks_for_key: bool) {
     }
 }
 
-/// A taken port is taken by whom? Often by the proxy itself, started twice.
+/// Explains why listening failed. A port is often taken by this proxy itself, started twice.
 fn explain(error: &ListenError, host: &str, opens_panel: bool) -> String {
     if let ListenError::Taken(address) = error
         && runs_at(*address)
@@ -341,7 +342,7 @@ fn runs_at(address: SocketAddr) -> bool {
     ask().is_ok_and(|answer| answer.contains(&format!(r#""name":"{}""#, panel::NAME)))
 }
 
-/// Opens the panel in the browser, as far as the system has one.
+/// Opens the panel in the browser, if the system has one.
 fn open_panel(url: &str) {
     let (program, argument) = match std::env::consts::OS {
         "windows" => ("rundll32", Some("url.dll,FileProtocolHandler")),
@@ -359,7 +360,7 @@ fn open_panel(url: &str) {
     }
 }
 
-/// Says what to write where, with the address of these settings.
+/// Prints what to write into which file of a tool, or of all, with the address of these settings.
 pub fn connect(args: Args, tool: Option<&str>) -> ExitCode {
     let home = match home_folder(&args) {
         Ok(home) => home,
@@ -376,26 +377,26 @@ pub fn connect(args: Args, tool: Option<&str>) -> ExitCode {
             ));
         }
     };
-    // What is wrong with the settings is said where the proxy starts.
+    // Errors in the settings are reported only where the proxy starts.
     console::hold();
     let settings = &Live::start(home, args).snapshot().settings;
     let url = listen::url(&settings.listen.host, settings.listen.port);
     print(&tools::connect::text(tool, &url, settings.proxy_api_key.is_some()))
 }
 
-/// Prints what was asked for, and nothing when nobody listens.
+/// Prints the output of a command. Nothing happens if nobody reads it.
 pub fn print(text: &str) -> ExitCode {
     let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
 }
 
-/// One sentence on why it doesn't start.
+/// Prints one sentence on what failed.
 pub fn fail(reason: &str) -> ExitCode {
     complain(reason);
     ExitCode::FAILURE
 }
 
-/// One sentence on what is wrong with the command line.
+/// Prints one sentence on what is wrong with the command line.
 pub fn misused(reason: &str) -> ExitCode {
     complain(reason);
     ExitCode::from(MISUSED)
@@ -406,7 +407,7 @@ fn complain(reason: &str) {
     let _ = writeln!(std::io::stderr(), "local-api-proxy: {reason}");
     #[cfg(windows)]
     if was_double_clicked() {
-        // Its window closes with it.
+        // The window closes together with the program.
         let _ = write!(std::io::stderr(), "{}", either("\nPress Enter to close. ", "\n按回车关闭。"));
         let _ = std::io::stdin().read_line(&mut String::new());
     }

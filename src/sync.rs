@@ -1,13 +1,13 @@
-//! A lock whose holder panicked is as good as any other here: what it guards is put right in single steps.
+//! Locks that ignore poisoning: what they guard is changed in single steps, so that it is valid even after a panic.
 
 use std::sync::{LockResult, Mutex, MutexGuard, PoisonError};
 
-/// Locks, whatever has become of those who had the lock before.
+/// Locks a mutex, even if a thread panicked while it held the lock.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     unpoisoned(mutex.lock())
 }
 
-/// What locking or waiting gave, whatever has become of those who had the lock before.
+/// Returns the result of locking or waiting, even if a thread panicked while it held the lock.
 pub fn unpoisoned<G>(locked: LockResult<G>) -> G {
     locked.unwrap_or_else(PoisonError::into_inner)
 }

@@ -12,13 +12,13 @@ use crate::{CHUNK_INTERVAL_MS, CHUNKS};
 
 pub const CHAT: &str = "/v1/chat/completions";
 
-/// What is asked for.
+/// The requests to send.
 pub struct Load {
     connections: usize,
-    /// On all connections together; streams have one each.
+    /// The number of requests on all connections together; of streams, each connection has one.
     requests: usize,
     order: String,
-    /// Filling of the request's body.
+    /// How many bytes the request's body is filled with.
     filling: usize,
     path: String,
     tools: usize,
@@ -39,7 +39,7 @@ impl Load {
         }
     }
 
-    /// The same requests for another model.
+    /// Returns the same requests for another model.
     pub fn of(self, model: &str) -> Self {
         Self { model: model.into(), ..self }
     }
@@ -48,7 +48,7 @@ impl Load {
         Self { filling: bytes, ..Self::requests(500, 1, requests) }
     }
 
-    /// Requests of an agent: their size is `bytes`, a tenth of it the definitions of `tools`.
+    /// Returns requests of an agent: their size is `bytes`, a tenth of which are the definitions of `tools`.
     pub fn agent(path: &str, bytes: usize, tools: usize, requests: usize) -> Self {
         Self { path: path.into(), tools, ..Self::upload(bytes, requests) }
     }
@@ -81,7 +81,7 @@ impl Load {
         format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
     }
 
-    /// In the shape of the path's API.
+    /// Returns the tools in the form of the path's API.
     fn tools_json(&self) -> String {
         if self.tools == 0 {
             return String::new();
@@ -103,14 +103,14 @@ impl Load {
     }
 }
 
-/// What came of it.
+/// The result of a load.
 pub struct Report {
-    /// Requests answered, or chunks that arrived.
+    /// How many requests were answered, or how many chunks arrived.
     pub done: f64,
     pub per_second: f64,
     pub p50_us: f64,
     pub p99_us: f64,
-    /// From the request to the first chunk.
+    /// The time from the request to the first chunk.
     pub first_us: f64,
 }
 
@@ -231,7 +231,7 @@ pub fn run(args: &[String]) {
 }
 
 impl Connection {
-    /// Whether all of the request is sent.
+    /// Sends what the connection takes. Returns whether the whole request is sent.
     fn send(&mut self, request: &[u8]) -> bool {
         if !self.busy {
             return false;
@@ -257,7 +257,7 @@ impl Connection {
         self.received.len() - end - 4 >= length.unwrap_or(usize::MAX / 2)
     }
 
-    /// Notes when each chunk arrived after it was sent; `Some` at the end.
+    /// Notes how long each chunk took from its sending to its arrival; `Some` at the end.
     fn take_chunks(&mut self, times: &mut Vec<u64>, firsts: &mut Vec<u64>) -> Option<()> {
         let now = now_ns();
         while let Some(mark) = find(&self.received, b"\"t\":") {

@@ -1,20 +1,21 @@
-//! What the proxy costs, beside the direct call and nginx (`proxy_pass`, unbuffered: the practical limit).
+//! Measures what the proxy costs, beside the direct call and nginx (`proxy_pass`, unbuffered: the practical limit).
 //!
-//! `cargo bench` runs everything in interleaved rounds and prints one table and the ratios to nginx. `cargo bench --
-//! --rounds 1` is a short look. Upstream and load generator are processes of their own; the "direct" line shows what they
-//! can do without anybody between them.
+//! `cargo bench` runs everything in interleaved rounds and prints one table and the ratios to nginx.
+//! `cargo bench -- --rounds 1` is a quick run. Upstream and load generator are processes of their own; the "direct"
+//! line shows what they can do with nothing between them.
 //!
-//! Where a chunk's CPU goes while 500 streams run (`perf record -g`): one receive and one send for each chunk. 27 % is the
-//! switch to the stream's own thread and away from it, which an event loop shares among all that have become ready; 27 %
-//! sends, 22 % receives (of both, half is the kernel's acknowledgements); 17 % is user code, of which less than 10 % is ours
-//! and ureq's.
+//! Where the CPU time of a chunk goes while 500 streams run (`perf record -g`), with one receive and one send for each
+//! chunk: 27 % is the switch to the stream's own thread and away from it, which an event loop shares among all streams
+//! that have become ready; 27 % is sending, 22 % receiving (half of both is the kernel's acknowledgements); 17 % is
+//! user code, of which less than 10 % is the proxy's own and ureq's.
 //!
-//! How much of that a blocking thread for each stream must cost was measured beside it, in interleaved runs of 50 chunks a stream,
-//! beginning and end included: nginx 12 µs; a thread for each stream with nothing but `recv` and `send` in a loop,
-//! without a line of HTTP, 18 µs; the same in one event loop 8 µs; the proxy 22 µs (of 250 chunks: 11, 16.5, 18.5). Without
-//! the immediate acknowledgements that spare clients of a small upstream 40 ms a piece it would be 21.5; with the batch scheduling
-//! class 20, at twice the latency; another optimization level, huge pages, larger thread caches of the allocator: the same. What
-//! the threads buy is the median of a chunk's latency: 0.1 ms, where the event loops have 1 to 4.
+//! How much of that a blocking thread for each stream must cost was measured separately, in interleaved runs of 50
+//! chunks a stream, beginning and end included: nginx 12 µs; a thread for each stream with nothing but `recv` and
+//! `send` in a loop, without a line of HTTP, 18 µs; the same in one event loop 8 µs; the proxy 22 µs (with 250 chunks:
+//! 11, 16.5, 18.5). Without the immediate acknowledgements that spare clients of a small upstream 40 ms a piece, the
+//! proxy would take 21.5; with the batch scheduling class, 20 at twice the latency; with another optimization level,
+//! huge pages, or larger thread caches of the allocator, the same. What the threads gain is the median of a chunk's
+//! latency: 0.1 ms, while the event loops have 1 to 4.
 
 #![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))]
 
@@ -28,15 +29,15 @@ use std::process::ExitCode;
 use load::{CHAT, Load, Report};
 use target::{Kind, Target};
 
-/// An answer of a usual size, and one with an image in it.
+/// The size of a usual answer, and of one with an image in it.
 const SMALL_BYTES: usize = 587;
 const LARGE_BYTES: usize = 100_000;
-/// A request with images in it.
+/// The size of a request with images in it.
 const UPLOAD_BYTES: usize = 20_000_000;
-/// What a stream is made of.
+/// The number of chunks in a stream, and the time between them.
 const CHUNKS: usize = 50;
 const CHUNK_INTERVAL_MS: u64 = 20;
-/// What an agent sends: the conversation so far and its tools.
+/// The size of an agent's request, with the conversation so far, and the number of its tools.
 const AGENT_BYTES: usize = 1_000_000;
 const AGENT_TOOLS: usize = 60;
 const MESSAGES: &str = "/v1/messages";
@@ -64,7 +65,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A number that was measured, by the name of its row; one value a round.
+/// The measured numbers by the name of their row, one for each round.
 type Rows = BTreeMap<&'static str, Vec<f64>>;
 
 fn compare(rounds: usize) -> ExitCode {
@@ -98,7 +99,7 @@ fn measure(kind: Kind, upstream: u16, rows: &mut Rows) {
     put("1 connection, p99 µs", one.p99_us);
     put("1 connection 100 KB, p50 µs", load(&target, Load::requests(LARGE_BYTES, 1, 500)).p50_us);
     let busy = |target: &Target| {
-        load(target, Load::requests(SMALL_BYTES, 32, 2_000)); // warm
+        load(target, Load::requests(SMALL_BYTES, 32, 2_000)); // warm-up
         cpu_of(target, Load::requests(SMALL_BYTES, 32, 20_000))
     };
     let (many, cpu) = busy(&target);
@@ -112,7 +113,7 @@ fn measure(kind: Kind, upstream: u16, rows: &mut Rows) {
     }
     drop(target);
 
-    // As many workers as streams, so that none waits for another's end.
+    // As many workers as streams, so that no stream waits for the end of another.
     let (target, _) = Target::start(kind, upstream, "WORKERS=512");
     let (report, cpu) = cpu_of(&target, Load::streams(500, CHAT));
     put("500 streams, CPU µs a chunk", cpu);
@@ -149,12 +150,12 @@ fn measure(kind: Kind, upstream: u16, rows: &mut Rows) {
         put(agent, cpu_of(&target, Load::agent(path, AGENT_BYTES, AGENT_TOOLS, 100)).1);
     }
     drop(target);
-    // The same requests, so that what is between the two rows is the choice.
+    // The same requests for both, so that the difference between the two rows is the choice of the model.
     for (model, name) in
         [("openrouter/free", "the router: CPU µs a request"), ("best", "the best model: CPU µs a request")]
     {
         let (target, _) = Target::start(kind, upstream, &format!("MODEL={model}"));
-        load(&target, Load::requests(SMALL_BYTES, 32, 2_000).of("gpt-4o")); // warm
+        load(&target, Load::requests(SMALL_BYTES, 32, 2_000).of("gpt-4o")); // warm-up
         put(name, cpu_of(&target, Load::requests(SMALL_BYTES, 32, 50_000).of("gpt-4o")).1);
     }
     let (target, _) = Target::start(kind, upstream, "REUSE_ANSWERS=60");
@@ -167,7 +168,7 @@ fn measure(kind: Kind, upstream: u16, rows: &mut Rows) {
     stream_rows(50, "debug mode: 50 streams", &load(&target, Load::streams(50, CHAT)), &mut put);
 }
 
-/// What came of it, and the processor time for each request or chunk of it.
+/// Returns the result of a load, and the CPU time for each of its requests or chunks.
 fn cpu_of(target: &Target, load: Load) -> (Report, f64) {
     let before = target.cpu_us();
     let report = target::run_load(target.port, &load);

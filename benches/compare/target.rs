@@ -1,4 +1,4 @@
-//! What is measured: a process with a port, its memory and its CPU time.
+//! The target of a measurement: a process with a port, its memory and its CPU time.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::load::{Load, Report};
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_local-api-proxy");
-/// Clock ticks of `/proc/PID/stat`: 100 a second on every Linux of today.
+/// The length of a clock tick in `/proc/PID/stat`: there are 100 a second on every Linux of today.
 const TICK_US: f64 = 10_000.0;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Starts it and says how long its first answer took.
+    /// Starts the target. Also returns how long its first answer took.
     pub fn start(kind: Kind, upstream: u16, settings: &str) -> (Self, Duration) {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let dir = std::env::temp_dir().join(format!("local-api-proxy-bench-{port}"));
@@ -104,7 +104,7 @@ impl Target {
         (target, began.elapsed())
     }
 
-    /// The process and its children (nginx's workers).
+    /// Returns the process and its children (nginx's workers).
     fn processes(&self) -> Vec<u32> {
         let Some(child) = &self.child else { return Vec::new() };
         let id = child.id();
@@ -112,7 +112,7 @@ impl Target {
         std::iter::once(id).chain(children.split_whitespace().filter_map(|id| id.parse().ok())).collect()
     }
 
-    /// User and system time so far.
+    /// Returns user and system time so far.
     pub fn cpu_us(&self) -> f64 {
         let ticks = |id: u32| {
             let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();

@@ -1,5 +1,5 @@
-//! The upstream: one thread, one event loop. What it answers stands in the body: `bench:plain:BYTES` or
-//! `bench:stream:CHUNKS:INTERVAL_MS`, whose chunks say when they were sent, in the API of the path.
+//! The upstream: one thread, one event loop. The body of a request says how to answer: `bench:plain:BYTES` or
+//! `bench:stream:CHUNKS:INTERVAL_MS`, whose chunks contain the time when they were sent, in the API of the path.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -15,16 +15,16 @@ struct Client {
     stream: TcpStream,
     received: Vec<u8>,
     unsent: Vec<u8>,
-    /// Of the request that is being received: what is still to come of its body.
+    /// How much of the request's body is still to come.
     body_left: usize,
     order: Order,
     stream_of: &'static Stream,
 }
 
-/// How a stream is written.
+/// The parts of a stream in one API.
 struct Stream {
     opening: &'static str,
-    /// What stands before and behind the time at which it is sent.
+    /// What is written before and behind the time at which the chunk is sent.
     chunk: [&'static str; 2],
     end: &'static str,
 }
@@ -86,7 +86,7 @@ const MESSAGES: Stream = Stream {
 #[derive(Clone, Copy)]
 enum Order {
     Nothing,
-    /// The models that there are.
+    /// The list of models.
     List,
     Plain(usize),
     Stream {
@@ -95,7 +95,7 @@ enum Order {
     },
 }
 
-/// As many as there were in August 2026.
+/// Returns the list of models, as many as there were in August 2026.
 fn models() -> String {
     let model = |number: usize| {
         format!(
@@ -123,7 +123,7 @@ pub fn run() {
     let mut buffer = vec![0; 256 * 1024];
     loop {
         let timeout = due.peek().map(|Reverse((at, _))| at.saturating_duration_since(Instant::now()));
-        // epoll counts in milliseconds; what is due in less is due now.
+        // epoll counts in milliseconds; what is due in less than one is due now.
         poll.poll(
             &mut events,
             timeout.map(|t| if t < Duration::from_millis(1) { Duration::ZERO } else { t }),
@@ -188,7 +188,7 @@ fn listener() -> TcpListener {
 }
 
 impl Client {
-    /// Whether the connection goes on.
+    /// Reads what has arrived. Returns whether the connection is still open.
     fn read(&mut self, buffer: &mut [u8], mut start: impl FnMut(Duration)) -> bool {
         loop {
             match self.stream.read(buffer) {
@@ -254,7 +254,7 @@ impl Client {
                 self.order = Order::Nothing;
             }
             Order::Plain(bytes) => {
-                // An answer in each of the three APIs.
+                // One answer that is valid in each of the three APIs.
                 let frame = concat!(
                     r#"{"model":"vendor/model-0:free","type":"message","role":"assistant","#,
                     r#""content":[{"type":"text","text":"hi"}],"#,

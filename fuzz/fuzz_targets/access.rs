@@ -1,4 +1,4 @@
-//! No name that belongs to somebody else is taken for one of ours.
+//! Checks that no name that belongs to somebody else is taken for one of this machine's.
 
 #![no_main]
 

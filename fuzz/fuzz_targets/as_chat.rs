@@ -1,4 +1,4 @@
-//! What both translations to chat completions promise, whatever is asked and answered.
+//! Checks what both translations to chat completions guarantee, whatever the request and the answer are.
 
 use local_api_proxy::dialect::{Translated, Written};
 use local_api_proxy::error::ApiError;
@@ -22,8 +22,8 @@ const FIELDS: [&str; 15] = [
     "seed",
 ];
 
-/// The first line is a request, each other one the data of an event. What is told of them is given to `well_formed`, with
-/// whether it is whole.
+/// The input's first line is a request, each other line the data of an event. The translated events are given to
+/// `well_formed`: once of a whole answer, and once of one that was broken off.
 pub fn check(input: &str, translated: &dyn Translated, well_formed: fn(&[Value])) {
     let (request, answer) = input.split_once('\n').unwrap_or((input, ""));
     let understood = serde_json::from_str::<Value>(request).is_ok_and(|request| request.is_object());
@@ -49,12 +49,12 @@ pub fn check(input: &str, translated: &dyn Translated, well_formed: fn(&[Value])
     }
     for data in answer.lines() {
         let told = translated.translator(&written).answer(data);
-        // A chat's own error is handed on as it came.
+        // An error of the chat server is passed on as it came.
         assert!(serde_json::from_str::<Value>(&told).is_ok_and(|told| told.is_object()), "{told}");
     }
 }
 
-/// Whether a server that takes nothing unknown, and nothing out of order, could take this.
+/// Checks that a server that takes nothing unknown, and nothing out of order, could take this request.
 fn strict(sent: &Value) {
     let object = |value: &Value, allowed: &[&str]| {
         let fields = value.as_object().unwrap_or_else(|| panic!("no object: {value}"));

@@ -1,4 +1,4 @@
-//! No body costs money in any API, and none that is JSON is refused.
+//! Checks that no body costs money in any API, and that no JSON object is refused.
 
 #![no_main]
 
@@ -10,10 +10,10 @@ use local_api_proxy::dialect::{self, ALL, Action, StandIn, text};
 use local_api_proxy::json;
 use serde_json::Value;
 
-/// Types of tools that somebody else runs.
+/// Types of tools that somebody else than the client runs.
 const PAID_TOOLS: [&str; 5] = ["openrouter:", "web_search", "web_fetch", "code_execution", "file_search"];
 
-/// What the upstream runs without a fee.
+/// Types of tools that the upstream runs without a fee.
 const FREE_TOOLS: [&str; 3] = ["openrouter:tool_search", "openrouter:apply_patch", "openrouter:datetime"];
 
 fuzz_target!(|bytes: Vec<u8>| {

@@ -1,4 +1,4 @@
-//! Whatever is in the file, each line is a setting, nothing, or a mistake with its number.
+//! Checks that, whatever is in the file, each line is a setting, nothing, or a mistake with its number.
 
 #![no_main]
 
@@ -11,7 +11,7 @@ fuzz_target!(|bytes: &[u8]| {
     let lines = text.lines().flat_map(|line| line.split('\r')).count();
     assert!(settings.len() + bad.len() + further_bad <= lines);
     assert!(bad.iter().all(|line| (1..=text.lines().count()).contains(&line.number)));
-    // A good line after anything else is still understood.
+    // A good line is still understood, whatever comes before it.
     let settings = env_file::parse(&format!("{text}\nOPENROUTER_API_KEY=sk-or-v1-x")).settings;
     assert_eq!(settings.last().map(|(_, value)| value.as_str()), Some("sk-or-v1-x"));
 });

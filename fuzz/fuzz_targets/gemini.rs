@@ -1,5 +1,6 @@
-//! Whatever is asked in Google's API becomes a JSON object that costs nothing, and whatever a model streams becomes events
-//! that Google's SDKs can read: each a JSON object with a candidate that has a part, or an error.
+//! Checks that every request in Google's API becomes a JSON object that costs nothing, and that whatever a model
+//! streams becomes events that Google's SDKs can read: each a JSON object with a candidate that has a part, or with an
+//! error.
 
 #![no_main]
 
@@ -13,7 +14,7 @@ use local_api_proxy::dialect::{Action, Translated, Untranslatable, UpstreamError
 use local_api_proxy::error::ApiError;
 use serde_json::Value;
 
-/// A model's name, a body and a stream: the first line, the second and the rest.
+/// The input is a model's name, a body and a stream: the first line, the second and the rest.
 fuzz_target!(|input: &[u8]| {
     let mut parts = input.splitn(3, |b| *b == b'\n');
     let mut text = || String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();

@@ -1,4 +1,5 @@
-//! A head, and a body in chunks, mean the same however their bytes arrive; what has two meanings has none.
+//! Checks that a head, and a chunked body, mean the same however their bytes arrive, and that a head with two meanings
+//! is refused.
 
 #![no_main]
 
@@ -19,7 +20,7 @@ fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
     }
     match (&whole, &piecemeal) {
         (Ok(whole), Ok(piecemeal)) => assert_eq!(whole, piecemeal),
-        // What is refused in one piece is refused in several, if only for another of its mistakes.
+        // What is refused in one piece is also refused in several, though perhaps for another of its mistakes.
         (whole, piecemeal) => assert!(whole.is_err() && piecemeal.is_err(), "{whole:?} {piecemeal:?}"),
     }
     let Ok(Some(length)) = whole else { return };

@@ -1,5 +1,5 @@
-//! Whatever is asked in Anthropic's Messages API, a strict chat server can take it; whatever it says, an Anthropic SDK can
-//! read it to its end.
+//! Checks that a strict chat server can take any request in Anthropic's Messages API, and that an Anthropic SDK can
+//! read any answer of such a server to its end.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Whatever is asked in an API that is translated, what goes upstream is a JSON object that costs nothing.
+//! Checks that every request in an API that is translated goes upstream as a JSON object that costs nothing.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Whatever is asked in OpenAI's Responses API, a strict chat server can take it; whatever it says, an OpenAI SDK can read
-//! it to its end.
+//! Checks that a strict chat server can take any request in OpenAI's Responses API, and that an OpenAI SDK can read any
+//! answer of such a server to its end.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Events are the same however the bytes arrive, the prelude loses, adds and reorders none of them, and no event of any
-//! API surprises its reader.
+//! Checks that events are the same however their bytes arrive, that the prelude doesn't lose, add or reorder any bytes,
+//! and that no event surprises the reader of any API.
 
 #![no_main]
 
@@ -9,7 +9,7 @@ use local_api_proxy::dialect::{Needs, UpstreamError, Written, natives, translate
 use local_api_proxy::error::ApiError;
 use serde_json::Value;
 
-/// Answers are looked at most closely where both are asked for.
+/// With both needs, answers are looked at most closely.
 const NEEDS: Needs = Needs { tools: true, images: false, structured: true };
 
 fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
@@ -24,7 +24,7 @@ fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
     let pieces = pieces(&stream, &sizes);
     assert_eq!(whole, collect(&mut pieces.iter().copied()));
 
-    // What is held and what isn't are all that was taken, each in its order.
+    // The bytes that are held and those that are passed on are all that was taken, each in their order.
     let (mut prelude, mut passed, mut fed, mut asked) = (Prelude::default(), Vec::new(), 0, 0);
     for piece in &pieces {
         let taken = prelude.feed(piece, &mut passed, |_| {
@@ -37,7 +37,7 @@ fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
         }
     }
     let (held, _) = prelude.into_parts();
-    // But for a mark before everything, or as much of one as has come.
+    // Except for a byte-order mark before everything, or as much of one as has arrived.
     let mark = stream[..fed].iter().zip(b"\xEF\xBB\xBF").take_while(|(byte, mark)| byte == mark).count();
     let mark = if mark == 3 || mark == fed { mark } else { 0 };
     assert_eq!(passed.len() + held.len() + mark, fed);
@@ -69,7 +69,7 @@ fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
             }
             told.push_str(&translator.end());
             if translator.content_type() != "application/x-ndjson" {
-                continue; // what isn't told line by line has a target of its own
+                continue; // what isn't written line by line has a fuzz target of its own
             }
             for line in told.lines() {
                 assert!(serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object()), "{line}");
@@ -79,7 +79,7 @@ fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
     }
 });
 
-/// Cut into pieces of these sizes, and the rest.
+/// Cuts the stream into pieces of these sizes, and the rest.
 fn pieces<'a>(mut stream: &'a [u8], sizes: &[u8]) -> Vec<&'a [u8]> {
     let mut pieces = Vec::new();
     for size in sizes {

@@ -1,4 +1,5 @@
-//! Who gets in: this machine's tools and pages, and nobody who borrows the name of this machine or a page of it.
+//! Decides who gets in: this machine's tools and pages, but no web site that takes on this machine's name, or calls from
+//! a page in a browser on it.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +14,7 @@ use crate::machine::{is_loopback_host, is_own_name};
 use crate::settings::Settings;
 use crate::upstream::{HOPS, is_from_here};
 
-/// Schemes of desktop apps, editors and browser extensions, whose pages may call.
+/// Schemes of desktop apps, editors and browser extensions, whose pages may use the proxy.
 const APP_SCHEMES: [&str; 8] = [
     "app://",
     "file://",
@@ -24,13 +25,14 @@ const APP_SCHEMES: [&str; 8] = [
     "safari-web-extension://",
     "extension://",
 ];
-/// Pages of apps on phones, whole.
+/// Origins of apps on phones, compared as a whole.
 const APP_ORIGINS: [&str; 2] = ["capacitor://localhost", "ionic://localhost"];
 
 /// How long a browser may remember the answer to a preflight.
 const PREFLIGHT_SECONDS: &str = "600";
 
-/// Checks in the order in which they can be passed: where it is sent to, which page sends it, who sends it.
+/// Checks whether the request comes from this proxy itself, then where it is sent to, which page sends it, and who
+/// sends it.
 ///
 /// Adds the CORS headers that the answer to an allowed page needs.
 pub fn check(exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiError> {
@@ -50,8 +52,8 @@ fn is_debug_path(path: &str) -> bool {
     path == "/debug" || path.starts_with("/debug/")
 }
 
-/// A web site can give its own name this machine's address (DNS rebinding) and so be "same origin"; but the name it
-/// gives is in `Host`. With a key of the proxy's own, names don't matter.
+/// A web site can give its own name this machine's address (DNS rebinding) and so be "same origin"; but then its name
+/// is in `Host`. If the proxy has a key of its own, names don't matter.
 fn check_host(exchange: &Exchange, settings: &Settings) -> Result<(), ApiError> {
     if settings.proxy_api_key.is_some() {
         return Ok(());
@@ -104,7 +106,7 @@ fn check_origin(exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiE
     Ok(())
 }
 
-/// Whether pages of this origin may call: loopback pages, apps, and the `listed` ones.
+/// Returns whether pages of this origin may use the proxy: loopback pages, apps, and the `listed` ones.
 pub fn is_allowed_origin(origin: &str, listed: &[String]) -> bool {
     let origin = origin.to_ascii_lowercase();
     if APP_SCHEMES.iter().any(|scheme| origin.starts_with(scheme)) || APP_ORIGINS.contains(&origin.as_str()) {
@@ -153,7 +155,7 @@ fn check_key(exchange: &Exchange, settings: &Settings) -> Result<(), ApiError> {
         return Ok(());
     }
     let error = ApiError::wrong_proxy_key();
-    // A browser asks its user for it, and then sends it with the panel's own requests too.
+    // A browser asks its user for the key, and then sends it with the panel's own requests too.
     Err(if is_debug_path(&exchange.head.path) {
         error.with(
             "www-authenticate",
@@ -176,7 +178,7 @@ fn decode_base64(text: &str) -> Option<Vec<u8>> {
     base64::engine::general_purpose::STANDARD.decode(text).ok()
 }
 
-/// The panel shows what was asked and answered: only to this machine, and not to other pages on it.
+/// Refuses the panel, which shows what was asked and answered, to other machines and to other pages on this one.
 fn check_debug(exchange: &Exchange, settings: &Settings) -> Result<(), ApiError> {
     if settings.proxy_api_key.is_none() && is_forwarded(exchange) {
         return Err(ApiError::panel_is_not_forwarded());
@@ -190,7 +192,7 @@ fn check_debug(exchange: &Exchange, settings: &Settings) -> Result<(), ApiError>
     }
 }
 
-/// Whether a server in front of the proxy has sent this, for whomever.
+/// Returns whether a server in front of the proxy has forwarded the request, no matter for whom.
 fn is_forwarded(exchange: &Exchange) -> bool {
     exchange.head.names().any(|name| {
         let name = name.to_ascii_lowercase();
@@ -203,7 +205,7 @@ fn is_this_machine(peer: SocketAddr) -> bool {
     peer.ip().to_canonical().is_loopback()
 }
 
-/// Whether a browser asks if it may send a request.
+/// Returns whether the request is a preflight, by which a browser asks if it may send another one.
 pub fn is_preflight(exchange: &Exchange) -> bool {
     exchange.head.method == Method::OPTIONS
 }
@@ -215,7 +217,7 @@ pub fn preflight(exchange: &Exchange) -> Reply {
     if exchange.head.header("origin").is_none() {
         return reply;
     }
-    // A list of names and nothing else: it is echoed.
+    // Echoed only if it is a list of names and nothing else.
     let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-_, ".contains(&b);
     let asked =
         exchange.head.header("access-control-request-headers").filter(|names| names.bytes().all(is_name));

@@ -1,40 +1,40 @@
-//! A chunked body as it arrives, any number of bytes at a time:
-//! [RFC 9112, 7.1](https://www.rfc-editor.org/rfc/rfc9112#section-7.1). Extensions and trailers are read over.
+//! Decodes a chunked body as it arrives, any number of bytes at a time:
+//! [RFC 9112, 7.1](https://www.rfc-editor.org/rfc/rfc9112#section-7.1). Extensions and trailers are skipped.
 
 use super::head::is_token;
 
-/// More than this in a size line, in all extensions of a body, or in all its trailers is nobody's.
+/// Maximum length of a size line, of all extensions of a body, and of all its trailers: nobody needs more.
 const MAX_LINE_BYTES: usize = 16 * 1024;
 
-/// Takes the body out of its chunks.
+/// The decoder of a chunked body.
 #[derive(Debug, Default)]
 pub struct Chunks {
     next: Part,
-    /// Of all extensions so far.
+    /// Bytes of all extensions so far.
     extension_bytes: usize,
 }
 
-/// What comes next.
+/// The part that comes next.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Part {
     /// The size of a chunk.
     #[default]
     Size,
-    /// So many bytes of the chunk, and the end of its line.
+    /// This many bytes of the chunk, and then the end of its line.
     Data(u64),
-    /// A trailer or the blank line, after so many bytes of them.
+    /// A trailer or the blank line, after this many bytes of trailers.
     Trailer(usize),
-    /// Somebody else's.
+    /// Nothing: what follows isn't part of the body.
     End,
 }
 
-/// What isn't chunked as it should be.
+/// The error for a body that isn't chunked as it should be.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Broken;
 
 impl Chunks {
-    /// Takes what it can of what has arrived, appends what of it is the body's, and says how much was taken. The rest is
-    /// the beginning of a line, to be given again with more of it, or comes after the body.
+    /// Decodes what it can of `bytes`, appends the data to `body`, and returns how many bytes it has used. The rest is
+    /// the beginning of a line, to be passed again together with more, or comes after the body.
     pub fn feed(&mut self, bytes: &[u8], body: &mut Vec<u8>) -> Result<usize, Broken> {
         let mut rest = bytes;
         while let (Some(first), false) = (rest.first(), self.is_whole()) {
@@ -45,7 +45,7 @@ impl Chunks {
                 *left -= piece as u64;
                 continue;
             }
-            // Who sends no chunks isn't kept waiting until the line ends.
+            // A client that doesn't send chunks is refused at once, not when its line ends.
             let can_begin = match self.next {
                 Part::Size => first.is_ascii_hexdigit(),
                 Part::Trailer(_) => *first == b'\r' || is_token(*first),
@@ -75,7 +75,7 @@ impl Chunks {
         Ok(bytes.len() - rest.len())
     }
 
-    /// What is still to come of the present chunk, in bytes.
+    /// Returns how many bytes of the current chunk are still to come.
     pub fn announced(&self) -> u64 {
         match self.next {
             Part::Data(left) => left,
@@ -83,13 +83,13 @@ impl Chunks {
         }
     }
 
-    /// Whether the last chunk and the trailers are through.
+    /// Returns whether the last chunk and the trailers have been read.
     pub fn is_whole(&self) -> bool {
         self.next == Part::End
     }
 }
 
-/// The line that begins here, without its CR and LF; `None` as long as it isn't whole.
+/// Returns the line that `bytes` begins with, without its CR and LF; `None` as long as it isn't complete.
 fn line(bytes: &[u8]) -> Result<Option<&[u8]>, Broken> {
     let end = bytes.iter().position(|b| *b != b'\t' && b.is_ascii_control()).unwrap_or(bytes.len());
     match &bytes[end..] {
@@ -100,7 +100,7 @@ fn line(bytes: &[u8]) -> Result<Option<&[u8]>, Broken> {
     }
 }
 
-/// `chunk-size [ chunk-ext ]`: the size, and the length of the extension; blanks may stand before it.
+/// Parses `chunk-size [ chunk-ext ]`: the size, and the length of the extension, which blanks may precede.
 fn size(line: &[u8]) -> Result<(u64, usize), Broken> {
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
     let (digits, extension) = line.split_at(digits);

@@ -1,4 +1,4 @@
-//! A client's connection: its socket, and what has been read from it and not used yet.
+//! A client's connection: its socket, and the bytes that have been read from it and not used yet.
 
 use std::io;
 use std::sync::Arc;
@@ -8,47 +8,47 @@ use super::head::{Head, Scan};
 use super::socket::Socket;
 use crate::error::ApiError;
 
-/// What is read at first; a large head has more, in steps that double.
+/// How much is read at first; a larger head is read in steps that double.
 const FIRST_READ_BYTES: usize = 4 * 1024;
 const MAX_READ_BYTES: usize = 64 * 1024;
 
-/// A connection between two requests, or with one.
+/// A connection, between two requests or with one.
 #[derive(Debug)]
 pub struct Connection {
     /// The socket.
     pub socket: Arc<Socket>,
-    /// What has been read and not used.
+    /// The bytes that have been read and not used.
     pub buffer: Vec<u8>,
     scan: Scan,
     /// Since when a head has been arriving.
     head_since: Option<Instant>,
 }
 
-/// What has come of the next request.
+/// What has arrived of the next request.
 #[derive(Debug)]
 pub enum Arrival {
-    /// All of its head.
+    /// The complete head.
     Head(Box<Head>),
-    /// Not all of it yet.
+    /// The head isn't complete yet.
     Unfinished,
-    /// No request, but the end.
+    /// The connection ended, without another request.
     End,
-    /// None that can be understood, or it could be two. It is still among what has been read.
+    /// Bytes that can't be understood as a request, or could be two. They are still in the buffer.
     Refused(Box<ApiError>),
 }
 
 impl Connection {
-    /// Nothing has been read yet.
+    /// Creates a connection from which nothing has been read yet.
     pub fn new(socket: Socket) -> Self {
         Self { socket: Arc::new(socket), buffer: Vec::new(), scan: Scan::default(), head_since: None }
     }
 
-    /// Since when a head has been arriving; `None` between two requests.
+    /// Returns since when a head has been arriving; `None` between two requests.
     pub fn head_since(&self) -> Option<Instant> {
         self.head_since
     }
 
-    /// The next head, if it is among what has been read already.
+    /// Looks for the next head in what has been read already.
     pub fn next_head(&mut self) -> Arrival {
         if self.buffer.is_empty() {
             return Arrival::Unfinished;
@@ -58,7 +58,8 @@ impl Connection {
                 self.head_since.get_or_insert_with(Instant::now);
                 Arrival::Unfinished
             }
-            // A copy, as it stays for as long as the answer is waited for, and the buffer has room for more.
+            // A copy, because the head is kept for as long as the answer is waited for, and the buffer has room for
+            // more.
             Ok(Some(length)) => match Head::parse(self.buffer[..length].to_vec()) {
                 Ok(head) => {
                     self.buffer = self.buffer.split_off(length);
@@ -77,7 +78,7 @@ impl Connection {
         self.read_head_with(Socket::read)
     }
 
-    /// The same, waiting a moment for a client that is busy with us.
+    /// Like [`Connection::read_head`], but waits a moment, because a busy client's next request comes at once.
     pub fn linger(&mut self) -> Arrival {
         self.read_head_with(|socket, buffer| socket.linger(buffer, true))
     }
@@ -95,7 +96,7 @@ impl Connection {
         }
     }
 
-    /// Reads once, up to so many bytes, behind what hasn't been used yet. How many it were.
+    /// Reads once, up to `most` bytes, and appends them to the buffer. Returns how many they were.
     pub(super) fn read_more(
         &mut self,
         most: usize,
@@ -108,7 +109,7 @@ impl Connection {
         read
     }
 
-    /// Reads and forgets what has arrived; `false` at the end.
+    /// Reads and discards what has arrived; `false` at the end of the connection.
     pub fn discard(&mut self) -> bool {
         self.buffer = Vec::new();
         match self.socket.read(&mut [0; MAX_READ_BYTES]) {
@@ -117,7 +118,7 @@ impl Connection {
         }
     }
 
-    /// Takes no more memory than it must while nothing is going on.
+    /// Frees memory that isn't needed while nothing is going on.
     pub fn rest(&mut self) {
         self.buffer.shrink_to_fit();
     }

@@ -1,5 +1,5 @@
-//! One request of a client and the way back to it, framed as [RFC 9112](https://www.rfc-editor.org/rfc/rfc9112) has it: one
-//! write a piece.
+//! One request of a client and its answer, framed as [RFC 9112](https://www.rfc-editor.org/rfc/rfc9112) has it, with
+//! one write for each piece.
 
 use std::borrow::Cow;
 use std::io::{self, Read, Write};
@@ -19,11 +19,11 @@ use crate::body::{self, Spare};
 use crate::dialect::{self, api};
 use crate::error::ApiError;
 
-/// Whether a client's own tries could help, as the SDKs of OpenAI and Anthropic heed it: Claude Code repeats a 401 for
-/// minutes without a word otherwise.
+/// The header field that says whether a retry could help. The SDKs of OpenAI and Anthropic heed it; without it, Claude
+/// Code repeats a request after a 401 for minutes, without a word.
 pub const SHOULD_RETRY: &str = "x-should-retry";
 
-/// What is read of a chunked body at a time.
+/// How much of a chunked body is read at a time.
 const READ_BYTES: usize = 64 * 1024;
 
 /// A header field of an answer.
@@ -34,7 +34,7 @@ pub type Field = (Cow<'static, str>, String);
 pub struct Reply {
     /// HTTP status.
     pub status: u16,
-    /// Header fields but for those that frame the body.
+    /// Header fields except those that frame the body.
     pub headers: Vec<Field>,
     /// The body.
     pub body: Vec<u8>,
@@ -51,12 +51,12 @@ impl Reply {
         Self::new(status, "application/json", body)
     }
 
-    /// An error of our own, as those who use this path expect it.
+    /// Creates a response for an error of the proxy's own, as clients of this path expect it.
     pub fn error(path: &str, error: &ApiError) -> Self {
         Self::error_with(dialect::error_body(path, error), error)
     }
 
-    /// An error of our own, as whoever has sent this expects it.
+    /// Creates a response for an error of the proxy's own, as the client that has sent this head expects it.
     pub fn refusal(head: &Head, error: &ApiError) -> Self {
         match &head.route {
             Some(route) => Self::error_with((route.api.error_body)(error), error),
@@ -76,29 +76,29 @@ impl Reply {
         reply
     }
 
-    /// The same with one more header field.
+    /// Adds a header field.
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 }
 
-/// A request that hasn't been answered yet. Dropped so (by a panic), it answers 500.
+/// A request that hasn't been answered yet. If it is dropped unanswered (by a panic), it answers 500.
 #[derive(Debug)]
 pub struct Exchange {
-    /// What it says before its body.
+    /// The head of the request.
     pub head: Box<Head>,
     /// The body, once it is read.
     pub body: Vec<u8>,
-    /// Header fields that go with any answer (CORS).
+    /// Header fields that every answer to this request gets (CORS).
     pub extra_headers: Vec<Field>,
-    /// Counts it as begun, for as long as it is there.
+    /// Counts the request as begun for as long as it exists.
     pub begun: Option<Arc<()>>,
-    /// Nothing of the body is left on the connection.
+    /// Whether nothing of the body is left on the connection.
     body_was_read: bool,
-    /// Of a chunked body: how far it has come.
+    /// The decoder of a chunked body.
     chunks: Chunks,
-    /// Until it is answered.
+    /// The connection; `None` once the request is answered.
     connection: Option<Connection>,
 }
 
@@ -108,19 +108,19 @@ pub struct Exchange {
 pub enum ConnectionFate {
     /// The next request may come, or has come already.
     Open(Connection),
-    /// It is over; but what the client is still sending must be read, or the answer may be lost with it
+    /// No other request may come; but what the client is still sending must be read, or the answer may be lost with it
     /// ([RFC 9112, 9.6](https://www.rfc-editor.org/rfc/rfc9112#section-9.6)).
     Drain(Connection),
     /// Not all of the answer could be sent at once, and no thread waits for a client that hardly reads.
     Unsent(Box<Unsent>),
-    /// It is closed, or somebody else's now.
+    /// The connection is closed, or belongs to somebody else now.
     Gone,
 }
 
 /// The rest of an answer that the client hasn't taken yet.
 #[derive(Debug)]
 pub struct Unsent {
-    /// The client's.
+    /// The client's connection.
     pub connection: Connection,
     message: Vec<u8>,
     sent: usize,
@@ -132,7 +132,7 @@ pub struct Unsent {
 }
 
 impl Unsent {
-    /// Sends what the client takes now. What becomes of the connection once that was all.
+    /// Sends what the client takes now. Returns what becomes of the connection.
     pub fn go_on(mut self: Box<Self>) -> ConnectionFate {
         match self.connection.socket.write_now(&self.message[self.sent..]) {
             Ok(sent) => {
@@ -148,14 +148,14 @@ impl Unsent {
         framing.after(connection, Ok(()), body_was_read)
     }
 
-    /// By when the client must have taken more of it.
+    /// Returns by when the client must have taken more of the answer.
     pub fn until(&self) -> Instant {
         self.pace.until()
     }
 }
 
 impl Exchange {
-    /// A request whose head has been read from this connection.
+    /// Creates a request whose head has been read from this connection.
     pub fn new(connection: Connection, head: Box<Head>) -> Self {
         Self {
             body_was_read: head.body == BodyLength::Bytes(0),
@@ -178,8 +178,8 @@ impl Exchange {
         self.connection.as_ref().map(|connection| &connection.socket)
     }
 
-    /// Reads what there is of the body, of which at most `limit` bytes are taken, decoded; a large one into `spare`'s
-    /// buffer. Whether it is whole; more of it is waited for for a moment, if at all.
+    /// Reads what has arrived of the body, which may have at most `limit` bytes, also when decoded; a large body gets
+    /// `spare`'s buffer. With `waits`, waits a moment for more. Returns whether the body is complete.
     pub fn read_body(&mut self, limit: u64, spare: &Spare, waits: bool) -> Result<bool, ApiError> {
         let Some(connection) = &mut self.connection else {
             return Ok(true);
@@ -215,7 +215,7 @@ impl Exchange {
         Ok(is_whole)
     }
 
-    /// Answers.
+    /// Sends the answer.
     pub fn reply(mut self, reply: Reply) -> ConnectionFate {
         match self.connection.take() {
             Some(connection) => self.send(connection, reply),
@@ -223,12 +223,12 @@ impl Exchange {
         }
     }
 
-    /// Closes the connection without a word: the client has left.
+    /// Closes the connection without an answer, because the client has left.
     pub fn forget(mut self) {
         self.connection = None;
     }
 
-    /// Refuses, as far as that is possible without waiting, and closes the connection.
+    /// Refuses the request, as far as that is possible without waiting, and closes the connection.
     pub fn turn_away(mut self, error: &ApiError) {
         if let Some(connection) = self.connection.take() {
             let reply = Reply::refusal(&self.head, error);
@@ -236,7 +236,7 @@ impl Exchange {
         }
     }
 
-    /// Takes no more memory than it must while more of its body is waited for.
+    /// Frees memory that isn't needed while more of the body is waited for.
     pub(super) fn rest(&mut self) {
         if let Some(connection) = &mut self.connection {
             connection.rest();
@@ -266,13 +266,13 @@ impl Exchange {
         }
     }
 
-    /// Begins an answer whose end isn't known yet.
+    /// Begins an answer whose length isn't known yet.
     pub fn start(mut self, status: u16, headers: &[Field]) -> io::Result<Stream> {
         let Some(connection) = self.connection.take() else {
             return Err(io::ErrorKind::NotConnected.into());
         };
         let mut framing = self.framing(self.body_was_read);
-        // Without chunks the end of the connection is the end of the body.
+        // Without chunks, the end of the connection is the end of the body.
         framing.keeps_alive &= framing.is_1_1;
         let mut head = head(status, headers.iter().chain(&self.extra_headers));
         let chunked = if framing.is_1_1 { "transfer-encoding: chunked\r\n" } else { "" };
@@ -291,7 +291,7 @@ impl Drop for Exchange {
     }
 }
 
-/// How an answer is framed, and whether another may follow.
+/// How an answer is framed, and whether another request may follow.
 #[derive(Debug, Clone, Copy)]
 struct ResponseFraming {
     no_body: bool,
@@ -336,7 +336,7 @@ impl Stream {
         self.flush()
     }
 
-    /// Size line, data and CRLF in one buffer, one write, one packet.
+    /// Appends size line, data and CRLF to one buffer: one write, one packet.
     fn push(&mut self, bytes: &[u8]) {
         if self.framing.is_1_1 {
             let _ = write!(self.pending, "{:x}\r\n", bytes.len()); // a vector takes everything
@@ -353,7 +353,7 @@ impl Stream {
         sent
     }
 
-    /// Sends the last of it, and ends the body.
+    /// Sends the last piece, and ends the body.
     pub fn finish(mut self, last: &[u8]) -> ConnectionFate {
         if !self.framing.no_body && !last.is_empty() {
             self.push(last);
@@ -365,7 +365,7 @@ impl Stream {
         self.framing.after(self.connection, sent, true)
     }
 
-    /// Ends the connection so that the client notices that the body isn't whole: the next chunk has no size.
+    /// Ends the connection so that the client notices that the body isn't complete: the next chunk has no size.
     pub fn abort(mut self) {
         if self.framing.is_1_1 {
             self.pending.extend_from_slice(b"broken off\r\n");
@@ -374,7 +374,7 @@ impl Stream {
     }
 }
 
-/// Reads on in a body of this length. Whether it is whole.
+/// Reads more of a body whose length is known. Returns whether it is complete.
 fn read_announced(
     connection: &mut Connection,
     body: &mut Vec<u8>,
@@ -411,7 +411,7 @@ fn read_announced(
     }
 }
 
-/// Reads on in a chunked body. Whether it is whole.
+/// Reads more of a chunked body. Returns whether it is complete.
 fn read_chunks(
     connection: &mut Connection,
     chunks: &mut Chunks,
@@ -445,8 +445,9 @@ fn decode(body: &[u8], coding: Coding, limit: u64) -> Result<Vec<u8>, ApiError> 
     let decoder: Box<dyn Read + '_> = match coding {
         Coding::Identity => Box::new(body),
         Coding::Gzip => Box::new(MultiGzDecoder::new(body)),
-        // RFC 9110, 8.4.1.2: "deflate" means zlib's format, "some non-conformant implementations" leave that out. Its
-        // first two bytes are a multiple of 31, the first of them with 8 in its lower half (RFC 1950, 2.2).
+        // RFC 9110, 8.4.1.2: "deflate" means zlib's format, but "some non-conformant implementations" send the data
+        // without it. zlib's first two bytes are a multiple of 31, the first of them with 8 in its lower half
+        // (RFC 1950, 2.2).
         Coding::Deflate => match body {
             [first, second, ..]
                 if first & 15 == 8 && u16::from_be_bytes([*first, *second]).is_multiple_of(31) =>
@@ -465,7 +466,7 @@ fn decode(body: &[u8], coding: Coding, limit: u64) -> Result<Vec<u8>, ApiError> 
     }
 }
 
-/// Status line and header fields, without the blank line.
+/// Writes the status line and the header fields, without the blank line.
 fn head<'a>(status: u16, fields: impl Iterator<Item = &'a Field>) -> Vec<u8> {
     let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
     let reason = reason.unwrap_or("Unknown");
@@ -473,7 +474,7 @@ fn head<'a>(status: u16, fields: impl Iterator<Item = &'a Field>) -> Vec<u8> {
     let date = httpdate::HttpDate::from(SystemTime::now());
     let _ = write!(head, "HTTP/1.1 {status} {reason}\r\ndate: {date}\r\n");
     for (name, value) in fields {
-        // What others wrote can't end a line here (header injection).
+        // A value that comes from elsewhere must not end the line (header injection).
         let value = if !value.contains(char::is_control) {
             Cow::Borrowed(value)
         } else {
@@ -484,7 +485,7 @@ fn head<'a>(status: u16, fields: impl Iterator<Item = &'a Field>) -> Vec<u8> {
     head
 }
 
-/// The whole response, or its head.
+/// Writes the whole response, or only its head.
 fn message(reply: &Reply, connection_header: &str, head_only: bool) -> Vec<u8> {
     let mut message = head(reply.status, reply.headers.iter());
     if reply.status != 204 {
@@ -497,7 +498,7 @@ fn message(reply: &Reply, connection_header: &str, head_only: bool) -> Vec<u8> {
     message
 }
 
-/// A refusal of what never became a request, but begins so.
+/// Writes the refusal of bytes that never became a request, of which `begin` is the beginning.
 pub fn refusal(begin: &[u8], error: &ApiError) -> Vec<u8> {
     let head_only = begin.trim_ascii_start().starts_with(b"HEAD ");
     message(&Reply::error(&path_in(begin), error), "connection: close\r\n", head_only)

@@ -1,4 +1,4 @@
-//! The head of a request: from bytes to what they say, refused where they could be read in two ways
+//! Parses the head of a request, and refuses one that could be read in two ways
 //! ([RFC 9112](https://www.rfc-editor.org/rfc/rfc9112)).
 
 use std::borrow::Cow;
@@ -13,16 +13,16 @@ use ureq::http::Method;
 use crate::dialect::api::{self, Routed};
 use crate::error::ApiError;
 
-/// A head of more is 431.
+/// A larger head is refused with 431.
 pub const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// More fields are 431.
+/// More header fields than this are refused with 431.
 pub const MAX_FIELDS: usize = 200;
-/// A longer target is 414.
+/// A longer target is refused with 414.
 pub const MAX_TARGET_BYTES: usize = 16 * 1024;
-/// A longer method is none.
+/// A longer word isn't a method.
 const MAX_METHOD_BYTES: usize = 32;
 
-/// What a request says before its body.
+/// The head of a request: what it says before its body.
 #[derive(Debug)]
 pub struct Head {
     /// The method; `HEAD` counts as `GET` until the answer is written.
@@ -31,31 +31,31 @@ pub struct Head {
     pub path: String,
     /// The target's query, without its `?`.
     pub query: Option<String>,
-    /// Where that leads, if anywhere.
+    /// The route of the path, if there is one.
     pub route: Option<Routed>,
     /// The target as it was sent.
     pub target: String,
     /// The host that an absolute-form target names.
     pub target_host: Option<String>,
-    /// `HEAD`: the answer is a head only.
+    /// Whether the method was `HEAD`: the answer is a head only.
     pub no_body: bool,
-    /// HTTP/1.1. HTTP/1.0 knows no chunks: the end of the connection is the end of the body.
+    /// Whether the version is HTTP/1.1. HTTP/1.0 knows no chunks: the end of the connection is the end of the body.
     pub is_1_1: bool,
     /// Whether the connection may serve another request after this one.
     pub keeps_alive: bool,
-    /// `Expect: 100-continue`.
+    /// Whether the client waits for an answer to `Expect: 100-continue`.
     pub expects_continue: bool,
     /// Where the body ends.
     pub body: BodyLength,
     /// How the body is encoded.
     pub coding: Coding,
-    /// A WebSocket is asked for.
+    /// Whether the client asks for a WebSocket.
     pub wants_websocket: bool,
     bytes: Vec<u8>,
     fields: Vec<Field>,
 }
 
-/// Name and value, as places in the head.
+/// The name and value of a header field, as ranges in the head.
 #[derive(Debug, Clone)]
 struct Field {
     name: Range<usize>,
@@ -65,35 +65,35 @@ struct Field {
 /// Where a body ends: [RFC 9112, 6.3](https://www.rfc-editor.org/rfc/rfc9112#section-6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyLength {
-    /// After so many bytes; 0 where nothing is said.
+    /// After this many bytes; 0 if the head says nothing.
     Bytes(u64),
     /// After the last chunk.
     Chunked,
 }
 
-/// `Content-Encoding` of a body.
+/// The `Content-Encoding` of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
     /// None.
     Identity,
     /// `gzip`.
     Gzip,
-    /// `deflate`: zlib's format, or without it, as some send it.
+    /// `deflate`: zlib's format, or raw data without it, as some clients send it.
     Deflate,
 }
 
-/// Where the head ends in what has arrived so far.
+/// The search for the end of the head in what has arrived so far.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Scan {
-    /// Up to here there is no end.
+    /// The head doesn't end before this position.
     scanned: usize,
-    /// The request line has been looked at.
+    /// Whether the request line has been checked.
     line_checked: bool,
 }
 
 impl Scan {
-    /// The length of the head, once it is whole. What can't become a good head is refused as soon as that is seen: who
-    /// speaks another protocol isn't kept waiting.
+    /// Returns the length of the head, once it is complete. Bytes that can't become a valid head are refused as soon as
+    /// that is seen: a client that speaks another protocol isn't kept waiting.
     pub fn find_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, ApiError> {
         let start = blank_lines(bytes); // RFC 9112, 2.2
         if bytes.get(start).is_some_and(|first| !is_token(*first) && !b"\r\n".contains(first)) {
@@ -142,7 +142,7 @@ impl Scan {
     }
 }
 
-/// Length of the blank lines before a request: clients may send one behind their last request's body.
+/// Returns the length of the blank lines before a request: clients may send one after their last request's body.
 fn blank_lines(bytes: &[u8]) -> usize {
     let mut at = 0;
     while bytes[at..].starts_with(b"\r\n") && at < 8 {
@@ -194,7 +194,7 @@ pub(super) fn is_token(b: u8) -> bool {
 }
 
 impl Head {
-    /// Understands a head that is whole.
+    /// Parses a complete head.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, ApiError> {
         let mut fields = [const { MaybeUninit::<Header<'_>>::uninit() }; MAX_FIELDS];
         let mut request = Request::new(&mut []);
@@ -218,7 +218,7 @@ impl Head {
         let fields = request.headers.iter();
         let fields = fields.map(|f| Field { name: place(f.name.as_bytes()), value: place(f.value) });
         let fields = fields.collect::<Vec<_>>();
-        // Checked with the request line.
+        // Method and target have been checked with the request line.
         let method = request.method.unwrap_or_default();
         let target = request.path.unwrap_or_default().to_owned();
         let is_1_1 = request.version == Some(1);
@@ -375,7 +375,7 @@ impl Head {
     }
 }
 
-/// The path that the beginning of a head names, whatever is wrong with the rest.
+/// Returns the path that the beginning of a head names, whatever is wrong with the rest.
 pub(super) fn path_in(begin: &[u8]) -> String {
     let mut words = begin.trim_ascii_start().split(|b| b" \r\n".contains(b));
     let method = words.next().and_then(|method| Method::from_bytes(method).ok());
@@ -384,7 +384,7 @@ pub(super) fn path_in(begin: &[u8]) -> String {
     split.map(|split| split.path).unwrap_or_default()
 }
 
-/// `uri-host [":" port]` of [RFC 9110, 7.2](https://www.rfc-editor.org/rfc/rfc9110#section-7.2).
+/// Whether this is a `uri-host [":" port]` of [RFC 9110, 7.2](https://www.rfc-editor.org/rfc/rfc9110#section-7.2).
 fn is_host(host: &[u8]) -> bool {
     let Ok(host) = std::str::from_utf8(host) else {
         return false;
@@ -410,8 +410,8 @@ struct Target {
     query: Option<String>,
 }
 
-/// Origin-form, absolute-form, or the `*` of `OPTIONS`. Nothing is decoded: no endpoint needs it, and `/%2e/` and the
-/// like are then simply unknown.
+/// Splits an origin-form, an absolute-form, or the `*` of `OPTIONS`. Nothing is decoded: no endpoint needs that, and
+/// `/%2e/` and the like are then simply unknown.
 fn split_target(target: &str, method: &Method) -> Option<Target> {
     let (host, rest) = match target.split_once("://") {
         Some((scheme, rest)) if matches!(scheme.to_ascii_lowercase().as_str(), "http" | "https") => {
@@ -432,7 +432,7 @@ fn split_target(target: &str, method: &Method) -> Option<Target> {
     Some(Target { host, path: bare_path(path), query })
 }
 
-/// `/v1/…`, `/api/v1/…`, `/openai/v1/…` and the bare path mean the same, and slashes too many don't count.
+/// Removes prefix and superfluous slashes: `/v1/…`, `/api/v1/…`, `/openai/v1/…` and the bare path mean the same.
 fn bare_path(path: &str) -> String {
     let mut plain = String::with_capacity(path.len());
     for part in path.split('/').filter(|part| !part.is_empty()) {

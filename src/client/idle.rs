@@ -1,8 +1,8 @@
-//! Connections whose clients are to send something: each costs a descriptor, some hundred bytes and what has come of its
-//! request; and the registry by which the poller is told when something arrives.
+//! Connections that wait for their clients, each of which costs a descriptor, some hundred bytes and what has arrived
+//! of its request; and the registry by which the poller is told when something arrives.
 //!
-//! Any thread may park a connection here; only the poller takes one out. Tokens count up, so that the first in the table
-//! has been idle for longest.
+//! Any thread may park a connection here; only the poller takes one out to go on with it. Tokens count up, so that the
+//! first connection in the table has been idle for longest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,42 +18,42 @@ use crate::error::ApiError;
 use crate::peek::Peeked;
 use crate::sync::lock;
 
-/// Tokens with this bit are those of requests under way, by their number.
+/// Tokens with this bit stand for the clients of requests in flight, by number.
 const UNDER_WAY: usize = 1 << (usize::BITS - 1);
-/// Tokens below this are the poller's own.
+/// Tokens below this belong to the poller itself.
 pub const FIRST_TOKEN: usize = 16;
-/// Wakes the poller.
+/// The token of the event that wakes the poller.
 pub const WAKER: Token = Token(FIRST_TOKEN - 1);
-/// How long a client whose request was refused may go on sending it. Whoever sends that long doesn't listen.
+/// How long a client whose request was refused may go on sending it. A client that sends for that long doesn't listen.
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 
-/// Who has connected within this is about to say something, and isn't idle.
+/// A client that connected within this time is about to send something, and doesn't count as idle.
 const NEW: Duration = Duration::from_millis(100);
 /// Descriptors for everything but clients and the upstream: files, pipes, the poller's own.
 const OTHER_DESCRIPTORS: usize = 32;
-/// For how long a want of descriptors explains what fails.
+/// For how long after a shortage of descriptors a failure is put down to it.
 const A_MOMENT: Duration = Duration::from_secs(2);
 
 /// A connection that waits for its client.
 #[derive(Debug)]
 pub enum Parked {
-    /// For the next request, for as long as it likes; but for the rest of a head for [`CLIENT_TIMEOUT`] only.
+    /// Waits for the next request, without a limit; but for the rest of a head only for [`CLIENT_TIMEOUT`].
     ForRequest(Connection),
-    /// For more of a body, until then.
+    /// Waits for more of a body, until the given time.
     ForBody(Box<Exchange>, Instant),
-    /// That it stops sending what nobody reads, until then.
+    /// Waits until the client stops sending what nobody reads, at most until the given time.
     ForEnd(Connection, Instant),
-    /// That it takes more of an answer.
+    /// Waits until the client takes more of an answer.
     ForRoom(Box<Unsent>),
 }
 
 impl Parked {
-    /// More of its body is to come.
+    /// Parks a request until more of its body arrives.
     pub fn for_body(exchange: Box<Exchange>) -> Self {
         Self::ForBody(exchange, Instant::now() + CLIENT_TIMEOUT)
     }
 
-    /// Its request was refused.
+    /// Parks a connection whose request was refused.
     pub fn for_end(connection: Connection) -> Self {
         Self::ForEnd(connection, Instant::now() + DRAIN_LIMIT)
     }
@@ -74,7 +74,7 @@ impl Parked {
         }
     }
 
-    /// There is no room for it. Whoever is in the middle of a request is told so.
+    /// Closes the connection to free its descriptor. A client in the middle of a request is told so.
     fn close(self) {
         if let Self::ForBody(exchange, _) = self {
             exchange.turn_away(&ApiError::no_descriptors());
@@ -90,15 +90,15 @@ impl Parked {
     }
 }
 
-/// The table.
+/// The table of parked connections.
 #[derive(Debug)]
 pub struct Idle {
     registry: Registry,
     waker: Waker,
     table: Mutex<Table>,
-    /// Descriptors that the system gives us; `None` where it doesn't say.
+    /// The system's limit of descriptors; `None` where the system doesn't tell it.
     limit: Option<usize>,
-    /// When there were too few of them.
+    /// When descriptors ran short last.
     short: Mutex<Option<Instant>>,
 }
 
@@ -109,13 +109,13 @@ struct Table {
     deadlines: BTreeSet<(Instant, usize)>,
 }
 
-/// The number of the request under way for whose client a token stands; `None` where it is a parked connection's.
+/// Returns the number of the request in flight that a token stands for; `None` if it stands for a parked connection.
 pub fn request_of(token: Token) -> Option<u64> {
     (token.0 & UNDER_WAY != 0).then_some((token.0 & !UNDER_WAY) as u64)
 }
 
 impl Idle {
-    /// An empty table before this poller.
+    /// Creates an empty table, whose connections this poller watches.
     pub fn new(registry: &Registry) -> io::Result<Self> {
         #[cfg(unix)]
         let limit = rlimit::getrlimit(rlimit::Resource::NOFILE).ok().map(|(soft, _)| soft as usize);
@@ -144,23 +144,23 @@ impl Idle {
         let is_first = table.deadlines.first().is_some_and(|(_, first)| *first == number);
         drop(table);
         if is_first {
-            self.wake_poller(); // it may mean to sleep for longer
+            self.wake_poller(); // the poller may have meant to sleep for longer
         }
         unwatched.into_iter().for_each(Parked::close);
     }
 
-    /// Has the poller look around.
+    /// Wakes the poller.
     pub fn wake_poller(&self) {
         let _ = self.waker.wake();
     }
 
-    /// Puts a connection back that was taken out and isn't done with what it waits for.
+    /// Puts back a connection that was taken out and has to wait longer.
     pub fn put_back(&self, token: Token, parked: Parked) {
         let unwatched = self.put_into(&mut self.lock(), token, parked);
         unwatched.into_iter().for_each(Parked::close);
     }
 
-    /// Gives it back where the system can't watch it.
+    /// Returns the connection if the system can't watch it.
     fn put_into(&self, table: &mut Table, token: Token, parked: Parked) -> Option<Parked> {
         let waits_for_room = matches!(parked, Parked::ForRoom(_));
         let watch = if waits_for_room { Socket::watch_for_room } else { Socket::watch };
@@ -172,7 +172,7 @@ impl Idle {
         None
     }
 
-    /// Takes a connection out on which something has arrived. Nothing is told of it any more.
+    /// Takes out a connection on which something has arrived, and stops watching it.
     pub fn take(&self, token: Token) -> Option<Parked> {
         let parked = self.lock().remove(token.0)?;
         if let Some(socket) = parked.socket() {
@@ -181,13 +181,13 @@ impl Idle {
         Some(parked)
     }
 
-    /// Takes out one that has waited long enough.
+    /// Takes out a connection whose deadline has passed, if there is one.
     pub fn take_late(&self, now: Instant) -> Option<Parked> {
         let (_, number) = *self.lock().deadlines.first().filter(|(until, _)| *until <= now)?;
         self.take(Token(number))
     }
 
-    /// Nobody waits for more of a body any longer: the program stops.
+    /// Makes every request that waits for more of its body wait no longer, because the program stops.
     pub fn end_bodies(&self) {
         let mut table = self.lock();
         let table = &mut *table;
@@ -202,23 +202,23 @@ impl Idle {
         self.wake_poller();
     }
 
-    /// When the next one has waited long enough.
+    /// Returns the earliest deadline.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.lock().deadlines.first().map(|(until, _)| *until)
     }
 
-    /// Has the poller told when the client of request `number` leaves.
+    /// Watches the client of request `number`, so that the poller is told when it leaves.
     pub fn watch(&self, socket: &Socket, number: u64) -> io::Result<()> {
         socket.watch(&self.registry, Token(number as usize | UNDER_WAY))
     }
 
-    /// It is told nothing of that client any more.
+    /// Stops watching this client.
     pub fn unwatch(&self, socket: &Socket) {
         socket.unwatch(&self.registry);
     }
 
-    /// Closes connections, those idle for longest first, where descriptors run short: `upstream` are open to the other
-    /// side, `more` are about to be opened.
+    /// Closes connections, those idle for longest first, if descriptors run short: `upstream` are open to the upstream,
+    /// `more` are about to be opened.
     pub fn make_room(&self, upstream: usize, more: usize) {
         let missing = self.missing(upstream, more);
         if missing > 0 {
@@ -226,7 +226,7 @@ impl Idle {
         }
     }
 
-    /// How many descriptors too few there are, with some to spare.
+    /// Returns how many descriptors are missing, counting some to spare.
     fn missing(&self, upstream: usize, more: usize) -> usize {
         let wanted = open_sockets() + upstream + more + OTHER_DESCRIPTORS;
         let missing = self.limit.map_or(0, |limit| wanted.saturating_sub(limit));
@@ -236,13 +236,13 @@ impl Idle {
         missing
     }
 
-    /// Whether there are hardly any descriptors left, where so many are open to the upstream, or were a moment ago: whoever
-    /// asks why something failed just then comes later.
+    /// Returns whether there are hardly any descriptors left, or were a moment ago; `upstream` are open to the
+    /// upstream. The past counts because callers ask only after something has failed.
     pub fn is_short(&self, upstream: usize) -> bool {
         self.missing(upstream, 1) > 0 || lock(&self.short).is_some_and(|at| at.elapsed() < A_MOMENT)
     }
 
-    /// Closes so many connections, those idle for longest first. Whether there was one.
+    /// Closes up to `count` connections, those idle for longest first. Returns whether there was one.
     pub fn close_oldest(&self, count: usize) -> bool {
         let mut table = self.lock();
         let is_idle = |parked: &Parked| {

@@ -11,10 +11,10 @@ use crate::settings::Listen;
 
 /// Connections that may wait to be accepted; std's 128 makes some of a burst of 500 wait for a second.
 const BACKLOG: i32 = 4096;
-/// Where Ollama listens, and tools look for it.
+/// Ollama's port, where tools look for it.
 const OLLAMAS_PORT: u16 = 11434;
 
-/// Those below are the administrator's.
+/// Ports below this one are reserved for the administrator.
 const FIRST_FREE_PORT: u16 = 1024;
 
 /// Why listening failed.
@@ -22,9 +22,9 @@ const FIRST_FREE_PORT: u16 = 1024;
 pub enum ListenError {
     /// Something listens there already.
     Taken(SocketAddr),
-    /// Anything else.
+    /// Any other error.
     Other(SocketAddr, io::Error),
-    /// `HOST` names nothing.
+    /// `HOST` is a name that can't be resolved.
     UnknownHost(String),
 }
 
@@ -63,7 +63,7 @@ impl fmt::Display for ListenError {
                         format!("不允许监听 {address}。请在 .env 中用 PORT 或用 --port 选择大于 1023 的端口。"),
                     )
                 } else {
-                    // On Windows Hyper-V and WSL reserve ranges of ports; elsewhere a policy of the system does.
+                    // On Windows, Hyper-V and WSL reserve ranges of ports; on other systems a policy may forbid them.
                     either(
                         format!(
                             "the system doesn't let programs listen on port {port}: it is reserved, or a security policy forbids it. Choose another one with PORT in .env or --port, such as 5050."
@@ -110,7 +110,7 @@ pub fn bind(listen: &Listen) -> Result<Vec<TcpListener>, ListenError> {
     let v6 = bind_to((Ipv6Addr::LOCALHOST, port).into());
     match (v4, v6) {
         (Err(taken @ ListenError::Taken(_)), _) | (_, Err(taken @ ListenError::Taken(_))) => Err(taken),
-        // A machine without one of the two families.
+        // A machine may have only one of the two families.
         (Ok(v4), v6) => Ok(std::iter::once(v4).chain(v6).collect()),
         (Err(_), Ok(v6)) => Ok(vec![v6]),
         (Err(error), Err(_)) => Err(error),
@@ -127,10 +127,10 @@ fn bind_to(address: SocketAddr) -> Result<TcpListener, ListenError> {
 fn open(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        // `::` alone takes IPv4 clients too; `::1` must not collide with 127.0.0.1.
+        // Only `::` takes IPv4 clients too; `::1` must not collide with 127.0.0.1.
         socket.set_only_v6(address.ip() != IpAddr::from(Ipv6Addr::UNSPECIFIED))?;
     }
-    // Elsewhere than on Windows this only forgives the last run's closed connections.
+    // On systems other than Windows, this only makes bind ignore closed connections of the last run.
     #[cfg(not(windows))]
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
@@ -139,7 +139,7 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// The address to tell people, with the port that the system chose where it was free to.
+/// Returns the port of these listeners, which the system chose if the settings say 0; 0 if there are no listeners.
 pub fn port(listeners: &[TcpListener]) -> u16 {
     let address = listeners.first().and_then(|listener| listener.local_addr().ok());
     address.map_or(0, |address| address.port())

@@ -1,10 +1,11 @@
-//! The client's side of the wire: the sockets, a request and the way back to it, and who gets in.
+//! The client's side: the sockets, a request and the way back to its client, and who gets in.
 //!
-//! From the socket to the request: [`listen`] opens the listeners, [`socket`] is one client's, [`connection`] reads heads
-//! from it ([`head`]), [`idle`] keeps those on which nothing is going on, [`exchange`] is one request with its body
-//! ([`chunks`]) and its answer. [`access`] says who gets in, [`slot`] is a thread's place among the workers.
+//! From the socket to the request: [`listen`] opens the listeners, [`socket`] is one client's, [`connection`] reads
+//! heads from it ([`head`]), [`idle`] keeps the connections that wait for their clients, [`exchange`] is one request
+//! with its body ([`chunks`]) and its answer. [`access`] decides who gets in, [`slot`] is a thread's slot among the
+//! workers.
 //!
-//! May import `settings` and leaves.
+//! May import `upstream`, `settings`, `dialect` and leaves.
 
 pub mod access;
 pub mod chunks;

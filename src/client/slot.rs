@@ -1,4 +1,4 @@
-//! A thread's place among the `WORKERS`: given up early while its client doesn't read, so that others can go on.
+//! A thread's slot among the `WORKERS`: given up while its client doesn't read, so that another request can go on.
 
 use std::cell::RefCell;
 
@@ -6,22 +6,22 @@ thread_local! {
     static SLOT: RefCell<Option<Box<dyn Fn() -> bool>>> = const { RefCell::new(None) };
 }
 
-/// This thread has a place from now on. `free` gives it to somebody else, if it may.
+/// Notes that this thread has a slot from now on. `free` gives the slot to another request, and returns whether it did.
 pub fn take(free: impl Fn() -> bool + 'static) {
     SLOT.set(Some(Box::new(free)));
 }
 
-/// Gives the place away now, if that may be. Threads without one may call this too.
+/// Gives this thread's slot away now, if that is allowed. A thread without a slot may call this too.
 pub fn give_up() {
     SLOT.with_borrow_mut(|slot| drop(slot.take_if(|free| free())));
 }
 
-/// Whether this thread has a place: then it may wait for its client, as others can have the place meanwhile.
+/// Returns whether this thread has a slot: it may then wait for its client, as others can have the slot meanwhile.
 pub fn is_held() -> bool {
     SLOT.with_borrow(Option::is_some)
 }
 
-/// The thread is done. Whether it still has its place: then it is the caller's to give away.
+/// Notes that this thread is done. Returns whether it still had its slot, which the caller then has to give away.
 pub fn leave() -> bool {
     SLOT.take().is_some()
 }

@@ -1,6 +1,6 @@
 //! A client's socket: read and written by one thread at a time, watched by the poller.
 //!
-//! It blocks, with time limits. What differs between systems about that stands here.
+//! The socket blocks, with timeouts. What differs between systems in that is handled here.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -14,44 +14,45 @@ use crate::client::slot;
 use crate::error::is_timeout;
 use crate::peek::{Peeked, peek};
 
-/// A client that takes nothing of its answer, or sends nothing more of its request, for this long is let go.
+/// A client that takes nothing of its answer, or sends nothing more of its request, for this long is disconnected.
 pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Whoever takes less than this of an answer in a second, beyond [`CLIENT_TIMEOUT`], doesn't want it.
+/// A client that takes less than this of an answer in a second, beyond [`CLIENT_TIMEOUT`], is disconnected as well.
 const LEAST_BYTES_A_SECOND: usize = 1024;
-/// How long a send waits at a time. Windows can't go on with a socket whose send timed out.
+/// How long one send waits. Windows can't go on with a socket whose send timed out.
 const SEND_TIMEOUT: Duration = if cfg!(windows) { CLIENT_TIMEOUT } else { Duration::from_secs(1) };
 /// How long a thread stays with its connection after an answer: a busy client's next request comes at once, and two
-/// hand-overs are saved. The system rounds it up to its clock's tick.
+/// hand-overs are saved. The system rounds it up to a tick of its clock.
 const LINGER: Duration = Duration::from_millis(2);
-/// Windows may lose what arrives just when a receive times out, so none is tried again there.
+/// Whether threads stay like that. Windows may lose what arrives just when a receive times out, so none may time out
+/// there.
 const LINGERS: bool = !cfg!(windows);
-/// Clients that vanished without a word are noticed after about twice this.
+/// Clients that vanished without closing their connections are noticed after about twice this.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
-/// Client sockets that are open; each takes one descriptor.
+/// Returns the number of open client sockets; each takes one descriptor.
 pub fn open_sockets() -> usize {
     OPEN.load(Ordering::Relaxed)
 }
 
-/// How a client takes an answer that the system doesn't take at once.
+/// Measures how fast a client takes an answer that the system doesn't take at once.
 #[derive(Debug)]
 pub struct Pace {
     began: Instant,
-    /// When it last took something.
+    /// When the client last took something.
     took: Instant,
     bytes: usize,
 }
 
 impl Pace {
-    /// From now on.
+    /// Starts measuring now.
     pub fn start() -> Self {
         let now = Instant::now();
         Self { began: now, took: now, bytes: 0 }
     }
 
-    /// It took so much more.
+    /// Notes that the client took this many bytes more.
     pub fn took(&mut self, bytes: usize) {
         if bytes > 0 {
             self.took = Instant::now();
@@ -59,8 +60,8 @@ impl Pace {
         }
     }
 
-    /// By when it must have taken more: [`CLIENT_TIMEOUT`] after the last of it, and not much more slowly than
-    /// [`LEAST_BYTES_A_SECOND`] on the whole.
+    /// Returns by when the client must have taken more: [`CLIENT_TIMEOUT`] after it last did, and not much more slowly
+    /// than [`LEAST_BYTES_A_SECOND`] on the whole.
     pub fn until(&self) -> Instant {
         let slowest = Duration::from_secs((self.bytes / LEAST_BYTES_A_SECOND) as u64);
         self.took.min(self.began + slowest) + CLIENT_TIMEOUT
@@ -73,13 +74,13 @@ pub struct Socket {
     stream: TcpStream,
     peer: SocketAddr,
     accepted: Instant,
-    /// A second handle for the poller, while it watches.
+    /// A second handle for the poller, while it watches the socket.
     #[cfg(windows)]
     watched: std::sync::Mutex<Option<mio::net::TcpStream>>,
 }
 
-/// Sets what the sockets accepted on a listener are to have: on Linux they inherit it (tcp(7), socket(7)), and six system
-/// calls a connection are saved.
+/// Sets the options of client sockets. Set on a listener, on Linux the accepted sockets inherit them (tcp(7),
+/// socket(7)), which saves six system calls a connection.
 pub fn prepare(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_write_timeout(Some(SEND_TIMEOUT))?;
@@ -129,7 +130,8 @@ impl Socket {
         }
     }
 
-    /// The same, but [`io::ErrorKind::TimedOut`] at once unless it `waits`, and where that isn't possible.
+    /// Like [`Socket::read`], but without `waits`, or where waiting isn't possible, [`io::ErrorKind::TimedOut`] comes
+    /// at once.
     pub fn linger(&self, buffer: &mut [u8], waits: bool) -> io::Result<usize> {
         if (waits && LINGERS) || self.peek() != Peeked::Nothing {
             self.read(buffer)
@@ -138,7 +140,7 @@ impl Socket {
         }
     }
 
-    /// Sends all of it. While the client doesn't read, others may have this thread's place among the workers.
+    /// Sends all bytes. While the client doesn't read, another request may get this thread's slot.
     pub fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
         let mut rest = match (&self.stream).write(bytes) {
             Ok(sent) if sent == bytes.len() => return Ok(()),
@@ -165,7 +167,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Sends what the system takes at once, and waits for nobody. How much it was.
+    /// Sends what the system takes at once, without waiting. Returns how many bytes it took.
     pub fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
         let sent = {
             #[cfg(target_os = "linux")]
@@ -188,17 +190,17 @@ impl Socket {
         }
     }
 
-    /// Nothing more is sent.
+    /// Ends the sending side.
     pub fn end(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// Has the poller told when something arrives, or the client leaves; once for each call of this. It isn't watched yet.
+    /// Has the poller told, once, when something arrives or the client leaves. The socket must not be watched already.
     pub fn watch(&self, registry: &Registry, token: Token) -> io::Result<()> {
         self.watch_for(Interest::READABLE, registry, token)
     }
 
-    /// The same when more can be sent.
+    /// Like [`Socket::watch`], but for the moment when more can be sent.
     pub fn watch_for_room(&self, registry: &Registry, token: Token) -> io::Result<()> {
         self.watch_for(Interest::WRITABLE, registry, token)
     }
@@ -219,7 +221,7 @@ impl Socket {
         }
     }
 
-    /// The poller is told nothing any more.
+    /// Stops what [`Socket::watch`] began.
     pub fn unwatch(&self, registry: &Registry) {
         #[cfg(unix)]
         {
@@ -244,7 +246,7 @@ impl Drop for Socket {
     }
 }
 
-/// A socket that clients connect to, accepted from without waiting.
+/// A socket that clients connect to; accepting doesn't block.
 #[derive(Debug)]
 pub struct Listener {
     #[cfg(unix)]
@@ -254,7 +256,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Has the poller told of clients under this token.
+    /// Has the poller told of new clients, under this token.
     pub fn watch(listener: TcpListener, registry: &Registry, token: Token) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         #[cfg(unix)]
@@ -272,7 +274,7 @@ impl Listener {
         Ok(Self { listener })
     }
 
-    /// The next client; [`io::ErrorKind::WouldBlock`] where there is none.
+    /// Accepts the next client; [`io::ErrorKind::WouldBlock`] if there is none.
     pub fn accept(&self) -> io::Result<Socket> {
         let (stream, peer) = self.listener.accept()?;
         #[cfg(windows)]

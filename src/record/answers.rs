@@ -1,7 +1,7 @@
 //! Answers that may be given again (`REUSE_ANSWERS`): in memory, and with `CACHE_DIR` in files that outlive a restart.
 //!
-//! A file is a digest of what stands behind it, one line of JSON with what is said of the answer, and the answer's bytes as
-//! they came. It holds nothing of the request, which its name stands for: a digest of all that makes two requests the same.
+//! A file is a digest of everything that follows, one line of JSON about the answer, and the answer's bytes as they
+//! came. It holds nothing of the request, for which its name stands: a digest of all that makes two requests the same.
 
 use std::fmt;
 use std::fs;
@@ -21,17 +21,17 @@ use crate::sync::lock;
 
 /// A longer answer isn't kept.
 pub const MAX_ANSWER_BYTES: usize = 1 << 20;
-/// All of them together, in memory and in files.
+/// The maximum size of all answers together, in memory and in files.
 const MAX_BYTES: usize = 64 << 20;
-/// What an answer takes up beside its bytes.
+/// The memory that an answer takes beside its bytes.
 const OVERHEAD_BYTES: usize = 1024;
-/// An answer as it came and as it was told, and what is said of it.
+/// The maximum size of a file: an answer as it came and as it was translated, and the line about it.
 const MAX_FILE_BYTES: u64 = 3 * MAX_ANSWER_BYTES as u64;
-/// What was not used for so long is no better than what is gone.
+/// How often old answers are removed.
 const TIDY_INTERVAL: Duration = Duration::from_secs(10);
 const EXTENSION: &str = ".answer";
 
-/// What two requests have in common when they are the same.
+/// The key of an answer: the same for requests that are the same.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key([u8; 32]);
 
@@ -42,7 +42,7 @@ impl fmt::Debug for Key {
 }
 
 impl Key {
-    /// Of these parts in this order.
+    /// Returns the key of these parts in this order.
     pub fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut context = Context::new(&SHA256);
         for part in parts {
@@ -63,14 +63,14 @@ impl Key {
     }
 }
 
-/// What is said of an answer beside its body.
+/// What is known of an answer beside its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnswerHead {
     /// The upstream's header fields that clients get.
     pub headers: Vec<(String, String)>,
     /// The model that was asked.
     pub model: String,
-    /// The backup that was, if one was.
+    /// The backup that was asked, if one was.
     pub backup: Option<String>,
 }
 
@@ -81,16 +81,16 @@ impl AnswerHead {
     }
 }
 
-/// An answer, whole.
+/// A complete answer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// When it came.
+    /// When the answer came.
     pub time: SystemTime,
-    /// What is said of it.
+    /// What is known of the answer beside its body.
     pub head: AnswerHead,
-    /// As it came from the upstream.
+    /// The body as it came from the upstream.
     pub body: Vec<u8>,
-    /// As it was told in another API.
+    /// The answer as it was translated into another API, if it was.
     pub told: Option<String>,
 }
 
@@ -99,12 +99,13 @@ impl Kept {
         OVERHEAD_BYTES + self.body.len() + self.told.as_ref().map_or(0, String::len)
     }
 
-    /// How old it is.
+    /// Returns how old the answer is.
     pub fn age(&self) -> Duration {
         self.time.elapsed().unwrap_or_default()
     }
 
-    /// Whether it is no older than this, and not of a time that is still to come: somebody has set the clock.
+    /// Returns whether the answer is no older than this, and not from the future, which means that somebody has set the
+    /// clock.
     fn is_fresh(&self, max_age: Duration) -> bool {
         self.time.elapsed().is_ok_and(|age| age <= max_age)
     }
@@ -159,7 +160,7 @@ fn digest_of(bytes: &[u8]) -> String {
     hex
 }
 
-/// All that are kept.
+/// All answers that are kept.
 #[derive(Debug)]
 pub struct Answers {
     state: Arc<Mutex<State>>,
@@ -167,10 +168,10 @@ pub struct Answers {
 
 #[derive(Debug)]
 struct State {
-    /// By when they were used last.
+    /// The answers, in the order in which they were used last.
     entries: LruCache<Key, Entry>,
     bytes: usize,
-    /// The folder that has been looked into.
+    /// The folder whose files have been taken into account.
     dir: Option<Arc<Path>>,
     tidied: SystemTime,
     damage_was_said: bool,
@@ -178,10 +179,10 @@ struct State {
 
 #[derive(Debug)]
 struct Entry {
-    /// `None` for one that only its file holds.
+    /// The answer; `None` if only its file holds it.
     kept: Option<Arc<Kept>>,
     size: usize,
-    /// The `CACHE_DIR` that has a file of it.
+    /// The `CACHE_DIR` that has a file of the answer.
     file_in: Option<Arc<Path>>,
 }
 
@@ -199,7 +200,7 @@ impl Default for Answers {
 }
 
 impl Answers {
-    /// The answer that is kept for a request, if it is no older than this.
+    /// Returns the answer that is kept for a request, if it is no older than this.
     pub fn get(
         &self,
         key: &Key,
@@ -214,7 +215,7 @@ impl Answers {
         let cache_dir = cache_dir?;
         let path = path_of(cache_dir, key);
         let file = fs::metadata(&path).ok()?;
-        // What is longer than any of ours, or no file at all, isn't read.
+        // A file longer than any answer, or anything that isn't a file, isn't read.
         let readable = file.is_file() && file.len() <= MAX_FILE_BYTES;
         let file = if readable { fs::read(&path).ok()? } else { Vec::new() };
         let Some(kept) = Kept::from_file(&file).map(Arc::new) else {
@@ -236,13 +237,13 @@ impl Answers {
         Some(kept)
     }
 
-    /// The same, of what needs no disk.
+    /// Like [`Answers::get`], but without the disk.
     pub fn get_in_memory(&self, key: &Key, max_age: Duration) -> Option<Arc<Kept>> {
         let kept = self.lock().entries.get(key)?.kept.clone()?;
         kept.is_fresh(max_age).then_some(kept)
     }
 
-    /// Keeps an answer, in place of the one that there may be.
+    /// Keeps an answer, in place of an older one with the same key.
     pub fn put(&self, key: Key, kept: Arc<Kept>, cache_dir: Option<&Arc<Path>>, files: &Files) {
         if kept.size() > MAX_ANSWER_BYTES + OVERHEAD_BYTES {
             return;
@@ -255,7 +256,7 @@ impl Answers {
         self.insert(key, entry, files);
     }
 
-    /// Forgets what is older than this; all of it where that is nothing, but for the files.
+    /// Forgets answers that are older than this; if this is zero, all of them, but not their files.
     pub fn tidy(&self, max_age: Duration, files: &Files) {
         let mut state = self.lock();
         if max_age.is_zero() {
@@ -292,7 +293,7 @@ impl Answers {
         }
     }
 
-    /// Takes account of what a folder holds that wasn't looked into before, so that it keeps within its bounds.
+    /// Takes the files of a folder into account that wasn't looked into before, so that it keeps within its bounds.
     fn look_into(&self, state: &mut State, cache_dir: Option<&Arc<Path>>, files: &Files) {
         if state.dir.as_ref() == cache_dir {
             return;
@@ -313,7 +314,7 @@ impl Answers {
                 }
             }
         };
-        // Without a thread the folder is as large as it is.
+        // Without a thread the folder stays as large as it is.
         let _ = thread::Builder::new().name("answers".into()).spawn(look);
     }
 
@@ -335,7 +336,7 @@ fn path_of(cache_dir: &Path, key: &Key) -> PathBuf {
     cache_dir.join(ANSWERS_FOLDER).join(format!("{key:?}{EXTENSION}"))
 }
 
-/// When it was written, whose it is, and how long.
+/// When a file was written, its key, and its length.
 type Found = (SystemTime, Key, usize);
 
 fn answers_in(cache_dir: &Path) -> Vec<Found> {

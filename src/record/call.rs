@@ -1,4 +1,5 @@
-//! One call as the panel has it: its figures, what was asked and answered, and what it waits for while it is under way.
+//! One call as the panel shows it: its figures, the request and the answer, and what it waits for while it is in
+//! flight.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -43,14 +44,14 @@ impl Ending {
         }
     }
 
-    /// With this error, a JSON object, and as much of the answer as had come, JSON too.
+    /// An ending with this error object, and with the part of the answer that had arrived; both are JSON.
     pub fn error(error: &str, status: u16, partial: Option<&str>) -> Self {
         let data = ErrorData { error: raw(error), status, partial: partial.map(raw) };
         Self::Error(json::text(&data).into())
     }
 }
 
-/// The `data` of a file about an error.
+/// The `data` of an `ERROR` file.
 #[derive(Serialize, Deserialize)]
 struct ErrorData<'a> {
     #[serde(borrow)]
@@ -60,20 +61,20 @@ struct ErrorData<'a> {
     partial: Option<&'a RawValue>,
 }
 
-/// What a call under way waits for, beside an answer.
+/// What a call in flight waits for, other than its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waiting {
     /// The end of the account's limit, where it is known.
     Limit(Option<SystemTime>),
-    /// A place among the `WORKERS`.
+    /// A slot among the `WORKERS`.
     Place,
-    /// A pause before the next try, which is over then.
+    /// A pause before the next attempt, which is over then.
     Pause(SystemTime),
-    /// The answer of another call, which was asked the same.
+    /// The answer of another call with the same request.
     Another,
 }
 
-/// A [`Waiting`] as JSON has it.
+/// The JSON form of [`Waiting`].
 #[derive(Serialize)]
 struct WaitingJson {
     r#for: &'static str,
@@ -99,17 +100,17 @@ impl Waiting {
     }
 }
 
-/// A call under way, as far as it isn't told by its figures.
+/// A call in flight: what its figures don't contain.
 pub struct Running {
-    /// The API that the upstream is asked in.
+    /// The API in which the upstream is asked.
     pub(super) native: &'static dyn Dialect,
     pub(super) cancel: Box<dyn Fn() + Send + Sync>,
-    /// A stream as it comes, or its beginning.
+    /// The stream so far, or its beginning.
     pub(super) events: Mutex<Vec<u8>>,
 }
 
 impl Running {
-    /// A call whose answer comes in this API, and how it is cancelled.
+    /// Creates a call whose answer comes in this API, with the way to cancel it.
     pub fn new(native: &'static dyn Dialect, cancel: impl Fn() + Send + Sync + 'static) -> Self {
         Self { native, cancel: Box::new(cancel), events: Mutex::default() }
     }
@@ -118,7 +119,7 @@ impl Running {
         lock(&self.events)
     }
 
-    /// What has come of the answer so far, put together.
+    /// Returns what has arrived of the answer so far, put together.
     pub(super) fn answer_so_far(&self) -> Option<String> {
         let events = self.events().clone();
         let mut reader = self.native.reader(true, Needs::default());
@@ -137,18 +138,18 @@ impl fmt::Debug for Running {
 pub(super) struct Call {
     pub(super) message_id: MessageId,
     pub(super) time: DateTime<Local>,
-    /// When it was last changed, in the order of all changes.
+    /// The number of its last change, in the order of all changes.
     pub(super) version: u64,
     pub(super) metrics: CallMetrics,
     pub(super) waiting: Option<Waiting>,
     pub(super) state: State,
-    /// Where its files are.
+    /// The folder of its files.
     pub(super) dir: Option<Arc<Path>>,
-    /// What was turned away: its method and path.
+    /// The method and path of a request that was refused.
     pub(super) refused: Option<Box<str>>,
     pub(super) request: Option<Arc<str>>,
     pub(super) ending: Option<Ending>,
-    /// A stream as it came, or its beginning.
+    /// The stream as it came, or its beginning.
     pub(super) events: Option<Box<[u8]>>,
 }
 
@@ -159,7 +160,7 @@ pub(super) enum State {
 }
 
 impl Call {
-    /// One that has ended before this run, or so long ago that only its files know of it.
+    /// Creates a call that ended before this run, or so long ago that only its files are left.
     pub(super) fn past(call: PastCall, dir: Arc<Path>) -> Self {
         Self {
             message_id: call.ending.message_id,
@@ -176,7 +177,7 @@ impl Call {
         }
     }
 
-    /// A request that was turned away; `None` where a damaged file tells no time and no id.
+    /// A refused request; `None` if its time or id, read from a damaged file, is invalid.
     pub(super) fn refused(refusal: &Refusal) -> Option<Self> {
         let time = DateTime::from_timestamp_millis(refusal.time_ms)?.with_timezone(&Local);
         let metrics = CallMetrics {
@@ -208,7 +209,7 @@ impl Call {
         }
     }
 
-    /// The files of what memory doesn't hold.
+    /// Returns the names of the files for what memory doesn't hold.
     pub(super) fn names_of_missing(&self) -> impl Iterator<Item = Name> {
         let name = |time: DateTime<Local>, kind| Name {
             time: time.naive_local(),
@@ -230,7 +231,7 @@ impl Call {
         self.request.as_ref().map_or(0, |r| r.len()) + ending + events
     }
 
-    /// As the list of calls has it.
+    /// Returns the call's entry in the list of calls.
     pub(super) fn json(&self) -> CallJson<'_> {
         let ended = match self.state {
             State::Ended { time, .. } => Some(time),
@@ -249,7 +250,8 @@ impl Call {
         }
     }
 
-    /// As it is opened, with what was read from its files beside what memory holds; `running` while it is under way.
+    /// Returns everything about the call: what memory holds, else what was `read` from its files. `running` is given while
+    /// the call is in flight.
     pub(super) fn opened_json(&self, running: Option<&Running>, read: &FromFiles) -> String {
         let partial = running.and_then(Running::answer_so_far);
         let events = running.map(|running| running.events().clone());
@@ -273,7 +275,7 @@ impl Call {
     }
 }
 
-/// What was read from the files of a call.
+/// The parts of a call that were read from its files.
 #[derive(Debug, Default)]
 pub(super) struct FromFiles {
     pub(super) request: Option<Arc<str>>,
@@ -281,14 +283,14 @@ pub(super) struct FromFiles {
     pub(super) too_large: Vec<TooLarge>,
 }
 
-/// A file that is too large to be opened here.
+/// A file that is too large to be shown in the panel.
 #[derive(Debug, Serialize)]
 pub(super) struct TooLarge {
     pub(super) path: String,
     pub(super) bytes: u64,
 }
 
-/// A [`Call`] as the list of calls has it.
+/// A call's entry in the list of calls.
 #[derive(Serialize)]
 pub(super) struct CallJson<'a> {
     message_id: MessageId,
@@ -303,6 +305,7 @@ pub(super) struct CallJson<'a> {
     tries: Vec<FailedTryJson<'a>>,
 }
 
+/// A call with its bodies, as the panel opens it.
 #[derive(Serialize)]
 struct OpenedCall<'a> {
     #[serde(flatten)]

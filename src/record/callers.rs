@@ -1,11 +1,11 @@
-//! Which tool a request comes from, by what its head says. The tables are all there is to extend.
+//! Finds out which tool a request comes from, by its head. Only the tables have to be extended for other tools.
 
 use crate::client::head::Head;
 
-/// Longer names are cut.
+/// The maximum length of a name; longer ones are cut.
 const MAX_CHARACTERS: usize = 40;
 
-/// What a `User-Agent` has in it, in lower case: tools that say who they are.
+/// Parts of a `User-Agent`, in lower case, by which tools identify themselves.
 const TOOLS: [(&str, &str); 45] = [
     ("claude-cli", "Claude Code"),
     ("claude-code", "Claude Code"),
@@ -54,7 +54,7 @@ const TOOLS: [(&str, &str); 45] = [
     ("postman", "Postman"),
 ];
 
-/// What an address that a client gives as its own (`HTTP-Referer`, `Referer`) has in it.
+/// Parts of an address that a client gives as its own (`HTTP-Referer`, `Referer`).
 const SITES: [(&str, &str); 8] = [
     ("aider.chat", "aider"),
     ("cline.bot", "Cline"),
@@ -66,7 +66,7 @@ const SITES: [(&str, &str); 8] = [
     ("continue.dev", "Continue"),
 ];
 
-/// Libraries, which many tools are built of: their names are better than none.
+/// Libraries that many tools are built on: their names are better than none.
 const LIBRARIES: [(&str, &str); 24] = [
     ("asyncopenai/python", "OpenAI SDK (Python)"),
     ("openai/python", "OpenAI SDK (Python)"),
@@ -94,7 +94,7 @@ const LIBRARIES: [(&str, &str); 24] = [
     ("mozilla/", "browser"),
 ];
 
-/// The tool's name, which is for people; empty where the head says nothing.
+/// Returns the tool's name, which is for people; empty if the head doesn't tell it.
 pub fn of(head: &Head) -> String {
     let value = |name: &str| head.header(name).map(|value| value.trim().to_owned()).unwrap_or_default();
     let agent = value("user-agent");
@@ -112,7 +112,7 @@ pub fn of(head: &Head) -> String {
     if let Some(title) = title {
         return cut(&title);
     }
-    // No other page has this proxy's own origin.
+    // Only the panel's page has this proxy's own origin.
     if value("sec-fetch-site") == "same-origin" {
         return "panel".to_owned();
     }

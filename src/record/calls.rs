@@ -1,4 +1,4 @@
-//! Debug mode's memory: today's figures, the recent calls, and what is handed to the writer thread for each of them.
+//! What debug mode records: today's figures, the recent calls, and the files for the writer thread.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -28,23 +28,23 @@ use crate::record::search;
 use crate::record::statistics::{Hours, LastHours, Times};
 use crate::sync::lock;
 
-/// Of one stream, this much is kept as it came, beside the answer that it adds up to.
+/// How much of a stream is kept as it came, beside the answer that it adds up to.
 const MAX_EVENTS_BYTES: usize = 256 << 10;
-/// How long whoever opens a call waits for its files, and whoever looks for words.
+/// How long the files are waited for when a call is opened, or words are looked for.
 const FILES_PATIENCE: Duration = Duration::from_secs(10);
-/// What is read of files where words are looked for.
+/// How much of the files is read when words are looked for.
 const MAX_SEARCHED_BYTES: u64 = 256 << 20;
 
 /// How a call ended.
 #[derive(Debug)]
 pub struct Outcome {
-    /// When.
+    /// When the call ended.
     pub ended: SystemTime,
     /// HTTP status.
     pub status: u16,
-    /// `code` of its error.
+    /// The `code` of the error, if there was one.
     pub error_code: Option<String>,
-    /// Why the last try before the end failed.
+    /// Why the last attempt before the end failed.
     pub reason: Option<String>,
 }
 
@@ -106,7 +106,7 @@ struct Shared {
     memory: Mutex<Memory>,
 }
 
-/// A call that is being recorded. Dropped before its end, it has ended with a fault of ours.
+/// A call that is being recorded. If this is dropped before the end, an internal error is recorded.
 #[derive(Debug)]
 pub struct Recording {
     shared: Arc<Shared>,
@@ -117,7 +117,7 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// What is known of the call now.
+    /// Updates what is known of the call.
     pub fn update(&self, metrics: &CallMetrics, waiting: Option<Waiting>) {
         self.shared.lock().change(self.message_id, |call| {
             call.metrics.clone_from(metrics);
@@ -125,19 +125,19 @@ impl Recording {
         });
     }
 
-    /// More of the answer's events has come.
+    /// Appends events of the answer.
     pub fn push_events(&self, piece: &[u8]) {
         let mut events = self.running.events();
         let room = MAX_EVENTS_BYTES - events.len();
         events.extend_from_slice(&piece[..piece.len().min(room)]);
     }
 
-    /// Another answer begins.
+    /// Discards the events, because another answer begins.
     pub fn clear_events(&self) {
         self.running.events().clear();
     }
 
-    /// It has ended so.
+    /// Records the call's end.
     pub fn end(mut self, metrics: CallMetrics, ending: Ending) {
         self.has_ended = true;
         let events = std::mem::take(&mut *self.running.events());
@@ -162,7 +162,7 @@ impl Drop for Recording {
 }
 
 impl Calls {
-    /// No calls yet.
+    /// Creates a record without calls.
     pub fn new(files: Files) -> Self {
         let random = RandomState::new().hash_one(std::process::id());
         let version = unix_ms(SystemTime::now());
@@ -186,12 +186,12 @@ impl Calls {
         }
     }
 
-    /// Where the files go.
+    /// Returns the handle to the writer thread.
     pub fn files(&self) -> &Files {
         &self.shared.files
     }
 
-    /// Records that a call begins, if debug mode is on; with what is known of it already.
+    /// Records that a call begins, with what is known of it already, if debug mode is on.
     pub fn begin(
         &self,
         snapshot: &Snapshot,
@@ -239,7 +239,7 @@ impl Calls {
         Some(Recording { shared: Arc::clone(&self.shared), message_id, dir, running, has_ended: false })
     }
 
-    /// Records, if debug mode is on, that something was turned away before it became a call: `asked` is its method and
+    /// Records, if debug mode is on, that a request was refused before it became a call: `asked` is its method and
     /// path. It leaves no file, but counts as refused.
     pub fn refused(
         &self,
@@ -287,7 +287,7 @@ impl Calls {
         MessageId(self.next_id.fetch_add(self.id_step, Ordering::Relaxed))
     }
 
-    /// Cancels a call that is under way. Whether it was.
+    /// Cancels a call in flight. Returns whether there was one.
     pub fn cancel(&self, message_id: &str) -> bool {
         let memory = self.shared.lock();
         let call =
@@ -297,7 +297,7 @@ impl Calls {
         running.map(|running| (running.cancel)()).is_some()
     }
 
-    /// How the last call ended that the upstream was asked for.
+    /// Returns the outcome of the last call for which the upstream was asked, without those that were cancelled.
     pub fn last_outcome(&self) -> Option<Outcome> {
         let memory = self.shared.lock();
         memory.recent.iter().rev().find_map(|call| {
@@ -316,7 +316,7 @@ impl Calls {
         })
     }
 
-    /// `GET /debug/stats`.
+    /// Answers `GET /debug/stats`.
     pub fn stats_json(&self, snapshot: &Snapshot) -> String {
         let mut memory = self.shared.lock();
         let now = Local::now();
@@ -338,7 +338,7 @@ impl Calls {
         })
     }
 
-    /// `GET /debug/days`: newest first.
+    /// Answers `GET /debug/days`: newest first.
     pub fn days_json(&self, snapshot: &Snapshot) -> String {
         let mut memory = self.shared.lock();
         let today = Local::now();
@@ -364,7 +364,8 @@ impl Calls {
         json::text(&DaysList { days: days.collect() })
     }
 
-    /// `GET /debug/calls`: newest first; only what is new or has changed `since` a number that an earlier answer named.
+    /// Answers `GET /debug/calls`: newest first; only what is new or has changed `since` a number that an earlier
+    /// answer named.
     pub fn list_json(&self, snapshot: &Snapshot, since: Option<u64>) -> String {
         let mut memory = self.shared.lock();
         self.shared.turn_to(&mut memory, Local::now(), snapshot.settings.cache_dir.as_ref());
@@ -380,7 +381,7 @@ impl Calls {
         })
     }
 
-    /// `GET /debug/calls?find=`: those in whose prompt or answer these words stand.
+    /// Answers `GET /debug/calls?find=`: the calls in whose prompt or answer these words stand.
     pub fn search_json(&self, words: &str) -> String {
         struct Searched {
             message_id: MessageId,
@@ -426,7 +427,7 @@ impl Calls {
         json::text(&Found { found: found.into_iter().collect(), complete })
     }
 
-    /// `GET /debug/calls/{message_id}`.
+    /// Answers `GET /debug/calls/{message_id}`.
     pub fn call_json(&self, snapshot: &Snapshot, message_id: &str) -> Option<String> {
         let message_id = MessageId::parse(message_id)?;
         let memory = self.shared.lock();
@@ -442,7 +443,7 @@ impl Calls {
         Some(call.opened_json(running.as_deref(), &read.unwrap_or_default()))
     }
 
-    /// Looks into the folder at the start, if debug mode is on then.
+    /// Reads the folder's calls at the start, if debug mode is on then.
     pub fn look_back(&self, snapshot: &Snapshot) {
         if snapshot.debug {
             let dir = snapshot.settings.cache_dir.as_ref();
@@ -451,7 +452,7 @@ impl Calls {
     }
 }
 
-/// A call that isn't among the recent ones any more, from its files.
+/// Returns the JSON of a call that isn't among the recent ones any more, from its files.
 fn old_call_json(dir: &Path, message_id: MessageId) -> Option<String> {
     let names = history::names(dir).filter(|name| name.message_id == message_id).collect::<Vec<_>>();
     let ending = *names.iter().filter(|name| name.kind != Kind::Request).max()?;
@@ -533,7 +534,7 @@ impl Shared {
         }
     }
 
-    /// Begins a new day, or goes on with what a folder knows, where one of them is new.
+    /// Begins a new day, or goes on from the count of a folder, if the day or the folder has changed.
     fn turn_to(self: &Arc<Self>, memory: &mut Memory, now: DateTime<Local>, dir: Option<&Arc<Path>>) {
         let Some(dir) = memory.turn_to(now, dir, &self.files) else {
             return;
@@ -545,7 +546,7 @@ impl Shared {
             let refusals = earlier.wait(FILES_PATIENCE).map(|count| count.refusals).unwrap_or_default();
             shared.lock().remember(past, &refusals, &dir, now);
         };
-        // Without a thread the past stays where it is.
+        // Without a thread the earlier calls aren't read.
         let _ = thread::Builder::new().name("history".into()).spawn(look_back);
     }
 

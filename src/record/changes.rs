@@ -1,4 +1,4 @@
-//! What became of a request on its way upstream: its fields as the client wrote them beside those that were sent.
+//! How a request was changed on its way upstream: its fields as the client wrote them, beside those that were sent.
 
 use std::borrow::Cow;
 
@@ -7,23 +7,23 @@ use serde_json::Value;
 
 use crate::json::{self, Field};
 
-/// Of a value, so many characters are told.
+/// How many characters of a value are shown.
 const MAX_SHOWN_CHARACTERS: usize = 80;
-/// More changes than this are no help to anybody.
+/// How many changes are recorded: more than this are no help to anybody.
 const MAX_CHANGES: usize = 50;
 
 /// One field that isn't as the client wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// Its name.
+    /// The field's name.
     pub field: String,
-    /// Its value as written, or the beginning of it; `None` where it wasn't there.
+    /// The value as written, or its beginning; `None` if the field wasn't there.
     pub from: Option<String>,
-    /// The same of what was sent; `None` where it went.
+    /// The same for what was sent; `None` if the field was removed.
     pub to: Option<String>,
 }
 
-/// What is different between the body of a request and what was `sent`.
+/// Returns the differences between the body of a request and what was `sent`.
 pub fn between(written: &str, sent: &[u8]) -> Vec<Change> {
     let sent = String::from_utf8_lossy(sent);
     let (Ok(before), Ok(after)) = (json::fields(written), json::fields(&sent)) else {
@@ -37,7 +37,7 @@ pub fn between(written: &str, sent: &[u8]) -> Vec<Change> {
             changes.push(Change { field: name.chars().take(MAX_SHOWN_CHARACTERS).collect(), from, to });
         }
     };
-    // Nearly always the same fields in the same order.
+    // Nearly always both have the same fields in the same order.
     let mut rest = after.iter().peekable();
     for field in &before {
         match rest.peek() {
@@ -55,7 +55,7 @@ pub fn between(written: &str, sent: &[u8]) -> Vec<Change> {
     changes
 }
 
-/// A value in a few characters: of a list how long it is.
+/// Returns a value in a few characters; for a list, its length.
 fn shown(value: &str) -> String {
     if value.starts_with('[') {
         format!("[{}]", json::elements(value).map_or(0, |elements| elements.len()))
@@ -64,7 +64,7 @@ fn shown(value: &str) -> String {
     }
 }
 
-/// The changes that a debug file lists.
+/// Reads the changes that a debug file lists.
 pub(super) fn read_changes(list: &Value) -> Vec<Change> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let read = |change: &Value| {

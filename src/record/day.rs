@@ -1,4 +1,4 @@
-//! The day's count: what its folder knew when this run first looked, and what has come since.
+//! The day's count: the calls that its folder contained when this run first looked, and those since.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -16,29 +16,29 @@ use super::names::{Kind, Name, count_name, moment, timestamp};
 use crate::json::{self, items};
 use crate::sync::{lock, unpoisoned};
 
-/// A day's count with what was turned away is shorter than this.
+/// The maximum length of a day's count with its refusals.
 const MAX_COUNT_BYTES: u64 = 1 << 20;
-/// Of a day, so many of those that were turned away are kept, the newest ones.
+/// How many refusals of a day are kept, the newest ones.
 pub(super) const MAX_REFUSALS: usize = 100;
-/// Files that a crash has left uncounted are looked into, but not more of them than this.
+/// How many files that a crash has left uncounted are read.
 const MAX_UNCOUNTED: usize = 1000;
-/// The client left, or somebody cancelled the call.
+/// The status of a call whose client left, or that somebody cancelled.
 const CANCELLED_STATUS: u16 = 499;
 
-/// What is counted of a day, or of an hour.
+/// The figures of a day, or of an hour.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// Calls that left a RESPONSE.
+    /// Calls that left a RESPONSE file.
     pub answered: u64,
     /// Calls that ended with an error.
     pub errors: u64,
-    /// Calls that nobody waited for any more.
+    /// Calls that nobody waited for any more: the client left, or somebody cancelled the call.
     pub cancelled: u64,
-    /// What was turned away before it was understood.
+    /// Requests that were refused before they became calls.
     pub refused: u64,
-    /// Answers of before, for which no call was made.
+    /// Calls that got a kept answer, so that the upstream wasn't asked.
     pub reused: u64,
-    /// Tries that failed and were followed by others.
+    /// Attempts that failed and were followed by others.
     pub failed_tries: u64,
     /// Tokens of requests.
     pub prompt_tokens: u64,
@@ -47,7 +47,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Of one call that has ended so.
+    /// Returns the figures of one call that has ended.
     pub fn of(kind: Kind, metrics: &CallMetrics) -> Self {
         let cancelled = kind != Kind::Response && metrics.status == CANCELLED_STATUS;
         Self {
@@ -61,24 +61,24 @@ impl Figures {
         }
     }
 
-    /// Of a call of which only the kind of its second file is known.
+    /// Returns the figures of a call of which only the kind of its second file is known.
     pub fn of_kind(kind: Kind) -> Self {
         let answered = kind == Kind::Response;
         Self { answered: answered.into(), errors: (!answered).into(), ..Self::default() }
     }
 
-    /// Of one that was turned away.
+    /// Returns the figures of one refused request.
     pub fn refusal() -> Self {
         Self { refused: 1, ..Self::default() }
     }
 
-    /// All of them, also those that were turned away.
+    /// Returns the number of all calls, refused requests included.
     pub fn calls(&self) -> u64 {
         let Self { answered, errors, cancelled, refused, .. } = *self;
         answered.saturating_add(errors).saturating_add(cancelled).saturating_add(refused)
     }
 
-    /// Adds others; what a damaged file says can't overflow.
+    /// Adds other figures; those of a damaged file can't overflow.
     pub fn add(&mut self, more: &Self) {
         let others = more.all();
         for ((_, figure), (_, more)) in self.all_mut().into_iter().zip(others) {
@@ -119,41 +119,41 @@ impl Serialize for Figures {
     }
 }
 
-/// A request that was turned away, as the day's file keeps it.
+/// A refused request, as the day's file keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// As those of calls; no file has it in its name.
+    /// An id like those of calls, but without files of that name.
     pub message_id: String,
-    /// Since 1970.
+    /// Milliseconds since 1970.
     pub time_ms: i64,
-    /// Its method and path.
+    /// The method and path of the request.
     pub asked: String,
     /// The tool that sent it.
     #[serde(default)]
     pub tool: String,
-    /// The API of its path.
+    /// The API that the path belongs to.
     #[serde(default)]
     pub dialect: Cow<'static, str>,
     /// HTTP status.
     pub status: u16,
-    /// The `error` that it was answered with.
+    /// The `error` object of the response.
     pub error: Value,
 }
 
-/// `CALLS_YYYYMMDD.json`.
+/// The contents of `CALLS_YYYYMMDD.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DayCount {
     /// The day, in local time.
     pub date: NaiveDate,
-    /// What is counted of it; `count` in the file is what was answered.
+    /// The day's figures; `count` in the file is `answered`.
     pub figures: Figures,
-    /// When the last call ended that was answered.
+    /// When the last answered call ended.
     pub last_updated: Option<DateTime<Local>>,
-    /// The newest of what was turned away.
+    /// The newest refused requests.
     pub refusals: Vec<Arc<Refusal>>,
 }
 
-/// A [`DayCount`] as JSON has it.
+/// The JSON form of [`DayCount`].
 #[derive(Debug, Serialize)]
 pub struct DayCountJson<'a> {
     date: String,
@@ -166,12 +166,12 @@ pub struct DayCountJson<'a> {
 }
 
 impl DayCount {
-    /// A day without calls.
+    /// Creates the count of a day without calls.
     pub fn none(date: NaiveDate) -> Self {
         Self { date, figures: Figures::default(), last_updated: None, refusals: Vec::new() }
     }
 
-    /// All of it but what was turned away.
+    /// Returns the counts, without the refused requests.
     pub fn json(&self) -> DayCountJson<'_> {
         DayCountJson {
             date: date_in_json(self.date),
@@ -182,13 +182,13 @@ impl DayCount {
         }
     }
 
-    /// What the file holds.
+    /// Returns the contents of the file.
     pub(super) fn text(&self) -> String {
         let count = DayCountJson { refusals: &self.refusals, ..self.json() };
         json::on_one_line(&json::text(&count))
     }
 
-    /// The day's file, as far as it can be read.
+    /// Reads the day's file, as far as it can be read.
     pub(super) fn read(dir: &Path, date: NaiveDate) -> Option<Self> {
         let file = disk::read_file(&dir.join(count_name(date)), MAX_COUNT_BYTES).ok()?;
         let saved = serde_json::from_slice::<Value>(&file).ok()?;
@@ -205,27 +205,27 @@ impl DayCount {
     }
 }
 
-/// `YYYYMMDD`
+/// Formats a date as `YYYYMMDD`.
 pub(super) fn date_in_json(date: NaiveDate) -> String {
     date.format("%Y%m%d").to_string()
 }
 
-/// The day's calls: those that the folder knew of when this run first looked, and those since.
+/// The day's calls: those that the folder contained when this run first looked, and those since.
 #[derive(Debug, Clone)]
 pub struct Tally {
-    /// What has come since then.
+    /// The calls since then.
     pub since: DayCount,
-    /// What was there before.
+    /// The calls before.
     pub earlier: Arc<Earlier>,
 }
 
 impl Tally {
-    /// A day without calls so far.
+    /// Creates the tally of a day without calls so far.
     pub fn new(date: NaiveDate) -> Self {
         Self { since: DayCount::none(date), earlier: Earlier::known(DayCount::none(date)) }
     }
 
-    /// All of them. The disk gets `patience` to say what it knew; what it hasn't said by then isn't counted.
+    /// Returns the count of all calls. Waits up to `patience` for the disk; what it hasn't read by then isn't counted.
     pub fn total(&self, patience: Duration) -> DayCount {
         let mut total = self.since.clone();
         if let Some(earlier) = self.earlier.wait(patience) {
@@ -239,7 +239,7 @@ impl Tally {
     }
 }
 
-/// A day's count that the writer thread reads from a folder, so that a slow disk is nobody else's concern.
+/// A day's count that the writer thread reads from a folder, so that a slow disk holds nobody else up.
 #[derive(Debug, Default)]
 pub struct Earlier {
     count: Mutex<Option<DayCount>>,
@@ -263,7 +263,7 @@ impl Earlier {
     }
 }
 
-/// The day's count as the files have it. A crash may have come between a call's end and the count, and somebody may have
+/// Counts a day's calls by the files. A crash may have come between a call's end and the count, and somebody may have
 /// removed files: the larger number is right.
 pub(super) fn count_on_disk(dir: &Path, date: NaiveDate) -> DayCount {
     let mut count = DayCount::read(dir, date).unwrap_or_else(|| DayCount::none(date));

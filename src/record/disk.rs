@@ -1,5 +1,5 @@
-//! Reading of files for those who wait for it: by one thread of its own, so that a disk that hangs (a network share, a
-//! stick that was pulled out) holds that thread and nobody else, and never more of a file than is good for memory.
+//! Reads files for threads that wait for them, on a thread of its own, so that a disk that hangs (a network share, a
+//! stick that was pulled out) holds up that thread and nobody else; and never more of a file than is good for memory.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
 
-/// How long whoever asks waits for the disk.
+/// How long callers wait for the disk.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
-/// Readings that may wait for the one before them.
+/// How many readings may wait for the one before them.
 const MAX_WAITING: usize = 16;
 
 type Reading = Box<dyn FnOnce() + Send>;
 
-/// What a reading brings, within `patience`. `None` where the disk hangs, or too many wait for it.
+/// Returns the result of `reading`, within `patience`; `None` if the disk hangs, or too many readings wait.
 pub(super) fn read<T: Send + 'static>(
     patience: Duration,
     reading: impl FnOnce() -> T + Send + 'static,
@@ -34,7 +34,7 @@ pub(super) fn read<T: Send + 'static>(
     read.recv_timeout(patience).ok()
 }
 
-/// A whole file of at most `limit` bytes. A larger one, a pipe or a device is an error.
+/// Reads a whole file of at most `limit` bytes. A larger one, a pipe or a device is an error.
 pub(super) fn read_file(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let metadata = fs::metadata(path)?;
     if !metadata.is_file() || metadata.len() > limit {

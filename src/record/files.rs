@@ -1,4 +1,4 @@
-//! The writer thread: debug files on their way to `CACHE_DIR`, one after the other, each of them whole or not there.
+//! The writer thread: saves debug files in `CACHE_DIR`, one after the other, each of them whole or not at all.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -22,17 +22,17 @@ use crate::secrets;
 
 /// Bytes of memory that may wait to be written; what comes beyond them is left out and counted.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
-/// The day's count is not written anew more often than this: each time costs a stick, or a card, a block or two.
+/// The shortest time between two writes of the day's count: each of them costs a stick, or a card, a block or two.
 const COUNT_INTERVAL: Duration = Duration::from_millis(250);
-/// What one takes up while it waits, roughly.
+/// The memory that a count takes while it waits, roughly.
 const COUNT_BYTES: usize = 2048;
-/// How often the thread looks whether a day has ended.
+/// How often the thread checks whether a day has ended.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(30);
-/// How often a file's folder is made anew: somebody who deletes it can come between more than once.
+/// How often a file's folder is made anew: somebody who deletes it may interfere more than once.
 const MISSING_FOLDER_RETRIES: usize = 10;
 /// The folder within `CACHE_DIR` for answers that may be given again.
 pub const ANSWERS_FOLDER: &str = "answers";
-/// Files that aren't whole yet begin with this and end with `.tmp`.
+/// Files that aren't complete yet begin with this and end with `.tmp`.
 const UNFINISHED_PREFIX: &str = ".local-api-proxy-";
 
 /// One debug file.
@@ -40,31 +40,31 @@ const UNFINISHED_PREFIX: &str = ".local-api-proxy-";
 pub struct DebugFile {
     /// `CACHE_DIR` at the time of the call.
     pub dir: Arc<Path>,
-    /// What it is about.
+    /// What the file is about.
     pub kind: Kind,
-    /// Of the name and the `timestamp`.
+    /// The time in the file's name and in its `timestamp`.
     pub time: DateTime<Local>,
-    /// The same in both files of a call.
+    /// The id, the same in both files of a call.
     pub message_id: MessageId,
-    /// JSON.
+    /// The JSON of its `data`.
     pub data: Arc<str>,
-    /// JSON of the tries, where there was more than one.
+    /// The JSON of the attempts, if there was more than one.
     pub attempts: Option<String>,
-    /// JSON of the call's figures, once it has ended.
+    /// The JSON of the call's figures, once it has ended.
     pub metrics: Option<String>,
     /// The day's count with this call, once it has ended.
     pub calls: Option<Tally>,
 }
 
 impl DebugFile {
-    /// Bytes that it takes up while it waits.
+    /// Returns how many bytes the file takes while it waits.
     fn memory(&self) -> usize {
         let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         size_of::<Self>() + self.data.len() + of(&self.attempts) + of(&self.metrics)
     }
 }
 
-/// What a file is to hold, asked for when it is written.
+/// Returns what a file is to hold; called when the file is written.
 pub type Text = Box<dyn FnOnce() -> String + Send>;
 
 enum Job {
@@ -77,7 +77,7 @@ enum Job {
     Flush(Sender<()>),
 }
 
-/// The way to the writer thread.
+/// A handle to the writer thread.
 #[derive(Debug, Clone)]
 pub struct Files {
     jobs: Sender<Job>,
@@ -86,7 +86,7 @@ pub struct Files {
 }
 
 impl Files {
-    /// Starts the thread.
+    /// Starts the writer thread.
     pub fn start(live: Arc<Live>) -> io::Result<Self> {
         let (jobs, receiver) = unbounded();
         let files = Self { jobs, queued_bytes: Arc::default(), not_saved: Arc::default() };
@@ -104,7 +104,7 @@ impl Files {
         Ok(files)
     }
 
-    /// Hands a file over; never waits.
+    /// Hands over a file; never waits.
     pub fn save(&self, file: DebugFile) {
         let bytes = file.memory();
         if self.queued_bytes.fetch_add(bytes, Ordering::Relaxed) > MAX_QUEUED_BYTES {
@@ -115,7 +115,7 @@ impl Files {
         let _ = self.jobs.send(Job::Save(Box::new(file)));
     }
 
-    /// Hands the day's count over where it changed without a file; never waits. One that is left out is in the next.
+    /// Hands over the day's count if it changed without a file; never waits. One that is dropped is part of the next.
     pub fn save_count(&self, dir: &Arc<Path>, tally: Tally) {
         if self.queued_bytes.fetch_add(COUNT_BYTES, Ordering::Relaxed) > MAX_QUEUED_BYTES {
             self.queued_bytes.fetch_sub(COUNT_BYTES, Ordering::Relaxed);
@@ -124,7 +124,7 @@ impl Files {
         let _ = self.jobs.send(Job::SaveCount(Arc::clone(dir), tally));
     }
 
-    /// Hands an answer over that may be given again; never waits. One that is left out costs a call.
+    /// Hands over an answer that may be given again; never waits. One that is dropped costs a call.
     pub fn save_answer(&self, path: PathBuf, bytes: Vec<u8>) {
         let length = bytes.len();
         if self.queued_bytes.fetch_add(length, Ordering::Relaxed) > MAX_QUEUED_BYTES {
@@ -134,29 +134,29 @@ impl Files {
         let _ = self.jobs.send(Job::SaveAnswer(path, bytes));
     }
 
-    /// Has a file that changes with every call written, but not with every call; never waits.
+    /// Hands over a file that changes with every call, but isn't written with every call; never waits.
     pub fn save_soon(&self, path: PathBuf, text: Text) {
         let _ = self.jobs.send(Job::SaveSoon(path, text));
     }
 
-    /// Has a file removed, once all that was handed over before is written.
+    /// Has a file removed, once everything that was handed over before is written.
     pub fn remove(&self, path: PathBuf) {
         let _ = self.jobs.send(Job::Remove(path));
     }
 
-    /// Has the writer find out what a folder knows of a day, before it writes anything that comes later.
+    /// Has the writer read the count of a day in a folder, before it writes anything that is handed over later.
     pub fn count(&self, dir: &Arc<Path>, date: NaiveDate) -> Arc<Earlier> {
         let earlier = Arc::<Earlier>::default();
         let _ = self.jobs.send(Job::Count(Arc::clone(dir), date, Arc::clone(&earlier)));
         earlier
     }
 
-    /// Files that could not be saved since the start.
+    /// Returns how many files could not be saved since the start.
     pub fn not_saved(&self) -> u64 {
         self.not_saved.load(Ordering::Relaxed)
     }
 
-    /// Waits until everything handed over so far is written. Whether it was in time.
+    /// Waits until everything handed over so far is written. Returns whether that was in time.
     pub fn flush(&self, limit: Duration) -> bool {
         let (done, written) = bounded(1);
         self.jobs.send(Job::Flush(done)).is_ok() && written.recv_timeout(limit).is_ok()
@@ -167,14 +167,14 @@ struct Writer {
     live: Arc<Live>,
     queued_bytes: Arc<AtomicUsize>,
     not_saved: Arc<AtomicU64>,
-    /// The last file could not be saved, and that has been said.
+    /// Whether the last file could not be saved, and that has been said.
     failing: bool,
-    /// Calls since the count was last written.
+    /// The count, if there were calls since it was last written.
     unsaved_count: Option<(Arc<Path>, Tally)>,
-    /// What is to be written along with it.
+    /// A file that is to be written along with it.
     unsaved_text: Option<(PathBuf, Text)>,
     count_saved: Option<Instant>,
-    /// The day on which old files were last removed.
+    /// Where, on which day, and with which `CACHE_KEEP_DAYS` old files were last removed.
     cleaned_on: Option<(Arc<Path>, NaiveDate, u32)>,
 }
 
@@ -226,12 +226,12 @@ impl Writer {
         }
     }
 
-    /// From now.
+    /// Returns how long it is from now until the count may be written.
     fn count_due(&self) -> Duration {
         self.count_saved.map_or(Duration::ZERO, |saved| COUNT_INTERVAL.saturating_sub(saved.elapsed()))
     }
 
-    /// Says at the start, not at the first call, that nothing can be saved.
+    /// Reports at the start, not at the first call, that nothing can be saved.
     fn check_folder(&mut self) {
         let snapshot = self.live.snapshot();
         if let Some(dir) = &snapshot.settings.cache_dir
@@ -254,7 +254,7 @@ impl Writer {
         let name = Name { time: file.time.naive_local(), kind: file.kind, message_id: file.message_id };
         let written = write_whole(&file.dir, &name.to_string(), secrets::hidden(&text(file)).as_bytes());
         self.report(&file.dir, &written);
-        // Behind the file, so that a crash in between leaves a call uncounted and not the other way round.
+        // After the file, so that a crash in between leaves a call without its count, and not the other way round.
         if let Some(tally) = &file.calls {
             self.note_count(&file.dir, tally);
         }
@@ -283,7 +283,7 @@ impl Writer {
     fn save_count(&mut self) {
         self.save_text();
         if let Some((dir, count)) = self.unsaved_count.take() {
-            let count = count.total(Duration::ZERO); // this thread has read it
+            let count = count.total(Duration::ZERO); // no wait: this thread has read it before
             let text = count.text();
             let written = write_whole(&dir, &count_name(count.date), secrets::hidden(&text).as_bytes());
             self.report(&dir, &written);
@@ -291,7 +291,7 @@ impl Writer {
         }
     }
 
-    /// Says once that saving fails, and once that it works again.
+    /// Reports once that saving fails, and once that it works again.
     fn report(&mut self, dir: &Path, written: &io::Result<()>) {
         match written {
             Ok(()) if self.failing => {
@@ -375,8 +375,8 @@ fn text(file: &DebugFile) -> String {
     text
 }
 
-/// Writes beside the final name and renames, so that a reader, or the next start after a crash, sees all or nothing.
-/// A folder that is missing is made. One that is being deleted goes away entry by entry, at any moment of this, and
+/// Writes the file beside its final name and renames it, so that a reader, or the next start after a crash, sees all or
+/// nothing. A missing folder is made. One that is being deleted disappears entry by entry, at any moment of this, and
 /// so is made more than once.
 fn write_whole(dir: &Path, name: &str, text: &[u8]) -> io::Result<()> {
     let unfinished = dir.join(format!("{UNFINISHED_PREFIX}{name}.tmp"));
@@ -395,7 +395,7 @@ fn write_whole(dir: &Path, name: &str, text: &[u8]) -> io::Result<()> {
     })
 }
 
-/// Whether files can be saved in `dir`, found out by saving one.
+/// Checks whether files can be saved in `dir`, by saving one.
 fn check_writable(dir: &Path) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     let probe = dir.join(format!("{UNFINISHED_PREFIX}probe-{}.tmp", std::process::id()));

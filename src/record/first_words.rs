@@ -1,5 +1,5 @@
-//! How what was asked begins: what the eye finds a call by. The last turn of the user's that has words of its own, whichever
-//! API the request is written in: what stands where tells which one it is.
+//! Finds the first words of what was asked, by which people recognize a call: those of the user's last turn that has
+//! words of its own. This works for the requests of every API, because their fields tell which one it is.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -11,15 +11,15 @@ use serde_json::value::RawValue;
 
 use crate::json::{self, Field};
 
-/// So many characters are kept.
+/// How many characters are kept.
 const MAX_CHARACTERS: usize = 160;
-/// Of a text, no more than this is looked at.
+/// How many bytes of a text are looked at.
 const MAX_BYTES: usize = 64 * 1024;
-/// Of a list, only the last elements are.
+/// How many elements of a list are looked at, the last ones.
 const MAX_ELEMENTS: usize = 64;
-/// Where the different APIs have what is asked, in this order.
+/// The fields in which the APIs have what is asked, in the order in which they are tried.
 const FIELDS: [&str; 6] = ["messages", "input", "contents", "prompt", "query", "text"];
-/// What tools put beside the user's words, in tags of their own.
+/// The tags of what tools add to the user's words.
 const ASIDES: [&str; 10] = [
     "system-reminder",
     "environment_context",
@@ -32,17 +32,17 @@ const ASIDES: [&str; 10] = [
     "context",
     "additional_context",
 ];
-/// And around them.
+/// The tags that tools put around the user's words.
 const WRAPS: [&str; 5] = ["task", "user_message", "user_query", "user_request", "feedback"];
 
-/// Of a request's body; empty where nothing was asked in words.
+/// Returns the first words in a request's body; empty if nothing was asked in words.
 pub fn of(body: &str) -> String {
     let fields = json::fields(body).unwrap_or_default();
     let words = FIELDS.into_iter().find_map(|name| in_value(json::field(&fields, name)?.value, 0));
     words.unwrap_or_default()
 }
 
-/// A text, or a list of texts, turns or parts of one: the last that says something.
+/// Returns the words of a text, or of the last element that has some in a list of texts, turns or parts of a turn.
 fn in_value(value: &str, depth: usize) -> Option<String> {
     match value.as_bytes().first()? {
         b'"' => words(&beginning(value)),
@@ -54,21 +54,21 @@ fn in_value(value: &str, depth: usize) -> Option<String> {
     }
 }
 
-/// A turn of the user's, or a part of one.
+/// Returns the words of a turn of the user's, or of a part of one.
 fn in_object(fields: &[Field<'_>], depth: usize) -> Option<String> {
     let text = |name: &str| json::field(fields, name).map(|field| field.value);
     let is = |name: &str, words: &[&str]| {
         let value = text(name).and_then(json::string);
         value.is_none_or(|value| words.contains(&&*value))
     };
-    // What a tool has answered is no question, and neither is what the model has said.
+    // What a tool has returned is no question, and neither is what the model has said.
     if !is("role", &["user"]) || !is("type", &["text", "input_text", "message"]) {
         return None;
     }
     ["content", "parts", "text"].into_iter().find_map(|name| in_value(text(name)?, depth))
 }
 
-/// The words of a text without what a tool has put around them.
+/// Returns the words of a text without what a tool has put around them.
 fn words(text: &str) -> Option<String> {
     let mut rest = text.trim_start();
     while let Some((tag, inside)) = rest.strip_prefix('<').and_then(|tag| tag.split_once('>')) {
@@ -98,7 +98,7 @@ fn words(text: &str) -> Option<String> {
     Some(said).filter(|said| !said.is_empty())
 }
 
-/// The beginning of a JSON string, however long that is.
+/// Returns the beginning of a JSON string, however long that is.
 fn beginning(value: &str) -> Cow<'_, str> {
     if value.len() <= MAX_BYTES {
         return json::string(value).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! What `CACHE_DIR` holds of calls that memory knows nothing of: those of earlier runs, and those that were too large to
-//! be kept.
+//! Reads the calls in `CACHE_DIR` that memory doesn't hold: those of earlier runs, and those that were too large to be
+//! kept.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -17,39 +17,39 @@ use super::metrics::{CallMetrics, FailedTry};
 use super::names::{CALL_KEY, Kind, Name, moment};
 use crate::json;
 
-/// The figures stand within this much of a file's end: nearly always, and always. Reading them costs as much for a large
-/// call as for a small one.
+/// The figures are within this distance of a file's end: nearly always, and always. Reading them therefore costs as
+/// much for a large call as for a small one.
 const TAIL_BYTES: [u64; 2] = [4 * 1024, 64 * 1024];
-/// What is opened of a file: twice the largest body that is taken by default, or nothing.
+/// A larger file isn't opened: twice the largest body that is accepted by default.
 pub const MAX_OPENED_BYTES: u64 = 128 << 20;
-/// Calls of the last day whose figures are read.
+/// How many calls have their figures read, the newest ones.
 const MAX_READ: usize = 5000;
 
-/// A call as its files tell it.
+/// A call as recorded in its files.
 #[derive(Debug)]
 pub struct PastCall {
-    /// Its second file: a RESPONSE or an ERROR.
+    /// The name of the call's second file: a RESPONSE or an ERROR.
     pub ending: Name,
-    /// When it began, where that is known.
+    /// When the call began, if that is known.
     pub begun: Option<DateTime<Local>>,
-    /// When it ended.
+    /// When the call ended.
     pub ended: DateTime<Local>,
-    /// What its second file says of it.
+    /// The figures in the second file.
     pub metrics: CallMetrics,
 }
 
-/// What a folder holds.
+/// The calls in a folder.
 #[derive(Debug, Default)]
 pub struct Past {
     /// The newest calls, oldest first.
     pub calls: Vec<PastCall>,
-    /// Older ones of the last 24 hours, of which nothing but the name is known.
+    /// Older calls of the last 24 hours, of which nothing but the name is known.
     pub older: Vec<Name>,
 }
 
-/// Reads what was there `before` a moment.
+/// Reads the calls that ended `before` a moment.
 pub fn read(dir: &Path, before: DateTime<Local>) -> Past {
-    // At the end of summer time a later moment has an earlier name.
+    // At the end of summer time, a later moment has an earlier local time in its name.
     let latest = before.naive_local() + TimeDelta::hours(2);
     let day_before = before.naive_local() - TimeDelta::hours(25);
     let mut past = Past::default();
@@ -66,7 +66,7 @@ pub fn read(dir: &Path, before: DateTime<Local>) -> Past {
     let mut requests = HashMap::<_, Name>::new();
     let wanted = newest.iter().map(|Reverse(name)| (name.message_id, name.time)).collect::<HashMap<_, _>>();
     for name in names(dir).filter(|name| name.kind == Kind::Request) {
-        // An id may come again after four thousand million others.
+        // An id may be used again after four thousand million others.
         let came_before = |ended: &NaiveDateTime| name.time <= *ended + TimeDelta::hours(2);
         if wanted.get(&name.message_id).is_some_and(came_before) {
             let known = requests.entry(name.message_id).or_insert(name);
@@ -83,7 +83,7 @@ pub fn read(dir: &Path, before: DateTime<Local>) -> Past {
     past
 }
 
-/// The `data` of a file, as it stands there. The length of one that is too large to be opened is the error.
+/// Returns the `data` of a file as written there. If the file is too large to be opened, the error is its length.
 pub fn read_data(dir: &Path, name: &Name) -> Result<Option<String>, u64> {
     let path = dir.join(name.to_string());
     let length = fs::metadata(&path).map_or(0, |file| file.len());
@@ -98,13 +98,13 @@ pub fn read_data(dir: &Path, name: &Name) -> Result<Option<String>, u64> {
     Ok(text.as_ref().and_then(data))
 }
 
-/// The debug files of a folder.
+/// Lists the debug files of a folder.
 pub(super) fn names(dir: &Path) -> impl Iterator<Item = Name> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.filter_map(|entry| Name::parse(entry.file_name().to_str()?))
 }
 
-/// What a call's second file says at its end. Files of earlier versions say less.
+/// Reads the figures at the end of a call's second file. Files of earlier versions have fewer of them.
 pub(super) fn read_figures(dir: &Path, name: &Name) -> Option<PastCall> {
     let path = dir.join(name.to_string());
     let metadata = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
@@ -122,7 +122,7 @@ pub(super) fn read_figures(dir: &Path, name: &Name) -> Option<PastCall> {
     Some(parse_figures(&tail, *name))
 }
 
-/// A key of the file itself: what is in its data stands further in.
+/// Returns how a key of the file itself is written: keys in its data are indented further.
 fn key(name: &str) -> String {
     format!("\n  \"{name}\": ")
 }

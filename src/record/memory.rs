@@ -1,4 +1,4 @@
-//! The calls of today and of this run, as far as they are held in memory.
+//! The calls of today and of this run that are held in memory.
 
 use std::collections::{HashSet, VecDeque};
 use std::path::Path;
@@ -15,39 +15,40 @@ use crate::record::metrics::{CallMetrics, whole_ms};
 use crate::record::names::{MessageId, moment};
 use crate::record::statistics::{Hours, Times};
 
-/// Calls that the panel can show.
+/// How many calls the panel can show.
 const MAX_CALLS: usize = 1000;
-/// What they asked and were answered, together; of older ones only the figures are kept.
+/// The maximum size of their requests and answers together; of older calls only the figures are kept.
 const MAX_TEXT_BYTES: usize = 32 << 20;
-/// Only of the newest calls: a stream is ten times as long as what it adds up to.
+/// How many calls keep their streams, the newest ones: a stream is ten times as long as what it adds up to.
 const MAX_CALLS_WITH_EVENTS: usize = 50;
-/// Calls that went are told to those who ask what is new, so many of them.
+/// How many dropped calls are remembered, so that those who ask for changes can be told of them.
 const MAX_DROPPED: usize = 2 * MAX_CALLS;
-/// Days that `/debug/days` tells, today among them.
+/// How many days `/debug/days` lists, today included.
 pub(super) const MAX_DAYS: u64 = 30;
 
 #[derive(Debug)]
 pub(super) struct Memory {
     pub(super) today: Tally,
-    /// Times to the first token, of today.
+    /// The times to the first token of today's calls.
     pub(super) first_tokens: Times,
-    /// Days that are over, the newest last; where there is no folder that knows of them.
+    /// Days that are over, the newest last, for when there is no folder that has them.
     pub(super) days: VecDeque<DayCount>,
-    /// The folder that `today` goes on from; `None` until the first look.
+    /// The folder whose count `today` continues; `None` until the first look.
     pub(super) counted_in: Option<Option<Arc<Path>>>,
     pub(super) recent: VecDeque<Call>,
     pub(super) text_bytes: usize,
     pub(super) hours: Hours,
-    /// The last change. Greater than any of an earlier run.
+    /// The number of the last change. Greater than any of an earlier run.
     pub(super) version: u64,
-    /// Those of earlier runs, and those before which it isn't known any more what was dropped.
+    /// The changes before this one aren't known: they are of earlier runs, or the calls dropped by them are forgotten.
     pub(super) unknown_before: u64,
-    /// Calls that are no longer among the recent ones, each with the change that this was.
+    /// Calls that are no longer among the recent ones, each with the number of that change.
     pub(super) dropped: VecDeque<(u64, MessageId)>,
 }
 
 impl Memory {
-    /// Begins a new day, or a new folder's count, where one has begun. A folder that wasn't looked at before.
+    /// Begins a new day, or the count of a new folder, if there is one. Returns the folder if it wasn't looked at
+    /// before.
     pub(super) fn turn_to(
         &mut self,
         now: DateTime<Local>,
@@ -67,7 +68,7 @@ impl Memory {
         if same_folder && !new_day {
             return None;
         }
-        // A folder that wasn't looked at before may know of calls of an earlier run.
+        // A folder that wasn't looked at before may have calls of an earlier run.
         match dir {
             Some(dir) => self.today = Tally { earlier: files.count(dir, date), ..Tally::new(date) },
             None if new_day => self.today = Tally::new(date),
@@ -97,7 +98,7 @@ impl Memory {
         self.recent.iter().rev().find(|call| call.message_id == message_id)
     }
 
-    /// Changes a call that is still there.
+    /// Changes a call that is still in memory.
     pub(super) fn change<T>(
         &mut self,
         message_id: MessageId,
@@ -109,7 +110,7 @@ impl Memory {
         Some(change(call))
     }
 
-    /// Takes in what a folder knew of before `now`.
+    /// Adds the calls that a folder contained before `now`.
     pub(super) fn remember(
         &mut self,
         past: Past,
@@ -148,7 +149,7 @@ impl Memory {
         self.forget_old();
     }
 
-    /// However many are turned away, calls remain to be seen.
+    /// Drops the oldest refused request if there are too many, so that the calls remain visible.
     pub(super) fn forget_refused(&mut self) {
         let refused = |call: &Call| call.refused.is_some();
         if self.recent.iter().filter(|call| refused(call)).count() > MAX_REFUSALS

@@ -8,37 +8,37 @@ use serde::Serialize;
 use crate::json;
 use crate::record::changes::Change;
 
-/// One try of a call that failed and was followed by another.
+/// One attempt of a call that failed and was followed by another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedTry {
     /// The model that was asked.
     pub model: String,
     /// What happened, in words.
     pub reason: String,
-    /// When, from the beginning of the call.
+    /// When it failed, from the beginning of the call.
     pub at: Duration,
-    /// Until when the model isn't asked again, where it rests because of this.
+    /// Until when the model isn't asked again because of this, if it rests.
     pub rests_until: Option<SystemTime>,
 }
 
 /// The figures of a call.
 #[derive(Debug, Clone, Default)]
 pub struct CallMetrics {
-    /// Who asked: the name of a tool.
+    /// The name of the tool that asked.
     pub tool: String,
-    /// How what was asked begins.
+    /// The first words of what was asked.
     pub first_words: String,
-    /// What was changed of the request on the way.
+    /// How the request was changed on the way.
     pub changes: Vec<Change>,
-    /// The API that it was asked in.
+    /// The API in which the client asked.
     pub dialect: Cow<'static, str>,
-    /// Where clients ask for it.
+    /// The path at which clients find this route.
     pub path: Cow<'static, str>,
     /// The backup that was asked last, if one was.
     pub backup: Option<String>,
-    /// The answer is one of before, this old: no call was made.
+    /// The age of the answer, if it is a kept one: then no call was made.
     pub reused: Option<Duration>,
-    /// HTTP status; 499 when the client left.
+    /// HTTP status; 499 if the client left, or somebody cancelled the call.
     pub status: u16,
     /// The model that the client named.
     pub asked: Option<String>,
@@ -46,23 +46,23 @@ pub struct CallMetrics {
     pub model: String,
     /// Whether the answer was streamed.
     pub stream: bool,
-    /// Tries that failed before the last.
+    /// Attempts that failed before the last.
     pub failed_tries: Vec<FailedTry>,
     /// Time spent waiting for the account's limit.
     pub waited: Duration,
-    /// From the beginning to the first content.
+    /// The time from the beginning to the first content.
     pub first_token: Option<Duration>,
-    /// From the beginning to the end.
+    /// The time from the beginning to the end.
     pub total: Duration,
     /// Tokens of the request.
     pub prompt_tokens: Option<u64>,
     /// Tokens of the answer.
     pub completion_tokens: Option<u64>,
-    /// `code` of the error that it ended with.
+    /// The `code` of the error with which it ended.
     pub error_code: Option<String>,
 }
 
-/// The figures of a call as JSON has them; those that only its end brings are null before it.
+/// The JSON form of [`CallMetrics`]; values that are known only at the end are null before it.
 #[derive(Debug, Serialize)]
 pub(super) struct MetricsJson<'a> {
     status: Option<u16>,
@@ -83,7 +83,7 @@ pub(super) struct MetricsJson<'a> {
     error_code: Option<&'a str>,
 }
 
-/// The same as the second file of a call has it, with what reading it again needs.
+/// The object in the second file of a call, with what is needed to read the call again.
 #[derive(Serialize)]
 struct FileMetrics<'a> {
     begun_ms: i64,
@@ -93,7 +93,7 @@ struct FileMetrics<'a> {
     changes: &'a [Change],
 }
 
-/// A [`FailedTry`] as JSON has it.
+/// The JSON form of [`FailedTry`].
 #[derive(Debug, Serialize)]
 pub(super) struct FailedTryJson<'a> {
     model: &'a str,
@@ -124,12 +124,12 @@ impl CallMetrics {
         }
     }
 
-    /// What the second file of a call says of it.
+    /// Returns the object for the second file of a call: the same fields, and what is needed to read them again.
     pub(super) fn file_json(&self, begun_ms: i64, ended_ms: i64) -> String {
         json::text(&FileMetrics { begun_ms, ended_ms, metrics: self.json(true), changes: &self.changes })
     }
 
-    /// The tries that failed.
+    /// Returns the failed attempts.
     pub(super) fn tries_json(&self) -> Vec<FailedTryJson<'_>> {
         let tries = self.failed_tries.iter().map(|failed| FailedTryJson {
             model: &failed.model,
@@ -141,17 +141,17 @@ impl CallMetrics {
     }
 }
 
-/// Milliseconds, with one decimal.
+/// Converts to milliseconds with one decimal.
 fn ms(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10_000.0).round() / 10.0
 }
 
-/// As they are read from a file again, so that a restart changes no figure.
+/// Rounds as if the time had been read from a file, so that a restart changes no figure.
 pub(super) fn whole_ms(duration: Duration) -> u32 {
     ms(duration) as u32
 }
 
-/// Milliseconds since 1970.
+/// Returns milliseconds since 1970.
 pub(super) fn unix_ms(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }

@@ -1,6 +1,6 @@
-//! What is remembered of calls: in debug mode the recent ones and the files that they leave, always who was turned away.
+//! What is recorded: in debug mode the recent calls and their files, and always the requests that were refused.
 //!
-//! May import `live` and what stands below it.
+//! May import `live` and the modules below it.
 
 pub mod answers;
 pub mod call;

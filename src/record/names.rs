@@ -1,4 +1,4 @@
-//! How debug files are called, and how their times are written.
+//! The names of debug files, and how times are written in them.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 const TIME_IN_NAME: &str = "YYYYMMDD_HHMMSS_mmm";
 
-/// The key of a second file that holds what the panel says of the call.
+/// The key of a call's second file that holds what the panel shows of the call.
 pub const CALL_KEY: &str = "call";
 
 /// What a debug file is about.
@@ -17,7 +17,7 @@ pub enum Kind {
     Request,
     /// The answer.
     Response,
-    /// What there was instead of an answer.
+    /// The error that came instead of an answer.
     Error,
 }
 
@@ -33,15 +33,15 @@ impl Kind {
     }
 }
 
-/// `YYYYMMDD_HHMMSS_mmm_TYPE_ID.json`, in local time.
+/// A file's name, `YYYYMMDD_HHMMSS_mmm_TYPE_ID.json`, in local time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name {
-    /// As the clock on the wall showed it, to the millisecond where it was read: which of two hours of the same name it
-    /// was at the end of summer time, only the file can tell.
+    /// The time as the clock on the wall showed it, to the millisecond if it was read from a name. Which of two hours
+    /// of the same name it was, at the end of summer time, only the file can tell.
     pub time: NaiveDateTime,
     /// What the file is about.
     pub kind: Kind,
-    /// The same in both files of a call.
+    /// The id, the same in both files of a call.
     pub message_id: MessageId,
 }
 
@@ -53,7 +53,7 @@ impl fmt::Display for Name {
 }
 
 impl Name {
-    /// `None` for what is no name of a debug file.
+    /// Parses a name; `None` if it isn't that of a debug file.
     pub fn parse(name: &str) -> Option<Self> {
         let (time, rest) = name.strip_suffix(".json")?.split_at_checked(TIME_IN_NAME.len())?;
         let (kind, id) = rest.strip_prefix('_')?.split_once('_')?;
@@ -67,7 +67,7 @@ impl Name {
     }
 }
 
-/// What the files of a call have in common: 8 lower-case hex digits.
+/// The id that the files of a call share: 8 lower-case hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(pub u32);
 
@@ -84,31 +84,31 @@ impl fmt::Display for MessageId {
 }
 
 impl MessageId {
-    /// Reads it as it is written, and in no other way.
+    /// Parses an id in the form in which it is written, and in no other.
     pub fn parse(text: &str) -> Option<Self> {
         let id = u32::from_str_radix(text, 16).map(Self).ok()?;
         (id.to_string() == text).then_some(id)
     }
 }
 
-/// Local time to the microsecond, as in `2024-02-14T10:30:45.123456`.
+/// Returns local time to the microsecond, as in `2024-02-14T10:30:45.123456`.
 pub fn timestamp(time: DateTime<Local>) -> String {
     time.format("%Y-%m-%dT%H:%M:%S%.6f").to_string()
 }
 
-/// The moment at which a clock on the wall showed this: the first of two, and where the beginning of summer time leaves it
-/// out, what comes behind the gap.
+/// Returns the moment at which a clock on the wall showed this time: the first of two at the end of summer time, and
+/// for a time that its beginning leaves out, the moment behind the gap.
 pub(super) fn moment(time: NaiveDateTime) -> DateTime<Local> {
     let local = |time: NaiveDateTime| time.and_local_timezone(Local).earliest();
     local(time).or_else(|| local(time + TimeDelta::hours(1))).unwrap_or_else(|| time.and_utc().into())
 }
 
-/// `CALLS_YYYYMMDD.json`
+/// Returns `CALLS_YYYYMMDD.json`.
 pub(super) fn count_name(date: NaiveDate) -> String {
     format!("CALLS_{}.json", date.format("%Y%m%d"))
 }
 
-/// The day in the name of a file that this program made; `None` for all others.
+/// Returns the day in the name of a file that this program made; `None` for all others.
 pub(super) fn date_in_name(name: &str) -> Option<NaiveDate> {
     let Some(count) = name.strip_prefix("CALLS_") else {
         return Name::parse(name).map(|name| name.time.date());

@@ -1,5 +1,6 @@
-//! What was turned away before it became a call. Whoever's tool fails must not look at a silent console, and a client that
-//! asks for the same again and again must not fill it: each kind has a line a minute at most, with a count.
+//! Requests that were refused before they became calls. A user whose tool fails must find a reason on the console, and
+//! a client that repeats a request again and again must not fill it: each kind has a line a minute at most, with a
+//! count.
 
 use std::fmt::Write as _;
 use std::sync::Mutex;
@@ -10,9 +11,9 @@ use crate::error::ApiError;
 use crate::language::either;
 use crate::sync::lock;
 
-/// Between two lines of a kind.
+/// The time between two lines of a kind.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// What browsers ask for by themselves, and Claude Code when it starts.
+/// Paths that browsers ask for by themselves, and Claude Code when it starts.
 const NOBODYS_WISH: [&str; 4] = ["/favicon.ico", "/robots.txt", "/.well-known/", "/api/hello"];
 
 /// Refusals by their kind.
@@ -26,13 +27,13 @@ struct Kind {
     code: &'static str,
     status: u16,
     said: Instant,
-    /// Since then, and what the last of them asked for.
+    /// How many have come since then, and what the last of them asked for.
     more: u64,
     last: String,
 }
 
 impl Refusals {
-    /// Says that this was refused, or counts it. Whether it is worth being shown.
+    /// Prints a refusal, or counts it. Returns whether it is worth being shown.
     pub fn note(&self, asked: &str, error: &ApiError) -> bool {
         if error.code == "shutting_down" || NOBODYS_WISH.iter().any(|path| asked.contains(path)) {
             return false;
@@ -65,12 +66,12 @@ impl Refusals {
         true
     }
 
-    /// Whether any were counted and not reported yet.
+    /// Returns whether any refusals were counted and not printed yet.
     pub fn has_more_to_report(&self) -> bool {
         lock(&self.kinds).iter().any(|kind| kind.more > 0)
     }
 
-    /// Says how many more there were, of each kind whose minute is over.
+    /// Prints how many more refusals there were, of each kind whose minute is over.
     pub fn report_repeats(&self) {
         let mut kinds = lock(&self.kinds);
         for kind in kinds.iter_mut().filter(|kind| kind.more > 0 && kind.said.elapsed() >= INTERVAL) {
@@ -91,7 +92,7 @@ fn tell(kind: &mut Kind) {
     kind.more = 0;
 }
 
-/// Method and path as they were sent, for a console: printable, without the query, which may hold a key.
+/// Returns method and path as they were sent, for a console: printable, without the query, which may hold a key.
 pub fn asked(line: &[u8]) -> String {
     const MAX_CHARS: usize = 120;
     let line = line.split(|b| matches!(b, 0 | b'\r' | b'\n' | b'?')).next().unwrap_or_default();

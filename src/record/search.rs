@@ -1,7 +1,6 @@
-//! Words looked for in what was asked and answered, as people read them: an escape hides nothing, and neither does a
-//! capital letter.
+//! Searches requests and answers for words, as people read them: neither an escape nor a capital letter hides anything.
 
-/// Whether JSON `text` has these words in it, which are in lower case.
+/// Returns whether JSON `text` contains these words, which must be in lower case.
 pub fn finds(text: &str, words: &str) -> bool {
     let plain = unescaped(text);
     let plain = plain.as_deref().unwrap_or(text);
@@ -12,7 +11,7 @@ pub fn finds(text: &str, words: &str) -> bool {
     }
 }
 
-/// Text with the escapes of JSON resolved; `None` where there are none.
+/// Returns the text with the escapes of JSON resolved; `None` if it has none.
 fn unescaped(text: &str) -> Option<String> {
     memchr::memchr(b'\\', text.as_bytes())?;
     let mut plain = String::with_capacity(text.len());
@@ -43,7 +42,7 @@ fn unescaped(text: &str) -> Option<String> {
     Some(plain)
 }
 
-/// Two of them may be one character.
+/// Appends UTF-16 units, two of which may be one character.
 fn push_units(plain: &mut String, units: &mut Vec<u16>) {
     plain.push_str(&String::from_utf16_lossy(units));
     units.clear();

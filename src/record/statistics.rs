@@ -1,4 +1,4 @@
-//! The last 24 hours, hour by hour: how many calls, how fast, which model had how many tokens, which tool asked.
+//! The last 24 hours, hour by hour: how many calls, how fast, how many tokens for each model, which tool asked.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -10,18 +10,18 @@ use crate::record::day::Figures;
 use crate::record::metrics::{CallMetrics, whole_ms};
 use crate::record::names::timestamp;
 
-/// Hours of which the calls are counted, the present one among them.
+/// How many hours are kept, the present one included.
 const MAX_HOURS: usize = 24;
-/// Calls of which a median is taken: the last ones.
+/// How many calls, the last ones, a median is taken of.
 const MAX_SAMPLES: usize = 1000;
-/// Models of which figures are kept; an upstream may name any number.
+/// How many models have figures in an hour; an upstream may name any number.
 const MAX_MODELS: usize = 200;
-/// Tools; a client may call itself anything.
+/// How many tools have figures in an hour; a client may call itself anything.
 const MAX_TOOLS: usize = 50;
-/// Models that are told, and tools.
+/// How many models, and how many tools, are returned.
 const MAX_TOLD: usize = 12;
 
-/// Times in ms of which the median and the like are wanted: the last [`MAX_SAMPLES`].
+/// Times in ms for the median and the like: the last [`MAX_SAMPLES`].
 #[derive(Debug, Clone, Default)]
 pub struct Times {
     times: Vec<u32>,
@@ -29,7 +29,7 @@ pub struct Times {
 }
 
 impl Times {
-    /// Adds one.
+    /// Adds a time.
     pub fn push(&mut self, ms: u32) {
         if self.times.len() < MAX_SAMPLES {
             self.times.push(ms);
@@ -43,7 +43,7 @@ impl Times {
         others.times.iter().for_each(|ms| self.push(*ms));
     }
 
-    /// The one below which so many of 100 are; `None` where there are none.
+    /// Returns the time below which this percentage of the times is; `None` if there are none.
     pub fn percentile(&self, percent: usize) -> Option<u32> {
         let mut times = self.times.clone();
         times.sort_unstable();
@@ -52,7 +52,7 @@ impl Times {
     }
 }
 
-/// What is kept of a model, or of all.
+/// The figures of a model, or of all.
 #[derive(Debug, Clone, Default)]
 struct Speed {
     calls: u64,
@@ -91,7 +91,7 @@ impl Speed {
     }
 }
 
-/// Medians in ms, and what 95 of 100 calls stay below.
+/// Medians and the 95th percentile of the total time, in ms.
 #[derive(Debug, Serialize)]
 struct SpeedJson {
     first_ms: Option<u32>,
@@ -99,7 +99,7 @@ struct SpeedJson {
     slow_ms: Option<u32>,
 }
 
-/// The last 24 hours up to now, also those in which nothing happened.
+/// The last 24 hours, as the panel's plots and tables show them.
 #[derive(Debug, Serialize)]
 pub struct LastHours {
     hours: Vec<HourJson>,
@@ -150,10 +150,10 @@ pub struct Hours {
 }
 
 impl Hours {
-    /// Counts what ended at this time, with what is known of it.
+    /// Counts a call that ended at this time, with its metrics if they are known.
     pub fn count(&mut self, time: DateTime<Local>, figures: Figures, metrics: Option<&CallMetrics>) {
         let begin = begin_of_hour(time);
-        // Nearly always the last one.
+        // Nearly always this is the last hour.
         let at = self.hours.iter().rposition(|hour| hour.begin <= begin);
         let hour = match at {
             Some(at) if self.hours[at].begin == begin => &mut self.hours[at],
@@ -175,7 +175,7 @@ impl Hours {
         if hour.tools.contains_key(tool) || hour.tools.len() < MAX_TOOLS {
             hour.tools.entry(tool.to_owned()).or_default().add(&figures);
         }
-        // How fast the models are isn't told by what failed, nor by what was there already.
+        // Failures say nothing about the speed of the models, nor do answers that were there already.
         if let Some(metrics) = metrics.filter(|metrics| figures.answered > 0 && metrics.reused.is_none()) {
             hour.all.add(metrics);
             let is_known = hour.models.contains_key(&metrics.model);
@@ -188,7 +188,7 @@ impl Hours {
         }
     }
 
-    /// What happened up to now, as the panel's plots show it.
+    /// Returns the last 24 hours, including those without any calls.
     pub fn json(&self, now: DateTime<Local>) -> LastHours {
         let current = begin_of_hour(now);
         let mut models = HashMap::<&str, Speed>::new();
@@ -229,7 +229,7 @@ impl Hours {
     }
 }
 
-/// By the clock on the wall: some zones are half an hour off.
+/// Returns the beginning of the hour by local time: some zones are half an hour off.
 fn begin_of_hour(time: DateTime<Local>) -> DateTime<Local> {
     let seconds = i64::from(time.minute()) * 60 + i64::from(time.second());
     time - TimeDelta::seconds(seconds) - TimeDelta::nanoseconds(time.nanosecond().into())

@@ -27,7 +27,7 @@ const MAX_HEADER_CHARS: usize = 200;
 /// The status that is recorded if the client left.
 const CLIENT_CLOSED_STATUS: u16 = 499;
 
-/// The body of an error, as the upstream wrote it.
+/// The body of an error response, with the error object as the upstream wrote it.
 #[derive(Serialize)]
 struct ErrorBody<'a> {
     error: &'a RawValue,

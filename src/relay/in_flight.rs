@@ -108,7 +108,7 @@ pub struct InFlightGuard {
 
 impl fmt::Debug for InFlight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Life({} under way)", self.lock().len())
+        write!(f, "InFlight({} requests)", self.lock().len())
     }
 }
 

@@ -1,11 +1,12 @@
 //! From a client's connection to the thread that answers it.
 //!
-//! The [`poller`] hands a connection whose next head is complete to a thread of the [`pool`]. The thread checks the head,
-//! reads the body, and answers; what goes to the upstream needs a place among the `WORKERS` first ([`slots`]). Then it
-//! stays for a moment, as a busy client's next request comes at once, and gives the connection back; so it does where the
-//! rest of a body stays away. What people look at is in [`panel`].
+//! The [`poller`] hands a connection whose next head is complete to a thread of the [`pool`]. The thread checks the
+//! head, reads the body, and answers; a request for the upstream first needs one of the `WORKERS` slots ([`slots`]).
+//! After the answer the thread stays with the connection for a moment, because a busy client sends its next request at
+//! once, and then gives the connection back to the poller. It also gives it back when the rest of a body doesn't
+//! arrive. The pages for people are in [`panel`].
 //!
-//! May import everything but `start`.
+//! May import everything but `run`, `autostart`, `start` and `first_key`.
 
 pub mod panel;
 mod poller;
@@ -45,36 +46,37 @@ use poller::Poller;
 use pool::Pool;
 use slots::{Entry, Slots};
 
-/// Threads that may wait for clients that have stopped reading, beside the `WORKERS`.
+/// Maximum number of threads that wait for clients which have stopped reading, in addition to `WORKERS`.
 const MAX_STUCK: usize = 512;
-/// Threads for what takes no time: health, refusals, bodies that come without a pause.
+/// Additional threads for work that takes no time: health checks, refusals, bodies that arrive without a pause.
 const SPARE_THREADS: usize = 32;
-/// Threads that may stay with their connections for a moment; with more connections than that, it is no use.
+/// Maximum number of threads that wait a moment on their connections; with more connections than that, it is no use.
 const MAX_LINGERING: usize = 32;
-/// How often the gate's thread looks at the settings, for those who wait, and tidies up.
+/// How often the gate thread checks the settings, for the requests that wait, and cleans up.
 const GATE_INTERVAL: Duration = Duration::from_millis(250);
-/// After so many looks without a request there is nothing left to tidy up: it sleeps until the next one.
+/// After this many rounds without a request nothing is left to clean up, and the gate thread sleeps until the next one.
 const LOOKS_WITHOUT_A_REQUEST: u32 = 320;
 
-/// What a thread of the pool does next.
+/// The next task of a thread of the pool.
 enum Job {
-    /// Answer this request, and those that follow it.
+    /// Answer this request, and those that follow it on its connection.
     Serve(Box<Exchange>),
-    /// Forward one that has its place now.
+    /// Forward a request that has a slot now.
     Forward(Call),
-    /// Tell one that its wait was for nothing.
+    /// End a request without forwarding it, or only go on with its connection.
     Finish(Box<dyn FnOnce() -> ConnectionFate + Send>),
 }
 
 /// A request on its way to the upstream.
 enum Call {
     New(Box<Exchange>, InFlightGuard),
-    /// One that has been understood, and has waited, or may have its answer already.
+    /// A request that has been parsed, and has waited or may have its answer already.
     Begun(Box<dyn ParkedRelay>, Wake),
 }
 
 impl Call {
-    /// Its client has left, or the program stops.
+    /// Returns whether the request was cancelled: its client has left, or the program stops, or somebody cancelled it
+    /// in the panel.
     fn is_cut_off(&self) -> bool {
         match self {
             Self::New(_, in_flight) => in_flight.cancel().reason().is_some(),
@@ -82,7 +84,7 @@ impl Call {
         }
     }
 
-    /// Ends one that is cut off.
+    /// Ends a request that was cancelled.
     fn abandon(self, shared: &Arc<Shared>) -> ConnectionFate {
         match self {
             Self::New(exchange, in_flight) => match asked(&exchange) {
@@ -100,11 +102,11 @@ impl Call {
     }
 }
 
-/// A request that has a place, and the settings that it goes by. Else what has become of it: it is answered, refused, or
-/// waits.
+/// A request that has a slot, and the settings that apply to it; or, as the error, what became of its connection: the
+/// request was answered or refused, or it waits.
 type Step = Result<(Call, Arc<Snapshot>), ConnectionFate>;
 
-/// Serves.
+/// The server's state, shared by its threads.
 struct Server {
     shared: Arc<Shared>,
     idle: Arc<Idle>,
@@ -112,11 +114,11 @@ struct Server {
     slots: Slots<Call>,
     stuck: AtomicUsize,
     lingering: AtomicUsize,
-    /// The gate's thread is to be woken by the next request.
+    /// Whether the gate thread sleeps, so that the next request has to wake it.
     gate_sleeps: AtomicBool,
 }
 
-/// Starts all threads that serve these sockets. What they share is for whoever stops them.
+/// Starts all threads that serve these sockets. Returns the state that they share, for whoever stops them.
 pub fn start(live: Arc<Live>, calls: Calls, listeners: Vec<TcpListener>) -> io::Result<Arc<Shared>> {
     let poll = Poll::new()?;
     let idle = Arc::new(Idle::new(poll.registry())?);
@@ -133,7 +135,7 @@ pub fn start(live: Arc<Live>, calls: Calls, listeners: Vec<TcpListener>) -> io::
         lingering: AtomicUsize::new(0),
         gate_sleeps: AtomicBool::new(false),
     });
-    // It lives as long as the program.
+    // This cycle of references is never freed: the server lives as long as the program.
     let resumes = Arc::clone(&server);
     shared.resume_by(move |relay, wake| resumes.come_back(Call::Begun(relay, wake)));
     let snapshot = shared.live.snapshot();
@@ -151,7 +153,7 @@ pub fn start(live: Arc<Live>, calls: Calls, listeners: Vec<TcpListener>) -> io::
 }
 
 impl Server {
-    /// Has a thread answer a request of which all of the head, or more of the body, has come.
+    /// Has a thread answer a request whose head is complete, or of whose body more has arrived.
     fn serve(self: &Arc<Self>, exchange: Box<Exchange>) {
         self.give(Job::Serve(exchange));
     }
@@ -167,19 +169,19 @@ impl Server {
         }
     }
 
-    /// Has a thread forward the one that has a place now, if there is one.
+    /// Has a thread forward the request that has the freed slot now, if there is one.
     fn slot(self: &Arc<Self>, call: Option<Call>) {
         if let Some(call) = call {
             self.give(Job::Forward(call));
         }
     }
 
-    /// Forwards one that has waited elsewhere, as soon as there is a place.
+    /// Forwards a request that has waited elsewhere, as soon as a slot is free.
     fn come_back(self: &Arc<Self>, call: Call) {
         self.slot(self.slots.come_back(call));
     }
 
-    /// Nothing more of a request's body has come for too long.
+    /// Refuses a request because nothing more of its body has arrived for too long.
     fn give_up_waiting(self: &Arc<Self>, exchange: Box<Exchange>) {
         let error = if self.shared.in_flight.is_stopping() {
             ApiError::stopping()
@@ -190,7 +192,7 @@ impl Server {
         self.give(Job::Finish(Box::new(move || exchange.reply(reply))));
     }
 
-    /// Closes idle connections where descriptors are short of so many.
+    /// Closes idle connections if `more` descriptors are not available otherwise.
     fn make_room(&self, more: usize) {
         self.idle.make_room(self.shared.open_to_upstream(), more);
     }
@@ -203,14 +205,15 @@ impl Server {
                     Ok((call, snapshot)) => self.forward(call, Some(snapshot)),
                     Err(after) => self.next_request(after, true),
                 },
-                // The settings may have changed while it waited.
+                // The settings may have changed while the request waited.
                 Job::Forward(call) => self.forward(call, None),
                 Job::Finish(finish) => self.next_request(finish(), true),
             };
         }
     }
 
-    /// Gives a connection back, unless its next request has come already; or `stays` with it for a moment before.
+    /// Gives a connection back to the poller, unless its next request has arrived already, which is returned. With
+    /// `stays`, waits a moment for that request first.
     #[inline(never)]
     fn next_request(&self, after: ConnectionFate, stays: bool) -> Option<Job> {
         let mut connection = match after {
@@ -246,15 +249,15 @@ impl Server {
         self.idle.park(Parked::for_end(connection));
     }
 
-    /// Refuses what isn't a request.
+    /// Refuses bytes that are not a valid request.
     fn refuse(&self, connection: Connection, error: &ApiError) {
         let _ = connection.socket.write_now(&refusal(&connection.buffer, error));
         self.shared.refused(&refusals::asked(&connection.buffer), String::new(), "", error);
         self.drain(connection);
     }
 
-    /// Answers a request, unless it is to be forwarded.
-    // Apart, so that its stack isn't kept for as long as an answer streams; so are others here.
+    /// Answers a request, or returns it if it is to be forwarded.
+    // Not inlined, so that its stack frame isn't kept for as long as an answer streams; the same goes for others here.
     #[inline(never)]
     fn answer(&self, mut exchange: Box<Exchange>) -> Step {
         let snapshot = self.shared.live.snapshot();
@@ -275,7 +278,7 @@ impl Server {
         }
     }
 
-    /// Checks a request, once, and reads what has come of its body. Whether it is whole.
+    /// Checks a request, once, and reads what has arrived of its body. Returns whether the body is complete.
     fn receive(&self, exchange: &mut Exchange, settings: &Settings) -> Result<bool, ApiError> {
         let in_flight = &self.shared.in_flight;
         if exchange.begun.is_none() {
@@ -295,7 +298,7 @@ impl Server {
         read
     }
 
-    /// What needs no upstream. `None` once the request is ready to be forwarded.
+    /// Answers a request that needs no upstream; `None` if the request is to be forwarded.
     fn reply_here(&self, exchange: &mut Exchange, snapshot: &Arc<Snapshot>) -> Option<Reply> {
         if access::is_preflight(exchange) {
             return Some(access::preflight(exchange));
@@ -323,7 +326,7 @@ impl Server {
         }
     }
 
-    /// Takes a place for a request, or has it wait for one.
+    /// Takes a slot for a request, or has it wait in the queue for one.
     fn enter(&self, exchange: Box<Exchange>, snapshot: Arc<Snapshot>) -> Step {
         if self.gate_sleeps.load(Ordering::Relaxed) {
             self.gate_sleeps.store(false, Ordering::SeqCst);
@@ -332,7 +335,7 @@ impl Server {
         let in_flight = self.shared.in_flight.begin(exchange.socket().ok_or(ConnectionFate::Gone)?);
         let call = match (snapshot.settings.reuse.is_zero(), asked(&exchange)) {
             (false, Some(asked)) => begin_reusing(&self.shared, asked, exchange, &snapshot, in_flight)?,
-            // While it waits, the panel shows what was asked.
+            // Begun now, so that the panel shows what was asked while the request waits.
             (true, Some(asked)) if snapshot.debug && self.slots.are_taken() => {
                 let relay = Relay::begin(&self.shared, asked, exchange, Arc::clone(&snapshot), in_flight)?;
                 Call::Begun(relay, Wake::Answer(None))
@@ -356,7 +359,7 @@ impl Server {
         }
     }
 
-    /// Forwards a request that has a place. What this thread does next.
+    /// Forwards a request that has a slot. Returns the next job of this thread.
     fn forward(self: &Arc<Self>, call: Call, snapshot: Option<Arc<Snapshot>>) -> Option<Job> {
         let server = Arc::clone(self);
         slot::take(move || server.give_slot_up());
@@ -370,7 +373,7 @@ impl Server {
             Call::Begun(relay, wake) => relay.resume(wake),
         };
         match slot_guard.leave() {
-            // Whoever waits for the place has waited for longer than this connection's next request.
+            // The request that gets the slot has waited for longer than this connection's next request.
             Some(call) => {
                 if let Some(job) = self.next_request(after, false) {
                     self.give(job);
@@ -390,8 +393,8 @@ impl Server {
         }
     }
 
-    /// The thread waits for its client; another one goes on in its place, unless too many wait so: the rest of the threads
-    /// is for others.
+    /// Gives the slot of this thread, which waits for its client, to another request. Returns false if too many threads
+    /// wait like this: the rest of the threads is for other work.
     fn give_slot_up(self: &Arc<Self>) -> bool {
         if self.stuck.fetch_add(1, Ordering::SeqCst) >= MAX_STUCK {
             self.stuck.fetch_sub(1, Ordering::SeqCst);
@@ -401,7 +404,7 @@ impl Server {
         true
     }
 
-    /// Those whose clients have left while they waited for a place needn't wait for it.
+    /// Ends requests whose clients have left, or that were cancelled otherwise, while they waited for a slot.
     fn abandon_those_who_left(self: &Arc<Self>) {
         for call in self.slots.take_out(Call::is_cut_off) {
             let shared = Arc::clone(&self.shared);
@@ -409,7 +412,7 @@ impl Server {
         }
     }
 
-    /// Gives those who wait for the account's limit back to the workers.
+    /// Gives requests that wait for the account's limit back to the workers, and cleans up. Runs in the gate thread.
     fn keep_gate(self: &Arc<Self>) {
         let shared = &self.shared;
         let rules = || {
@@ -451,7 +454,7 @@ impl Server {
 }
 
 impl Server {
-    /// Gives those whose pause before the next try is over back to the workers.
+    /// Gives requests whose pause before the next attempt is over back to the workers.
     fn end_pauses(self: &Arc<Self>) {
         loop {
             let relay = self.shared.pauses.next(|relay| relay.is_cancelled());
@@ -464,11 +467,11 @@ impl Server {
     }
 }
 
-/// This thread has a place, which is freed whatever happens.
+/// The slot of this thread, which is freed whatever happens.
 struct SlotGuard<'a>(&'a Arc<Server>);
 
 impl SlotGuard<'_> {
-    /// Who has the place next.
+    /// Frees the slot. Returns the request that has it next.
     fn leave(self) -> Option<Call> {
         let server = self.0;
         std::mem::forget(self);
@@ -482,7 +485,7 @@ impl Drop for SlotGuard<'_> {
     }
 }
 
-/// What needs the upstream.
+/// Forwards a request that is new: to the upstream, or to the lists of models.
 #[inline(never)]
 fn forward_new(
     shared: &Arc<Shared>,
@@ -490,7 +493,7 @@ fn forward_new(
     snapshot: Arc<Snapshot>,
     in_flight: InFlightGuard,
 ) -> ConnectionFate {
-    // So that the tests can see what becomes of one; not in the release build.
+    // For the tests of what a panic does to a request; not in the release build.
     #[cfg(debug_assertions)]
     assert!(exchange.head.header("x-test-panic").is_none(), "asked for by a test");
     let Some(asked) = asked(&exchange) else {
@@ -503,7 +506,8 @@ fn forward_new(
     }
 }
 
-/// A request whose answer may be there already. What has become of it, where it was.
+/// Begins a request that may get an existing answer. If it is answered, or waits for the answer of another request, the
+/// error is what became of its connection.
 #[inline(never)]
 fn begin_reusing(
     shared: &Arc<Shared>,
@@ -520,16 +524,16 @@ fn begin_reusing(
     }
 }
 
-/// The API that the upstream is asked in, and where the client has asked.
+/// The API in which the upstream is asked, and the route by which the client asked.
 type Asked = (&'static dyn Dialect, Routed);
 
-/// What a model is asked in; `None` where none is.
+/// Returns the API in which a model is asked; `None` if the request asks no model.
 fn asked(exchange: &Exchange) -> Option<Asked> {
     let routed = exchange.head.route.as_ref()?;
     Some((routed.route.action.native()?, routed.clone()))
 }
 
-/// The list of models, or one of it.
+/// Answers with the list of models, or with one model of it.
 #[inline(never)]
 fn tell_models(shared: &Arc<Shared>, exchange: &Exchange, snapshot: &Snapshot) -> Reply {
     let Exchange { head, body, .. } = exchange;

@@ -1,4 +1,4 @@
-//! What people look at: `/`, `/health`, and in debug mode the panel with its data.
+//! The pages for people: `/`, `/health`, and in debug mode the panel with its data.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -25,15 +25,15 @@ use crate::secrets;
 use crate::settings::env_file;
 use crate::tools::connect;
 
-/// The name by which a second start recognizes the first.
+/// The name in `/health` by which a second proxy recognizes the first.
 pub const NAME: &str = "local-api-proxy";
 
-/// Nothing but the page's own files runs, and nobody frames it.
+/// Only the page's own files run, and no other page may frame it.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
-/// A file as the build has prepared it.
+/// Includes a file that build.rs has prepared.
 macro_rules! page_file {
     ($name:literal) => {
         include_str!(concat!(env!("OUT_DIR"), "/", $name))
@@ -62,10 +62,10 @@ const FILES: [(&str, &str, &[u8]); 18] = [
 ];
 const PAGE: &str = page_file!("panel.html");
 const OFF_PAGE: &str = page_file!("off.html");
-/// A limit that ends within this is the minute's, not the day's.
+/// A limit that ends within this time is the minute's, not the day's.
 const A_MINUTES_LIMIT: Duration = Duration::from_secs(120);
 
-/// `GET /health`
+/// Answers `GET /health`.
 pub fn health(shared: &Shared) -> Reply {
     let version = env!("CARGO_PKG_VERSION");
     let status = if shared.in_flight.is_stopping() { "stopping" } else { "ok" };
@@ -74,7 +74,7 @@ pub fn health(shared: &Shared) -> Reply {
     Reply::json(200, health.to_string())
 }
 
-/// `GET /`
+/// Answers `GET /`.
 pub fn front_page(shared: &Shared) -> Reply {
     let port = shared.live.snapshot().settings.listen.port;
     let mut text = format!(
@@ -91,7 +91,7 @@ pub fn front_page(shared: &Shared) -> Reply {
     Reply::new(200, "text/plain; charset=utf-8", text)
 }
 
-/// Everything under `/debug`, for those who may see it.
+/// Answers everything under `/debug`. Whether the client may see it has been checked before.
 pub fn answer(shared: &Shared, exchange: &Exchange, snapshot: &Arc<Snapshot>) -> Reply {
     if !snapshot.debug {
         return switched_off(shared, exchange);
@@ -129,12 +129,12 @@ pub fn answer(shared: &Shared, exchange: &Exchange, snapshot: &Arc<Snapshot>) ->
         .with("referrer-policy", "no-referrer")
 }
 
-/// Debug mode is off. Somebody who looks with a browser is told how it is switched on, in the browser's language.
+/// Answers that debug mode is off. A browser gets a page that says how to switch it on, in the browser's language.
 fn switched_off(shared: &Shared, exchange: &Exchange) -> Reply {
     const STYLE: &str = "body{font:16px/1.6 system-ui,sans-serif;color-scheme:light dark;margin:0}\
         main{max-width:40rem;margin:12vh auto;padding:0 1rem}h1{font-size:1.25rem}\
         pre{padding:.75rem 1rem;border:1px solid;border-radius:6px;white-space:pre-wrap;overflow-wrap:anywhere}";
-    // The panel comes by itself, and until then nothing moves under whoever reads.
+    // The page reloads only when the panel is there: until then nothing moves while somebody reads.
     const SCRIPT: &str =
         "setInterval(async()=>{if((await fetch('/debug').catch(()=>({}))).ok)location.reload()},2000)";
     let header = |name: &str| exchange.head.header(name).unwrap_or_default();
@@ -182,7 +182,7 @@ fn switched_off(shared: &Shared, exchange: &Exchange) -> Reply {
         .with("vary", "Accept, Accept-Language")
 }
 
-/// All calls, what is new of them, or those in which words stand.
+/// Returns all calls, or those that are new or changed (`since`), or those that contain some words (`find`).
 fn calls_json(shared: &Shared, exchange: &Exchange, snapshot: &Snapshot) -> String {
     let query = exchange.head.query.as_deref().unwrap_or_default();
     let value = |name: &str| {
@@ -200,16 +200,16 @@ fn not_found(message: &str) -> Reply {
     Reply::error("", &ApiError::no_such(message))
 }
 
-/// What clients and upstreams have written.
+/// Answers with what clients and upstreams have written, with the secrets in it hidden.
 fn shown(json: String) -> Reply {
     Reply::json(200, secrets::hidden(&json).into_owned())
 }
 
-/// The settings in force; beside one that only a restart changes, what it will be then.
+/// Returns the settings in force; one that needs a restart also has the value that it will have then.
 fn settings_json(shared: &Shared, snapshot: &Snapshot) -> String {
     let after = shared.live.after_restart().shown();
     let settings = snapshot.settings.shown().into_iter().zip(after).map(|(setting, after)| {
-        // Whatever port the system gave is right.
+        // If the port is 0, the system may choose any.
         let is_due = setting.needs_restart && setting.value != after.value && after.value != "0";
         let mut shown = json!(setting);
         shown["after_restart"] = is_due.then_some(after.value).into();
@@ -218,14 +218,15 @@ fn settings_json(shared: &Shared, snapshot: &Snapshot) -> String {
     json!({ "settings": settings.collect::<Vec<_>>() }).to_string()
 }
 
-/// What each tool needs, with the address by which the panel itself is reached.
+/// Returns what each tool needs, with the address by which the panel itself is reached.
 fn connect_json(shared: &Shared, exchange: &Exchange, snapshot: &Snapshot) -> String {
     let own = shared.site.to_str().unwrap_or_default().to_owned();
     let root = exchange.head.header("host").map_or(own, |host| format!("http://{host}"));
     connect::json(&root, snapshot.settings.proxy_api_key.is_some())
 }
 
-/// The free models there are now, what was seen of them here, in which order `best` asks them and why; and the backups.
+/// Returns the free models there are now, what was seen of each, in which order `best` asks them and why; and the
+/// backups.
 fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
     let ms = |time: Duration| time.as_millis() as u64;
     let at = |time: SystemTime| ms(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
@@ -270,11 +271,11 @@ fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
     let is_ranked = |id: &str| order.iter().any(|candidate| candidate.model.id == id);
     let resting = listing.models.iter().filter(|model| !is_ranked(&model.id));
     rows.extend(resting.map(|model| row(&model.id, Some(model), "MODEL")));
-    // The kinds of which none stands in for another.
+    // For the kinds of models that have a setting of their own, because no model of them can stand in for another.
     let setting_of = |kind| {
         dialect::named_kinds().find(|named| Kind::at(named.list) == kind).map_or("MODEL", |n| n.setting)
     };
-    // Those that were asked for, and that the list doesn't have.
+    // Models that were asked but aren't in the list.
     let is_listed = |id: &str| listing.models.iter().any(|model| model.id == id);
     let mut others = shared.history.models().into_keys().filter(|id| !is_listed(id)).collect::<Vec<_>>();
     others.sort_unstable();
@@ -294,7 +295,7 @@ fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
     json!({"models": rows, "backups": backups}).to_string()
 }
 
-/// What the top line of the panel says, and the account's quota where the upstream tells it.
+/// Returns what the top line of the panel shows, and the account's quota if the upstream tells it.
 fn state_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
     let settings = &snapshot.settings;
     let closed = shared.gate.closed(settings.key.as_ref());
@@ -341,7 +342,7 @@ fn state_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
     .to_string()
 }
 
-/// Whether the upstream can be used, by the later of what the last call met and what came of the last look.
+/// Returns whether the upstream can be used, by the last call or the last query of the account, whichever is later.
 fn trouble(shared: &Shared, told: Option<&(Account, SystemTime)>) -> (&'static str, Option<String>) {
     let look = told.and_then(|(account, when)| match account {
         Account::Taken(_) => Some((*when, ("ok", None))),

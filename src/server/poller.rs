@@ -1,5 +1,6 @@
-//! The thread that accepts clients, owns every connection whose client is to send something, reads heads without waiting
-//! for any, and tells when a client leaves whose request is under way. It never waits for anything but for all of them.
+//! The thread that accepts clients, owns every connection which waits for its client, reads heads without blocking on
+//! any of them, and notices when the client of a request in flight leaves. The only thing it waits for is all of them
+//! together.
 
 use std::io;
 use std::net::TcpListener;
@@ -19,33 +20,34 @@ use crate::client::socket::{CLIENT_TIMEOUT, Listener};
 use crate::error::ApiError;
 use crate::peek::Peeked;
 
-/// How often is looked for requests whose clients aren't watched yet. A client that leaves is missed for up to twice this.
+/// How often the poller looks for requests whose clients aren't watched yet. It may take up to twice this to notice
+/// that such a client has left.
 const TICK: Duration = Duration::from_millis(50);
-/// For how long nobody is accepted when there are no descriptors and no idle connections to close.
+/// For how long no client is accepted when there are no descriptors and no idle connections to close.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Clients accepted in a row; others are looked after in between.
+/// Clients accepted in a row on one listener; other connections are handled in between.
 const MAX_ACCEPTED: usize = 64;
-/// Connections closed at once when descriptors run out: the next clients come soon.
+/// Connections closed at once when descriptors run out, as more clients are likely to come soon.
 const CLOSED_AT_ONCE: usize = 8;
 
-/// The poller's own state.
+/// The state of the poller thread.
 pub struct Poller {
     server: Arc<Server>,
     idle: Arc<Idle>,
     poll: Poll,
     listeners: Vec<Listener>,
-    /// Listeners that may have more clients than were accepted.
+    /// Whether each listener may have more clients than were accepted.
     pending: Vec<bool>,
-    /// Until when nobody is accepted.
+    /// Until when no client is accepted.
     paused: Option<Instant>,
-    /// When the next look is due for clients that aren't watched yet; `None` while nothing is under way.
+    /// When to look next for clients that aren't watched yet; `None` while no request is in flight.
     next_tick: Option<Instant>,
-    /// [`InFlight::activity`](crate::relay::life::Life::activity) at the last one.
+    /// The value of [`InFlight::activity`](crate::relay::in_flight::InFlight::activity) at the last tick.
     activity: u64,
 }
 
 impl Poller {
-    /// Starts the thread.
+    /// Starts the poller thread.
     pub fn start(
         server: Arc<Server>,
         idle: Arc<Idle>,
@@ -70,7 +72,7 @@ impl Poller {
             {
                 thread::sleep(PAUSE);
             }
-            // Whatever one connection does to us, the others are looked after.
+            // A panic caused by one connection must not affect the others.
             for event in &events {
                 let _ = catch_unwind(AssertUnwindSafe(|| self.handle(event)));
             }
@@ -93,18 +95,18 @@ impl Poller {
         }
         let in_flight = &self.server.shared.in_flight;
         let busy = in_flight.watch_clients(TICK);
-        // A thread may get requests of a client without us for a moment, but not for as long as a tick.
+        // A thread that stays with its connection begins requests without the poller, but only for less than a tick.
         let activity = in_flight.activity();
         let was_active = std::mem::replace(&mut self.activity, activity) != activity;
         if busy || was_active || !in_flight.look_after(false) {
             in_flight.look_after(true);
             self.next_tick = Some(Instant::now() + TICK);
         } else {
-            self.next_tick = None; // whoever begins next wakes us
+            self.next_tick = None; // the next request that begins wakes the poller
         }
     }
 
-    /// Requests are under way, or will be.
+    /// Makes sure that the ticks go on, because requests are in flight, or will be.
     fn look_after_clients(&mut self) {
         if self.next_tick.is_none() {
             self.server.shared.in_flight.look_after(true);
@@ -144,7 +146,7 @@ impl Poller {
         }
     }
 
-    /// Accepts who is there, making room where there is none.
+    /// Accepts all waiting clients, closing idle connections when there are no descriptors.
     fn accept(&mut self) {
         if self.paused.is_some_and(|until| until > Instant::now()) {
             return;
@@ -164,7 +166,7 @@ impl Poller {
                         }
                     }
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.pending[number] = false,
-                    // One that was reset before it was accepted.
+                    // The client reset the connection before it was accepted.
                     Err(e) if is_the_clients(&e) => {}
                     Err(_) if self.idle.close_oldest(CLOSED_AT_ONCE) => {}
                     Err(_) => {
@@ -195,7 +197,7 @@ impl Poller {
         }
     }
 
-    /// Lets those go that have kept us waiting for too long.
+    /// Ends the connections whose deadlines have passed.
     fn end_late(&self) {
         let now = Instant::now();
         while let Some(parked) = self.idle.take_late(now) {

@@ -1,7 +1,7 @@
-//! Threads that start when there is something to do and nobody free, and end when there hasn't been for a while.
+//! A pool of threads: one is started when there is a job and no thread is idle, and ends after being idle for a while.
 //!
-//! The thread that went idle last gets the next job: its stack is still in the cache, and the number of idle threads makes
-//! no difference.
+//! The thread that became idle last gets the next job: its stack is still in the CPU's cache, and the number of idle
+//! threads makes no difference.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,12 +13,12 @@ use crate::console::say;
 use crate::language::either;
 use crate::sync::{lock, unpoisoned};
 
-/// An idle thread ends after this.
+/// An idle thread ends after this time.
 const IDLE: Duration = Duration::from_secs(10);
-/// TLS handshakes and JSON need a fraction of it, and only what is used takes memory.
+/// The size of a thread's stack. TLS handshakes and JSON need a fraction of it, and only what is used takes memory.
 const STACK_BYTES: usize = 512 * 1024;
 
-/// The threads.
+/// A pool of threads that all do the same work.
 pub struct Pool<T> {
     shared: Arc<Shared<T>>,
 }
@@ -26,36 +26,36 @@ pub struct Pool<T> {
 struct Shared<T> {
     state: Mutex<State<T>>,
     work: Box<dyn Fn(T) + Send + Sync>,
-    /// Never more than so many.
+    /// The maximum number of threads.
     max: usize,
 }
 
 struct State<T> {
-    /// Jobs that found nobody idle.
+    /// Jobs for which no thread was idle.
     jobs: VecDeque<T>,
-    /// The last to go idle at the end.
+    /// Idle threads, the one that became idle last at the end.
     idle: Vec<Arc<Place<T>>>,
     threads: usize,
-    /// Names of threads count up.
+    /// How many threads have been started so far: the number in the name of the last one.
     named: usize,
-    /// It has been said that there are no more to be had.
+    /// Whether the console has said that the system gives no more threads.
     is_told: bool,
 }
 
-/// Where an idle thread gets its next job.
+/// The place where an idle thread receives its next job.
 struct Place<T> {
     given: Mutex<Option<T>>,
     came: Condvar,
 }
 
 impl<T: Send + 'static> Pool<T> {
-    /// No threads yet, and never more than `max`. What each does with a job is `work`.
+    /// Creates a pool without threads, which will never have more than `max`. Each job is passed to `work`.
     pub fn new(max: usize, work: impl Fn(T) + Send + Sync + 'static) -> Self {
         let state = State { jobs: VecDeque::new(), idle: Vec::new(), threads: 0, named: 0, is_told: false };
         Self { shared: Arc::new(Shared { state: Mutex::new(state), work: Box::new(work), max }) }
     }
 
-    /// Has a job done as soon as a thread is free or can be made.
+    /// Has `job` done as soon as a thread is idle or can be started.
     pub fn give(&self, job: T) {
         let mut state = self.shared.lock();
         if let Some(place) = state.idle.pop() {
@@ -75,7 +75,7 @@ impl<T: Send + 'static> Pool<T> {
         let started = thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || shared.run());
         if let Err(error) = started {
             let mut state = self.shared.lock();
-            state.threads -= 1; // the job waits for another one
+            state.threads -= 1; // the job waits for another thread
             if !std::mem::replace(&mut state.is_told, true) {
                 say(either(
                     format_args!(
@@ -92,12 +92,12 @@ impl<T> Shared<T> {
     fn run(&self) {
         let place = Arc::new(Place { given: Mutex::new(None), came: Condvar::new() });
         while let Some(job) = self.next(&place) {
-            // A panic is that job's; its request answers by itself when it is dropped.
+            // A panic ends only this job: its request answers by itself when it is dropped.
             let _ = catch_unwind(AssertUnwindSafe(|| (self.work)(job)));
         }
     }
 
-    /// The next job; `None` when there was none for too long.
+    /// Waits for the next job; `None` if the thread is to end because none came for too long.
     fn next(&self, place: &Arc<Place<T>>) -> Option<T> {
         let mut state = self.lock();
         if let Some(job) = state.jobs.pop_front() {
@@ -110,8 +110,8 @@ impl<T> Shared<T> {
             return Some(job);
         }
         let mut state = self.lock();
-        // Where it isn't among the idle any more, a job is on its way. The last one stays: the system may have no other
-        // to give when it is needed.
+        // If this thread isn't in the list of idle threads any more, a job is on its way to it. The last thread stays:
+        // the system may refuse a new one when it is needed.
         if state.threads > 1
             && let Some(at) = state.idle.iter().position(|idle| Arc::ptr_eq(idle, place))
         {

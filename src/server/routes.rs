@@ -1,4 +1,4 @@
-//! Which paths there are beside those of the APIs, and what was probably meant where somebody asks for another.
+//! The paths that belong to no API, and what the client probably meant if it asks for a path that doesn't exist.
 
 use crate::client::access;
 use crate::client::exchange::Exchange;
@@ -7,13 +7,13 @@ use crate::dialect::{ALL, Action};
 use crate::error::ApiError;
 use crate::relay::shared;
 
-/// Our own, with what the front page says of each.
+/// The proxy's own paths, each with its description on the front page.
 pub const OWN: [(&str, &str); 2] = [
     ("/health", "whether it runs"),
     ("/debug", "the panel (create an empty file DEBUG_MODE.txt to switch it on)"),
 ];
 
-/// Parts of the APIs that nothing serves, and why, in English and Chinese.
+/// Parts of the APIs that aren't supported, each with the reason in English and Chinese.
 const NOT_SERVED: [(&[&str], [&str; 2]); 7] = [
     (
         &["/images", "/v1beta/models/{model}:predict", "/models/{model}:predict"],
@@ -59,10 +59,10 @@ const NOT_SERVED: [(&[&str], [&str; 2]); 7] = [
         ["There is nothing like it at OpenRouter.", "OpenRouter 没有这项功能"],
     ),
 ];
-/// Paths that are as alike as this are the same with a slip in it (Jaro and Winkler: 1 is the same).
+/// From this similarity on, a path is taken for a known one with a typing mistake (Jaro and Winkler: 1 is the same).
 const ALIKE: f64 = 0.93;
 
-/// 404, 405 and other refusals, which need nothing but the request's head. `port` is the one in use.
+/// Refuses what can be refused by the request's head alone: 404, 405 and others. `port` is the one in use.
 pub fn check(exchange: &Exchange, port: u16) -> Result<(), ApiError> {
     if access::is_preflight(exchange) {
         return Ok(()); // whatever the path: the page learns from the request itself that nothing is there
@@ -88,7 +88,7 @@ pub fn check(exchange: &Exchange, port: u16) -> Result<(), ApiError> {
     }
     let mut error = ApiError::method_not_allowed(&asked, &allowed);
     if path == "/" && head.method.as_str() == "POST" {
-        // Some tools want the whole address, and append nothing to it.
+        // Some tools want the whole address and append nothing to it.
         let [english, chinese] = slip(path, port);
         error.message = format!("{} {english}", error.message);
         error = error.chinese(chinese);
@@ -96,7 +96,7 @@ pub fn check(exchange: &Exchange, port: u16) -> Result<(), ApiError> {
     Err(error)
 }
 
-/// What may be asked of a path that is no API's.
+/// Returns the methods of a path that belongs to no API; empty if there is no such path.
 fn own_methods(path: &str) -> &'static [&'static str] {
     match path {
         _ if path.starts_with("/debug/calls/") => &["GET", "HEAD", "DELETE"],
@@ -113,7 +113,7 @@ fn not_found(asked: &str, [english, chinese]: [String; 2]) -> ApiError {
     if chinese.is_empty() { error } else { error.chinese(format!("没有这个地址。{chinese}")) }
 }
 
-/// All that is served and worth being named.
+/// Lists the methods and paths that are served and have a description.
 fn served() -> String {
     let routes = ALL.iter().flat_map(|api| api.routes.iter().map(move |route| (api, route)));
     let told = routes.filter(|(_, route)| !route.about.is_empty());
@@ -122,7 +122,7 @@ fn served() -> String {
     told.chain(own).collect::<Vec<_>>().join(", ")
 }
 
-/// Why a part of an API isn't served.
+/// Returns why `path` isn't served, if it belongs to a part of an API that isn't supported.
 fn not_served(path: &str) -> Option<[&'static str; 2]> {
     let is_part = |part: &str| match part.split_once(PARAMETER) {
         Some((before, behind)) => path.starts_with(before) && path.ends_with(behind),
@@ -131,7 +131,7 @@ fn not_served(path: &str) -> Option<[&'static str; 2]> {
     NOT_SERVED.iter().find(|(parts, _)| parts.iter().any(|part| is_part(part))).map(|(_, why)| *why)
 }
 
-/// What is wrong with a path that isn't there, where it is plain, in English and Chinese.
+/// Returns what is probably wrong with an unknown path, in English and Chinese; empty if that isn't clear.
 fn slip(path: &str, port: u16) -> [String; 2] {
     let here = format!("http://localhost:{port}");
     let base_url = |added: &str, base: &str| {

@@ -1,11 +1,11 @@
-//! The places of those that run at once (`WORKERS`), and the queue before them (`QUEUE`).
+//! The slots of the requests that are forwarded at the same time (`WORKERS`), and the queue for them (`QUEUE`).
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
 
 use crate::sync::lock;
 
-/// Places, and who waits for one.
+/// The free slots, and the requests that wait for one.
 #[derive(Debug)]
 pub struct Slots<T> {
     state: Mutex<State<T>>,
@@ -16,23 +16,23 @@ pub struct Slots<T> {
 struct State<T> {
     free: usize,
     waiting: VecDeque<T>,
-    /// Those who have waited elsewhere are before them.
+    /// Requests that have waited elsewhere before; they go first.
     returned: VecDeque<T>,
 }
 
-/// What became of one who came.
+/// The result of [`Slots::enter`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entry<T> {
-    /// Has a place.
+    /// The request has a slot.
     Admitted(T),
-    /// Waits for one.
+    /// The request waits for a slot.
     Waits,
     /// The queue is full.
     Full(T),
 }
 
 impl<T> Slots<T> {
-    /// So many places, all free, and a queue of this length.
+    /// Creates this many slots, all free, and a queue of this length.
     pub fn new(slots: usize, queue: usize) -> Self {
         Self {
             state: Mutex::new(State { free: slots, waiting: VecDeque::new(), returned: VecDeque::new() }),
@@ -40,12 +40,12 @@ impl<T> Slots<T> {
         }
     }
 
-    /// Whether whoever comes now has to wait.
+    /// Returns whether a request that comes now has to wait.
     pub fn are_taken(&self) -> bool {
         self.lock().free == 0
     }
 
-    /// Takes a place, or waits for one.
+    /// Takes a slot for a request, or queues the request.
     pub fn enter(&self, who: T) -> Entry<T> {
         let mut state = self.lock();
         match state.free {
@@ -61,7 +61,8 @@ impl<T> Slots<T> {
         }
     }
 
-    /// The same for one who has waited elsewhere, and can't be sent away.
+    /// Takes a slot for a request that has waited elsewhere, or queues it even if the queue is full. Returns the
+    /// request if it has a slot.
     pub fn come_back(&self, who: T) -> Option<T> {
         let mut state = self.lock();
         match state.free {
@@ -76,7 +77,7 @@ impl<T> Slots<T> {
         }
     }
 
-    /// Frees a place. Whose it is now, if somebody waits for it.
+    /// Frees a slot. Returns the request that has it now, if one was waiting.
     pub fn leave(&self) -> Option<T> {
         let mut state = self.lock();
         let next = state.returned.pop_front().or_else(|| state.waiting.pop_front());
@@ -86,7 +87,7 @@ impl<T> Slots<T> {
         next
     }
 
-    /// Takes those out of the queue who needn't wait any longer.
+    /// Takes the requests that needn't wait any longer out of the queue.
     pub fn take_out(&self, left: impl Fn(&T) -> bool) -> Vec<T> {
         let mut state = self.lock();
         let State { waiting, returned, .. } = &mut *state;

@@ -36,7 +36,7 @@ Settings are read again whenever .env is saved. An empty file DEBUG_MODE.txt bes
 debug mode on: see http://localhost:5000/debug
 ";
 
-/// The same in Chinese.
+/// [`HELP`] in Chinese.
 pub const HELP_IN_CHINESE: &str = "\
 local-api-proxy：让本机的所有 AI 工具使用 OpenRouter 的免费模型
 
@@ -80,7 +80,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// What a flag says in place of this setting.
+    /// Returns the value that a flag gives to this setting, if one does.
     pub(super) fn setting(&self, name: &str) -> Option<String> {
         match name {
             "HOST" => self.host.clone(),
@@ -98,7 +98,7 @@ pub enum Command {
     Serve(Args),
     /// `run`: start a tool with these arguments; without one, list them.
     Run(Args, Option<OsString>, Vec<OsString>),
-    /// `connect`: say what to write where, for this tool or for all.
+    /// `connect`: print what to write where, for this tool or for all.
     Connect(Args, Option<String>),
     /// `autostart`.
     Autostart(Args, Autostart),
@@ -108,14 +108,14 @@ pub enum Command {
     Version,
 }
 
-/// What `autostart` is to do.
+/// The action of `autostart`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Autostart {
     /// Start with the user's session from now on.
     On,
-    /// Not any more.
+    /// Don't start with it any more.
     Off,
-    /// Say how it is.
+    /// Say whether it is on, and whether the proxy runs.
     Status,
 }
 
@@ -150,7 +150,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
             (None, Value(word)) if COMMANDS.iter().any(|name| word == *name) => {
                 command = word.into_string().ok()
             }
-            // What follows is the tool's.
+            // The arguments that follow are the tool's.
             (Some("run"), Value(tool)) => {
                 let arguments = parser.raw_args().map_err(explain)?.collect();
                 return Ok(Command::Run(parsed, Some(tool), arguments));
@@ -180,7 +180,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
 
 const COMMANDS: [&str; 3] = ["run", "connect", "autostart"];
 
-/// Nothing may follow.
+/// Returns `command` if nothing follows.
 fn end(mut parser: lexopt::Parser, command: Command) -> Result<Command, String> {
     match parser.next().map_err(explain)? {
         None => Ok(command),

@@ -6,7 +6,7 @@ use super::sources::Reader;
 use super::values::{is_placeholder, list, parse_base_url, parse_key};
 use crate::language::either;
 
-/// Addresses of well-known names, and whether they want a key.
+/// Well-known servers: name, address, and whether they want a key.
 const WELL_KNOWN: [(&str, &str, bool); 10] = [
     ("ollama", "http://localhost:11434/v1", false),
     ("lmstudio", "http://localhost:1234/v1", false),
@@ -24,7 +24,7 @@ const WELL_KNOWN: [(&str, &str, bool); 10] = [
 pub(super) struct Backups;
 
 impl Form<Vec<Backup>> for Backups {
-    /// In their order. One that lacks something is left out, and said.
+    /// Reads the backups in their order. One that lacks something is left out and reported.
     fn read(&self, setting: &str, text: &str, reader: &mut Reader<'_>) -> Option<Vec<Backup>> {
         let names: Vec<String> = List(Name).read(setting, text, reader)?;
         let last_good = std::mem::take(&mut reader.backups);
@@ -73,7 +73,7 @@ impl Form<String> for Name {
     }
 }
 
-/// A setting of one backup's. Where it can't be used, the last good value stays.
+/// Reads a setting of one backup. If it can't be used, the last good value stays.
 fn read_part<T>(
     reader: &mut Reader<'_>,
     setting: &str,
@@ -132,7 +132,7 @@ fn read_one(reader: &mut Reader<'_>, name: String, last: Option<&Backup>) -> Opt
     Some(Backup { name, base_url: base_url?, key, models: models? })
 }
 
-/// A key of a known server does nothing by itself.
+/// Reports keys of known servers that aren't used, because a key does nothing by itself.
 fn hint_at_keys(reader: &mut Reader<'_>) {
     for (name, ..) in WELL_KNOWN.iter().filter(|(.., needs_key)| *needs_key) {
         let upper = name.to_ascii_uppercase();

@@ -1,4 +1,4 @@
-//! Writing one setting into `.env`: whatever else stands in it stays as it is, byte for byte, in any encoding that
+//! Writes one setting into `.env`: everything else in it stays as it is, byte for byte, in any encoding that
 //! [`super::env_file`] reads.
 
 use std::fs::{self, File, OpenOptions};
@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use super::env_file;
 
-/// What stands in the program's folder for people to copy.
+/// The file in the home folder for people to copy.
 const EXAMPLE: &str = ".env.example";
 
-/// Writes `NAME=value` into the `.env` of this folder, which is made from the example beside it where there is none. A
-/// reader sees the old file or the new one, never a half. The value is of ASCII.
+/// Writes `NAME=value` into the `.env` of this folder; if there is none, it is made from the example beside it. A
+/// reader sees the old file or the new one, never a part of it. The value must be ASCII.
 pub fn set(home: &Path, name: &str, value: &str) -> io::Result<PathBuf> {
     let file = home.join(env_file::NAME);
     if fs::metadata(&file).is_ok_and(|file| !file.is_file()) {
@@ -22,7 +22,7 @@ pub fn set(home: &Path, name: &str, value: &str) -> io::Result<PathBuf> {
         Err(error) if error.kind() == ErrorKind::NotFound => fs::read(home.join(EXAMPLE)).unwrap_or_default(),
         read => read?,
     };
-    // A link stays one.
+    // A link remains a link.
     let target = fs::canonicalize(&file).unwrap_or_else(|_| file.clone());
     let draft = target.with_file_name(format!(".env.{}.tmp", std::process::id()));
     let written = create(&draft).and_then(|mut draft| {
@@ -41,7 +41,7 @@ pub fn set(home: &Path, name: &str, value: &str) -> io::Result<PathBuf> {
     written.map(|()| file)
 }
 
-/// A file that nobody else reads: a key goes into it.
+/// Creates a file that no other user can read, because a key goes into it.
 fn create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -50,7 +50,8 @@ fn create(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// The file's bytes with this setting in place of the last one of its name that isn't a comment, else behind all others.
+/// Returns the file's bytes with this setting in place of the last one of its name that isn't a comment, or else at the
+/// end.
 fn with_setting(bytes: &[u8], name: &str, value: &str) -> Vec<u8> {
     type Order = (fn([u8; 2]) -> u16, fn(u16) -> [u8; 2]);
     let little: Order = (u16::from_le_bytes, u16::to_le_bytes);
@@ -66,7 +67,7 @@ fn with_setting(bytes: &[u8], name: &str, value: &str) -> Vec<u8> {
     });
     match utf16 {
         Some((text, pair)) => edited(&text, name, value).encode_utf16().flat_map(pair).collect(),
-        // Each byte a character of its own, so that whatever encoding it is stays what it is.
+        // Each byte is treated as a character, so that the text keeps its encoding, whichever that is.
         None => {
             let text = bytes.iter().map(|byte| char::from(*byte)).collect::<String>();
             edited(&text, name, value).chars().map(|c| c as u8).collect()
@@ -101,10 +102,10 @@ fn edited(text: &str, name: &str, value: &str) -> String {
     text
 }
 
-/// Where the value stands in a line that gives one to `name`: up to the line's end or a comment.
+/// Returns where the value is in a line that sets `name`: up to the line's end or a comment.
 fn value_in(line: &str, name: &str) -> Option<Range<usize>> {
     const BLANKS: [char; 2] = [' ', '\t'];
-    // Those of UTF-8 as single bytes, too: the byte-order mark, and the wide sign of who types Chinese.
+    // Also as the single bytes of their UTF-8: the byte-order mark, and the wide equals sign of Chinese input.
     const MARKS: [char; 4] = ['\u{feff}', '\u{ef}', '\u{bb}', '\u{bf}'];
     const EQUALS: [&str; 3] = ["=", "\u{ff1d}", "\u{ef}\u{bc}\u{9d}"];
     let line = line.trim_end_matches(['\r', '\n']);

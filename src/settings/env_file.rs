@@ -1,35 +1,35 @@
-//! Reading `.env` the way people write it: any encoding Windows produces, one bad line never costs the others.
+//! Reads `.env` the way people write it: in any encoding that Windows produces, and a bad line never costs the others.
 
 use std::fmt::{self, Write};
 
 use crate::encoding::{ansi, utf16};
 use crate::language::either;
 
-/// The file named here is read at start and whenever it changes.
+/// The name of the file, which is read at start and whenever it changes.
 pub const NAME: &str = ".env";
 
-/// A line that can't be understood; the others count.
+/// A line that can't be understood; the other lines count.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadLine {
-    /// Its number in the file, from 1.
+    /// The line's number in the file, from 1.
     pub number: usize,
-    /// What was probably meant.
+    /// The likely mistake in it.
     pub slip: Slip,
 }
 
-/// What stands for bytes that are no text.
+/// The character in place of bytes that aren't text.
 const NO_TEXT: char = '\u{FFFD}';
 
-/// What a line that says nothing looks like.
+/// The likely mistake in a line that can't be understood.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Slip {
     /// A key without its name.
     OnlyAKey,
     /// `NAME: value`.
     Colon(String),
-    /// In another encoding than UTF-8.
+    /// The line is in another encoding than UTF-8.
     NotText,
-    /// Nothing that is known.
+    /// No mistake that is known.
     Unknown,
 }
 
@@ -57,28 +57,29 @@ impl fmt::Display for BadLine {
     }
 }
 
-/// Of the lines that say nothing so many are named: nobody reads more.
+/// How many bad lines are named: nobody reads more.
 const MAX_BAD_LINES: usize = 20;
 
-/// What a `.env` file says.
+/// The contents of a `.env` file.
 #[derive(Debug, Default)]
 pub struct Parsed {
     /// `(name, value)` in the order of the file.
     pub settings: Vec<(String, String)>,
-    /// The first lines that say nothing.
+    /// The first lines that can't be understood.
     pub bad: Vec<BadLine>,
-    /// How many there are beside those.
+    /// How many such lines there are beside those.
     pub further_bad: usize,
 }
 
-/// Text of a `.env` file: UTF-8 with or without byte-order mark, or UTF-16 (what PowerShell's `>` writes).
+/// Decodes the text of a `.env` file: UTF-8 with or without byte-order mark, UTF-16 (what PowerShell's `>` writes), or
+/// on Windows the system's code page.
 ///
-/// Bytes that are neither become U+FFFD, so that a comment in another encoding harms nothing; a setting is refused then.
+/// Other bytes become U+FFFD, so that a comment in another encoding does no harm; a setting with them is refused.
 pub fn decode(bytes: &[u8]) -> String {
     decode_as(bytes, ansi(bytes))
 }
 
-/// `ansi` is what the text is in the code page of the system.
+/// `ansi` is the text as decoded by the system's code page, if it is in that.
 fn decode_as(bytes: &[u8], ansi: Option<String>) -> String {
     match bytes {
         [0xEF, 0xBB, 0xBF, rest @ ..] => String::from_utf8_lossy(rest).into_owned(),
@@ -86,11 +87,11 @@ fn decode_as(bytes: &[u8], ansi: Option<String>) -> String {
     }
 }
 
-/// Takes the lines one by one, so that a bad one (an unclosed quote, say) can't swallow the next.
+/// Parses the lines one by one, so that a bad one (an unclosed quote, say) can't swallow the next.
 pub fn parse(text: &str) -> Parsed {
     let mut parsed = Parsed::default();
     for (index, line) in text.lines().enumerate() {
-        // Files of old Macs, and a CR left over from CRLF inside UTF-16.
+        // In files of old Macs CR alone ends a line; and one may be left over from CRLF inside UTF-16.
         for line in line.split('\r') {
             match parse_line(line.trim()) {
                 Ok(None) => {}
@@ -109,7 +110,7 @@ fn parse_line(line: &str) -> Result<Option<(String, String)>, ()> {
     if line.is_empty() || line.starts_with('#') {
         return Ok(None);
     }
-    // Where Chinese is typed, `=` and quotes may come in their wide forms.
+    // Who types Chinese may enter `=` and quotes in their wide forms.
     let (name, value) = line.split_once(['=', '＝']).ok_or(())?;
     let value = value.trim();
     let value = value.strip_prefix(['“', '”']).and_then(|v| v.strip_suffix(['“', '”'])).unwrap_or(value);
@@ -140,11 +141,11 @@ fn slip(line: &str) -> Slip {
     }
 }
 
-/// A value as dotenvy must read it to mean what is written: it would expand `$NAME` (a password with a dollar),
-/// take `\` for an escape (`C:\temp`), and stop at a blank (`C:\My Files`).
+/// Returns a value in a form that dotenvy reads as it is written: dotenvy would expand `$NAME` (a password with a
+/// dollar), take `\` for an escape (`C:\temp`), and stop at a blank (`C:\My Files`).
 fn literal(value: &str) -> String {
     let (inside, after, quoted) = match value.chars().next() {
-        Some('\'') => return value.to_owned(), // means itself already
+        Some('\'') => return value.to_owned(), // read as it is already
         Some('"') => match closing_quote(&value[1..]) {
             Some(end) => (&value[1..=end], &value[end + 2..], true),
             None => return value.to_owned(), // dotenvy refuses it
@@ -175,8 +176,8 @@ fn literal(value: &str) -> String {
     line
 }
 
-/// Where the quote that ends `text` is. A backslash before a quote keeps the value going, unless nothing is left to go
-/// on with: `"C:\cache\"` is a folder.
+/// Returns where the quote that ends `text` is. A backslash before a quote continues the value, unless nothing follows
+/// that could end it: `"C:\cache\"` is a folder.
 fn closing_quote(text: &str) -> Option<usize> {
     let mut last_escaped = None;
     for (at, _) in text.match_indices('"') {

@@ -16,32 +16,32 @@ use crate::language::either;
 /// Bytes of a MB, as `MAX_BODY_MB` counts them.
 const MB_BYTES: u64 = 1 << 20;
 
-/// What a setting that is not set is shown as: in English, which the panel knows, and in Chinese.
+/// What is shown for a setting that is not set: in English, which the panel translates, and in Chinese.
 pub(super) const NOT_SET: [&str; 2] = ["not set", "未设置"];
 
-/// How the values of a setting are written.
+/// How the values of a setting are read and shown.
 pub(super) trait Form<T> {
-    /// The value, if the text is one. Parts of it that can't be used are left out, and said.
+    /// Parses a value; `None` if the text is invalid. Parts of it that can't be used are left out and reported.
     fn read(&self, name: &str, text: &str, reader: &mut Reader<'_>) -> Option<T>;
 
-    /// What would be right, in the words of a sentence that begins with "must be".
+    /// Describes what is valid, as the end of a sentence that begins with "must be".
     fn range(&self, text: &str, reader: &Reader<'_>) -> String;
 
-    /// For people to read, secrets masked; nothing where it is not set.
+    /// Returns the value for people to read, secrets masked; empty if it is not set.
     fn show(&self, value: &T) -> String;
 
-    /// What is shown where it is not set.
+    /// Returns what is shown if the setting is not set, in both languages.
     fn unset(&self) -> [&'static str; 2] {
         NOT_SET
     }
 
-    /// Whether a value that was good before still is.
+    /// Returns whether a value that was valid before still is.
     fn is_still_good(&self, _value: &T, _reader: &Reader<'_>) -> bool {
         true
     }
 }
 
-/// What may be left out.
+/// A value that may be left out.
 pub(super) struct Optional<F>(pub(super) F);
 
 impl<T, F: Form<T>> Form<Option<T>> for Optional<F> {
@@ -66,7 +66,7 @@ impl<T, F: Form<T>> Form<Option<T>> for Optional<F> {
     }
 }
 
-/// Several, with commas between them; what can't be used is named and left out.
+/// Several values with commas between them; invalid ones are reported and left out.
 pub(super) struct List<F>(pub(super) F);
 
 impl<T, F: Form<T>> Form<Vec<T>> for List<F> {
@@ -97,7 +97,7 @@ impl<T, F: Form<T>> Form<Vec<T>> for List<F> {
     }
 }
 
-/// What only its text is read of.
+/// Defines a form whose values depend on their text and the home folder alone.
 macro_rules! form {
     ($(#[$doc:meta])* $name:ident: $type:ty, $read:expr, $show:expr, $english:literal, $chinese:literal) => {
         $(#[$doc])*
@@ -134,13 +134,13 @@ form!(
     "true 或 false"
 );
 form!(
-    /// As it is written.
+    /// A text, taken as it is written.
     Text: String, |text, _| Some(text.to_owned()), String::clone, "a text", "文本"
 );
 form!(
     /// A folder; relative ones start from the home folder.
     Folder: Arc<Path>,
-    // Put together again, it has separators of one kind.
+    // Joining the components again gives all separators the same form.
     |text, home| Some(home.join(text).components().collect::<PathBuf>().into()),
     |path| path.display().to_string(),
     "a folder",
@@ -173,13 +173,13 @@ form!(
     "含有证书的 PEM 文件"
 );
 form!(
-    /// What clients must send.
+    /// The key that clients must send.
     ProxyKey: Secret, |text, _| parse_key(text), Secret::masked,
     "printable ASCII without blanks",
     "可打印的 ASCII 字符，不含空格"
 );
 form!(
-    /// Where a web page comes from.
+    /// The origin of a web page.
     WebOrigin: String, |text, _| parse_origin(text), String::clone,
     "an origin such as https://app.example.com, or *",
     "来源，例如 https://app.example.com，或 *"
@@ -213,7 +213,7 @@ impl Form<Secret> for Key {
     }
 }
 
-/// A whole number.
+/// A whole number between these two, both included.
 pub(super) struct Number(pub(super) u32, pub(super) u32);
 
 impl<T: TryFrom<u32> + ToString> Form<T> for Number {
@@ -232,7 +232,7 @@ impl<T: TryFrom<u32> + ToString> Form<T> for Number {
     }
 }
 
-/// Days for which something is kept.
+/// Days for which something is kept, from 1 to this number.
 pub(super) struct Days(pub(super) u32);
 
 impl Form<u32> for Days {
@@ -254,10 +254,10 @@ impl Form<u32> for Days {
     }
 }
 
-/// Seconds, perhaps with a fraction.
+/// Seconds, perhaps with a fraction, this number at least.
 pub(super) struct Seconds(pub(super) f64);
 
-/// A day.
+/// The maximum: a day.
 const MAX_SECONDS: f64 = 86_400.0;
 
 impl Form<Duration> for Seconds {
@@ -276,7 +276,7 @@ impl Form<Duration> for Seconds {
     }
 }
 
-/// Minutes.
+/// Minutes, from 0 to this number.
 pub(super) struct Minutes(pub(super) u32);
 
 impl Form<Duration> for Minutes {
@@ -295,7 +295,7 @@ impl Form<Duration> for Minutes {
     }
 }
 
-/// MB, as bytes.
+/// MB from 1 to this number; the value is in bytes.
 pub(super) struct Megabytes(pub(super) u32);
 
 impl Form<u64> for Megabytes {
@@ -316,11 +316,11 @@ impl Form<u64> for Megabytes {
 /// A model's id: a free one, unless paid ones are allowed.
 #[derive(PartialEq)]
 pub(super) enum Model {
-    /// One to chat with, or `best`.
+    /// A model to chat with, or `best`.
     Default,
-    /// One to chat with.
+    /// A model to chat with.
     Chat,
-    /// One of a kind of which none stands in for another: what it is called.
+    /// A model of a kind in which none stands in for another, with the kind's description in both languages.
     Named([&'static str; 2]),
 }
 

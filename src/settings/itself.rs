@@ -9,8 +9,8 @@ use super::table::{Listen, SETTINGS, Settings};
 use crate::language::either;
 use crate::machine::{is_loopback_host, is_own_name};
 
-/// Refuses an upstream, and leaves out backups, whose address is our own. `in_force` is what listening goes by, and what was
-/// good last, if there is any.
+/// Refuses an upstream, and leaves out backups, whose address is this proxy's own. `in_force` are the last good
+/// settings, with the address that the proxy listens on, if there are any.
 pub(super) fn refuse(settings: &mut Settings, in_force: Option<&Settings>, reader: &mut Reader<'_>) {
     let listen = in_force.map_or(&settings.listen, |in_force| &in_force.listen).clone();
     if is_own_address(&settings.base_url, &listen) {

@@ -28,17 +28,17 @@ pub use values::{Certificates, ProxyUrl, Secret, is_placeholder, parse_key};
 /// One setting as the panel shows it.
 #[derive(Serialize)]
 pub struct Shown {
-    /// As in `.env`.
+    /// The name in `.env`.
     pub name: &'static str,
-    /// Its value, secrets masked; "not set" in English, for the panel has words of its own.
+    /// The value, secrets masked; "not set" is in English, because the panel translates it.
     pub value: String,
-    /// Its default, in the same way.
+    /// The default, in the same form.
     pub default: String,
-    /// Where it comes from.
+    /// Where the value comes from.
     pub source: Origin,
-    /// Takes effect at the next start only.
+    /// Whether a change takes effect only at the next start.
     pub needs_restart: bool,
-    /// What it is for.
+    /// What the setting is for.
     pub meaning: Meaning,
 }
 
@@ -50,19 +50,19 @@ pub struct Meaning {
 }
 
 impl Settings {
-    /// The model that a setting names for a kind of which none stands in for another.
+    /// Returns the model that a setting names for a kind in which no model stands in for another.
     pub fn named_model(&self, name: &str) -> Option<String> {
         let setting = SETTINGS.iter().find(|setting| setting.name == name)?;
         Some((setting.show)(self)).filter(|model| !model.is_empty())
     }
 
-    /// The proxy that requests to this address go through.
+    /// Returns the proxy that requests to this address go through, if any.
     pub fn proxy(&self, base_url: &str) -> Option<&ProxyUrl> {
         let uri = base_url.parse::<Uri>().ok()?;
         let https = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
         let host = uri.host()?;
-        // A proxy's loopback is another machine's.
+        // Seen from a proxy, loopback is another machine.
         let is_here = is_loopback_host(host.trim_matches(['[', ']']));
         if is_here || values::bypasses_proxy(&self.no_proxy, host, port) {
             return None;
@@ -71,7 +71,8 @@ impl Settings {
         own.as_ref().or(self.all_proxy.as_ref()).or(self.http_proxy.as_ref())
     }
 
-    /// What the names of models in a request go by. `default_model` answers where they name none that may be used.
+    /// Returns the rule for the names of models in a request. `default_model` answers where they name none that may be
+    /// used.
     pub fn rule<'a>(&'a self, default_model: &'a str) -> Rule<'a> {
         Rule {
             default_model,
@@ -81,7 +82,7 @@ impl Settings {
         }
     }
 
-    /// Every setting in the order of the table, for people to read.
+    /// Returns every setting in the order of the table, for people to read.
     pub fn shown(&self) -> Vec<Shown> {
         let default = Self::default();
         let origins = self.origins.iter().copied().chain(std::iter::repeat(Origin::Default));
@@ -96,7 +97,7 @@ impl Settings {
         shown.collect()
     }
 
-    /// What is different in `newer`, a line each.
+    /// Returns what is different in `newer`, a line for each setting.
     pub fn changes(&self, newer: &Settings) -> Vec<String> {
         let changed = SETTINGS.iter().filter(|setting| !(setting.same)(self, newer));
         let told = changed.map(|setting| {

@@ -1,4 +1,4 @@
-//! Names in `.env` that are no settings, but nearly.
+//! Finds names in `.env` that are not settings, but nearly.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use super::table::SETTINGS;
 use super::values::is_placeholder;
 use crate::language::either;
 
-/// What people write who know other programs.
+/// Names that people know from other programs, and the settings that they mean.
 const ALIASES: [(&str, &str); 8] = [
     ("DEBUG", "DEBUG_MODE"),
     ("RETRY", "RETRIES"),
@@ -18,14 +18,14 @@ const ALIASES: [(&str, &str); 8] = [
     ("OPENAI_BASE_URL", "OPENROUTER_BASE_URL"),
     ("OPENAI_API_BASE", "OPENROUTER_BASE_URL"),
 ];
-/// More of them than this are no slips, but another program's file.
+/// How many hints are given: more of them are no slips, but another program's file.
 const MAX_HINTS: usize = 20;
-/// So many strange names are looked at: a file of settings has no more.
+/// How many strange names are looked at: a file of settings has no more.
 const MAX_STRANGE: usize = 1000;
-/// No setting's name is nearly so long.
+/// A longer name isn't looked at: no setting's name is nearly as long.
 const MAX_NAME: usize = 40;
 
-/// Says what was probably meant.
+/// Reports names that probably mean a setting, and settings that have two different values.
 pub(super) fn hint(file: &[(String, String)], lacks_key: bool, reader: &mut Reader<'_>) {
     let mut first_values = HashMap::new();
     let mut hints = Vec::new();
@@ -65,7 +65,7 @@ pub(super) fn hint(file: &[(String, String)], lacks_key: bool, reader: &mut Read
     }
 }
 
-/// The setting that was probably meant.
+/// Returns the setting that was probably meant.
 fn meant(name: &str, value: &str, lacks_key: bool, reader: &Reader<'_>) -> Option<&'static str> {
     if name.len() > MAX_NAME {
         return None;
@@ -83,7 +83,7 @@ fn meant(name: &str, value: &str, lacks_key: bool, reader: &Reader<'_>) -> Optio
     if let Some((_, meant)) = ALIASES.iter().find(|(alias, _)| *alias == upper) {
         return Some(meant);
     }
-    // A backup's, listed or not.
+    // The name is a backup's, whether it is listed in `BACKUPS` or not.
     let of_a_backup = ["_BASE_URL", "_API_KEY", "_MODEL"].iter().any(|what| name.ends_with(what))
         && !name.starts_with("OPENROUTER_");
     if is_backups || of_a_backup || PROXIES.iter().any(|proxy| name == proxy.to_ascii_lowercase()) {
@@ -93,8 +93,8 @@ fn meant(name: &str, value: &str, lacks_key: bool, reader: &Reader<'_>) -> Optio
     nearly.min_by_key(|known| strsim::damerau_levenshtein(&upper, known))
 }
 
-/// Whether somebody who wrote `name` probably meant `known`: another case, a slip, a word too few, or a word too much
-/// before it.
+/// Returns whether somebody who wrote `name` (here in upper case) probably meant `known`: with a slip, with a word too
+/// few, or with a word too much before it.
 fn is_meant(name: &str, known: &str) -> bool {
     let slips = if known.len() < 6 { 1 } else { 2 };
     let words = known.split('_').collect::<Vec<_>>();

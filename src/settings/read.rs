@@ -1,4 +1,4 @@
-//! How the settings are read: what can't be used as it stands keeps its last good value, and is said.
+//! Reads the settings: one that can't be used as it stands keeps its last good value, and is reported.
 
 use super::itself;
 use super::names;
@@ -6,23 +6,24 @@ use super::sources::{Origin, Reader, Sources};
 use super::table::{SETTINGS, Setting, Settings};
 use crate::language::either;
 
-/// What is said of a setting that can't be used as it stands.
+/// A message about a setting that can't be used as it stands.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Warning {
     /// The sentence.
     pub text: String,
-    /// The same as long as it is about the same: nobody wants to read it at every save of the file.
+    /// Identifies the problem: the same for the same problem, so that nobody has to read of it at every save of the
+    /// file.
     pub about: u64,
 }
 
 impl Setting {
-    /// Its value for people to read, in English and in Chinese.
+    /// Returns the setting's value for people to read, in English and in Chinese.
     pub(super) fn shown(&self, settings: &Settings) -> [String; 2] {
         let value = (self.show)(settings);
         if value.is_empty() { (self.unset)().map(str::to_owned) } else { [value.clone(), value] }
     }
 
-    /// The same in the language of the system.
+    /// Returns the setting's value in the language of the system.
     pub(super) fn in_words(&self, settings: &Settings) -> String {
         let [english, chinese] = self.shown(settings);
         either(english, chinese)
@@ -44,8 +45,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Reads every setting. One that can't be used as it stands keeps the value of `last_good`, or its default where this
-    /// is the first time, and adds a sentence to the list.
+    /// Reads every setting. One that can't be used as it stands keeps the value of `last_good`, or its default if this
+    /// is the first time or that value isn't allowed any more, and adds a message to the list.
     pub fn read(sources: &Sources<'_>, last_good: Option<&Settings>) -> (Settings, Vec<Warning>) {
         let default = Settings::default();
         let is_first = last_good.is_none();
@@ -63,7 +64,7 @@ impl Settings {
                     (setting.keep)(&mut settings, &default, &reader);
                 }
             }
-            // Flags win, and are good; what else is written is checked all the same.
+            // Flags win, and are valid; what is written elsewhere is checked all the same.
             if let Some(flag) = sources.args.setting(setting.name)
                 && (setting.read)(&flag, &mut settings, &mut reader)
             {

@@ -1,4 +1,4 @@
-//! Where values come from, and what is said of those that can't be used.
+//! The places where values come from, and the complaints about values that can't be used.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,14 +10,14 @@ use super::args::Args;
 use super::backup::Backup;
 use crate::language::either;
 
-/// Commonly written in lower case, above all in the environment.
+/// Settings that are commonly written in lower case, above all in the environment.
 pub(super) const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
 
 /// Where a value in force comes from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
-    /// Nothing is written anywhere.
+    /// The setting isn't written anywhere.
     #[default]
     Default,
     /// `.env`.
@@ -26,11 +26,11 @@ pub enum Origin {
     Environment,
     /// The command line.
     Flag,
-    /// What is written can't be used: the last good value stays, or the default.
+    /// The written value can't be used: the last good value stays, or the default.
     Kept,
 }
 
-/// Where the values come from.
+/// The places where the values come from.
 pub struct Sources<'a> {
     /// `.env`, in the order of the file; the last of a name counts.
     pub file: &'a [(String, String)],
@@ -42,16 +42,16 @@ pub struct Sources<'a> {
     pub home: &'a Path,
 }
 
-/// What is said of a setting that can't be used as it stands.
+/// A complaint about a setting that can't be used as it stands.
 pub(super) struct Complaint {
     pub(super) name: String,
-    /// What would be right.
+    /// The message, without what is used instead.
     pub(super) text: String,
-    /// What counts instead is to be told.
+    /// Whether the message is to say what is used instead.
     pub(super) keeps_value: bool,
 }
 
-/// What settings are read from, and what has been found out on the way.
+/// The state while the settings are read: their sources, and what has been found so far.
 pub(super) struct Reader<'a> {
     pub(super) home: &'a Path,
     pub(super) complaints: Vec<Complaint>,
@@ -60,7 +60,7 @@ pub(super) struct Reader<'a> {
     /// `BACKUPS`, once they have been read; before that, those that were good last.
     pub(super) backups: Vec<Backup>,
     sources: &'a Sources<'a>,
-    /// `.env` by its names.
+    /// The settings of `.env` by name.
     file: HashMap<&'a str, &'a str>,
 }
 
@@ -76,14 +76,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What is written, and where. `.env` wins over the environment, also with an empty value. Empty means not set.
+    /// Returns what is written, and where. `.env` wins over the environment, also with an empty value. Empty means not
+    /// set.
     pub(super) fn get(&self, name: &str) -> Option<(String, Origin)> {
         let lower = PROXIES.contains(&name).then(|| name.to_ascii_lowercase());
         let written = self.file.get(name).or_else(|| self.file.get(lower.as_deref()?));
         let (value, origin) = match written {
             Some(value) => ((*value).to_owned(), Origin::File),
             None => {
-                // curl and those that follow it go by the lower-case one, where both are set.
+                // curl, and programs that follow it, use the lower-case name if both are set.
                 let environment = self.sources.environment;
                 let value = lower.as_deref().and_then(environment).or_else(|| environment(name))?;
                 (value, Origin::Environment)
@@ -92,18 +93,19 @@ impl<'a> Reader<'a> {
         Some((value.trim().to_owned(), origin)).filter(|(value, _)| !value.is_empty())
     }
 
-    /// The value isn't repeated: it may be a secret in the wrong place.
+    /// Reports an invalid value. The value isn't repeated, because it may be a secret in the wrong place.
     pub(super) fn complain(&mut self, name: &str, range: &str) {
         let text = either(format!("{name} must be {range}"), format!("{name} 应为：{range}"));
         self.complaints.push(Complaint { name: name.to_owned(), text, keeps_value: true });
     }
 
-    /// Something that costs nothing but itself.
+    /// Reports something that doesn't make the setting's value invalid.
     pub(super) fn mention(&mut self, name: &str, text: String) {
         self.complaints.push(Complaint { name: name.to_owned(), text, keeps_value: false });
     }
 
-    /// The same as long as it is about the same: nobody wants to read it at every save of the file.
+    /// Identifies a complaint: the same for the same problem, so that nobody has to read of it at every save of the
+    /// file.
     pub(super) fn about(&self, complaint: &Complaint) -> u64 {
         let mut hasher = DefaultHasher::new();
         (&complaint.name, &complaint.text, self.get(&complaint.name).map(|(value, _)| value))

@@ -1,5 +1,5 @@
-//! Every setting, in one table: from a line of it come its field, how it is read, its default, what the panel shows and
-//! what is said of it.
+//! Every setting, in one table: a line of it defines the setting's field, how it is read, its default, what the panel
+//! shows and what messages say of it.
 
 use std::fmt;
 use std::path::Path;
@@ -17,25 +17,25 @@ use crate::dialect::model_name::Mapping;
 
 /// A setting.
 pub struct Setting {
-    /// As in `.env`.
+    /// The name in `.env`.
     pub name: &'static str,
-    /// What `.env` would say for the default; nothing where it is not set.
+    /// The default as it would be written in `.env`; empty if it is not set.
     pub default: &'static str,
-    /// Takes effect at the next start only.
+    /// Whether a change takes effect only at the next start.
     pub needs_restart: bool,
-    /// What it is for, in English and in Chinese.
+    /// What the setting is for, in English and in Chinese.
     pub meaning: [&'static str; 2],
-    /// What is shown where it is not set, in both languages.
+    /// Returns what is shown if the setting is not set, in both languages.
     pub(super) unset: fn() -> [&'static str; 2],
-    /// Reads a text into its field. Whether that could be done.
+    /// Reads a text into the setting's field. Returns whether the text is valid.
     pub(super) read: fn(&str, &mut Settings, &mut Reader<'_>) -> bool,
-    /// What would have been right.
+    /// Describes what is valid.
     pub(super) range: fn(&str, &Reader<'_>) -> String,
-    /// Takes the value that was good last, if it still is.
+    /// Takes the last good value over, if it is still valid. Returns whether it is.
     pub(super) keep: fn(&mut Settings, &Settings, &Reader<'_>) -> bool,
-    /// Its value for people to read, secrets masked; nothing where it is not set.
+    /// Returns the value for people to read, secrets masked; empty if it is not set.
     pub(super) show: fn(&Settings) -> String,
-    /// Whether both have the same.
+    /// Returns whether both have the same value.
     pub(super) same: fn(&Settings, &Settings) -> bool,
 }
 
@@ -50,7 +50,7 @@ macro_rules! settings {
         live { $($field:ident: $type:ty, $name:literal, $form:expr, $default:literal, $english:literal, $chinese:literal;)* }
         needs_restart { $($at:ident: $at_type:ty, $at_name:literal, $at_form:expr, $at_default:literal, $at_english:literal, $at_chinese:literal;)* }
     ) => {
-        /// What needs a restart to change.
+        /// The settings that need a restart to change.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub struct Listen {
             $(#[doc = concat!("`", $at_name, "`: ", $at_english, ".")] pub $at: $at_type,)*
@@ -60,17 +60,17 @@ macro_rules! settings {
         #[derive(Debug, Clone, PartialEq)]
         #[allow(rustdoc::bare_urls, reason = "the meanings are for consoles and the panel, which know no Markdown")]
         pub struct Settings {
-            /// What needs a restart to change.
+            /// The settings that need a restart to change.
             pub listen: Listen,
             $(#[doc = concat!("`", $name, "`: ", $english, ".")] pub $field: $type,)*
-            /// The upstream's address is this proxy's own: there is none until that is mended.
+            /// Whether the upstream's address is this proxy's own: then there is no upstream until that is corrected.
             pub upstream_is_itself: bool,
-            /// Where they come from, in the order of the table.
+            /// Where the values come from, in the order of the table.
             pub origins: Vec<Origin>,
         }
 
         impl Settings {
-            /// With nothing in it, for the table to fill.
+            /// Returns settings without any value, for the table to fill.
             pub(super) fn blank() -> Self {
                 Self {
                     listen: Listen { $($at: Default::default(),)* },
@@ -81,7 +81,7 @@ macro_rules! settings {
             }
         }
 
-        /// All of them. What others go by (`ALLOW_PAID_MODELS`, `BACKUPS`) stands before those.
+        /// All settings. Those on which others depend (`ALLOW_PAID_MODELS`, `BACKUPS`) stand before these.
         pub static SETTINGS: &[Setting] = &[
             $(settings!(@line ($field) $type, $name, $form, $default, false, $english, $chinese),)*
             $(settings!(@line (listen.$at) $at_type, $at_name, $at_form, $at_default, true, $at_english, $at_chinese),)*
@@ -110,7 +110,7 @@ macro_rules! settings {
     };
 }
 
-// A line each, which is easier to compare than what a formatter makes of it.
+// One line each, which is easier to compare than what a formatter makes of it.
 settings! {
     live {
         key: Option<Secret>, "OPENROUTER_API_KEY", Optional(Key), "", "your key, free from https://openrouter.ai/keys", "你的密钥，在 https://openrouter.ai/keys 免费申请";

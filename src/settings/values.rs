@@ -1,4 +1,4 @@
-//! What single values may be: addresses, keys, ranges.
+//! Parses and checks single values: keys, addresses, certificates.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -24,17 +24,17 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text itself, for the one header that carries it.
+    /// Returns the text itself, for what has to send or save it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether `given` is the same, in a time that doesn't tell how much of it is.
+    /// Returns whether `given` is the same, in a time that doesn't tell how much of it is.
     pub fn matches(&self, given: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(given).into()
     }
 
-    /// `...abcd`: the last 4 characters, none of a short one.
+    /// Returns `...abcd`: the last 4 characters, or none of a short secret.
     pub fn masked(&self) -> String {
         secrets::masked(&self.0)
     }
@@ -46,7 +46,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A proxy toward the upstream, perhaps with a password in it.
+/// A proxy for connections to the upstream, perhaps with a password in its URL.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ProxyUrl {
     pub(super) url: Secret,
@@ -59,18 +59,18 @@ impl ProxyUrl {
         let known = ["http", "https", "socks4", "socks4a", "socks5", "socks5h", "socks"];
         let authority = rest.strip_suffix('/').unwrap_or(rest).rsplit('@').next()?;
         if !known.contains(&scheme.to_ascii_lowercase().as_str()) || !is_authority(authority) {
-            return None; // ureq takes what it can't read for the default port
+            return None; // ureq uses the default port if it can't read one
         }
         let proxy = ureq::Proxy::new(url).ok()?;
         Some(Self { url: Secret(url.into()), proxy })
     }
 
-    /// For ureq's configuration.
+    /// Returns the proxy for ureq's configuration.
     pub fn proxy(&self) -> &ureq::Proxy {
         &self.proxy
     }
 
-    /// The password in it, as it is written.
+    /// Returns the password in the URL, as it is written.
     pub fn password(&self) -> Option<&str> {
         let (user, _) = self.url.expose().rsplit_once('@')?;
         let user = user.split_once("://").map_or(user, |(_, user)| user);
@@ -93,17 +93,17 @@ pub(super) fn list(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(str::trim).filter(|v| !v.is_empty())
 }
 
-/// A key goes into a header: visible ASCII only. People paste it with its `Bearer`.
+/// Parses a key, which goes into a header: visible ASCII only. People paste it with its `Bearer`.
 pub fn parse_key(value: &str) -> Option<Secret> {
     let key = value.strip_prefix("Bearer ").unwrap_or(value).trim();
     let visible = !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic());
     visible.then(|| Secret(key.into()))
 }
 
-/// Shorter ones are left to the upstream to judge: a script's `x` may be a key that somebody's own server takes.
+/// Shorter fillers are left to the upstream to judge: a script's `x` may be a key that somebody's own server takes.
 const FILLER_CHARACTERS: usize = 4;
 
-/// What stands in examples in a key's place.
+/// Returns whether this is what examples have in place of a key.
 pub fn is_placeholder(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     let rest = key.strip_prefix("sk-or-v1-").or_else(|| key.strip_prefix("sk-or-")).unwrap_or(&key);
@@ -111,7 +111,7 @@ pub fn is_placeholder(key: &str) -> bool {
     filler || key.ends_with("...") || key.ends_with('…') || key.contains("your") && key.contains("key")
 }
 
-/// A host alone: an address of IPv6 has colons, a name has none.
+/// Parses a host without a port: an IPv6 address has colons, a name has none.
 pub(super) fn parse_host(value: &str) -> Option<String> {
     let host = value.strip_prefix('[').and_then(|v| v.strip_suffix(']')).unwrap_or(value);
     let plain = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
@@ -120,7 +120,7 @@ pub(super) fn parse_host(value: &str) -> Option<String> {
     (is_name || is_v6).then(|| host.to_owned())
 }
 
-/// `host` or `host:port`, whole.
+/// Returns whether the whole text is `host` or `host:port`.
 pub(super) fn is_authority(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
@@ -158,25 +158,25 @@ pub(super) fn parse_origin(value: &str) -> Option<String> {
 /// The certificates of `SSL_CERT_FILE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificates {
-    /// Where they were read.
+    /// The file from which they were read.
     pub path: PathBuf,
-    /// In the order of the file; one of them at least can be a root.
+    /// The certificates in the order of the file; at least one of them can be a root.
     pub roots: Vec<CertificateDer<'static>>,
 }
 
 pub(super) fn read_certificates(path: &Path) -> Option<Certificates> {
-    // A pipe that nobody has written to yet has none; it is looked at again then.
+    // A pipe that nobody has written to yet holds none; it is read again once somebody has.
     let Ok(Contents::Bytes(bytes)) = pipes::read(path) else {
         return None;
     };
     let certificates = CertificateDer::pem_slice_iter(&bytes);
     let roots = certificates.collect::<Result<Vec<_>, _>>().ok()?;
-    // The text around a certificate may be right, and what is in it none.
+    // The markers around a certificate may be right, and the text between them still not be one.
     let (good, _) = RootCertStore::empty().add_parsable_certificates(roots.iter().cloned());
     (good > 0).then(|| Certificates { path: path.to_owned(), roots })
 }
 
-/// `NO_PROXY`: hosts (their subdomains too), `.domains`, `host:port`, `*`.
+/// Returns whether `NO_PROXY` names this host: by hosts (their subdomains too), `.domains`, `host:port`, `*`.
 pub(super) fn bypasses_proxy(no_proxy: &str, host: &str, port: u16) -> bool {
     let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
     no_proxy.split([',', ' ', '\t']).filter(|entry| !entry.is_empty()).any(|entry| {

@@ -1,16 +1,16 @@
-//! What to write where, in words: for the terminal (`connect`), for the panel (`GET /debug/connect`) and for the READMEs.
+//! Says what to write where: for the terminal (`connect`), for the panel (`GET /debug/connect`) and for the READMEs.
 
 use serde::Serialize;
 
 use super::{Filling, Place, TOOLS, Tool, in_words};
 use crate::language::either;
 
-/// Tools take any key, unless `PROXY_API_KEY` is set. That one is shown nowhere.
+/// Returns the key to show. Tools may use any key, unless `PROXY_API_KEY` is set, and that one is shown nowhere.
 fn shown_key(wants_key: bool) -> &'static str {
     if wants_key { "<PROXY_API_KEY>" } else { "x" }
 }
 
-/// What `connect` prints: of this tool, or of all of them.
+/// Returns what `connect` prints, for this tool or for all.
 pub fn text(tool: Option<&Tool>, root: &str, wants_key: bool) -> String {
     let filling = Filling { root, key: shown_key(wants_key), folder: "" };
     let tools = tool.map_or(TOOLS, std::slice::from_ref);
@@ -48,7 +48,7 @@ fn paragraph(tool: &Tool, filling: &Filling<'_>) -> String {
     text
 }
 
-/// Without Markdown's marks.
+/// Removes the marks of Markdown.
 fn plain(text: &str) -> String {
     text.replace('`', "")
 }
@@ -62,11 +62,11 @@ struct Row {
     version: &'static str,
     tried: bool,
     install: &'static str,
-    /// The command that starts it without anything to write.
+    /// The command that starts the tool without anything to write.
     run: Option<String>,
-    /// The file that `snippet` goes into; without one it is a line of a shell or a program.
+    /// The file that `snippet` goes into; without one, `snippet` is a line of a shell or a program.
     file: Option<&'static str>,
-    /// To copy; none where `steps` say what to do.
+    /// A text to copy; `None` if `steps` say what to do.
     snippet: Option<String>,
     steps: Option<[String; 2]>,
     note: [String; 2],
@@ -80,7 +80,7 @@ struct Page<'a> {
 
 /// `{"address": "http://localhost:5000", "tools": [{"name", "title": [english, chinese], "version", "tried", "install",
 /// "run", "file", "snippet", "steps", "note"}]}`: what the panel's page Connect shows, with this address filled in.
-/// `wants_key` where `PROXY_API_KEY` is set.
+/// `wants_key` says whether `PROXY_API_KEY` is set.
 pub fn json(root: &str, wants_key: bool) -> String {
     let filling = Filling { root, key: shown_key(wants_key), folder: "" };
     let both = |text: super::Text| text.map(|text| filling.fill(text));
@@ -107,7 +107,7 @@ pub fn json(root: &str, wants_key: bool) -> String {
     serde_json::to_string(&page).unwrap_or_default()
 }
 
-/// The list of tools that `run` starts, with how each is installed.
+/// Returns the list of tools that `run` starts, with how each is installed.
 pub fn launchable() -> String {
     let tools = TOOLS.iter().filter(|tool| tool.launch.is_some());
     let line = |tool: &Tool| format!("  {:<10}{:<14}{}\n", tool.name, in_words(tool.title), tool.install);
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     const README: Filling<'_> = Filling { root: "http://localhost:5000", key: "x", folder: "" };
-    /// Around what the table says, in both READMEs.
+    /// The lines around what the table says, in both READMEs.
     const BEGIN: &str =
         "<!-- What follows is written by `BLESS=1 cargo test --lib readmes` from src/tools/table.rs. -->\n";
     const END: &str = "<!-- Until here. -->\n";

@@ -1,8 +1,8 @@
-//! What each tool needs, and what is to be written where.
+//! The table of tools: what each of them needs, and what to write where.
 
 use super::{Launch, NOTHING, Place, Text, Tool, same};
 
-/// In the order of the READMEs.
+/// The tools, in the order of the READMEs.
 pub const TOOLS: &[Tool] = &[
     Tool {
         name: "claude",
@@ -14,7 +14,7 @@ pub const TOOLS: &[Tool] = &[
             environment: &[
                 ("ANTHROPIC_BASE_URL", "{root}"),
                 ("ANTHROPIC_AUTH_TOKEN", "{key}"),
-                // It asks about a key, and goes elsewhere with these.
+                // With these set, Claude Code asks about a key, or goes elsewhere.
                 ("ANTHROPIC_API_KEY", ""),
                 ("CLAUDE_CODE_USE_BEDROCK", ""),
                 ("CLAUDE_CODE_USE_VERTEX", ""),
@@ -22,7 +22,7 @@ pub const TOOLS: &[Tool] = &[
                 ("CLAUDE_CODE_DISABLE_TERMINAL_TITLE", "1"),
                 ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
             ],
-            // What the user's own settings say of the address would win over the environment.
+            // An address in the user's own settings would win over the environment.
             arguments: &["--settings", "{folder}/settings.json"],
             files: &[("settings.json", CLAUDE_SETTINGS_FOR_NOW)],
         }),
@@ -125,7 +125,7 @@ experimental_bearer_token = "{key}""#,
         launch: Some(Launch {
             environment: &[
                 ("LOCAL_API_PROXY_KEY", "{key}"),
-                // A log-in or a provider of the user's settings would win over OPENAI_BASE_URL.
+                // A log-in or a provider in the user's settings would win over OPENAI_BASE_URL.
                 ("QWEN_CODE_SYSTEM_SETTINGS_PATH", "{folder}/settings.json"),
             ],
             files: &[(
@@ -164,7 +164,7 @@ experimental_bearer_token = "{key}""#,
                 ("GEMINI_API_KEY", "{key}"),
                 ("GOOGLE_GEMINI_BASE_URL", "{root}"),
                 ("GEMINI_MODEL", "openrouter/free"),
-                // How to log in stands in a file only.
+                // Only a file can say how to log in.
                 ("GEMINI_CLI_HOME", "{folder}"),
                 ("GEMINI_CLI_TRUST_WORKSPACE", "true"),
                 ("GOOGLE_GENAI_USE_VERTEXAI", ""),
@@ -528,7 +528,7 @@ const CLAUDE_SETTINGS: &str = r#"{
   }
 }"#;
 
-/// The same, where the user's own settings may send it elsewhere.
+/// [`CLAUDE_SETTINGS`] for `run`, which also switch off what may lead elsewhere in the user's own settings.
 const CLAUDE_SETTINGS_FOR_NOW: &str = r#"{
   "env": {
     "ANTHROPIC_BASE_URL": "{root}",
