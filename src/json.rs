@@ -93,7 +93,7 @@ pub fn unescaped(value: &str) -> Cow<'_, str> {
 }
 
 /// Returns whether a text contains JSON: alone, in a fence, or between other words.
-pub fn stands_in(text: &str) -> bool {
+pub fn contains_json(text: &str) -> bool {
     let is_json = |text: &str| serde_json::from_str::<IgnoredAny>(text).is_ok();
     let begins_with_json = |text: &str| {
         let mut values = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
@@ -273,12 +273,12 @@ pub fn indent(text: &str, level: usize, out: &mut String) {
 /// Parses pieces of text between which a character may be split: some servers escape characters outside of the basic
 /// plane as two surrogates (RFC 8259, section 7), and send these in two pieces.
 #[derive(Debug, Default)]
-pub struct Halves {
+pub struct SurrogateJoiner {
     /// The four hex digits of a first surrogate that waits for the second.
     carried: Option<String>,
 }
 
-impl Halves {
+impl SurrogateJoiner {
     /// Parses a piece. A first surrogate is moved to the piece with the second; a second one alone becomes U+FFFD.
     pub fn parse(&mut self, text: &str) -> Option<serde_json::Value> {
         let value = serde_json::from_str(text).ok();
@@ -380,7 +380,7 @@ mod tests {
 
     #[test]
     fn halves_of_a_character_come_together() {
-        let mut halves = Halves::default();
+        let mut halves = SurrogateJoiner::default();
         let mut read = |text: &str| halves.parse(text).map(|value| value["a"].as_str().unwrap().to_owned());
         assert_eq!(read(r#"{"a":"x\ud83d"}"#).as_deref(), Some("x"));
         assert_eq!(read(r#"{"a":"\ude00y"}"#).as_deref(), Some("\u{1F600}y"));

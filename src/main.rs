@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         Ok(Command::Help) => start::print(either(args::HELP, args::HELP_IN_CHINESE)),
         Ok(Command::Version) => start::print(concat!("local-api-proxy ", env!("VERSION"), "\n")),
         Ok(Command::Serve(args)) => {
-            memory::settle();
+            memory::tune_allocator();
             match start::start(args) {
                 Ok(running) => running.until_stopped(),
                 Err(reason) => start::fail(&reason),

@@ -24,7 +24,7 @@ const TUNABLES: &str = concat!(
 ///
 /// Without `unsafe` that can only be done from outside, so the program replaces itself once, under the same process id.
 /// If the user sets `GLIBC_TUNABLES`, that counts.
-pub fn settle() {
+pub fn tune_allocator() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         use std::os::unix::process::CommandExt;

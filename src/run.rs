@@ -20,7 +20,7 @@ use crate::relay::shared::Shared;
 use crate::settings::args::Args;
 use crate::settings::{Listen, Secret, Settings};
 use crate::start;
-use crate::tools::{self, Filling, Launch, Tool, connect};
+use crate::tools::{self, Launch, Placeholders, Tool, connect};
 
 /// Exit statuses, as shells number them.
 const NOT_FOUND: u8 = 127;
@@ -108,7 +108,7 @@ impl Session {
         };
         let path = folder.path.to_string_lossy();
         let key = self.key.as_ref().map_or("x", Secret::expose);
-        let filling = Filling { root: &self.root, key, folder: &path };
+        let filling = Placeholders { root: &self.root, key, folder: &path };
         let started = folder.write(launch, &filling).and_then(|()| {
             let mut command = Command::new(program);
             command.args(launch.arguments.iter().map(|text| filling.fill(text))).args(arguments);
@@ -186,7 +186,7 @@ impl Folder {
         }
     }
 
-    fn write(&self, launch: &Launch, filling: &Filling<'_>) -> io::Result<()> {
+    fn write(&self, launch: &Launch, filling: &Placeholders<'_>) -> io::Result<()> {
         for (name, text) in launch.files {
             let path = self.path.join(name);
             fs::create_dir_all(path.parent().unwrap_or(&self.path))?;

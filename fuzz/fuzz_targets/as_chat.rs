@@ -1,6 +1,6 @@
 //! Checks what both translations to chat completions guarantee, whatever the request and the answer are.
 
-use local_api_proxy::dialect::{Translated, Written};
+use local_api_proxy::dialect::{Translated, ClientRequest};
 use local_api_proxy::error::ApiError;
 use serde_json::Value;
 
@@ -27,7 +27,7 @@ const FIELDS: [&str; 15] = [
 pub fn check(input: &str, translated: &dyn Translated, well_formed: fn(&[Value])) {
     let (request, answer) = input.split_once('\n').unwrap_or((input, ""));
     let understood = serde_json::from_str::<Value>(request).is_ok_and(|request| request.is_object());
-    let written = Written { body: request.to_owned(), ..Written::default() };
+    let written = ClientRequest { body: request.to_owned(), ..ClientRequest::default() };
     match translated.translate(&written) {
         Ok(sent) => strict(&serde_json::from_str(&sent).expect("JSON")),
         Err(_) => assert!(!understood, "a JSON object was refused"),

@@ -25,7 +25,7 @@ fuzz_target!(|bytes: Vec<u8>| {
     }
     let Ok(body) = text::decode(bytes, &address) else { return };
     let understood = matches!(serde_json::from_str::<Value>(&body), Ok(Value::Object(_)));
-    for dialect in dialect::natives() {
+    for dialect in dialect::native_dialects() {
         let default_model = if dialect.stand_in() == StandIn::Model { "openrouter/free" } else { "a/embedder:free" };
         let rule = Rule { default_model, ..Rule::default() };
         let request = match Request::parse(dialect, body.clone(), &rule) {
@@ -68,7 +68,7 @@ fuzz_target!(|bytes: Vec<u8>| {
         let several = request.body_with(&["a:free", "b:free"]);
         let mut fields = json::fields(std::str::from_utf8(&several).expect("text")).expect("an object");
         assert!(!json::drop_duplicates(&mut fields), "a name stands twice");
-        request.body_elsewhere(dialect, &model);
+        request.body_for_other_servers(dialect, &model);
         if understood {
             let value: Value = serde_json::from_str(sent).expect("what was understood stays so");
             let kind = |tool: &Value| tool["type"].as_str().map(str::to_owned);

@@ -10,11 +10,11 @@ use local_api_proxy::dialect::gemini::API;
 use local_api_proxy::dialect::model_name::Rule;
 use local_api_proxy::dialect::request::Request;
 use local_api_proxy::dialect::sse::Events;
-use local_api_proxy::dialect::{Action, Translated, Untranslatable, UpstreamError, Written};
+use local_api_proxy::dialect::{Action, Translated, Untranslatable, UpstreamError, ClientRequest};
 use local_api_proxy::error::ApiError;
 use serde_json::Value;
 
-/// The input is a model's name, a body and a stream: the first line, the second and the rest.
+// The input is a model's name, a body and a stream: the first line, the second and the rest.
 fuzz_target!(|input: &[u8]| {
     let mut parts = input.splitn(3, |b| *b == b'\n');
     let mut text = || String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
@@ -30,7 +30,7 @@ fuzz_target!(|input: &[u8]| {
             Action::Local(answer) => drop(answer(body.clone().into_bytes(), "http://localhost:5000")),
             Action::Translate(translated) => {
                 for query in ["alt=sse", ""] {
-                    let written = Written { model: model.clone(), query: query.into(), body: body.clone() };
+                    let written = ClientRequest { model: model.clone(), query: query.into(), body: body.clone() };
                     ask(translated, &written, understood);
                     tell(translated, &written, &events);
                 }
@@ -40,7 +40,7 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-fn ask(translated: &dyn Translated, written: &Written, understood: bool) {
+fn ask(translated: &dyn Translated, written: &ClientRequest, understood: bool) {
     let sent = match translated.translate(written) {
         Ok(sent) => sent,
         Err(Untranslatable::Refused(error)) => return assert_eq!(error.status, 400),
@@ -57,7 +57,7 @@ fn ask(translated: &dyn Translated, written: &Written, understood: bool) {
     assert!(sent.get("plugins").is_none_or(|plugins| plugins.to_string().contains("cloudflare-ai")));
 }
 
-fn tell(translated: &dyn Translated, written: &Written, events: &[String]) {
+fn tell(translated: &dyn Translated, written: &ClientRequest, events: &[String]) {
     let mut translator = translated.translator(written);
     let mut told = events.iter().map(|data| translator.event(data)).collect::<String>();
     let broken = told.clone() + &translator.broken_off(&ApiError::stopping());
@@ -74,7 +74,7 @@ fn tell(translated: &dyn Translated, written: &Written, events: &[String]) {
         }
     }
     for data in events {
-        let answer = translated.translator(&Written { query: "alt=sse".into(), ..Written::default() }).answer(data);
+        let answer = translated.translator(&ClientRequest { query: "alt=sse".into(), ..ClientRequest::default() }).answer(data);
         assert!(!answer.is_empty());
         let error = translator.error_body(&UpstreamError::in_a_success(data));
         assert!(serde_json::from_str::<Value>(&error).unwrap()["error"]["code"] == 502);

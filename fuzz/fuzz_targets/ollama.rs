@@ -6,12 +6,12 @@ use libfuzzer_sys::fuzz_target;
 use local_api_proxy::dialect::free_models::is_free;
 use local_api_proxy::dialect::model_name::Rule;
 use local_api_proxy::dialect::request::Request;
-use local_api_proxy::dialect::{Untranslatable, Written, translated};
+use local_api_proxy::dialect::{Untranslatable, ClientRequest, translated};
 use serde_json::Value;
 
 fuzz_target!(|text: String| {
     let understood = matches!(serde_json::from_str::<Value>(&text), Ok(Value::Object(_)));
-    let written = Written { body: text, ..Written::default() };
+    let written = ClientRequest { body: text, ..ClientRequest::default() };
     for translated in translated() {
         if let Some(answer) = translated.without_a_model(&written.body) {
             assert!(serde_json::from_str::<Value>(&answer).is_ok());

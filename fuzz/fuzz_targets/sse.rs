@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use local_api_proxy::dialect::sse::{Events, Prelude};
-use local_api_proxy::dialect::{Needs, UpstreamError, Written, natives, translated};
+use local_api_proxy::dialect::{Needs, UpstreamError, ClientRequest, native_dialects, translated};
 use local_api_proxy::error::ApiError;
 use serde_json::Value;
 
@@ -45,7 +45,7 @@ fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
     assert!(held.iter().all(|b| rest.by_ref().any(|other| b == other)), "out of order");
 
     let error = ApiError::stopping();
-    for dialect in natives() {
+    for dialect in native_dialects() {
         for assemble in [false, true] {
             let mut reader = dialect.reader(assemble, NEEDS);
             whole.iter().for_each(|data| reader.read(data.as_deref()));
@@ -57,9 +57,9 @@ fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
     }
     for translated in translated() {
         for streams in [false, true] {
-            let mut translator = translated.translator(&Written {
+            let mut translator = translated.translator(&ClientRequest {
                 body: format!(r#"{{"model":"a","stream":{streams}}}"#),
-                ..Written::default()
+                ..ClientRequest::default()
             });
             let mut told = String::new();
             for data in whole.iter().flatten() {

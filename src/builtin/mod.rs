@@ -1,6 +1,6 @@
 //! The built-in model of `--offline`: no network, no key, no intelligence, but the forms of answers that clients ask
 //! for, so that a tool can be tried before there is a key. There is one file for each API that the model answers in
-//! ([`VOICES`]); an API that is translated to one of these needs no file.
+//! ([`RESPONDERS`]); an API that is translated to one of these needs no file.
 //!
 //! May import `upstream`, `dialect` and leaves.
 
@@ -36,10 +36,10 @@ const INTRODUCTION: &str = "This is the built-in test model of local-api-proxy: 
 
 /// How the model answers in one API: a function that reads the question, and one that writes the answer as one piece or
 /// as the events of a stream.
-type Voice = (fn(&Value) -> Question, fn(&Said, bool) -> Vec<String>);
+type Responder = (fn(&Value) -> Question, fn(&Said, bool) -> Vec<String>);
 
 /// The voices by the upstream's path of their API.
-const VOICES: [(&str, Voice); 5] = [
+const RESPONDERS: [(&str, Responder); 5] = [
     ("/chat/completions", (chat::question, chat::tell)),
     ("/completions", (completions::question, completions::tell)),
     ("/responses", (responses::question, responses::tell)),
@@ -47,13 +47,13 @@ const VOICES: [(&str, Voice); 5] = [
     ("/embeddings", (embeddings::question, embeddings::tell)),
 ];
 
-fn voice(dialect: &dyn Dialect) -> Option<Voice> {
-    VOICES.iter().find(|(path, _)| *path == dialect.path()).map(|(_, voice)| *voice)
+fn responder(dialect: &dyn Dialect) -> Option<Responder> {
+    RESPONDERS.iter().find(|(path, _)| *path == dialect.path()).map(|(_, responder)| *responder)
 }
 
 /// Returns the error for requests in an API that the built-in model can't imitate, `None` for the others.
 pub fn refusal(dialect: &dyn Dialect) -> Option<ApiError> {
-    voice(dialect).is_none().then(ApiError::not_offline)
+    responder(dialect).is_none().then(ApiError::not_offline)
 }
 
 /// An answer of the built-in model, sent at the pace of a fast model.
@@ -102,8 +102,8 @@ pub fn answer(
     is_cut_off: impl Fn() -> bool + Send + 'static,
 ) -> Answer {
     let asked = serde_json::from_str::<Value>(request.as_written()).unwrap_or_default();
-    let tell = |(question, tell): Voice| tell(&reply_to(&question(&asked)), request.stream);
-    let mut pieces = voice(dialect).map(tell).unwrap_or_default();
+    let tell = |(question, tell): Responder| tell(&reply_to(&question(&asked)), request.stream);
+    let mut pieces = responder(dialect).map(tell).unwrap_or_default();
     pieces.reverse();
     let streams = request.stream && pieces.len() > 1;
     Answer { streams, pieces, begun: false, rest: Vec::new(), is_cut_off: Box::new(is_cut_off) }

@@ -30,12 +30,12 @@ enum Part {
 
 /// The error for a body that isn't chunked as it should be.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Broken;
+pub struct InvalidChunk;
 
 impl Chunks {
     /// Decodes what it can of `bytes`, appends the data to `body`, and returns how many bytes it has used. The rest is
     /// the beginning of a line, to be passed again together with more, or comes after the body.
-    pub fn feed(&mut self, bytes: &[u8], body: &mut Vec<u8>) -> Result<usize, Broken> {
+    pub fn feed(&mut self, bytes: &[u8], body: &mut Vec<u8>) -> Result<usize, InvalidChunk> {
         let mut rest = bytes;
         while let (Some(first), false) = (rest.first(), self.is_whole()) {
             if let Part::Data(left @ 1..) = &mut self.next {
@@ -51,7 +51,7 @@ impl Chunks {
                 Part::Trailer(_) => *first == b'\r' || is_token(*first),
                 Part::Data(_) | Part::End => *first == b'\r',
             };
-            let line = if can_begin { line(rest)? } else { return Err(Broken) };
+            let line = if can_begin { line(rest)? } else { return Err(InvalidChunk) };
             let Some(line) = line else { break };
             rest = &rest[line.len() + 2..];
             self.next = match self.next {
@@ -59,7 +59,7 @@ impl Chunks {
                     let (size, extension_bytes) = size(line)?;
                     self.extension_bytes += extension_bytes;
                     match size {
-                        _ if self.extension_bytes > MAX_LINE_BYTES => return Err(Broken),
+                        _ if self.extension_bytes > MAX_LINE_BYTES => return Err(InvalidChunk),
                         0 => Part::Trailer(0),
                         size => Part::Data(size),
                     }
@@ -69,7 +69,7 @@ impl Chunks {
                     Part::Trailer(before + line.len())
                 }
                 Part::Data(_) if line.is_empty() => Part::Size,
-                _ => return Err(Broken),
+                _ => return Err(InvalidChunk),
             };
         }
         Ok(bytes.len() - rest.len())
@@ -90,25 +90,25 @@ impl Chunks {
 }
 
 /// Returns the line that `bytes` begins with, without its CR and LF; `None` as long as it isn't complete.
-fn line(bytes: &[u8]) -> Result<Option<&[u8]>, Broken> {
+fn line(bytes: &[u8]) -> Result<Option<&[u8]>, InvalidChunk> {
     let end = bytes.iter().position(|b| *b != b'\t' && b.is_ascii_control()).unwrap_or(bytes.len());
     match &bytes[end..] {
-        _ if end > MAX_LINE_BYTES => Err(Broken),
+        _ if end > MAX_LINE_BYTES => Err(InvalidChunk),
         [b'\r', b'\n', ..] => Ok(Some(&bytes[..end])),
         [] | [b'\r'] => Ok(None),
-        _ => Err(Broken),
+        _ => Err(InvalidChunk),
     }
 }
 
 /// Parses `chunk-size [ chunk-ext ]`: the size, and the length of the extension, which blanks may precede.
-fn size(line: &[u8]) -> Result<(u64, usize), Broken> {
+fn size(line: &[u8]) -> Result<(u64, usize), InvalidChunk> {
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
     let (digits, extension) = line.split_at(digits);
     if !extension.is_empty() && !extension.trim_ascii_start().starts_with(b";") {
-        return Err(Broken);
+        return Err(InvalidChunk);
     }
-    let digits = str::from_utf8(digits).map_err(|_| Broken)?;
-    let size = u64::from_str_radix(digits, 16).map_err(|_| Broken)?;
+    let digits = str::from_utf8(digits).map_err(|_| InvalidChunk)?;
+    let size = u64::from_str_radix(digits, 16).map_err(|_| InvalidChunk)?;
     Ok((size, extension.len()))
 }
 
@@ -121,7 +121,7 @@ fn is_field(line: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn decode(bytes: &[u8], size: usize) -> Result<(Vec<u8>, usize, bool), Broken> {
+    fn decode(bytes: &[u8], size: usize) -> Result<(Vec<u8>, usize, bool), InvalidChunk> {
         let (mut chunks, mut body, mut taken, mut peek) = (Chunks::default(), Vec::new(), 0, 0);
         while !chunks.is_whole() && peek < bytes.len() {
             peek = bytes.len().min(peek + size);
@@ -160,13 +160,13 @@ mod tests {
             "0\r\nno trailer\r\n\r\n",
             "1;\0\r\n",
         ] {
-            assert_eq!(decode(broken.as_bytes(), 1000), Err(Broken), "{broken:?}");
-            assert_eq!(decode(broken.as_bytes(), 1), Err(Broken), "{broken:?}");
+            assert_eq!(decode(broken.as_bytes(), 1000), Err(InvalidChunk), "{broken:?}");
+            assert_eq!(decode(broken.as_bytes(), 1), Err(InvalidChunk), "{broken:?}");
         }
-        assert_eq!(decode(&[b"1;", &[b'x'; 20_000][..]].concat(), 1000), Err(Broken));
+        assert_eq!(decode(&[b"1;", &[b'x'; 20_000][..]].concat(), 1000), Err(InvalidChunk));
         let padded =
             |bytes: usize| decode(&[b"1;", &vec![b'x'; bytes][..], b"\r\na\r\n"].concat().repeat(10), 1000);
         assert_eq!(padded(1000).map(|(body, ..)| body.len()), Ok(10));
-        assert_eq!(padded(2000), Err(Broken), "all together");
+        assert_eq!(padded(2000), Err(InvalidChunk), "all together");
     }
 }

@@ -229,7 +229,7 @@ impl Exchange {
     }
 
     /// Refuses the request, as far as that is possible without waiting, and closes the connection.
-    pub fn turn_away(mut self, error: &ApiError) {
+    pub fn reject(mut self, error: &ApiError) {
         if let Some(connection) = self.connection.take() {
             let reply = Reply::refusal(&self.head, error);
             let _ = connection.socket.write_now(&message(&reply, "connection: close\r\n", self.head.no_body));

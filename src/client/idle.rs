@@ -36,18 +36,18 @@ const A_MOMENT: Duration = Duration::from_secs(2);
 
 /// A connection that waits for its client.
 #[derive(Debug)]
-pub enum Parked {
+pub enum WaitingConnection {
     /// Waits for the next request, without a limit; but for the rest of a head only for [`CLIENT_TIMEOUT`].
     ForRequest(Connection),
     /// Waits for more of a body, until the given time.
     ForBody(Box<Exchange>, Instant),
     /// Waits until the client stops sending what nobody reads, at most until the given time.
-    ForEnd(Connection, Instant),
+    Draining(Connection, Instant),
     /// Waits until the client takes more of an answer.
-    ForRoom(Box<Unsent>),
+    ForWritable(Box<Unsent>),
 }
 
-impl Parked {
+impl WaitingConnection {
     /// Parks a request until more of its body arrives.
     pub fn for_body(exchange: Box<Exchange>) -> Self {
         Self::ForBody(exchange, Instant::now() + CLIENT_TIMEOUT)
@@ -55,37 +55,37 @@ impl Parked {
 
     /// Parks a connection whose request was refused.
     pub fn for_end(connection: Connection) -> Self {
-        Self::ForEnd(connection, Instant::now() + DRAIN_LIMIT)
+        Self::Draining(connection, Instant::now() + DRAIN_LIMIT)
     }
 
     fn socket(&self) -> Option<&Socket> {
         match self {
-            Self::ForRequest(connection) | Self::ForEnd(connection, _) => Some(&connection.socket),
+            Self::ForRequest(connection) | Self::Draining(connection, _) => Some(&connection.socket),
             Self::ForBody(exchange, _) => exchange.socket().map(|socket| &**socket),
-            Self::ForRoom(unsent) => Some(&unsent.connection.socket),
+            Self::ForWritable(unsent) => Some(&unsent.connection.socket),
         }
     }
 
     fn until(&self) -> Option<Instant> {
         match self {
             Self::ForRequest(connection) => connection.head_since().map(|since| since + CLIENT_TIMEOUT),
-            Self::ForBody(_, until) | Self::ForEnd(_, until) => Some(*until),
-            Self::ForRoom(unsent) => Some(unsent.until()),
+            Self::ForBody(_, until) | Self::Draining(_, until) => Some(*until),
+            Self::ForWritable(unsent) => Some(unsent.until()),
         }
     }
 
     /// Closes the connection to free its descriptor. A client in the middle of a request is told so.
     fn close(self) {
         if let Self::ForBody(exchange, _) = self {
-            exchange.turn_away(&ApiError::no_descriptors());
+            exchange.reject(&ApiError::no_descriptors());
         }
     }
 
     fn rest(&mut self) {
         match self {
-            Self::ForRequest(connection) | Self::ForEnd(connection, _) => connection.rest(),
+            Self::ForRequest(connection) | Self::Draining(connection, _) => connection.rest(),
             Self::ForBody(exchange, _) => exchange.rest(),
-            Self::ForRoom(unsent) => unsent.connection.rest(),
+            Self::ForWritable(unsent) => unsent.connection.rest(),
         }
     }
 }
@@ -105,7 +105,7 @@ pub struct Idle {
 #[derive(Debug)]
 struct Table {
     next: usize,
-    parked: BTreeMap<usize, Parked>,
+    parked: BTreeMap<usize, WaitingConnection>,
     deadlines: BTreeSet<(Instant, usize)>,
 }
 
@@ -135,7 +135,7 @@ impl Idle {
     }
 
     /// Leaves a connection to the poller.
-    pub fn park(&self, mut parked: Parked) {
+    pub fn park(&self, mut parked: WaitingConnection) {
         parked.rest();
         let mut table = self.lock();
         let number = table.next;
@@ -146,7 +146,7 @@ impl Idle {
         if is_first {
             self.wake_poller(); // the poller may have meant to sleep for longer
         }
-        unwatched.into_iter().for_each(Parked::close);
+        unwatched.into_iter().for_each(WaitingConnection::close);
     }
 
     /// Wakes the poller.
@@ -155,14 +155,19 @@ impl Idle {
     }
 
     /// Puts back a connection that was taken out and has to wait longer.
-    pub fn put_back(&self, token: Token, parked: Parked) {
+    pub fn put_back(&self, token: Token, parked: WaitingConnection) {
         let unwatched = self.put_into(&mut self.lock(), token, parked);
-        unwatched.into_iter().for_each(Parked::close);
+        unwatched.into_iter().for_each(WaitingConnection::close);
     }
 
     /// Returns the connection if the system can't watch it.
-    fn put_into(&self, table: &mut Table, token: Token, parked: Parked) -> Option<Parked> {
-        let waits_for_room = matches!(parked, Parked::ForRoom(_));
+    fn put_into(
+        &self,
+        table: &mut Table,
+        token: Token,
+        parked: WaitingConnection,
+    ) -> Option<WaitingConnection> {
+        let waits_for_room = matches!(parked, WaitingConnection::ForWritable(_));
         let watch = if waits_for_room { Socket::watch_for_room } else { Socket::watch };
         let is_watched = parked.socket().is_some_and(|socket| watch(socket, &self.registry, token).is_ok());
         if !is_watched {
@@ -173,7 +178,7 @@ impl Idle {
     }
 
     /// Takes out a connection on which something has arrived, and stops watching it.
-    pub fn take(&self, token: Token) -> Option<Parked> {
+    pub fn take(&self, token: Token) -> Option<WaitingConnection> {
         let parked = self.lock().remove(token.0)?;
         if let Some(socket) = parked.socket() {
             self.unwatch(socket);
@@ -182,7 +187,7 @@ impl Idle {
     }
 
     /// Takes out a connection whose deadline has passed, if there is one.
-    pub fn take_late(&self, now: Instant) -> Option<Parked> {
+    pub fn take_expired(&self, now: Instant) -> Option<WaitingConnection> {
         let (_, number) = *self.lock().deadlines.first().filter(|(until, _)| *until <= now)?;
         self.take(Token(number))
     }
@@ -193,7 +198,7 @@ impl Idle {
         let table = &mut *table;
         let now = Instant::now();
         for (number, parked) in &mut table.parked {
-            if let Parked::ForBody(_, until) = parked {
+            if let WaitingConnection::ForBody(_, until) = parked {
                 table.deadlines.remove(&(*until, *number));
                 *until = now;
                 table.deadlines.insert((now, *number));
@@ -245,7 +250,7 @@ impl Idle {
     /// Closes up to `count` connections, those idle for longest first. Returns whether there was one.
     pub fn close_oldest(&self, count: usize) -> bool {
         let mut table = self.lock();
-        let is_idle = |parked: &Parked| {
+        let is_idle = |parked: &WaitingConnection| {
             parked.socket().is_some_and(|socket| socket.age() > NEW && socket.peek() != Peeked::Bytes)
         };
         let oldest = table.parked.iter().filter(|(_, parked)| is_idle(parked)).map(|(number, _)| *number);
@@ -253,7 +258,7 @@ impl Idle {
         let closed = oldest.iter().filter_map(|number| table.remove(*number)).collect::<Vec<_>>();
         drop(table); // closing takes a while
         let is_there = !closed.is_empty();
-        closed.into_iter().for_each(Parked::close);
+        closed.into_iter().for_each(WaitingConnection::close);
         is_there
     }
 
@@ -263,14 +268,14 @@ impl Idle {
 }
 
 impl Table {
-    fn insert(&mut self, number: usize, parked: Parked) {
+    fn insert(&mut self, number: usize, parked: WaitingConnection) {
         if let Some(until) = parked.until() {
             self.deadlines.insert((until, number));
         }
         self.parked.insert(number, parked);
     }
 
-    fn remove(&mut self, number: usize) -> Option<Parked> {
+    fn remove(&mut self, number: usize) -> Option<WaitingConnection> {
         let parked = self.parked.remove(&number)?;
         if let Some(until) = parked.until() {
             self.deadlines.remove(&(until, number));

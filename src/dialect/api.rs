@@ -20,7 +20,7 @@ pub struct Api {
     /// The base that is shown to people.
     pub shown_base: &'static str,
     /// Header fields that only clients of this API send: they decide where several APIs have the same route.
-    pub marks: &'static [&'static str],
+    pub identifying_headers: &'static [&'static str],
     /// Header fields in which clients send their key, besides `Authorization`.
     pub key_headers: &'static [&'static str],
     /// The query parameter in which clients may send their key.
@@ -36,7 +36,7 @@ impl Api {
         routes: &[],
         bases: &[""],
         shown_base: "/v1",
-        marks: &[],
+        identifying_headers: &[],
         key_headers: &[],
         key_parameter: None,
         error_body: ApiError::body,
@@ -262,7 +262,7 @@ pub fn route(method: &str, path: &str, has: impl Fn(&str) -> bool) -> Option<Rou
         if entry.route.method != method || is_named && !entry.is_definite() {
             continue;
         }
-        let is_theirs = found.is_some() && entry.api.marks.iter().any(|mark| has(mark));
+        let is_theirs = found.is_some() && entry.api.identifying_headers.iter().any(|mark| has(mark));
         if found.is_none() || is_theirs {
             found = Some(Routed { api: entry.api, route: entry.route, parameter });
         }
@@ -275,7 +275,7 @@ pub fn route(method: &str, path: &str, has: impl Fn(&str) -> bool) -> Option<Rou
 
 /// Returns the API of a client whose header fields tell which one it speaks; `has` is as for [`route`].
 pub fn of_client(has: impl Fn(&str) -> bool) -> Option<&'static Api> {
-    ALL.iter().copied().find(|api| api.marks.iter().any(|mark| has(mark)))
+    ALL.iter().copied().find(|api| api.identifying_headers.iter().any(|mark| has(mark)))
 }
 
 /// Returns the methods that a path accepts, as `Allow` lists them.
@@ -332,7 +332,7 @@ mod tests {
         for api in ALL {
             for route in api.routes {
                 let path = format!("{}{}", api.bases[0], route.pattern).replace(PARAMETER, "a/b:free");
-                let mark = api.marks.first().copied().unwrap_or_default();
+                let mark = api.identifying_headers.first().copied().unwrap_or_default();
                 let found = led(route.method, &path, mark);
                 assert_eq!(found, Some((api.name, route.pattern)), "{} {path}", route.method);
                 assert!(methods(&path).contains(&route.method));

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::edits::Edits;
 use super::files;
 use super::free_models::{Kept, ToolRule};
-use super::merge::{OPEN_ELEMENTS, Room, merge};
+use super::merge::{MemoryBudget, OPEN_ELEMENTS, merge};
 use super::request::elsewhere;
 use super::{
     Action, AnswerSummary, Api, CHAT_MODELS, Dialect, Listed, Needs, Reader, Route, Show, Usage, data_event,
@@ -17,7 +17,7 @@ use super::{
 };
 use super::{Flaw, are_arguments, flaw_of, is_nothing, may_mention};
 use crate::error::ApiError;
-use crate::json::{self, Field, Halves};
+use crate::json::{self, Field, SurrogateJoiner};
 
 /// The declaration of the API, and of OpenAI's lists of models.
 pub static API: Api = Api {
@@ -345,8 +345,8 @@ fn is_just_a_token(chunk: &str) -> bool {
 struct Assembly {
     answer: Map<String, Value>,
     choices: Vec<Map<String, Value>>,
-    halves: Halves,
-    room: Room,
+    halves: SurrogateJoiner,
+    room: MemoryBudget,
 }
 
 impl Assembly {

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use serde_json::Value;
 
-use crate::json::{Halves, items};
+use crate::json::{SurrogateJoiner, items};
 use crate::object::object;
 
 /// The most of a block that is kept to be repeated at its end.
@@ -70,7 +70,7 @@ pub(super) struct ChatParts {
     pub(super) tokens: Tokens,
     /// Whether the text of a block is needed again at its end.
     gathers: bool,
-    halves: Halves,
+    halves: SurrogateJoiner,
     think: Think,
     open: Option<Block>,
     /// Calls that aren't complete yet; only the first of them is passed on.
@@ -99,7 +99,7 @@ impl ChatParts {
             finish: None,
             tokens: Tokens::default(),
             gathers,
-            halves: Halves::default(),
+            halves: SurrogateJoiner::default(),
             think: Think::default(),
             open: None,
             calls: VecDeque::new(),

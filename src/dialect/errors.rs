@@ -16,7 +16,7 @@ const MAX_MESSAGE_CHARS: usize = 200;
 /// The longest pause that is believed, whatever an upstream says: a later time is nonsense.
 const LONGEST_REST: Duration = Duration::from_secs(24 * 60 * 60);
 /// A reset that is over by less than this was still ahead when the answer was sent.
-const ON_ITS_WAY: Duration = Duration::from_secs(5);
+const RESET_TOLERANCE: Duration = Duration::from_secs(5);
 /// A clock that is off by less than this counts as right: a `Date` has whole seconds only.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 const MINUTE: u64 = 60;
@@ -71,7 +71,7 @@ const NAMED: [(&str, u16); 42] = [
 
 /// What an error is about, which decides what the proxy does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum About {
+pub enum ErrorCause {
     /// The account's limit for free models is reached.
     AccountLimit(LimitNotice),
     /// The account, its key or its settings: another attempt doesn't change them.
@@ -118,7 +118,7 @@ pub struct LimitNotice {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnosis {
     /// What the error is about.
-    pub about: About,
+    pub about: ErrorCause,
     /// The status of the response; for an error in a 200 the one that the error names, else 502.
     pub status: u16,
     /// The error's message, on one line.
@@ -233,15 +233,15 @@ impl<'a> Evidence<'a> {
         Diagnosis { about, status: self.status, message, retry_after, is_the_providers }
     }
 
-    fn about(&self, retry_after: Option<Duration>, is_the_providers: bool) -> About {
+    fn about(&self, retry_after: Option<Duration>, is_the_providers: bool) -> ErrorCause {
         let said = self.said();
         let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
         if let Some(limit) = self.account_limit(&said, is_the_providers) {
-            return About::AccountLimit(limit);
+            return ErrorCause::AccountLimit(limit);
         }
         let error_type = self.text("error_type").unwrap_or_default();
         match error_type {
-            "authentication" | "payment_required" => return About::Account,
+            "authentication" | "payment_required" => return ErrorCause::Account,
             "content_policy_violation"
             | "refusal"
             | "string_too_long"
@@ -251,10 +251,10 @@ impl<'a> Evidence<'a> {
             | "unsupported_image_format"
             | "image_download_failed"
             | "image_not_found" => {
-                return About::Request;
+                return ErrorCause::Request;
             }
             "context_length_exceeded" | "max_tokens_exceeded" | "token_limit_exceeded" => {
-                return About::Model(ModelFault::TooLong);
+                return ErrorCause::Model(ModelFault::TooLong);
             }
             _ => {}
         }
@@ -263,46 +263,46 @@ impl<'a> Evidence<'a> {
         }
         if self.status == 429 {
             let rest = retry_after.or_else(|| self.until_reset());
-            return About::Model(ModelFault::Busy(rest));
+            return ErrorCause::Model(ModelFault::Busy(rest));
         }
         match error_type {
-            "permission_denied" => return About::Account,
+            "permission_denied" => return ErrorCause::Account,
             "provider_overloaded" | "provider_unavailable" | "timeout" | "server" | "unmapped" => {
-                return About::Moment;
+                return ErrorCause::Moment;
             }
             _ => {}
         }
         if matches!(self.status, 400 | 404 | 413 | 422) {
             if says(&TOO_LONG) || (self.status == 413 && says(&["context", "token", "too long"])) {
-                return About::Model(ModelFault::TooLong);
+                return ErrorCause::Model(ModelFault::TooLong);
             }
             if says(&["data policy", "guardrail", "allowed providers", "privacy settings"]) {
-                return About::Model(ModelFault::Unfit);
+                return ErrorCause::Model(ModelFault::Unfit);
             }
             // Any provider may refuse, for reasons of its own, what the next one accepts.
             if is_the_providers {
-                return About::Provider;
+                return ErrorCause::Provider;
             }
             if says(&CAPABILITIES) && says(&LACKS) {
-                return About::Model(ModelFault::Unfit);
+                return ErrorCause::Model(ModelFault::Unfit);
             }
             if is_about_a_missing_model(&said) {
-                return About::Model(ModelFault::Gone { for_good: true });
+                return ErrorCause::Model(ModelFault::Gone { for_good: true });
             }
         }
         if self.status == 403 && says(&["region", "country", "territory"]) {
-            return About::Model(ModelFault::Busy(retry_after));
+            return ErrorCause::Model(ModelFault::Busy(retry_after));
         }
         match self.status {
-            401..=403 => About::Account,
-            400 | 422 => About::Request,
-            408 | 500 | 502..=599 => About::Moment,
-            _ => About::Unknown,
+            401..=403 => ErrorCause::Account,
+            400 | 422 => ErrorCause::Request,
+            408 | 500 | 502..=599 => ErrorCause::Moment,
+            _ => ErrorCause::Unknown,
         }
     }
 
     /// Returns what `error.availability` says, which is always about the model.
-    fn availability(&self, retry_after: Option<Duration>) -> Option<About> {
+    fn availability(&self, retry_after: Option<Duration>) -> Option<ErrorCause> {
         let availability = self.all("availability").find(|value| value.is_object())?;
         let fault = match availability["code"].as_str()? {
             "model_not_found"
@@ -321,7 +321,7 @@ impl<'a> Evidence<'a> {
             }
             _ => return None,
         };
-        Some(About::Model(fault))
+        Some(ErrorCause::Model(fault))
     }
 
     /// Whether the error names a provider, or has OpenRouter's words for a provider's refusal.
@@ -396,7 +396,7 @@ impl<'a> Evidence<'a> {
         let since = Duration::try_from_secs_f64(self.rate_limit("x-ratelimit-reset")? / 1000.0).ok()?;
         match SystemTime::UNIX_EPOCH.checked_add(since)?.duration_since(self.date()) {
             Ok(left) => Some(left).filter(|left| *left <= LONGEST_REST),
-            Err(over) => (over.duration() <= ON_ITS_WAY).then_some(Duration::ZERO),
+            Err(over) => (over.duration() <= RESET_TOLERANCE).then_some(Duration::ZERO),
         }
     }
 
@@ -557,33 +557,33 @@ mod tests {
     #[test]
     fn what_each_error_type_is_about() {
         for (error_type, status, about) in [
-            ("authentication", 401, About::Account),
-            ("permission_denied", 403, About::Account),
-            ("payment_required", 402, About::Account),
-            ("rate_limit_exceeded", 429, About::Model(Busy(None))),
-            ("provider_overloaded", 503, About::Moment),
-            ("provider_unavailable", 502, About::Moment),
-            ("timeout", 504, About::Moment),
-            ("server", 500, About::Moment),
-            ("unmapped", 500, About::Moment),
-            ("context_length_exceeded", 400, About::Model(TooLong)),
-            ("max_tokens_exceeded", 400, About::Model(TooLong)),
-            ("token_limit_exceeded", 400, About::Model(TooLong)),
-            ("string_too_long", 400, About::Request),
-            ("invalid_request", 400, About::Request),
-            ("invalid_prompt", 400, About::Request),
-            ("content_policy_violation", 400, About::Request),
-            ("refusal", 400, About::Request),
-            ("invalid_image", 400, About::Request),
-            ("image_too_large", 400, About::Request),
-            ("image_too_small", 400, About::Request),
-            ("unsupported_image_format", 400, About::Request),
-            ("image_download_failed", 400, About::Request),
-            ("not_found", 404, About::Unknown),
-            ("image_not_found", 404, About::Request),
-            ("precondition_failed", 412, About::Unknown),
-            ("payload_too_large", 413, About::Unknown),
-            ("unprocessable", 422, About::Request),
+            ("authentication", 401, ErrorCause::Account),
+            ("permission_denied", 403, ErrorCause::Account),
+            ("payment_required", 402, ErrorCause::Account),
+            ("rate_limit_exceeded", 429, ErrorCause::Model(Busy(None))),
+            ("provider_overloaded", 503, ErrorCause::Moment),
+            ("provider_unavailable", 502, ErrorCause::Moment),
+            ("timeout", 504, ErrorCause::Moment),
+            ("server", 500, ErrorCause::Moment),
+            ("unmapped", 500, ErrorCause::Moment),
+            ("context_length_exceeded", 400, ErrorCause::Model(TooLong)),
+            ("max_tokens_exceeded", 400, ErrorCause::Model(TooLong)),
+            ("token_limit_exceeded", 400, ErrorCause::Model(TooLong)),
+            ("string_too_long", 400, ErrorCause::Request),
+            ("invalid_request", 400, ErrorCause::Request),
+            ("invalid_prompt", 400, ErrorCause::Request),
+            ("content_policy_violation", 400, ErrorCause::Request),
+            ("refusal", 400, ErrorCause::Request),
+            ("invalid_image", 400, ErrorCause::Request),
+            ("image_too_large", 400, ErrorCause::Request),
+            ("image_too_small", 400, ErrorCause::Request),
+            ("unsupported_image_format", 400, ErrorCause::Request),
+            ("image_download_failed", 400, ErrorCause::Request),
+            ("not_found", 404, ErrorCause::Unknown),
+            ("image_not_found", 404, ErrorCause::Request),
+            ("precondition_failed", 412, ErrorCause::Unknown),
+            ("payload_too_large", 413, ErrorCause::Unknown),
+            ("unprocessable", 422, ErrorCause::Request),
         ] {
             for body in in_each_api(error_type, "x", "") {
                 let in_a_200 = read(200, &body);
@@ -613,37 +613,37 @@ mod tests {
             let availability = format!(r#","availability":{{"code":"{code}"{more}}}"#);
             for body in in_each_api("not_found", "No endpoints", &availability) {
                 for status in [status, 200] {
-                    assert_eq!(read(status, &body).about, About::Model(about), "{body}");
+                    assert_eq!(read(status, &body).about, ErrorCause::Model(about), "{body}");
                 }
             }
         }
         let unknown = r#"{"error":{"message":"x","availability":{"code":"something_new"}}}"#;
-        assert_eq!(read(404, unknown).about, About::Unknown);
+        assert_eq!(read(404, unknown).about, ErrorCause::Unknown);
     }
 
     #[test]
     fn what_words_say() {
-        let long = About::Model(TooLong);
+        let long = ErrorCause::Model(TooLong);
         for (status, message, about) in [
-            (404, "No endpoints found for a/b:free.", About::Model(Gone { for_good: true })),
-            (400, "a/b:free is not a valid model ID", About::Model(Gone { for_good: true })),
-            (404, "The model `a/b:free` does not exist", About::Model(Gone { for_good: true })),
-            (404, "No endpoints found that support tool use.", About::Model(Unfit)),
-            (400, "This model does not support response_format json_schema", About::Model(Unfit)),
-            (404, "No endpoints found matching your data policy", About::Model(Unfit)),
+            (404, "No endpoints found for a/b:free.", ErrorCause::Model(Gone { for_good: true })),
+            (400, "a/b:free is not a valid model ID", ErrorCause::Model(Gone { for_good: true })),
+            (404, "The model `a/b:free` does not exist", ErrorCause::Model(Gone { for_good: true })),
+            (404, "No endpoints found that support tool use.", ErrorCause::Model(Unfit)),
+            (400, "This model does not support response_format json_schema", ErrorCause::Model(Unfit)),
+            (404, "No endpoints found matching your data policy", ErrorCause::Model(Unfit)),
             (400, "This endpoint's maximum context length is 8192 tokens.", long),
             (400, "the request exceeds the available context size", long),
             (400, "input length and `max_tokens` exceed context limit", long),
             (400, "The input token count (9) exceeds the maximum number of tokens allowed (8).", long),
             (400, "Your input exceeds the context window of this model", long),
             (413, "The request has 9000 tokens, too many for this model", long),
-            (429, "maximum context length: tokens per minute", About::Model(Busy(None))),
-            (400, "`temperature` is deprecated for this model", About::Request),
-            (404, "The image at https://x/y.png does not exist", About::Unknown),
-            (400, "Tool `f` does not exist", About::Request),
-            (413, "Payload too large", About::Unknown),
-            (403, "Blocked by your guardrail", About::Account),
-            (403, "This model is not available in your region", About::Model(Busy(None))),
+            (429, "maximum context length: tokens per minute", ErrorCause::Model(Busy(None))),
+            (400, "`temperature` is deprecated for this model", ErrorCause::Request),
+            (404, "The image at https://x/y.png does not exist", ErrorCause::Unknown),
+            (400, "Tool `f` does not exist", ErrorCause::Request),
+            (413, "Payload too large", ErrorCause::Unknown),
+            (403, "Blocked by your guardrail", ErrorCause::Account),
+            (403, "This model is not available in your region", ErrorCause::Model(Busy(None))),
         ] {
             let body = format!(r#"{{"error":{{"code":{status},"message":"{message}"}}}}"#);
             assert_eq!(read(status, &body).about, about, "{message}");
@@ -657,23 +657,23 @@ mod tests {
             (
                 400,
                 r#""provider_name":"P","raw":"Developer instruction is not enabled""#.to_owned(),
-                About::Provider,
+                ErrorCause::Provider,
             ),
-            (404, r#""provider_name":"P","raw":"nothing here""#.to_owned(), About::Provider),
-            (413, r#""provider_name":"P""#.to_owned(), About::Provider),
-            (422, r#""raw":{"detail":"x"}"#.to_owned(), About::Provider),
-            (400, format!(r#""provider_name":"P","raw":{raw}"#), About::Model(TooLong)),
+            (404, r#""provider_name":"P","raw":"nothing here""#.to_owned(), ErrorCause::Provider),
+            (413, r#""provider_name":"P""#.to_owned(), ErrorCause::Provider),
+            (422, r#""raw":{"detail":"x"}"#.to_owned(), ErrorCause::Provider),
+            (400, format!(r#""provider_name":"P","raw":{raw}"#), ErrorCause::Model(TooLong)),
             (
                 400,
                 r#""provider_name":"P","raw":{"error":{"message":"maximum context length is 8"}}"#.to_owned(),
-                About::Model(TooLong),
+                ErrorCause::Model(TooLong),
             ),
             (
                 429,
                 r#""provider_name":"P","raw":"temporarily rate-limited upstream""#.to_owned(),
-                About::Model(Busy(None)),
+                ErrorCause::Model(Busy(None)),
             ),
-            (502, r#""provider_name":"P""#.to_owned(), About::Moment),
+            (502, r#""provider_name":"P""#.to_owned(), ErrorCause::Moment),
         ] {
             for body in [
                 format!(
@@ -697,7 +697,7 @@ mod tests {
 
     fn limit(status: u16, header: Headers<'_>, body: &str) -> Option<LimitNotice> {
         match Diagnosis::read(status, header, body).about {
-            About::AccountLimit(limit) => Some(limit),
+            ErrorCause::AccountLimit(limit) => Some(limit),
             _ => None,
         }
     }
@@ -750,16 +750,16 @@ mod tests {
         let model = format!(
             r#"{{"error":{{"message":"Rate limit exceeded: limit_rpm/a/b/1-2. High demand for a/b:free on OpenRouter - limited to 8 requests per minute.","code":429,"metadata":{{{headers},"provider_name":null}}}}}}"#
         );
-        let About::Model(Busy(Some(rest))) = read(429, &model).about else {
+        let ErrorCause::Model(Busy(Some(rest))) = read(429, &model).about else {
             panic!("one model's limit isn't the account's");
         };
         assert!(rest > Duration::from_secs(15) && rest < Duration::from_secs(21));
         let provider = format!(
             r#"{{"error":{{"message":"Provider returned error","code":429,"metadata":{{{headers},"provider_name":"P"}}}}}}"#
         );
-        assert!(matches!(read(429, &provider).about, About::Model(Busy(_))));
+        assert!(matches!(read(429, &provider).about, ErrorCause::Model(Busy(_))));
         let pool = r#"{"error":{"message":"x","code":429,"metadata":{"limit_source":"upstream_provider_shared_pool"}}}"#;
-        assert_eq!(read(429, pool).about, About::Model(Busy(None)));
+        assert_eq!(read(429, pool).about, ErrorCause::Model(Busy(None)));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::{hides_words, mentions};
+use super::{has_needless_escapes, mentions};
 use crate::json::{self, Field, Token};
 
 /// Fields of a request that hold the model's input.
@@ -28,7 +28,7 @@ fn may_hold(text: &str) -> bool {
             let (before, behind) = (&text.as_bytes()[..at], &text.as_bytes()[at + 4..]);
             before.ends_with(b"\"") || before.ends_with(b"_") && behind.starts_with(b"\"")
         })
-        || hides_words(text)
+        || has_needless_escapes(text)
         || mentions_other_data(text)
         || mentions_a_pdf(text)
 }

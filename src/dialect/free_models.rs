@@ -85,7 +85,7 @@ pub fn goes_by_the_list(id: &str) -> bool {
 }
 
 /// Remembers the ids on the upstream's list that only the list can declare free.
-pub fn are_listed<'a>(ids: impl Iterator<Item = &'a str>) {
+pub fn remember_listed<'a>(ids: impl Iterator<Item = &'a str>) {
     let ids = ids.filter(|id| goes_by_the_list(id)).map(str::to_owned).collect::<Vec<_>>();
     if *listed_routers() != ids {
         *unpoisoned(LISTED.write()) = ids;
@@ -192,7 +192,7 @@ impl ToolRule {
             kept.removed |= removed != Removed::None;
         }
         if let Some(include) = value("include").filter(|_| !kept.removed_types.is_empty()) {
-            match kept_elements(include, |told| kept.keep_told(told)) {
+            match kept_elements(include, |told| kept.keep_include(told)) {
                 None | Some((_, Removed::None)) => {}
                 Some((_, Removed::All)) => edits.drop_field(fields, "include"),
                 Some((list, Removed::Some)) => edits.replace("include", list),
@@ -203,7 +203,7 @@ impl ToolRule {
                 edits.drop_field(fields, dependent);
             }
         } else if let Some(choice) = value("tool_choice") {
-            match kept.mend(choice) {
+            match kept.adapt_choice(choice) {
                 Keep::AsWritten => {}
                 Keep::Rewritten(choice) => edits.replace("tool_choice", choice),
                 Keep::Not if kept.removed => edits.replace("tool_choice", self.auto.to_owned()),
@@ -257,7 +257,7 @@ impl Kept {
     }
 
     /// Decides on an entry of `include` (`web_search_call.action.sources`): it goes if its tool was removed.
-    fn keep_told(&self, told: &str) -> Keep {
+    fn keep_include(&self, told: &str) -> Keep {
         let told = json::string(told).unwrap_or_default();
         let tool = told.split_once("_call").map(|(tool, _)| tool).filter(|tool| !tool.is_empty());
         let went = |tool: &str| {
@@ -268,7 +268,7 @@ impl Kept {
     }
 
     /// Adapts a choice, which can't name a tool that isn't there.
-    fn mend(&self, choice: &str) -> Keep {
+    fn adapt_choice(&self, choice: &str) -> Keep {
         let Ok(mut fields) = json::fields(choice) else {
             return Keep::AsWritten; // a word such as `auto`
         };

@@ -12,8 +12,8 @@ use super::embeddings::Embeddings;
 use super::gemini_answer::{GeminiTranslator, Kind, elements, error_object};
 use super::open_calls::OpenCalls;
 use super::{
-    Action, Api, CHAT_MODELS, Dialect, Listed, Route, Show, Translated, Translator, Untranslatable, Written,
-    messages, text, tokens,
+    Action, Api, CHAT_MODELS, ClientRequest, Dialect, Listed, Route, Show, Translated, Translator,
+    Untranslatable, messages, text, tokens,
 };
 use crate::error::ApiError;
 use crate::json;
@@ -39,7 +39,7 @@ pub static API: Api = Api {
     ],
     bases: &["/v1beta", ""],
     shown_base: "/v1beta",
-    marks: &["x-goog-api-client", "x-goog-api-key"],
+    identifying_headers: &["x-goog-api-client", "x-goog-api-key"],
     key_headers: &["x-goog-api-key"],
     key_parameter: Some("key"),
     error_body: own_error,
@@ -72,7 +72,7 @@ impl Translated for Gemini {
         }
     }
 
-    fn translate(&self, written: &Written) -> Result<String, Untranslatable> {
+    fn translate(&self, written: &ClientRequest) -> Result<String, Untranslatable> {
         let asked = Value::Object(serde_json::from_str(&written.body)?);
         let mut request = Map::new();
         let mut put = |name: &str, value: Value| {
@@ -112,7 +112,7 @@ impl Translated for Gemini {
         Ok(Value::Object(request).to_string())
     }
 
-    fn translator(&self, written: &Written) -> Box<dyn Translator> {
+    fn translator(&self, written: &ClientRequest) -> Box<dyn Translator> {
         let asked = serde_json::from_str::<Value>(&written.body).unwrap_or_default();
         let thinking = get(get(&asked, "generationConfig"), "thinkingConfig");
         let is_sse = written.query.split('&').any(|parameter| parameter == "alt=sse");

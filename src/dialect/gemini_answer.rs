@@ -4,10 +4,10 @@ use serde_json::{Map, Value, json};
 
 use super::chat::{arguments_of, text_of, thought_in};
 use super::errors::{self, Diagnosis};
-use super::merge::{Room, merge};
+use super::merge::{MemoryBudget, merge};
 use super::{Translator, UpstreamError, data_event};
 use crate::error::ApiError;
-use crate::json::Halves;
+use crate::json::SurrogateJoiner;
 
 /// The method that the client called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub(super) struct GeminiTranslator {
     has_begun: bool,
     /// Whether the stream has ended, with an error or regularly.
     is_over: bool,
-    halves: Halves,
+    halves: SurrogateJoiner,
 }
 
 /// The state of one of the answers while they are streamed.
@@ -74,7 +74,7 @@ struct Candidate {
     index: u64,
     /// The tool calls so far, as `tool_calls`: their arguments come in pieces that aren't JSON.
     calls: Map<String, Value>,
-    room: Room,
+    room: MemoryBudget,
     finish: Option<String>,
 }
 
@@ -131,7 +131,11 @@ impl Translator for GeminiTranslator {
         }
         let tells = |candidate: &mut Candidate| {
             let calls = candidate.calls.remove("tool_calls").unwrap_or_default();
-            told_candidate(candidate.index, parts(&Value::Null, &calls, false), candidate.finish.as_deref())
+            complete_candidate(
+                candidate.index,
+                parts(&Value::Null, &calls, false),
+                candidate.finish.as_deref(),
+            )
         };
         let told = self.candidates.iter_mut().map(tells).collect();
         let last = self.frame(told, true) + self.end_of_all();
@@ -159,7 +163,7 @@ impl Translator for GeminiTranslator {
             let message = &choice["message"];
             let parts = parts(message, &message["tool_calls"], self.tells_thoughts);
             let index = choice["index"].as_u64().unwrap_or(at as u64);
-            told_candidate(index, parts, choice["finish_reason"].as_str())
+            complete_candidate(index, parts, choice["finish_reason"].as_str())
         });
         let told = told.collect::<Vec<_>>();
         if self.kind == Kind::Generate {
@@ -192,7 +196,7 @@ impl GeminiTranslator {
             usage: Value::Null,
             has_begun: false,
             is_over: false,
-            halves: Halves::default(),
+            halves: SurrogateJoiner::default(),
         }
     }
 
@@ -250,7 +254,7 @@ fn candidate(candidates: &mut Vec<Candidate>, index: u64) -> Option<&mut Candida
 }
 
 /// Returns a complete candidate; an empty one gets an empty text.
-fn told_candidate(index: u64, mut parts: Vec<Value>, finish: Option<&str>) -> Value {
+fn complete_candidate(index: u64, mut parts: Vec<Value>, finish: Option<&str>) -> Value {
     if parts.is_empty() {
         parts.push(json!({"text": ""}));
     }

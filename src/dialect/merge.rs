@@ -1,10 +1,11 @@
 //! Puts deltas together: text grows, lists grow, elements with the same `index` are merged, everything else
-//! is replaced. However long a stream is, what is kept of it takes up no more than its [`Room`].
+//! is replaced. However long a stream is, what is kept of it takes up no more than its [`MemoryBudget`].
 
 use serde_json::{Map, Value};
 
 /// Fields whose text doesn't come in pieces.
-const WHOLE: [&str; 7] = ["role", "id", "type", "name", "finish_reason", "native_finish_reason", "format"];
+const UNSPLIT_FIELDS: [&str; 7] =
+    ["role", "id", "type", "name", "finish_reason", "native_finish_reason", "format"];
 
 /// The room for the answer that is put together from one stream: more than any model writes.
 const ROOM_BYTES: usize = 16 << 20;
@@ -14,17 +15,17 @@ const FIELD_BYTES: usize = 64;
 
 /// The room that is left for what a stream adds up to. Whatever doesn't fit is left out.
 #[derive(Debug)]
-pub struct Room {
+pub struct MemoryBudget {
     left: usize,
 }
 
-impl Default for Room {
+impl Default for MemoryBudget {
     fn default() -> Self {
         Self { left: ROOM_BYTES }
     }
 }
 
-impl Room {
+impl MemoryBudget {
     /// Whether any room is left.
     pub fn is_left(&self) -> bool {
         self.left > 0
@@ -84,10 +85,10 @@ fn bytes_of(value: &Value) -> usize {
 }
 
 /// Adds one field of a delta.
-pub fn merge(target: &mut Map<String, Value>, name: String, value: Value, room: &mut Room) {
+pub fn merge(target: &mut Map<String, Value>, name: String, value: Value, room: &mut MemoryBudget) {
     match (target.get_mut(&name), value) {
         (Some(_), Value::Null) => {}
-        (Some(Value::String(text)), Value::String(more)) if !WHOLE.contains(&name.as_str()) => {
+        (Some(Value::String(text)), Value::String(more)) if !UNSPLIT_FIELDS.contains(&name.as_str()) => {
             room.push_str(text, &more);
         }
         (Some(Value::Array(list)), Value::Array(more)) => {
@@ -110,7 +111,7 @@ pub fn merge(target: &mut Map<String, Value>, name: String, value: Value, room: 
 /// side, and the work must not grow with everything that has come before.
 pub const OPEN_ELEMENTS: usize = 256;
 
-fn add_element(list: &mut Vec<Value>, element: Value, room: &mut Room) {
+fn add_element(list: &mut Vec<Value>, element: Value, room: &mut MemoryBudget) {
     let known = element.get("index").and_then(|index| {
         list.iter_mut().rev().take(OPEN_ELEMENTS).find(|known| known.get("index") == Some(index))
     });
@@ -123,7 +124,7 @@ fn add_element(list: &mut Vec<Value>, element: Value, room: &mut Room) {
 }
 
 /// Appends text to a field.
-pub fn append(target: &mut Value, name: &str, more: &str, room: &mut Room) {
+pub fn append(target: &mut Value, name: &str, more: &str, room: &mut MemoryBudget) {
     match target.get_mut(name) {
         Some(Value::String(text)) => room.push_str(text, more),
         _ => {
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn pieces_find_their_element() {
-        let (mut target, mut room) = (Map::new(), Room::default());
+        let (mut target, mut room) = (Map::new(), MemoryBudget::default());
         for (index, text) in [(0, "a"), (1, "b"), (0, "c"), (7, "d"), (1, "e")] {
             merge(&mut target, "calls".into(), json!([{"index": index, "text": text}]), &mut room);
         }
@@ -160,7 +161,7 @@ mod tests {
             json!({"list": [{}, {}, [], 1, "x"]}),
             json!({"list": [{"index": 1, "more": [{}]}]}),
         ] {
-            let (mut target, mut room) = (Map::new(), Room::default());
+            let (mut target, mut room) = (Map::new(), MemoryBudget::default());
             let mut rounds = 0;
             while room.is_left() {
                 for (name, value) in piece.clone().as_object_mut().unwrap() {
@@ -173,7 +174,7 @@ mod tests {
             assert!((ROOM_BYTES / 2..ROOM_BYTES + 4096).contains(&kept), "{kept} bytes of {piece}");
         }
         // What is replaced makes room for what replaces it.
-        let (mut target, mut room) = (Map::new(), Room::default());
+        let (mut target, mut room) = (Map::new(), MemoryBudget::default());
         for _ in 0..100 {
             merge(&mut target, "id".into(), "x".repeat(1 << 20).into(), &mut room);
         }

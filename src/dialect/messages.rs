@@ -11,7 +11,7 @@ use super::anthropic_error::error_object;
 use super::edits::Edits;
 use super::files;
 use super::free_models::{Kept, ToolRule};
-use super::merge::{Room, append};
+use super::merge::{MemoryBudget, append};
 use super::messages_as_chat::MessagesAsChat;
 use super::request::elsewhere;
 use super::{
@@ -20,7 +20,7 @@ use super::{
 use super::{Flaw, errors, flaw_of, may_mention, mentions, named_event};
 use super::{Translated, text, tokens};
 use crate::error::ApiError;
-use crate::json::{self, Field, Halves, items};
+use crate::json::{self, Field, SurrogateJoiner, items};
 
 /// The shortest request.
 const SAMPLE: &str = r#"{"max_tokens":1000,"messages":[{"role":"user","content":"Hello"}]}"#;
@@ -36,7 +36,7 @@ pub static API: Api = Api {
         Route::get("/models", Action::List(CHAT_MODELS, list)),
         Route::get("/models/{model}", Action::Show(Show { named_in: None, any_name: false, write: show })),
     ],
-    marks: &["anthropic-version"],
+    identifying_headers: &["anthropic-version"],
     key_headers: &["x-api-key"],
     error_body: |error| error_object(error).to_string(),
     ..Api::DEFAULT
@@ -387,8 +387,8 @@ struct Assembly {
     blocks: Vec<Value>,
     /// The JSON of the tools' input, which comes in pieces that aren't JSON.
     inputs: Vec<String>,
-    halves: Halves,
-    room: Room,
+    halves: SurrogateJoiner,
+    room: MemoryBudget,
 }
 
 impl Assembly {
@@ -439,7 +439,7 @@ impl Assembly {
         }
     }
 
-    fn block(&mut self, index: &Value) -> (&mut Value, &mut String, &mut Room) {
+    fn block(&mut self, index: &Value) -> (&mut Value, &mut String, &mut MemoryBudget) {
         /// No real answer has more blocks.
         const MAX_BLOCKS: usize = 4096;
         let index = (index.as_u64().unwrap_or(0) as usize).min(MAX_BLOCKS);

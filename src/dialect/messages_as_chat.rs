@@ -10,7 +10,7 @@ use super::chat_conversation::{
 };
 use super::chat_parts::{Block, ChatParts, Kind, Step, Tokens, blocks_of, unique};
 use super::errors::{self, Diagnosis};
-use super::{Dialect, Translated, Translator, Untranslatable, UpstreamError, Written, named_event};
+use super::{ClientRequest, Dialect, Translated, Translator, Untranslatable, UpstreamError, named_event};
 use crate::error::ApiError;
 use crate::json::items;
 use crate::object::object;
@@ -53,7 +53,7 @@ impl Translated for MessagesAsChat {
         &Chat
     }
 
-    fn translate(&self, written: &Written) -> Result<String, Untranslatable> {
+    fn translate(&self, written: &ClientRequest) -> Result<String, Untranslatable> {
         let asked = Value::Object(serde_json::from_str(&written.body)?);
         let mut request = begin_request(&asked, &["max_tokens"]);
         let mut put = |name: &str, value: Value| request.insert(name.to_owned(), value);
@@ -86,7 +86,7 @@ impl Translated for MessagesAsChat {
         Ok(Value::Object(request).to_string())
     }
 
-    fn translator(&self, written: &Written) -> Box<dyn Translator> {
+    fn translator(&self, written: &ClientRequest) -> Box<dyn Translator> {
         let asked = serde_json::from_str::<Value>(&written.body).unwrap_or_default();
         Box::new(MessagesTranslator {
             model: asked["model"].as_str().unwrap_or_default().to_owned(),
@@ -253,7 +253,7 @@ impl Translator for MessagesTranslator {
             Some(Ok(steps)) => self.begin() + &self.tell(steps),
             Some(Err(error)) => {
                 self.is_over = true;
-                named_event(&told_error(&error, Diagnosis::of(&error).status))
+                named_event(&error_event(&error, Diagnosis::of(&error).status))
             }
         }
     }
@@ -302,7 +302,7 @@ impl Translator for MessagesTranslator {
 
     fn error_body(&self, UpstreamError { status, body, .. }: &UpstreamError<'_>) -> String {
         let error = errors::object(body).and_then(|error| serde_json::from_str(&error).ok());
-        told_error(&error.unwrap_or_else(|| Value::from(body.trim())), *status).to_string()
+        error_event(&error.unwrap_or_else(|| Value::from(body.trim())), *status).to_string()
     }
 }
 
@@ -394,7 +394,7 @@ fn usage(tokens: Tokens) -> Value {
 }
 
 /// Returns an upstream's error in Anthropic's shape.
-fn told_error(error: &Value, status: u16) -> Value {
+fn error_event(error: &Value, status: u16) -> Value {
     let message = error["message"].as_str().or(error.as_str()).unwrap_or("The model ended with an error.");
     error_object(&ApiError::new(status, "upstream_error", message.to_owned()))
 }
@@ -405,8 +405,8 @@ mod tests {
 
     use super::*;
 
-    fn written(body: impl ToString) -> Written {
-        Written { body: body.to_string(), ..Written::default() }
+    fn written(body: impl ToString) -> ClientRequest {
+        ClientRequest { body: body.to_string(), ..ClientRequest::default() }
     }
 
     fn translated(body: &Value) -> Value {

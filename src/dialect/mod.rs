@@ -67,7 +67,7 @@ pub static ALL: &[&Api] = &[
 pub const CHAT_MODELS: &str = "/models";
 
 /// Returns the APIs that the upstream itself speaks.
-pub fn natives() -> impl Iterator<Item = &'static dyn Dialect> {
+pub fn native_dialects() -> impl Iterator<Item = &'static dyn Dialect> {
     let actions = ALL.iter().flat_map(|api| api.routes).map(|route| route.action);
     actions.filter_map(|action| if let Action::Ask(dialect) = action { Some(dialect) } else { None })
 }
@@ -80,7 +80,7 @@ pub fn translated() -> impl Iterator<Item = &'static dyn Translated> {
 
 /// Returns the kinds of models that can't stand in for each other.
 pub fn named_kinds() -> impl Iterator<Item = Named> {
-    natives()
+    native_dialects()
         .filter_map(|dialect| if let StandIn::Named(named) = dialect.stand_in() { Some(named) } else { None })
 }
 
@@ -183,15 +183,15 @@ pub trait Translated: Sync {
     }
 
     /// Returns the body for the upstream; the free-model rule is applied to it later.
-    fn translate(&self, written: &Written) -> Result<String, Untranslatable>;
+    fn translate(&self, written: &ClientRequest) -> Result<String, Untranslatable>;
 
     /// Returns the translator for the answer to this request.
-    fn translator(&self, written: &Written) -> Box<dyn Translator>;
+    fn translator(&self, written: &ClientRequest) -> Box<dyn Translator>;
 }
 
 /// A request as the client wrote it.
 #[derive(Debug, Default)]
-pub struct Written {
+pub struct ClientRequest {
     /// The model named in the path.
     pub model: String,
     /// The query.
@@ -296,7 +296,7 @@ pub struct AnswerSummary {
     /// What makes the content useless to the client, if anything does.
     pub flaw: Option<Flaw>,
     /// The beginning of the text, as long as it could become a tool call written as text.
-    pub opening: Opening,
+    pub opening: TextPrefix,
 }
 
 /// A reason why content isn't what the client asked for.
@@ -361,7 +361,7 @@ impl AnswerSummary {
 
 /// The beginning of an answer's text, as long as it could become a tool call written as text.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Opening {
+pub struct TextPrefix {
     text: String,
     /// Whether any text has come, even if it was only blanks before the beginning.
     has_begun: bool,
@@ -371,7 +371,7 @@ pub struct Opening {
 /// How models begin a tool call in their text if their server doesn't recognize it as a call.
 const CALLS_AS_TEXT: [&str; 4] = ["<tool_call>", "<function=", "[TOOL_CALLS]", "<|tool_call"];
 
-impl Opening {
+impl TextPrefix {
     /// Adds text; returns whether it has turned out to be a tool call.
     fn add(&mut self, text: &str) -> bool {
         if self.is_over {
@@ -398,7 +398,7 @@ fn flaw_of(text: &str, needs: Needs) -> Option<Flaw> {
     if needs.tools && begins_a_call() {
         return Some(Flaw::CallAsText);
     }
-    (needs.structured && !json::stands_in(text)).then_some(Flaw::NoJson)
+    (needs.structured && !json::contains_json(text)).then_some(Flaw::NoJson)
 }
 
 /// Whether the arguments of a tool call can be parsed; an empty text stands for no arguments.
@@ -468,7 +468,7 @@ fn is_nothing(value: &str) -> bool {
 
 /// Whether the JSON text contains `needle`, or could contain it in an escaped form.
 fn may_mention(text: &str, needle: &str) -> bool {
-    mentions(text, needle) || hides_words(text)
+    mentions(text, needle) || has_needless_escapes(text)
 }
 
 /// Whether the text contains `needle`. This runs at the speed of memory, as bodies can have megabytes.
@@ -477,7 +477,7 @@ fn mentions(text: &str, needle: &str) -> bool {
 }
 
 /// Whether the JSON escapes ASCII characters that need no escape.
-fn hides_words(text: &str) -> bool {
+fn has_needless_escapes(text: &str) -> bool {
     let text = text.as_bytes();
     let mut escapes = memchr::memchr_iter(b'\\', text).map(|at| &text[at + 1..]);
     escapes.any(|behind| behind.starts_with(b"u00") || behind.starts_with(b"/"))

@@ -10,14 +10,14 @@ use serde_json::{Map, Value, json};
 
 use super::chat::{Chat, arguments_of, text_of, thought_in};
 use super::embeddings::Embeddings;
-use super::merge::{Room, merge};
+use super::merge::{MemoryBudget, merge};
 use super::open_calls::OpenCalls;
 use super::{
-    Action, Api, CHAT_MODELS, Dialect, Listed, Route, Show, Translated, Translator, Untranslatable,
-    UpstreamError, Written, errors,
+    Action, Api, CHAT_MODELS, ClientRequest, Dialect, Listed, Route, Show, Translated, Translator,
+    Untranslatable, UpstreamError, errors,
 };
 use crate::error::ApiError;
-use crate::json::{self, Halves, items};
+use crate::json::{self, SurrogateJoiner, items};
 
 /// The version of Ollama that the proxy reports: `codex --oss` asks for at least 0.13.4.
 const VERSION: &str = r#"{"version":"0.14.0"}"#;
@@ -116,7 +116,7 @@ impl Translated for Ollama {
         nothing_asked.then(|| format!("{answer}\n"))
     }
 
-    fn translate(&self, written: &Written) -> Result<String, Untranslatable> {
+    fn translate(&self, written: &ClientRequest) -> Result<String, Untranslatable> {
         let asked = Value::Object(serde_json::from_str(&written.body)?);
         let mut request = Map::new();
         let mut put = |name: &str, value: Value| {
@@ -150,7 +150,7 @@ impl Translated for Ollama {
         Ok(Value::Object(request).to_string())
     }
 
-    fn translator(&self, written: &Written) -> Box<dyn Translator> {
+    fn translator(&self, written: &ClientRequest) -> Box<dyn Translator> {
         let asked = serde_json::from_str::<Value>(&written.body).unwrap_or_default();
         Box::new(OllamaTranslator {
             kind: self.0,
@@ -158,10 +158,10 @@ impl Translated for Ollama {
             began: Instant::now(),
             first_token: None,
             calls: Map::new(),
-            room: Room::default(),
+            room: MemoryBudget::default(),
             finish: None,
             usage: Value::Null,
-            halves: Halves::default(),
+            halves: SurrogateJoiner::default(),
         })
     }
 }
@@ -270,10 +270,10 @@ struct OllamaTranslator {
     first_token: Option<Duration>,
     /// The tool calls so far, as `tool_calls`: their arguments come in pieces that aren't JSON.
     calls: Map<String, Value>,
-    room: Room,
+    room: MemoryBudget,
     finish: Option<String>,
     usage: Value,
-    halves: Halves,
+    halves: SurrogateJoiner,
 }
 
 impl Translator for OllamaTranslator {
@@ -499,8 +499,8 @@ fn shown_model(body: &[u8]) -> Result<String, ApiError> {
 mod tests {
     use super::*;
 
-    fn written(body: &str) -> Written {
-        Written { body: body.to_owned(), ..Written::default() }
+    fn written(body: &str) -> ClientRequest {
+        ClientRequest { body: body.to_owned(), ..ClientRequest::default() }
     }
 
     fn translated(translated: &Ollama, body: Value) -> Value {

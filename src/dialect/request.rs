@@ -42,7 +42,7 @@ pub struct Request {
 
 #[derive(Debug)]
 enum Piece {
-    Written(Range<usize>),
+    ClientRequest(Range<usize>),
     Replaced(String),
     Model,
 }
@@ -91,17 +91,19 @@ impl Request {
         let names_others = stays("models") || stays("fallbacks");
         let only_the_model = !had_duplicates && edits.is_empty();
         let pieces = match model_value {
-            Some(_) if keeps_model && not_a_string && only_the_model => vec![Piece::Written(0..text.len())],
+            Some(_) if keeps_model && not_a_string && only_the_model => {
+                vec![Piece::ClientRequest(0..text.len())]
+            }
             Some(value) if only_the_model => {
                 let Range { start, end } = place(value);
-                vec![Piece::Written(0..start), Piece::Model, Piece::Written(end..text.len())]
+                vec![Piece::ClientRequest(0..start), Piece::Model, Piece::ClientRequest(end..text.len())]
             }
             _ => {
                 let mut pieces = vec![Piece::Replaced("{".into())];
                 let mut separator = "";
                 let mut push = |name: Range<usize>, value: Piece| {
                     pieces.push(Piece::Replaced(separator.into()));
-                    pieces.push(Piece::Written(name));
+                    pieces.push(Piece::ClientRequest(name));
                     pieces.push(Piece::Replaced(":".into()));
                     pieces.push(value);
                     separator = ",";
@@ -111,7 +113,7 @@ impl Request {
                         Some(Edit::Drop) => continue,
                         Some(Edit::Replace(value)) => Piece::Replaced(value.clone()),
                         None if field.name == "model" && !(keeps_model && not_a_string) => Piece::Model,
-                        None => Piece::Written(place(field.value)),
+                        None => Piece::ClientRequest(place(field.value)),
                     };
                     push(place(field.raw_name), value);
                 }
@@ -179,7 +181,7 @@ impl Request {
         let mut body = Vec::with_capacity(self.text.len() + model.len() + 128 + room);
         for piece in &self.pieces {
             match piece {
-                Piece::Written(range) => body.extend_from_slice(&self.text.as_bytes()[range.clone()]),
+                Piece::ClientRequest(range) => body.extend_from_slice(&self.text.as_bytes()[range.clone()]),
                 Piece::Replaced(text) => body.extend_from_slice(text.as_bytes()),
                 Piece::Model => body.extend_from_slice(json::quoted(model).as_bytes()),
             }
@@ -207,7 +209,7 @@ impl Request {
     }
 
     /// Returns the body for a server other than OpenRouter.
-    pub fn body_elsewhere(&self, dialect: &dyn Dialect, model: &str) -> String {
+    pub fn body_for_other_servers(&self, dialect: &dyn Dialect, model: &str) -> String {
         let body = self.body(model);
         let text = std::str::from_utf8(&body).unwrap_or_default(); // it was made of text
         let fields = json::fields(text).unwrap_or_default();

@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 use super::edits::{Edits, Keep, Removed, kept_elements};
 use super::files;
 use super::free_models::{Kept, ROUTER, ToolRule, with};
-use super::merge::{Room, append};
+use super::merge::{MemoryBudget, append};
 use super::responses_as_chat::ResponsesAsChat;
 use super::{
     Action, AnswerSummary, Api, Dialect, Needs, Reader, Route, Translated, Usage, given, is_nothing,
 };
 use super::{Flaw, are_arguments, errors, flaw_of, may_mention, mentions, named_event};
 use crate::error::ApiError;
-use crate::json::{self, Field, Halves};
+use crate::json::{self, Field, SurrogateJoiner};
 
 /// The declaration of the API.
 pub static API: Api = Api {
@@ -413,8 +413,8 @@ struct Assembly {
     response: Option<Value>,
     items: BTreeMap<u64, Value>,
     parts: usize,
-    halves: Halves,
-    room: Room,
+    halves: SurrogateJoiner,
+    room: MemoryBudget,
 }
 
 impl Assembly {
@@ -464,12 +464,12 @@ impl Assembly {
         }
     }
 
-    fn item(&mut self, index: u64) -> (&mut Value, &mut Room) {
+    fn item(&mut self, index: u64) -> (&mut Value, &mut MemoryBudget) {
         (self.items.entry(index).or_insert_with(|| json!({})), &mut self.room)
     }
 
     /// Returns the part at this place in one of an item's lists.
-    fn part(&mut self, output: u64, list: &str, index: usize) -> Option<(&mut Value, &mut Room)> {
+    fn part(&mut self, output: u64, list: &str, index: usize) -> Option<(&mut Value, &mut MemoryBudget)> {
         /// The most parts of all items: no real answer has more.
         const MAX_PARTS: usize = 4096;
         let left = MAX_PARTS.saturating_sub(self.parts);

@@ -7,7 +7,7 @@ use super::chat::Chat;
 use super::chat_conversation::{Conversation, Outcome, begin_request, document, picture, schema, text};
 use super::responses_from_chat::ResponsesTranslator;
 use super::responses_tools::{Tools, flat, key};
-use super::{Dialect, Translated, Translator, Untranslatable, Written};
+use super::{ClientRequest, Dialect, Translated, Translator, Untranslatable};
 use crate::json::items;
 use crate::object::object;
 
@@ -20,7 +20,7 @@ impl Translated for ResponsesAsChat {
         &Chat
     }
 
-    fn translate(&self, written: &Written) -> Result<String, Untranslatable> {
+    fn translate(&self, written: &ClientRequest) -> Result<String, Untranslatable> {
         let asked = Value::Object(serde_json::from_str(&written.body)?);
         let mut request = begin_request(&asked, &["frequency_penalty", "presence_penalty"]);
         let mut put = |name: &str, value: Value| request.insert(name.to_owned(), value);
@@ -54,7 +54,7 @@ impl Translated for ResponsesAsChat {
         Ok(Value::Object(request).to_string())
     }
 
-    fn translator(&self, written: &Written) -> Box<dyn Translator> {
+    fn translator(&self, written: &ClientRequest) -> Box<dyn Translator> {
         Box::new(ResponsesTranslator::new(&serde_json::from_str(&written.body).unwrap_or_default()))
     }
 }
@@ -177,8 +177,8 @@ mod tests {
     use super::super::chat_conversation::chosen;
     use super::*;
 
-    fn written(body: impl ToString) -> Written {
-        Written { body: body.to_string(), ..Written::default() }
+    fn written(body: impl ToString) -> ClientRequest {
+        ClientRequest { body: body.to_string(), ..ClientRequest::default() }
     }
 
     fn translated(body: &Value) -> Value {

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use super::chat_parts::{Block, ChatParts, Kind, Step, blocks_of, unique};
-use super::errors::{self, About, Diagnosis, ModelFault};
+use super::errors::{self, Diagnosis, ErrorCause, ModelFault};
 use super::responses_tools::{ToolKind, Tools};
 use super::{Translator, UpstreamError, named_event};
 use crate::error::ApiError;
@@ -367,7 +367,7 @@ fn failure(error: &Value) -> Value {
     let diagnosis = Diagnosis::of(error);
     let word = error["code"].as_str().filter(|code| code.parse::<u16>().is_err());
     let code = match (diagnosis.about, word) {
-        (About::Model(ModelFault::TooLong), _) => "context_length_exceeded",
+        (ErrorCause::Model(ModelFault::TooLong), _) => "context_length_exceeded",
         (_, Some(word)) => word,
         _ if diagnosis.status == 429 => "rate_limit_exceeded",
         _ => "server_error",

@@ -147,9 +147,9 @@ fn a_request_takes_work_as_it_is_long() {
                     panic!("{name}");
                 };
                 request.body("b:free");
-                let body = request.body_elsewhere(dialect, "b");
+                let body = request.body_for_other_servers(dialect, "b");
                 if let Some(as_chat) = dialect.as_chat() {
-                    let written = Written { body, ..Written::default() };
+                    let written = ClientRequest { body, ..ClientRequest::default() };
                     let _ = as_chat.translate(&written); // a request that nests too deeply isn't translated
                     as_chat.translator(&written);
                 }
@@ -165,13 +165,13 @@ fn telling_a_stream_in_another_api_takes_work_as_it_has_events() {
         r##"{"choices":[{"index":#,"delta":{"content":"x"}}]}"##,
         r##"{"choices":[{"index":0,"delta":{"content":"<think>#"}}]}"##,
     ];
-    let as_chat = natives().filter_map(|dialect| dialect.as_chat());
+    let as_chat = native_dialects().filter_map(|dialect| dialect.as_chat());
     let of_chat = translated().filter(|translated| translated.native().path() == chat::Chat.path());
     for (number, translated) in of_chat.chain(as_chat).enumerate() {
         for form in forms {
             grows_as_size(&format!("{number}: {form}"), |size| {
                 let mut translator =
-                    translated.translator(&Written { body: "{}".into(), ..Written::default() });
+                    translated.translator(&ClientRequest { body: "{}".into(), ..ClientRequest::default() });
                 for number in (0..size).rev() {
                     translator.event(&form.replace('#', &number.to_string()));
                 }

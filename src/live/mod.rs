@@ -6,9 +6,9 @@
 //! a stamp is trusted only once it has been seen for that long; until then the bytes are compared, as git does with an
 //! index entry that is as young as the index itself.
 
+mod file_checker;
 mod file_state;
 mod half_written;
-mod looker;
 mod place;
 pub mod watcher;
 
@@ -33,9 +33,9 @@ use crate::settings::env_file::{self, Parsed};
 use crate::settings::{Secret, Settings, Sources, Warning};
 use crate::sync::{lock, unpoisoned};
 use crate::upstream::Upstream;
+use file_checker::FileChecker;
 use file_state::{FileState, Stamp, read_file};
 use half_written::{has_lost_a_key, is_blank, is_cut_short, looks_half_written};
-use looker::Looker;
 
 /// Debug mode is on while this file lies in the home folder.
 pub const DEBUG_FILE: &str = "DEBUG_MODE.txt";
@@ -79,7 +79,7 @@ pub struct Live {
     /// Held while `.env` is read again, so that it is read once however many requests notice the change.
     reload: Mutex<Reload>,
     /// Checks the files for all threads, where the files may not respond.
-    looker: OnceLock<Looker>,
+    file_checker: OnceLock<FileChecker>,
 }
 
 /// What is remembered from one reading to the next.
@@ -115,7 +115,7 @@ impl Live {
                 pipes,
             })),
             reload: Mutex::new(Reload { wanted: settings, said, gone_since: None, hinted: [false; 3] }),
-            looker: OnceLock::new(),
+            file_checker: OnceLock::new(),
             home,
             env_file,
             debug_file,
@@ -153,9 +153,9 @@ impl Live {
 
     /// Returns the settings as the file has them now, or the last ones if the file doesn't respond.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        match self.looker.get() {
-            Some(looker) => {
-                looker.ask();
+        match self.file_checker.get() {
+            Some(file_checker) => {
+                file_checker.ask();
                 self.latest()
             }
             None => self.look(),
@@ -169,8 +169,8 @@ impl Live {
 
     /// Checks the files for all threads from now on.
     fn look_for_all(&self) -> ! {
-        let looker = self.looker.get_or_init(Looker::default);
-        looker.serve(|| drop(self.look()))
+        let file_checker = self.file_checker.get_or_init(FileChecker::default);
+        file_checker.serve(|| drop(self.look()))
     }
 
     fn look(&self) -> Arc<Snapshot> {

@@ -27,7 +27,7 @@ pub fn start(live: Arc<Live>) -> io::Result<()> {
     // Each access to a share may take forever, so one thread does it for all.
     if is_local == Some(false) {
         let live = Arc::clone(&live);
-        thread::Builder::new().name("looker".into()).spawn(move || live.look_for_all())?;
+        thread::Builder::new().name("file-checker".into()).spawn(move || live.look_for_all())?;
     }
     thread::Builder::new().name("watcher".into()).spawn(move || {
         // Kept for as long as the thread lives. Without it (no more inotify watches, say), polling does.

@@ -17,7 +17,7 @@ use crate::json;
 use crate::live::Snapshot;
 use crate::record::call::{Call, CallJson, FromFiles, State, TooLarge};
 pub use crate::record::call::{Ending, Running, Waiting};
-use crate::record::day::{DayCount, DayCountJson, Figures, MAX_REFUSALS, Refusal, Tally, date_in_json};
+use crate::record::day::{Counts, DayCount, DayCountJson, MAX_REFUSALS, Refusal, Tally, date_in_json};
 use crate::record::disk;
 use crate::record::files::{DebugFile, Files};
 use crate::record::history::{self, PastCall};
@@ -73,7 +73,7 @@ struct DaysList {
 struct Day {
     date: String,
     #[serde(flatten)]
-    figures: Figures,
+    counts: Counts,
 }
 
 /// `GET /debug/calls`.
@@ -265,10 +265,10 @@ impl Calls {
         let Some(call) = Call::refused(&refusal) else { return };
         let mut memory = self.shared.lock();
         let dir = snapshot.settings.cache_dir.as_ref();
-        self.shared.turn_to(&mut memory, time, dir);
-        memory.hours.count(time, Figures::refusal(), Some(&call.metrics));
+        self.shared.roll_over(&mut memory, time, dir);
+        memory.hours.count(time, Counts::refusal(), Some(&call.metrics));
         let since = &mut memory.today.since;
-        since.figures.add(&Figures::refusal());
+        since.counts.add(&Counts::refusal());
         if dir.is_some() {
             since.refusals.push(Arc::new(refusal));
             let too_many = since.refusals.len().saturating_sub(MAX_REFUSALS);
@@ -320,7 +320,7 @@ impl Calls {
     pub fn stats_json(&self, snapshot: &Snapshot) -> String {
         let mut memory = self.shared.lock();
         let now = Local::now();
-        self.shared.turn_to(&mut memory, now, snapshot.settings.cache_dir.as_ref());
+        self.shared.roll_over(&mut memory, now, snapshot.settings.cache_dir.as_ref());
         let today = memory.today.clone();
         let running = memory.recent.iter().filter(|call| call.running().is_some()).count();
         let first_token_ms = memory.first_tokens.percentile(50);
@@ -343,7 +343,7 @@ impl Calls {
         let mut memory = self.shared.lock();
         let today = Local::now();
         let dir = snapshot.settings.cache_dir.clone();
-        self.shared.turn_to(&mut memory, today, dir.as_ref());
+        self.shared.roll_over(&mut memory, today, dir.as_ref());
         let (tally, known) = (memory.today.clone(), memory.days.clone());
         drop(memory);
         let today = today.date_naive();
@@ -355,12 +355,12 @@ impl Calls {
             })
         });
         let read = read.unwrap_or_default();
-        let figures = |date: NaiveDate| {
+        let counts = |date: NaiveDate| {
             let day = read.iter().chain(&known).find(|day| day.date == date);
-            (date, day.map_or(Figures::default(), |day| day.figures))
+            (date, day.map_or(Counts::default(), |day| day.counts))
         };
-        let days = std::iter::once((today, tally.total(disk::PATIENCE).figures)).chain(dates.map(figures));
-        let days = days.map(|(date, figures)| Day { date: date_in_json(date), figures });
+        let days = std::iter::once((today, tally.total(disk::PATIENCE).counts)).chain(dates.map(counts));
+        let days = days.map(|(date, counts)| Day { date: date_in_json(date), counts });
         json::text(&DaysList { days: days.collect() })
     }
 
@@ -368,7 +368,7 @@ impl Calls {
     /// answer named.
     pub fn list_json(&self, snapshot: &Snapshot, since: Option<u64>) -> String {
         let mut memory = self.shared.lock();
-        self.shared.turn_to(&mut memory, Local::now(), snapshot.settings.cache_dir.as_ref());
+        self.shared.roll_over(&mut memory, Local::now(), snapshot.settings.cache_dir.as_ref());
         let known = since.filter(|since| (memory.unknown_before..=memory.version).contains(since));
         let since = known.unwrap_or(0);
         let calls = memory.recent.iter().rev().filter(|call| call.version > since);
@@ -447,7 +447,7 @@ impl Calls {
     pub fn look_back(&self, snapshot: &Snapshot) {
         if snapshot.debug {
             let dir = snapshot.settings.cache_dir.as_ref();
-            self.shared.turn_to(&mut self.shared.lock(), Local::now(), dir);
+            self.shared.roll_over(&mut self.shared.lock(), Local::now(), dir);
         }
     }
 }
@@ -456,7 +456,7 @@ impl Calls {
 fn old_call_json(dir: &Path, message_id: MessageId) -> Option<String> {
     let names = history::names(dir).filter(|name| name.message_id == message_id).collect::<Vec<_>>();
     let ending = *names.iter().filter(|name| name.kind != Kind::Request).max()?;
-    let past = history::read_figures(dir, &ending)?;
+    let past = history::read_metrics(dir, &ending)?;
     let request = names.iter().filter(|name| name.kind == Kind::Request).max().copied();
     let read = read_files(dir, &request.into_iter().chain([ending]).collect::<Vec<_>>());
     let begun = past.begun.or_else(|| request.map(|request| moment(request.time)));
@@ -496,13 +496,13 @@ impl Shared {
         let time = Local::now();
         let (kind, data) = (ending.kind(), Arc::clone(ending.data()));
         let attempts = (!metrics.failed_tries.is_empty()).then(|| json::text(&metrics.tries_json()));
-        let figures = Figures::of(kind, &metrics);
+        let counts = Counts::of(kind, &metrics);
         let mut memory = self.lock();
-        self.turn_to(&mut memory, time, dir.as_ref());
-        memory.hours.count(time, figures, Some(&metrics));
-        memory.note_first_token(figures, &metrics);
+        self.roll_over(&mut memory, time, dir.as_ref());
+        memory.hours.count(time, counts, Some(&metrics));
+        memory.note_first_token(counts, &metrics);
         let today = &mut memory.today.since;
-        today.figures.add(&figures);
+        today.counts.add(&counts);
         if kind == Kind::Response {
             today.last_updated = Some(time);
         }
@@ -535,8 +535,8 @@ impl Shared {
     }
 
     /// Begins a new day, or goes on from the count of a folder, if the day or the folder has changed.
-    fn turn_to(self: &Arc<Self>, memory: &mut Memory, now: DateTime<Local>, dir: Option<&Arc<Path>>) {
-        let Some(dir) = memory.turn_to(now, dir, &self.files) else {
+    fn roll_over(self: &Arc<Self>, memory: &mut Memory, now: DateTime<Local>, dir: Option<&Arc<Path>>) {
+        let Some(dir) = memory.roll_over(now, dir, &self.files) else {
             return;
         };
         let shared = Arc::clone(self);

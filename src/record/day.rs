@@ -27,7 +27,7 @@ const CANCELLED_STATUS: u16 = 499;
 
 /// The figures of a day, or of an hour.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Figures {
+pub struct Counts {
     /// Calls that left a RESPONSE file.
     pub answered: u64,
     /// Calls that ended with an error.
@@ -46,7 +46,7 @@ pub struct Figures {
     pub completion_tokens: u64,
 }
 
-impl Figures {
+impl Counts {
     /// Returns the figures of one call that has ended.
     pub fn of(kind: Kind, metrics: &CallMetrics) -> Self {
         let cancelled = kind != Kind::Response && metrics.status == CANCELLED_STATUS;
@@ -105,15 +105,15 @@ impl Figures {
     }
 
     fn read(object: &Value) -> Self {
-        let mut figures = Self::default();
-        for (name, figure) in figures.all_mut() {
+        let mut counts = Self::default();
+        for (name, figure) in counts.all_mut() {
             *figure = object[name].as_u64().unwrap_or(0);
         }
-        figures
+        counts
     }
 }
 
-impl Serialize for Figures {
+impl Serialize for Counts {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.all())
     }
@@ -146,7 +146,7 @@ pub struct DayCount {
     /// The day, in local time.
     pub date: NaiveDate,
     /// The day's figures; `count` in the file is `answered`.
-    pub figures: Figures,
+    pub counts: Counts,
     /// When the last answered call ended.
     pub last_updated: Option<DateTime<Local>>,
     /// The newest refused requests.
@@ -160,7 +160,7 @@ pub struct DayCountJson<'a> {
     count: u64,
     last_updated: Option<String>,
     #[serde(flatten)]
-    figures: Figures,
+    counts: Counts,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     refusals: &'a [Arc<Refusal>],
 }
@@ -168,16 +168,16 @@ pub struct DayCountJson<'a> {
 impl DayCount {
     /// Creates the count of a day without calls.
     pub fn none(date: NaiveDate) -> Self {
-        Self { date, figures: Figures::default(), last_updated: None, refusals: Vec::new() }
+        Self { date, counts: Counts::default(), last_updated: None, refusals: Vec::new() }
     }
 
     /// Returns the counts, without the refused requests.
     pub fn json(&self) -> DayCountJson<'_> {
         DayCountJson {
             date: date_in_json(self.date),
-            count: self.figures.answered,
+            count: self.counts.answered,
             last_updated: self.last_updated.map(timestamp),
-            figures: self.figures,
+            counts: self.counts,
             refusals: &[],
         }
     }
@@ -198,7 +198,7 @@ impl DayCount {
         let refusals = items(&saved["refusals"]).filter_map(|r| Refusal::deserialize(r).ok().map(Arc::new));
         Some(Self {
             date,
-            figures: Figures { answered, ..Figures::read(&saved) },
+            counts: Counts { answered, ..Counts::read(&saved) },
             last_updated: time.map(moment),
             refusals: refusals.take(MAX_REFUSALS).collect(),
         })
@@ -229,7 +229,7 @@ impl Tally {
     pub fn total(&self, patience: Duration) -> DayCount {
         let mut total = self.since.clone();
         if let Some(earlier) = self.earlier.wait(patience) {
-            total.figures.add(&earlier.figures);
+            total.counts.add(&earlier.counts);
             total.last_updated = total.last_updated.or(earlier.last_updated);
             let skipped = (earlier.refusals.len() + total.refusals.len()).saturating_sub(MAX_REFUSALS);
             let refusals = earlier.refusals.into_iter().chain(total.refusals);
@@ -270,15 +270,15 @@ pub(super) fn count_on_disk(dir: &Path, date: NaiveDate) -> DayCount {
     let of_the_day = |name: &Name| name.kind != Kind::Request && name.time.date() == date;
     let mut names = history::names(dir).filter(of_the_day).collect::<Vec<_>>();
     names.sort_unstable();
-    let Figures { answered, errors, cancelled, .. } = count.figures;
+    let Counts { answered, errors, cancelled, .. } = count.counts;
     for (kind, counted) in [(Kind::Response, answered), (Kind::Error, errors.saturating_add(cancelled))] {
         let names = names.iter().filter(|name| name.kind == kind).collect::<Vec<_>>();
         let uncounted = names.iter().skip(usize::try_from(counted).unwrap_or(usize::MAX));
         for (number, name) in uncounted.rev().enumerate() {
-            let metrics = (number < MAX_UNCOUNTED).then(|| history::read_figures(dir, name)).flatten();
-            let figures =
-                metrics.as_ref().map_or(Figures::of_kind(kind), |call| Figures::of(kind, &call.metrics));
-            count.figures.add(&figures);
+            let metrics = (number < MAX_UNCOUNTED).then(|| history::read_metrics(dir, name)).flatten();
+            let counts =
+                metrics.as_ref().map_or(Counts::of_kind(kind), |call| Counts::of(kind, &call.metrics));
+            count.counts.add(&counts);
             if kind == Kind::Response {
                 count.last_updated = count.last_updated.max(metrics.map(|call| call.ended));
             }
@@ -296,8 +296,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let date = NaiveDate::from_ymd_opt(2024, 2, 14).unwrap();
         let path = dir.path().join(count_name(date));
-        let figures =
-            Figures { answered: 42, cancelled: 1, refused: 2, prompt_tokens: 7, ..Figures::default() };
+        let counts = Counts { answered: 42, cancelled: 1, refused: 2, prompt_tokens: 7, ..Counts::default() };
         let refusal = Refusal {
             message_id: "0000000a".into(),
             time_ms: 1,
@@ -307,15 +306,15 @@ mod tests {
             status: 404,
             error: Value::Null,
         };
-        let count = DayCount { date, figures, last_updated: None, refusals: vec![Arc::new(refusal)] };
+        let count = DayCount { date, counts, last_updated: None, refusals: vec![Arc::new(refusal)] };
         std::fs::write(&path, count.text()).unwrap();
         assert_eq!(DayCount::read(dir.path(), date), Some(count));
         std::fs::write(&path, r#"{"date": "20240214", "count": 18446744073709551615, "last_updated": null}"#)
             .unwrap();
         let mut tally = Tally::new(date);
         tally.earlier = Earlier::known(count_on_disk(dir.path(), date));
-        tally.since.figures.add(&Figures { answered: 3, ..Figures::default() });
-        assert_eq!(tally.total(Duration::ZERO).figures.answered, u64::MAX, "it doesn't wrap");
+        tally.since.counts.add(&Counts { answered: 3, ..Counts::default() });
+        assert_eq!(tally.total(Duration::ZERO).counts.answered, u64::MAX, "it doesn't wrap");
         std::fs::write(&path, "{").unwrap();
         assert_eq!(DayCount::read(dir.path(), date), None);
     }

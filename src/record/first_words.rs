@@ -20,7 +20,7 @@ const MAX_ELEMENTS: usize = 64;
 /// The fields in which the APIs have what is asked, in the order in which they are tried.
 const FIELDS: [&str; 6] = ["messages", "input", "contents", "prompt", "query", "text"];
 /// The tags of what tools add to the user's words.
-const ASIDES: [&str; 10] = [
+const CONTEXT_TAGS: [&str; 10] = [
     "system-reminder",
     "environment_context",
     "environment_details",
@@ -33,7 +33,7 @@ const ASIDES: [&str; 10] = [
     "additional_context",
 ];
 /// The tags that tools put around the user's words.
-const WRAPS: [&str; 5] = ["task", "user_message", "user_query", "user_request", "feedback"];
+const WRAPPER_TAGS: [&str; 5] = ["task", "user_message", "user_query", "user_request", "feedback"];
 
 /// Returns the first words in a request's body; empty if nothing was asked in words.
 pub fn of(body: &str) -> String {
@@ -72,9 +72,9 @@ fn in_object(fields: &[Field<'_>], depth: usize) -> Option<String> {
 fn words(text: &str) -> Option<String> {
     let mut rest = text.trim_start();
     while let Some((tag, inside)) = rest.strip_prefix('<').and_then(|tag| tag.split_once('>')) {
-        rest = if ASIDES.contains(&tag) {
+        rest = if CONTEXT_TAGS.contains(&tag) {
             inside.split_once(&format!("</{tag}>"))?.1
-        } else if WRAPS.contains(&tag) {
+        } else if WRAPPER_TAGS.contains(&tag) {
             inside.split_once(&format!("</{tag}>")).map_or(inside, |(words, _)| words)
         } else {
             break;

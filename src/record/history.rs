@@ -75,7 +75,7 @@ pub fn read(dir: &Path, before: DateTime<Local>) -> Past {
     }
     let newest_first = newest.into_sorted_vec(); // by `Reverse`
     let calls = newest_first.into_iter().rev().filter_map(|Reverse(name)| {
-        let call = read_figures(dir, &name)?;
+        let call = read_metrics(dir, &name)?;
         let begun = call.begun.or_else(|| Some(moment(requests.get(&name.message_id)?.time)));
         (call.ended < before).then_some(PastCall { begun, ..call })
     });
@@ -105,7 +105,7 @@ pub(super) fn names(dir: &Path) -> impl Iterator<Item = Name> {
 }
 
 /// Reads the figures at the end of a call's second file. Files of earlier versions have fewer of them.
-pub(super) fn read_figures(dir: &Path, name: &Name) -> Option<PastCall> {
+pub(super) fn read_metrics(dir: &Path, name: &Name) -> Option<PastCall> {
     let path = dir.join(name.to_string());
     let metadata = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
     let mut file = File::open(&path).ok()?;
@@ -119,7 +119,7 @@ pub(super) fn read_figures(dir: &Path, name: &Name) -> Option<PastCall> {
             break;
         }
     }
-    Some(parse_figures(&tail, *name))
+    Some(parse_metrics(&tail, *name))
 }
 
 /// Returns how a key of the file itself is written: keys in its data are indented further.
@@ -127,7 +127,7 @@ fn key(name: &str) -> String {
     format!("\n  \"{name}\": ")
 }
 
-fn parse_figures(tail: &str, ending: Name) -> PastCall {
+fn parse_metrics(tail: &str, ending: Name) -> PastCall {
     let after = |name: &str| {
         let at = tail.rfind(&key(name))?;
         let value = tail[at..].split_once(": ")?.1;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Local, TimeDelta};
 
 use crate::record::call::Call;
-use crate::record::day::{DayCount, Figures, MAX_REFUSALS, Refusal, Tally};
+use crate::record::day::{Counts, DayCount, MAX_REFUSALS, Refusal, Tally};
 use crate::record::files::Files;
 use crate::record::history::Past;
 use crate::record::metrics::{CallMetrics, whole_ms};
@@ -49,7 +49,7 @@ pub(super) struct Memory {
 impl Memory {
     /// Begins a new day, or the count of a new folder, if there is one. Returns the folder if it wasn't looked at
     /// before.
-    pub(super) fn turn_to(
+    pub(super) fn roll_over(
         &mut self,
         now: DateTime<Local>,
         dir: Option<&Arc<Path>>,
@@ -78,8 +78,8 @@ impl Memory {
         dir.filter(|_| !same_folder).cloned()
     }
 
-    pub(super) fn note_first_token(&mut self, figures: Figures, metrics: &CallMetrics) {
-        if let Some(first) = metrics.first_token.filter(|_| figures.answered > 0 && figures.reused == 0) {
+    pub(super) fn note_first_token(&mut self, counts: Counts, metrics: &CallMetrics) {
+        if let Some(first) = metrics.first_token.filter(|_| counts.answered > 0 && counts.reused == 0) {
             self.first_tokens.push(whole_ms(first));
         }
     }
@@ -121,22 +121,22 @@ impl Memory {
         let known = self.recent.iter().map(|call| call.message_id).collect::<HashSet<_>>();
         let today = now.date_naive();
         for name in past.older {
-            self.hours.count(moment(name.time), Figures::of_kind(name.kind), None);
+            self.hours.count(moment(name.time), Counts::of_kind(name.kind), None);
         }
         let mut calls = Vec::new();
         for call in past.calls.into_iter().filter(|call| !known.contains(&call.ending.message_id)) {
-            let figures = Figures::of(call.ending.kind, &call.metrics);
+            let counts = Counts::of(call.ending.kind, &call.metrics);
             if now - call.ended < TimeDelta::hours(25) {
-                self.hours.count(call.ended, figures, Some(&call.metrics));
+                self.hours.count(call.ended, counts, Some(&call.metrics));
             }
             if call.ended.date_naive() == today && self.today.since.date == today {
-                self.note_first_token(figures, &call.metrics);
+                self.note_first_token(counts, &call.metrics);
             }
             calls.push(Call::past(call, Arc::clone(dir)));
         }
         for refusal in refusals {
             if let Some(call) = Call::refused(refusal).filter(|call| !known.contains(&call.message_id)) {
-                self.hours.count(call.time, Figures::refusal(), Some(&call.metrics));
+                self.hours.count(call.time, Counts::refusal(), Some(&call.metrics));
                 self.text_bytes += call.text_bytes();
                 calls.push(call);
             }

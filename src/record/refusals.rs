@@ -14,7 +14,7 @@ use crate::sync::lock;
 /// The time between two lines of a kind.
 const INTERVAL: Duration = Duration::from_secs(60);
 /// Paths that browsers ask for by themselves, and Claude Code when it starts.
-const NOBODYS_WISH: [&str; 4] = ["/favicon.ico", "/robots.txt", "/.well-known/", "/api/hello"];
+const IGNORED_PATHS: [&str; 4] = ["/favicon.ico", "/robots.txt", "/.well-known/", "/api/hello"];
 
 /// Refusals by their kind.
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ struct Kind {
 impl Refusals {
     /// Prints a refusal, or counts it. Returns whether it is worth being shown.
     pub fn note(&self, asked: &str, error: &ApiError) -> bool {
-        if error.code == "shutting_down" || NOBODYS_WISH.iter().any(|path| asked.contains(path)) {
+        if error.code == "shutting_down" || IGNORED_PATHS.iter().any(|path| asked.contains(path)) {
             return false;
         }
         let mut kinds = lock(&self.kinds);

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use chrono::{DateTime, Local, TimeDelta, Timelike};
 use serde::Serialize;
 
-use crate::record::day::Figures;
+use crate::record::day::Counts;
 use crate::record::metrics::{CallMetrics, whole_ms};
 use crate::record::names::timestamp;
 
@@ -19,7 +19,7 @@ const MAX_MODELS: usize = 200;
 /// How many tools have figures in an hour; a client may call itself anything.
 const MAX_TOOLS: usize = 50;
 /// How many models, and how many tools, are returned.
-const MAX_TOLD: usize = 12;
+const MAX_LISTED: usize = 12;
 
 /// Times in ms for the median and the like: the last [`MAX_SAMPLES`].
 #[derive(Debug, Clone, Default)]
@@ -112,7 +112,7 @@ struct HourJson {
     begin: String,
     begin_ms: i64,
     #[serde(flatten)]
-    figures: Figures,
+    counts: Counts,
     #[serde(flatten)]
     speed: SpeedJson,
 }
@@ -131,16 +131,16 @@ struct ModelJson {
 struct ToolJson {
     tool: String,
     #[serde(flatten)]
-    figures: Figures,
+    counts: Counts,
 }
 
 #[derive(Debug)]
 struct Hour {
     begin: DateTime<Local>,
-    figures: Figures,
+    counts: Counts,
     all: Speed,
     models: HashMap<String, Speed>,
-    tools: HashMap<String, Figures>,
+    tools: HashMap<String, Counts>,
 }
 
 /// The hours in which something happened, the newest last.
@@ -151,7 +151,7 @@ pub struct Hours {
 
 impl Hours {
     /// Counts a call that ended at this time, with its metrics if they are known.
-    pub fn count(&mut self, time: DateTime<Local>, figures: Figures, metrics: Option<&CallMetrics>) {
+    pub fn count(&mut self, time: DateTime<Local>, counts: Counts, metrics: Option<&CallMetrics>) {
         let begin = begin_of_hour(time);
         // Nearly always this is the last hour.
         let at = self.hours.iter().rposition(|hour| hour.begin <= begin);
@@ -162,7 +162,7 @@ impl Hours {
                 let hour = Hour {
                     tools: HashMap::new(),
                     begin,
-                    figures: Figures::default(),
+                    counts: Counts::default(),
                     all: Speed::default(),
                     models: HashMap::new(),
                 };
@@ -170,13 +170,13 @@ impl Hours {
                 &mut self.hours[at]
             }
         };
-        hour.figures.add(&figures);
+        hour.counts.add(&counts);
         let tool = metrics.map_or("", |metrics| &metrics.tool);
         if hour.tools.contains_key(tool) || hour.tools.len() < MAX_TOOLS {
-            hour.tools.entry(tool.to_owned()).or_default().add(&figures);
+            hour.tools.entry(tool.to_owned()).or_default().add(&counts);
         }
         // Failures say nothing about the speed of the models, nor do answers that were there already.
-        if let Some(metrics) = metrics.filter(|metrics| figures.answered > 0 && metrics.reused.is_none()) {
+        if let Some(metrics) = metrics.filter(|metrics| counts.answered > 0 && metrics.reused.is_none()) {
             hour.all.add(metrics);
             let is_known = hour.models.contains_key(&metrics.model);
             if !metrics.model.is_empty() && (is_known || hour.models.len() < MAX_MODELS) {
@@ -192,21 +192,21 @@ impl Hours {
     pub fn json(&self, now: DateTime<Local>) -> LastHours {
         let current = begin_of_hour(now);
         let mut models = HashMap::<&str, Speed>::new();
-        let mut tools = HashMap::<&str, Figures>::new();
+        let mut tools = HashMap::<&str, Counts>::new();
         let hours = (0..MAX_HOURS as i64).rev().map(|ago| {
             let begin = current - TimeDelta::hours(ago);
             let hour = self.hours.iter().find(|hour| hour.begin == begin);
             for (model, speed) in hour.into_iter().flat_map(|hour| &hour.models) {
                 models.entry(model).or_default().extend(speed);
             }
-            for (tool, figures) in hour.into_iter().flat_map(|hour| &hour.tools) {
-                tools.entry(tool).or_default().add(figures);
+            for (tool, counts) in hour.into_iter().flat_map(|hour| &hour.tools) {
+                tools.entry(tool).or_default().add(counts);
             }
-            let (figures, all) = hour.map(|hour| (hour.figures, hour.all.clone())).unwrap_or_default();
+            let (counts, all) = hour.map(|hour| (hour.counts, hour.all.clone())).unwrap_or_default();
             HourJson {
                 begin: timestamp(begin),
                 begin_ms: begin.timestamp_millis(),
-                figures,
+                counts,
                 speed: all.json(),
             }
         });
@@ -214,7 +214,7 @@ impl Hours {
         let mut models = models.into_iter().collect::<Vec<_>>();
         let tokens = |speed: &Speed| speed.prompt_tokens.saturating_add(speed.completion_tokens);
         models.sort_by(|(a, x), (b, y)| (tokens(y), y.calls, a).cmp(&(tokens(x), x.calls, b)));
-        let models = models.iter().take(MAX_TOLD).map(|(model, speed)| ModelJson {
+        let models = models.iter().take(MAX_LISTED).map(|(model, speed)| ModelJson {
             model: (*model).to_owned(),
             calls: speed.calls,
             prompt_tokens: speed.prompt_tokens,
@@ -223,8 +223,8 @@ impl Hours {
         });
         let mut tools = tools.into_iter().collect::<Vec<_>>();
         tools.sort_by(|(a, x), (b, y)| (y.calls(), a).cmp(&(x.calls(), b)));
-        let tools = tools.iter().take(MAX_TOLD);
-        let tools = tools.map(|(tool, figures)| ToolJson { tool: (*tool).to_owned(), figures: *figures });
+        let tools = tools.iter().take(MAX_LISTED);
+        let tools = tools.map(|(tool, counts)| ToolJson { tool: (*tool).to_owned(), counts: *counts });
         LastHours { hours, models: models.collect(), tools: tools.collect() }
     }
 }
@@ -254,10 +254,10 @@ mod tests {
         };
         for ago in [30, 2, 1, 0, 2] {
             let call = metrics(if ago == 0 { "b" } else { "a" }, 100);
-            hours.count(now - TimeDelta::hours(ago), Figures::of(Kind::Response, &call), Some(&call));
+            hours.count(now - TimeDelta::hours(ago), Counts::of(Kind::Response, &call), Some(&call));
         }
         let failed = CallMetrics { status: 502, ..metrics("b", 9000) };
-        hours.count(now, Figures::of(Kind::Error, &failed), Some(&failed));
+        hours.count(now, Counts::of(Kind::Error, &failed), Some(&failed));
         let told = serde_json::to_value(hours.json(now)).unwrap();
         let counts = told["hours"].as_array().unwrap().iter();
         let counts = counts.map(|hour| [&hour["answered"], &hour["errors"]].map(|n| n.as_u64().unwrap()));

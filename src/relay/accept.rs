@@ -11,13 +11,13 @@ use super::in_flight::InFlightGuard;
 use super::model::Kind;
 use super::outcome::FinalWrite;
 use super::shared::Shared;
-use super::state::{Asked, Client, ClientSide, Record, Relay, Sharing, Tries};
+use super::state::{Asked, Client, ClientConnection, Record, Relay, Sharing, Tries};
 use crate::builtin;
 use crate::client::exchange::{ConnectionFate, Exchange};
 use crate::dialect::free_models;
 use crate::dialect::model_name::Target;
 use crate::dialect::request::Request;
-use crate::dialect::{Action, Dialect, Routed, StandIn, Translated, Untranslatable, Written, text};
+use crate::dialect::{Action, ClientRequest, Dialect, Routed, StandIn, Translated, Untranslatable, text};
 use crate::error::ApiError;
 use crate::live::Snapshot;
 use crate::record::calls::Running;
@@ -87,7 +87,7 @@ impl Relay {
             snapshot,
             in_flight,
             tries: Tries::default(),
-            client: ClientSide {
+            client: ClientConnection {
                 state: Client::Waiting(exchange),
                 translator: None,
                 final_write: FinalWrite::Nothing,
@@ -105,7 +105,7 @@ impl Relay {
     }
 }
 
-type Understood = (Request, Option<(&'static dyn Translated, Written)>);
+type Understood = (Request, Option<(&'static dyn Translated, ClientRequest)>);
 
 fn understand(
     dialect: &'static dyn Dialect,
@@ -123,7 +123,7 @@ fn understand(
         Action::Translate(translated) => {
             let model = route.model(&head.path);
             let query = head.query.clone().unwrap_or_default();
-            let written = Written { model, query, body: text };
+            let written = ClientRequest { model, query, body: text };
             let in_native = translated.translate(&written).map_err(|error| match error {
                 Untranslatable::NotAnObject(error) => not_an_object(&written.body, error),
                 Untranslatable::Refused(error) => error,

@@ -16,12 +16,12 @@ const RETURNED_PREFIX: &str = "x-ratelimit-";
 
 /// An answer that has begun, whatever its source.
 pub(super) struct Answer {
-    from: From,
+    from: AnswerSource,
     /// Gathers the answer for other requests.
     shared_call: Option<Arc<SharedCall>>,
 }
 
-pub(super) enum From {
+pub(super) enum AnswerSource {
     Upstream(Box<Call>),
     BuiltIn(builtin::Answer),
     /// The answer of an earlier request, and how much of it has been read.
@@ -32,46 +32,46 @@ pub(super) enum From {
 
 impl Answer {
     /// Returns the answer of this source; `shared_call` gathers it for other requests.
-    pub(super) fn new(from: From, shared_call: Option<Arc<SharedCall>>) -> Self {
+    pub(super) fn new(from: AnswerSource, shared_call: Option<Arc<SharedCall>>) -> Self {
         Self { from, shared_call }
     }
 
     /// Sets the time after which nothing more is waited for.
     pub(super) fn end_by(&self, deadline: Instant) {
-        if let From::Upstream(call) = &self.from {
+        if let AnswerSource::Upstream(call) = &self.from {
             call.end_by(deadline);
         }
     }
 
     pub(super) fn status(&self) -> u16 {
         match &self.from {
-            From::Upstream(call) => call.status(),
-            From::BuiltIn(_) | From::Kept(..) | From::Follower(_) => 200,
+            AnswerSource::Upstream(call) => call.status(),
+            AnswerSource::BuiltIn(_) | AnswerSource::Kept(..) | AnswerSource::Follower(_) => 200,
         }
     }
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         match &self.from {
-            From::Upstream(call) => call.header(name),
-            From::BuiltIn(answer) => (name == "content-type").then(|| answer.content_type()),
-            From::Kept(kept, _) => kept.head.header(name),
-            From::Follower(ride) => ride.head.header(name),
+            AnswerSource::Upstream(call) => call.header(name),
+            AnswerSource::BuiltIn(answer) => (name == "content-type").then(|| answer.content_type()),
+            AnswerSource::Kept(kept, _) => kept.head.header(name),
+            AnswerSource::Follower(follower) => follower.head.header(name),
         }
     }
 
     /// Reads what has arrived of the body, waiting only if nothing has; returns 0 at its end.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
         let read = match &mut self.from {
-            From::Upstream(call) => call.read(buffer),
-            From::BuiltIn(answer) => answer.read(buffer),
-            From::Kept(kept, at) => {
+            AnswerSource::Upstream(call) => call.read(buffer),
+            AnswerSource::BuiltIn(answer) => answer.read(buffer),
+            AnswerSource::Kept(kept, at) => {
                 let rest = &kept.body[*at..];
                 let length = rest.len().min(buffer.len());
                 buffer[..length].copy_from_slice(&rest[..length]);
                 *at += length;
                 Ok(length)
             }
-            From::Follower(ride) => ride.read(buffer),
+            AnswerSource::Follower(follower) => follower.read(buffer),
         };
         if let (Some(shared_call), Ok(read)) = (&self.shared_call, &read) {
             shared_call.push(&buffer[..*read]);
@@ -91,10 +91,12 @@ impl Answer {
             head.headers.iter().map(|(name, value)| (Cow::Owned(name.clone()), value.clone())).collect()
         };
         let call = match &self.from {
-            From::Upstream(call) => call,
-            From::BuiltIn(answer) => return vec![("content-type".into(), answer.content_type().to_owned())],
-            From::Kept(answer, _) => return kept(&answer.head),
-            From::Follower(ride) => return kept(&ride.head),
+            AnswerSource::Upstream(call) => call,
+            AnswerSource::BuiltIn(answer) => {
+                return vec![("content-type".into(), answer.content_type().to_owned())];
+            }
+            AnswerSource::Kept(answer, _) => return kept(&answer.head),
+            AnswerSource::Follower(follower) => return kept(&follower.head),
         };
         let returned = |name: &str| match RETURNED.iter().find(|returned| **returned == name) {
             Some(name) => Some(Cow::Borrowed(*name)),
@@ -125,7 +127,7 @@ impl Answer {
         self.is_of_type("text/event-stream")
     }
 
-    pub(super) fn is_sound(&self) -> bool {
+    pub(super) fn is_audio(&self) -> bool {
         self.is_of_type("audio/") || self.is_of_type("application/octet-stream")
     }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use ureq::http::HeaderName;
 
-use super::answer::{Answer, From};
-use super::gate::Pass;
+use super::answer::{Answer, AnswerSource};
+use super::gate::Permit;
 use super::in_flight::CancelHandle;
 use super::outcome::{FailedAnswer, FailedAttempt, Served, Verdict};
 use super::patience;
@@ -20,7 +20,7 @@ use crate::dialect::free_models::is_free;
 use crate::dialect::{AnswerSummary, Flaw};
 use crate::error::ApiError;
 use crate::language::Words;
-use crate::upstream::{Call, CallError, Failure, HOPS, PoolUse, Trouble};
+use crate::upstream::{Call, CallError, Failure, FailureKind, HOPS, PoolUse};
 
 /// The body of an error is read up to this size.
 const MAX_ERROR_BYTES: usize = 8 << 20;
@@ -34,16 +34,16 @@ impl Relay {
     pub(super) fn attempt(
         &mut self,
         model: &str,
-        pass: &mut Option<Pass>,
+        permit: &mut Option<Permit>,
     ) -> Result<Served, Box<FailedAttempt>> {
         self.client.translator =
             self.translated().map(|(translated, written)| translated.translator(written));
         let from = if self.sharing.source.is_some() || self.snapshot.settings.test_mode {
             self.take_local()
         } else {
-            From::Upstream(self.call(model)?)
+            AnswerSource::Upstream(self.call(model)?)
         };
-        let judged = self.judge(from, model, pass);
+        let judged = self.judge(from, model, permit);
         let is_rejected = judged.as_ref().is_err_and(|failed| failed.status == Some(429));
         if self.tries.backup.is_none() && is_rejected {
             self.shared.quota.rejected();
@@ -54,19 +54,19 @@ impl Relay {
     /// Returns an answer that exists already, or the built-in model's.
     // Out of line, like the functions below, so that it takes no stack while a call waits.
     #[inline(never)]
-    fn take_local(&mut self) -> From {
+    fn take_local(&mut self) -> AnswerSource {
         match self.sharing.source.take() {
             Some(Source::Kept(kept)) => {
                 if let (Some(translator), Some(told)) = (self.client.translator.take(), &kept.told) {
                     self.client.translator = Some(Box::new(Replay::new(told.clone(), translator)));
                 }
-                From::Kept(kept, 0)
+                AnswerSource::Kept(kept, 0)
             }
-            Some(Source::Follower(follower)) => From::Follower(follower),
+            Some(Source::Follower(follower)) => AnswerSource::Follower(follower),
             None => {
                 let cancel = Arc::clone(self.in_flight.cancel());
                 let is_cut_off = move || cancel.reason().is_some();
-                From::BuiltIn(builtin::answer(self.asked.dialect, &self.asked.request, is_cut_off))
+                AnswerSource::BuiltIn(builtin::answer(self.asked.dialect, &self.asked.request, is_cut_off))
             }
         }
     }
@@ -74,9 +74,9 @@ impl Relay {
     #[inline(never)]
     fn judge(
         &mut self,
-        from: From,
+        from: AnswerSource,
         model: &str,
-        pass: &mut Option<Pass>,
+        permit: &mut Option<Permit>,
     ) -> Result<Served, Box<FailedAttempt>> {
         let shared_call = self.sharing.leader.as_ref().map(|leader| Arc::clone(leader.shared_call()));
         if let Some(shared_call) = &shared_call {
@@ -100,12 +100,12 @@ impl Relay {
         }
         // The limit would have come in place of this head: the requests that wait for this one needn't wait for its
         // whole answer.
-        if let Some(pass) = pass.take() {
-            pass.passed();
+        if let Some(permit) = permit.take() {
+            permit.passed();
         }
         if answer.is_event_stream() {
             self.relay_stream(answer, model)
-        } else if self.dialect().answers_in_bytes() && answer.is_sound() {
+        } else if self.dialect().answers_in_bytes() && answer.is_audio() {
             self.relay_bytes(&mut answer, model)
         } else {
             self.relay_plain(&mut answer, model)
@@ -131,7 +131,9 @@ impl Relay {
             Some((_, backup)) => {
                 body = match &self.tries.in_chat {
                     Some(in_chat) => Cow::Borrowed(in_chat.body.as_bytes()),
-                    None => Cow::Owned(self.asked.request.body_elsewhere(self.dialect(), model).into_bytes()),
+                    None => Cow::Owned(
+                        self.asked.request.body_for_other_servers(self.dialect(), model).into_bytes(),
+                    ),
                 };
                 upstream = backup;
                 // Other servers learn nothing about the client.
@@ -168,9 +170,9 @@ impl Relay {
     /// too, but its error doesn't say that they were missing.
     fn is_about_descriptors(&self, failure: &Failure) -> bool {
         let is_short = || self.shared.in_flight.is_short_of_descriptors(self.shared.open_to_upstream());
-        match failure.trouble {
-            Trouble::NoDescriptors => true,
-            Trouble::UnknownName => is_short(),
+        match failure.kind {
+            FailureKind::NoDescriptors => true,
+            FailureKind::UnknownName => is_short(),
             _ => false,
         }
     }
@@ -251,22 +253,22 @@ pub(super) fn error_in_a_200(
 }
 
 pub(super) fn no_answer(failure: &Failure) -> Box<FailedAttempt> {
-    let (error, verdict) = match failure.trouble {
-        Trouble::Unreachable | Trouble::UnknownName | Trouble::Tls => {
-            let is_about_tls = failure.trouble == Trouble::Tls;
+    let (error, verdict) = match failure.kind {
+        FailureKind::Unreachable | FailureKind::UnknownName | FailureKind::Tls => {
+            let is_about_tls = failure.kind == FailureKind::Tls;
             (ApiError::unreachable(&failure.reason, is_about_tls), Verdict::TryAgain(None))
         }
-        Trouble::BrokeOff => (broke_off(failure), Verdict::TryAgain(None)),
-        Trouble::Silent(_) => (broke_off(failure), Verdict::PassOn),
-        Trouble::NoDescriptors => (ApiError::no_descriptors(), Verdict::PassOn),
-        Trouble::Loop => (ApiError::loop_detected(), Verdict::PassOn),
+        FailureKind::BrokeOff => (broke_off(failure), Verdict::TryAgain(None)),
+        FailureKind::Silent(_) => (broke_off(failure), Verdict::PassOn),
+        FailureKind::NoDescriptors => (ApiError::no_descriptors(), Verdict::PassOn),
+        FailureKind::Loop => (ApiError::loop_detected(), Verdict::PassOn),
     };
     FailedAttempt::new(failure.reason.clone(), verdict, FailedAnswer::Own(error))
 }
 
 pub(super) fn broke_off(failure: &Failure) -> ApiError {
-    match failure.trouble {
-        Trouble::Silent(limit) => ApiError::silent(limit),
+    match failure.kind {
+        FailureKind::Silent(limit) => ApiError::silent(limit),
         _ => ApiError::broke_off(&failure.reason),
     }
 }

@@ -11,7 +11,7 @@ use super::parked::Parked;
 use super::state::{InChat, Relay};
 use crate::client::exchange::ConnectionFate;
 use crate::console::say;
-use crate::dialect::{Dialect, Translated, Written};
+use crate::dialect::{ClientRequest, Dialect, Translated};
 use crate::error::ApiError;
 use crate::json;
 use crate::language::either;
@@ -20,10 +20,10 @@ use crate::settings::backups::Backup;
 impl Relay {
     /// Asks the backups when no attempt at OpenRouter is left, where that makes sense; else the client gets the
     /// failure.
-    pub(super) fn give_way(mut self: Box<Self>, mut failed: Box<FailedAttempt>) -> ConnectionFate {
+    pub(super) fn fall_back(mut self: Box<Self>, mut failed: Box<FailedAttempt>) -> ConnectionFate {
         let backups = self.snapshot.settings.backups.clone();
         let stopping = self.shared.in_flight.is_stopping();
-        let makes_sense = self.any_model_will_do() && !stopping && another_could(&failed);
+        let makes_sense = self.any_model_will_do() && !stopping && backup_may_help(&failed);
         if backups.is_empty() || !makes_sense {
             return self.fail(failed);
         }
@@ -140,8 +140,8 @@ impl Relay {
         as_chat: &'static dyn Translated,
         model: &str,
     ) -> Result<Served, Box<FailedAttempt>> {
-        let body = self.asked.request.body_elsewhere(self.asked.dialect, model);
-        let written = Written { body, ..Written::default() };
+        let body = self.asked.request.body_for_other_servers(self.asked.dialect, model);
+        let written = ClientRequest { body, ..ClientRequest::default() };
         let Ok(body) = as_chat.translate(&written) else {
             return Err(unusable(
                 "the request nests too deeply to be told in chat completions",
@@ -208,7 +208,7 @@ fn is_out_of_reach(failed: &FailedAttempt) -> bool {
 }
 
 /// Returns whether the failure is OpenRouter's or the account's, and not the request's.
-fn another_could(failed: &FailedAttempt) -> bool {
+fn backup_may_help(failed: &FailedAttempt) -> bool {
     let own = match &failed.answer {
         FailedAnswer::Own(error) => {
             let ours = ["rate_limit_exceeded", "missing_api_key", "upstream_timeout", "upstream_unreachable"];

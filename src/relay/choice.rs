@@ -132,8 +132,8 @@ impl Relay {
 
     /// Returns the body of the next call.
     pub(super) fn body_of_the_call(&self, model: &str) -> Cow<'_, [u8]> {
-        let beside = self.tries.beside.iter().map(String::as_str);
-        self.asked.request.body_with(&std::iter::once(model).chain(beside).collect::<Vec<_>>())
+        let fallback_models = self.tries.fallback_models.iter().map(String::as_str);
+        self.asked.request.body_with(&std::iter::once(model).chain(fallback_models).collect::<Vec<_>>())
     }
 
     /// Returns the model that a conversation goes on with after this answer, and whether that failed when it was last
@@ -150,15 +150,15 @@ impl Relay {
             let is_retired = self.shared.history.of(own).is_some_and(|stats| stats.retired);
             is_retired || !listing.models.iter().any(|model| model.id == own)
         };
-        if was_asked && self.tries.own_has_failed || is_gone() {
+        if was_asked && self.tries.conversation_model_failed || is_gone() {
             return (answered, false);
         }
-        (own, was_asked || self.tries.own_has_failed)
+        (own, was_asked || self.tries.conversation_model_failed)
     }
 
     /// Returns the models of the current call.
     fn models_asked(&self) -> Vec<&str> {
-        std::iter::once(&self.tries.model).chain(&self.tries.beside).map(String::as_str).collect()
+        std::iter::once(&self.tries.model).chain(&self.tries.fallback_models).map(String::as_str).collect()
     }
 
     /// Prints which model is the best one for requests like this, when that has changed.

@@ -77,7 +77,7 @@ impl Turn {
         if written.len() <= MAX_UNDERSTOOD_BYTES {
             let mut by = By::default();
             let mut json = serde_json::Deserializer::from_str(written);
-            if let Ok(said) = (Meaning { by: Some(&mut by) }).deserialize(&mut json) {
+            if let Ok(said) = (ValueHasher { by: Some(&mut by) }).deserialize(&mut json) {
                 return Self { said: said.hash, by };
             }
         }
@@ -116,13 +116,13 @@ const TEXTS: [&str; 3] = ["text", "input_text", "output_text"];
 
 /// Hashes a value by its meaning: a text is the same alone and as a list of one part, and an empty value is the same as
 /// none.
-struct Meaning<'a> {
+struct ValueHasher<'a> {
     /// Receives whose turn it is.
     by: Option<&'a mut By>,
 }
 
 #[derive(Default)]
-struct Meant {
+struct ValueHash {
     /// The hash of the meaning; 0 for an empty value.
     hash: u64,
     /// Whether the value is a text.
@@ -131,7 +131,7 @@ struct Meant {
     word: Option<&'static str>,
 }
 
-impl Meant {
+impl ValueHash {
     fn of(value: impl Hash) -> Self {
         let mut hasher = DefaultHasher::new();
         value.hash(&mut hasher);
@@ -159,67 +159,67 @@ impl Meant {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Meaning<'_> {
-    type Value = Meant;
+impl<'de> DeserializeSeed<'de> for ValueHasher<'_> {
+    type Value = ValueHash;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Meant, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<ValueHash, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Meaning<'_> {
-    type Value = Meant;
+impl<'de> Visitor<'de> for ValueHasher<'_> {
+    type Value = ValueHash;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_unit<E>(self) -> Result<Meant, E> {
-        Ok(Meant::default())
+    fn visit_unit<E>(self) -> Result<ValueHash, E> {
+        Ok(ValueHash::default())
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Meant, E> {
-        Ok(Meant::of(value))
+    fn visit_bool<E>(self, value: bool) -> Result<ValueHash, E> {
+        Ok(ValueHash::of(value))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Meant, E> {
-        Ok(Meant::of(value))
+    fn visit_i64<E>(self, value: i64) -> Result<ValueHash, E> {
+        Ok(ValueHash::of(value))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Meant, E> {
-        Ok(Meant::of(value))
+    fn visit_u64<E>(self, value: u64) -> Result<ValueHash, E> {
+        Ok(ValueHash::of(value))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Meant, E> {
-        Ok(Meant::of(value.to_bits()))
+    fn visit_f64<E>(self, value: f64) -> Result<ValueHash, E> {
+        Ok(ValueHash::of(value.to_bits()))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Meant, E> {
-        Ok(Meant::text(value))
+    fn visit_str<E>(self, value: &str) -> Result<ValueHash, E> {
+        Ok(ValueHash::text(value))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Meant, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<ValueHash, A::Error> {
         let mut elements = 0;
-        let mut all = Meant::default();
-        while let Some(element) = list.next_element_seed(Meaning { by: None })? {
+        let mut all = ValueHash::default();
+        while let Some(element) = list.next_element_seed(ValueHasher { by: None })? {
             if element.hash == 0 {
                 continue;
             }
             elements += 1;
             all = match elements {
                 1 => element,
-                _ => Meant::of((all.hash, element.hash)),
+                _ => ValueHash::of((all.hash, element.hash)),
             };
         }
         Ok(all)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Meant, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ValueHash, A::Error> {
         let (mut kind, mut role, mut text) = (None, None, None);
         // The order of fields doesn't matter.
         let (mut others, mut sum) = (0, 0u64);
         while let Some((name, name_hash)) = map.next_key_seed(NameOf)? {
-            let value = map.next_value_seed(Meaning { by: None })?;
+            let value = map.next_value_seed(ValueHasher { by: None })?;
             match name {
                 _ if value.hash == 0 => continue,
                 Name::SaysNothing => continue,
@@ -230,7 +230,7 @@ impl<'de> Visitor<'de> for Meaning<'_> {
             }
             // An item without a type is a message, so this type adds no meaning.
             if (name, value.word) != (Name::Type, Some("message")) {
-                sum = sum.wrapping_add(Meant::of((name_hash, value.hash)).hash);
+                sum = sum.wrapping_add(ValueHash::of((name_hash, value.hash)).hash);
             }
         }
         if let Some(by) = self.by {
@@ -243,9 +243,9 @@ impl<'de> Visitor<'de> for Meaning<'_> {
         }
         match text {
             Some(hash) if others == 0 && role.is_none() && kind.is_some_and(|kind| TEXTS.contains(&kind)) => {
-                Ok(Meant { hash, is_text: true, word: None })
+                Ok(ValueHash { hash, is_text: true, word: None })
             }
-            _ => Ok(Meant { hash: sum, ..Meant::default() }),
+            _ => Ok(ValueHash { hash: sum, ..ValueHash::default() }),
         }
     }
 }

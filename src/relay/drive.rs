@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::gate::{Admission, Limit, Pass, Turn, local_time};
+use super::gate::{Admission, Limit, Permit, Turn, local_time};
 use super::in_flight::{CancelReason, Cancellable};
 use super::model::Kind;
 use super::outcome::{FailedAnswer, FailedAttempt, Served, Verdict};
@@ -53,7 +53,7 @@ impl Relay {
         let key = settings.key.clone();
         self.report(Some(Waiting::Limit(shared.gate.closed(key.as_ref()).map(|limit| limit.reset))));
         match shared.gate.admit(self, turn, key.as_ref(), |relay| relay as Box<dyn Parked>) {
-            Admission::Go(relay, pass) => relay.go_on(Some(pass)),
+            Admission::Go(relay, permit) => relay.go_on(Some(permit)),
             Admission::Waits => ConnectionFate::Gone,
             Admission::TooLate(relay, limit) => relay.give_up(limit, Duration::ZERO),
             Admission::Full(relay) => relay.refuse(ApiError::too_many_wait()),
@@ -71,12 +71,12 @@ impl Relay {
     }
 
     /// Makes the next attempt, and acts on its outcome.
-    fn go_on(mut self: Box<Self>, mut pass: Option<Pass>) -> ConnectionFate {
+    fn go_on(mut self: Box<Self>, mut permit: Option<Permit>) -> ConnectionFate {
         let model = self.tries.model.clone();
         self.record.metrics.model.clone_from(&model);
         self.report(None);
         self.tries.call_began = Some(Instant::now());
-        let mut failed = match self.attempt(&model, &mut pass) {
+        let mut failed = match self.attempt(&model, &mut permit) {
             Ok(served) => {
                 self.learn_from_the_end(&served);
                 return self.finish(served);
@@ -98,27 +98,31 @@ impl Relay {
         if let Verdict::AccountLimit(limit) = failed.verdict
             && free_models::is_free(&model)
         {
-            return self.meet_limit(limit, pass);
+            return self.meet_limit(limit, permit);
         }
-        drop(pass);
+        drop(permit);
         let by = match self.who_failed(&failed) {
             Some(last) => Some(last),
             None => failed.by.clone().filter(|by| *by != model && model == free_models::ROUTER),
         };
         let Some(pause) = self.learn_from_failure(by.as_deref().unwrap_or(&model), &failed) else {
-            return self.give_way(failed);
+            return self.fall_back(failed);
         };
         if !self.may_try_again() {
-            return self.give_way(failed);
+            return self.fall_back(failed);
         }
         let rests_until = self.shared.history.rests_until(by.as_deref().unwrap_or(&model));
-        let asked = std::iter::once(&model).chain(&self.tries.beside).cloned().collect::<Vec<_>>().join(", ");
+        let asked = std::iter::once(&model)
+            .chain(&self.tries.fallback_models)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(", ");
         self.note_failed_try(asked, failed.reason.clone(), rests_until);
         self.choose_model();
         let is_about_the_model = matches!(failed.verdict, Verdict::NextModel(Some(fault)) if !matches!(fault, ModelFault::Busy(_)));
         if is_about_the_model && self.tries.model == model {
             self.record.metrics.failed_tries.pop(); // no other model could serve this
-            return self.give_way(failed);
+            return self.fall_back(failed);
         }
         self.say_what_follows(&model, &failed, pause);
         if pause.is_zero() {
@@ -205,14 +209,14 @@ impl Relay {
     }
 
     /// Notes that the account's limit is reached, and waits until it ends, if the request may.
-    fn meet_limit(mut self: Box<Self>, limit: Limit, pass: Option<Pass>) -> ConnectionFate {
+    fn meet_limit(mut self: Box<Self>, limit: Limit, permit: Option<Permit>) -> ConnectionFate {
         let time = local_time(limit.reset);
         say(either(
             format_args!("the account's limit is reached until {time}"),
             format_args!("账户的免费额度已用完，{time} 恢复"),
         ));
-        match pass {
-            Some(pass) => pass.rejected(limit),
+        match permit {
+            Some(permit) => permit.rejected(limit),
             None => self.shared.gate.close(limit, self.snapshot.settings.key.as_ref()), // the error came in a 200
         }
         self.tries.calls_made -= 1;
@@ -268,14 +272,14 @@ impl Relay {
 impl Parked for Relay {
     fn resume(mut self: Box<Self>, wake: Wake) -> ConnectionFate {
         match wake {
-            Wake::Allowed(pass, waited) => {
+            Wake::Allowed(permit, waited) => {
                 self.record.metrics.waited += waited;
                 // The settings may have changed meanwhile.
                 self.snapshot = self.shared.live.snapshot();
                 if self.snapshot.settings.key.is_none() {
                     return Parked::refuse(self, ApiError::missing_key());
                 }
-                self.go_on(Some(pass))
+                self.go_on(Some(permit))
             }
             Wake::TooLate(limit, waited) => self.give_up(limit, waited),
             Wake::PauseOver => self.try_again(),
@@ -297,7 +301,7 @@ impl Parked for Relay {
     }
 
     fn refuse(self: Box<Self>, error: ApiError) -> ConnectionFate {
-        self.give_way(FailedAttempt::new(error.words(), Verdict::PassOn, FailedAnswer::Own(error)))
+        self.fall_back(FailedAttempt::new(error.words(), Verdict::PassOn, FailedAnswer::Own(error)))
     }
 }
 

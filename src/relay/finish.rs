@@ -158,7 +158,7 @@ impl Relay {
         sent: &str,
     ) -> Vec<(Cow<'static, str>, String)> {
         // Of several models, the one that answered counts.
-        let sent = if self.tries.beside.is_empty() { sent } else { &self.record.metrics.model };
+        let sent = if self.tries.fallback_models.is_empty() { sent } else { &self.record.metrics.model };
         // The model is empty if none was named that could be used, as for embeddings.
         if !sent.is_empty() && (self.asked.request.model_replaced() || sent != self.asked.request.model) {
             let asked = self.asked.request.asked.as_deref().unwrap_or("(none)");

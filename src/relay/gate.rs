@@ -54,8 +54,8 @@ pub fn local_time(time: SystemTime) -> String {
 
 /// The reply to a request that asks for permission.
 pub enum Admission<T> {
-    /// The request may go on. The outcome is to be reported to the [`Pass`].
-    Go(T, Pass),
+    /// The request may go on. The outcome is to be reported to the [`Permit`].
+    Go(T, Permit),
     /// The request waits now, and is given back by [`Gate::next`].
     Waits,
     /// The request can't be served within the time it may wait.
@@ -66,13 +66,13 @@ pub enum Admission<T> {
 
 /// Permission to make one call. Dropped, it counts as passed: whatever came of the call, it wasn't the limit.
 #[derive(Debug)]
-pub struct Pass {
+pub struct Permit {
     gate: Arc<Windows>,
     /// The key whose limit the call counts against.
     key: Option<Secret>,
     /// Whether the call goes ahead of others, which wait for its outcome.
     ahead: bool,
-    told: bool,
+    reported: bool,
 }
 
 /// The windows, one for each key: a limit belongs to an account, and another key may be another account's.
@@ -132,7 +132,7 @@ pub struct Turn {
 /// What [`Gate::next`] gives back.
 pub enum Next<T> {
     /// The request may go on; it has waited this much longer.
-    Go(T, Pass, Duration),
+    Go(T, Permit, Duration),
     /// The request can't be served within the time it may wait; it has waited this much longer.
     TooLate(T, Limit, Duration),
     /// Nobody waits for the answer to the request any more.
@@ -159,7 +159,7 @@ impl<T> Gate<T> {
         let window = window_of(&mut windows, key);
         let nobody_before = waiting.front().is_none_or(|first| first.order > turn.order);
         if nobody_before && let Some(ahead) = window.try_pass() {
-            return Admission::Go(request, self.pass(ahead, key));
+            return Admission::Go(request, self.permit(ahead, key));
         }
         if let Some(limit) = window.closed.filter(|limit| turn.waited + limit.remaining() > turn.max_wait) {
             return Admission::TooLate(request, limit);
@@ -204,7 +204,7 @@ impl<T> Gate<T> {
                 {
                     return Some(Next::Go(
                         first.request,
-                        self.pass(ahead, key.as_ref()),
+                        self.permit(ahead, key.as_ref()),
                         first.since.elapsed(),
                     ));
                 }
@@ -261,8 +261,8 @@ impl<T> Gate<T> {
         window.closed.filter(|limit| !limit.remaining().is_zero())
     }
 
-    fn pass(&self, ahead: bool, key: Option<&Secret>) -> Pass {
-        Pass { gate: Arc::clone(&self.shared), key: key.cloned(), ahead, told: false }
+    fn permit(&self, ahead: bool, key: Option<&Secret>) -> Permit {
+        Permit { gate: Arc::clone(&self.shared), key: key.cloned(), ahead, reported: false }
     }
 
     fn lock_waiting(&self) -> MutexGuard<'_, VecDeque<Waiting<T>>> {
@@ -270,7 +270,7 @@ impl<T> Gate<T> {
     }
 }
 
-impl Pass {
+impl Permit {
     /// Reports that the upstream accepted the call.
     pub fn passed(mut self) {
         self.report(None);
@@ -282,7 +282,7 @@ impl Pass {
     }
 
     fn report(&mut self, limit: Option<Limit>) {
-        if std::mem::replace(&mut self.told, true) {
+        if std::mem::replace(&mut self.reported, true) {
             return;
         }
         let mut windows = self.gate.lock();
@@ -302,7 +302,7 @@ impl Pass {
     }
 }
 
-impl Drop for Pass {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.report(None);
     }
@@ -345,8 +345,8 @@ impl Window {
 
     /// Counts a call if it may be made now. Returns `None` if it may not, and `Some(true)` if it goes ahead of others.
     fn try_pass(&mut self) -> Option<bool> {
-        let pass = self.may_pass();
-        match pass {
+        let permit = self.may_pass();
+        match permit {
             Some(_) => {
                 self.made = self.made.saturating_add(1);
                 self.undecided += 1;
@@ -354,7 +354,7 @@ impl Window {
             }
             None => drop(self.blocked_since.get_or_insert_with(Instant::now)),
         }
-        pass
+        permit
     }
 
     fn may_pass(&mut self) -> Option<bool> {
@@ -431,9 +431,9 @@ mod tests {
         Turn { order, ..TURN }
     }
 
-    fn go(gate: &Gate<u64>, order: u64) -> Option<Pass> {
+    fn go(gate: &Gate<u64>, order: u64) -> Option<Permit> {
         match gate.admit(order, turn(order), None, |order| order) {
-            Admission::Go(_, pass) => Some(pass),
+            Admission::Go(_, permit) => Some(permit),
             Admission::Waits => None,
             _ => panic!("neither goes nor waits"),
         }
@@ -448,12 +448,12 @@ mod tests {
         let gate = Gate::default();
         let rules = || (TURN.max_wait, None);
         let next = || match gate.next(Duration::from_secs(5), rules, |_| false) {
-            Some(Next::Go(number, pass, _)) => (number, pass),
+            Some(Next::Go(number, permit, _)) => (number, permit),
             _ => panic!("nobody goes on"),
         };
         let first = (0..500).map(|n| go(&gate, n).unwrap()).collect::<Vec<_>>();
-        assert!(first.iter().all(|pass| !pass.ahead), "no limit was met");
-        first.into_iter().for_each(Pass::passed);
+        assert!(first.iter().all(|permit| !permit.ahead), "no limit was met");
+        first.into_iter().for_each(Permit::passed);
         go(&gate, 0).unwrap().rejected(limit(Duration::ZERO));
         let first = go(&gate, 0).unwrap();
         assert!(first.ahead && go(&gate, 1).is_none(), "the first of a new window goes ahead");
@@ -462,7 +462,7 @@ mod tests {
         passes.extend((2..20).map(|n| go(&gate, n).unwrap()));
         assert!(go(&gate, 20).is_none(), "those on their way may be the last that pass");
         assert!(go(&gate, 21).is_none());
-        passes.into_iter().for_each(Pass::passed);
+        passes.into_iter().for_each(Permit::passed);
         let (number, ahead) = next();
         assert!(number == 20 && ahead.ahead);
         assert!(gate.next(Duration::from_millis(50), rules, |_| false).is_none(), "waits for the one ahead");
@@ -492,11 +492,11 @@ mod tests {
         assert!(go(&gate, 2).is_none());
         assert!(go(&gate, 1).is_none());
         let rules = || (TURN.max_wait, None);
-        let Some(Next::Go(1, pass, waited)) = gate.next(Duration::from_secs(5), rules, |_| false) else {
+        let Some(Next::Go(1, permit, waited)) = gate.next(Duration::from_secs(5), rules, |_| false) else {
             panic!("in the order in which they came");
         };
         assert!(waited >= Duration::from_millis(200));
-        pass.passed();
+        permit.passed();
         assert!(matches!(gate.next(Duration::from_secs(5), rules, |_| false), Some(Next::Go(2, _, _))));
     }
 

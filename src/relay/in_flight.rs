@@ -15,7 +15,7 @@ use crate::upstream::AbortCall;
 /// How long requests in flight may take to finish when the program is asked to stop.
 pub const GRACE: Duration = Duration::from_secs(10);
 /// How long requests that are cancelled after that may take to say so to their clients.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const CANCEL_GRACE: Duration = Duration::from_secs(1);
 
 /// How often the stopping program checks for requests that end without notifying it.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -43,7 +43,7 @@ pub struct InFlight {
     next: AtomicU64,
     ended: AtomicU64,
     /// Whether the poller checks the requests in flight every now and then; if it doesn't, a new request must wake it.
-    looked_after: AtomicBool,
+    is_polled: AtomicBool,
 }
 
 /// The handle by which one request is cancelled.
@@ -68,7 +68,7 @@ pub trait CallSharing: Send + Sync {
 
     /// Notes that the client of a request that waits for the answer, or reads it, has left: perhaps nobody wants it any
     /// more.
-    fn one_has_left(&self);
+    fn follower_left(&self);
 }
 
 /// A request that can be cancelled from outside.
@@ -123,7 +123,7 @@ impl InFlight {
             changed: Condvar::new(),
             next: AtomicU64::new(0),
             ended: AtomicU64::new(0),
-            looked_after: AtomicBool::new(false),
+            is_polled: AtomicBool::new(false),
         }
     }
 
@@ -168,7 +168,7 @@ impl InFlight {
         });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(number, Arc::clone(&cancel));
-        if !self.looked_after.load(Ordering::SeqCst) {
+        if !self.is_polled.load(Ordering::SeqCst) {
             self.idle.wake_poller();
         }
         InFlightGuard { in_flight: Arc::clone(self), number, cancel }
@@ -181,8 +181,8 @@ impl InFlight {
 
     /// Sets whether the poller checks the requests in flight from now on. Returns whether it stops and none is in
     /// flight.
-    pub fn look_after(&self, looks: bool) -> bool {
-        self.looked_after.store(looks, Ordering::SeqCst);
+    pub fn set_polled(&self, looks: bool) -> bool {
+        self.is_polled.store(looks, Ordering::SeqCst);
         !looks && self.lock().is_empty()
     }
 
@@ -225,7 +225,7 @@ impl InFlight {
             self.cut(&cancel, CancelReason::Stopping);
         }
         self.idle.end_bodies();
-        self.wait_until(Instant::now() + LAST_WORDS);
+        self.wait_until(Instant::now() + CANCEL_GRACE);
     }
 
     /// Cancels a request, even one that only pauses.
@@ -323,7 +323,7 @@ impl CancelHandle {
         if self.reason() == Some(CancelReason::ClientLeft)
             && let Some(shared_call) = shared_call.upgrade()
         {
-            shared_call.one_has_left();
+            shared_call.follower_left();
         }
     }
 
@@ -346,7 +346,7 @@ impl CancelHandle {
         if let (CancelReason::ClientLeft, Some(shared_call)) =
             (reason, self.waits_for.get().and_then(Weak::upgrade))
         {
-            shared_call.one_has_left();
+            shared_call.follower_left();
         }
     }
 

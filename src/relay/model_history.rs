@@ -53,14 +53,14 @@ struct State {
     /// The models that have answered, by what was needed, the latest last.
     good: HashMap<Wanted, VecDeque<(Arc<str>, Instant)>>,
     /// The model that each conversation belongs to, by the marks of the conversation.
-    conversations: HashMap<u64, Belongs>,
+    conversations: HashMap<u64, Affinity>,
     /// The best model for each set of needs.
     first_choices: HashMap<Needs, Arc<str>>,
 }
 
 /// The model that a conversation belongs to.
 #[derive(Debug)]
-struct Belongs {
+struct Affinity {
     model: Arc<str>,
     /// The number of calls in a row, up to the last one, in which the model has failed.
     failures: u8,
@@ -193,7 +193,7 @@ impl ModelHistory {
     }
 
     /// Sets the model that a conversation belongs to from now on.
-    pub fn converse(&self, mark: u64, model: &str, has_failed: bool) {
+    pub fn assign_conversation(&self, mark: u64, model: &str, has_failed: bool) {
         if !is_one_model(model) {
             return;
         }
@@ -208,7 +208,7 @@ impl ModelHistory {
         if let Some(model) = state.stats.name_of(model) {
             state
                 .conversations
-                .insert(mark, Belongs { model, failures: has_failed.into(), since: Seconds::now() });
+                .insert(mark, Affinity { model, failures: has_failed.into(), since: Seconds::now() });
         }
     }
 
@@ -333,24 +333,24 @@ mod tests {
     #[test]
     fn a_conversation_belongs_to_a_model_for_a_while() {
         let history = ModelHistory::default();
-        history.converse(1, "a:free", false);
+        history.assign_conversation(1, "a:free", false);
         assert_eq!(history.conversation([3, 1], LONG), Some(("a:free".into(), false)));
         assert_eq!(history.conversation([1], Duration::ZERO), None);
         assert_eq!(history.conversation([2], LONG), None);
-        history.converse(1, ROUTER, false);
+        history.assign_conversation(1, ROUTER, false);
         assert_eq!(history.conversation([1], LONG), Some(("a:free".into(), false)), "the router is no model");
     }
 
     #[test]
     fn a_conversation_leaves_a_model_that_fails_twice_in_a_row() {
         let history = ModelHistory::default();
-        history.converse(1, "a:free", false);
+        history.assign_conversation(1, "a:free", false);
         history.own_failed([9, 1]);
         assert_eq!(history.conversation([9, 1], LONG), Some(("a:free".into(), true)));
-        history.converse(2, "a:free", true);
+        history.assign_conversation(2, "a:free", true);
         history.own_failed([2, 1]);
         assert_eq!(history.conversation([2, 1], LONG), None);
-        history.converse(3, "a:free", false);
+        history.assign_conversation(3, "a:free", false);
         assert_eq!(history.conversation([3, 2, 1], LONG), Some(("a:free".into(), false)));
     }
 
@@ -358,7 +358,7 @@ mod tests {
     fn no_more_than_so_much_is_remembered() {
         let known = ModelHistory::default();
         for number in 0..30_000_u64 {
-            known.converse(number, "a:free", false);
+            known.assign_conversation(number, "a:free", false);
             known.answered(&format!("model-{number}:free"), WANTED, Some(LONG));
         }
         let state = known.lock();

@@ -277,7 +277,7 @@ fn free_models(list: &str, kind: Kind) -> Option<Listing> {
         }
     }
     if kind == Kind::Chat {
-        free_models::are_listed(known.iter().map(String::as_str));
+        free_models::remember_listed(known.iter().map(String::as_str));
     }
     Some(listing)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::gate::{Limit, Pass};
+use super::gate::{Limit, Permit};
 use super::in_flight::Cancellable;
 use super::shared_call::Source;
 use crate::client::exchange::ConnectionFate;
@@ -12,7 +12,7 @@ use crate::record::calls::Waiting;
 /// Why a waiting request is resumed.
 pub enum Wake {
     /// It may make its call; it has waited for this long.
-    Allowed(Pass, Duration),
+    Allowed(Permit, Duration),
     /// The account's limit lasts longer than the request may wait; it has waited for this long.
     TooLate(Limit, Duration),
     /// The pause before its next attempt is over.

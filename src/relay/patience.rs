@@ -1,10 +1,10 @@
-//! What to do after a failure. Its cause ([`About`]) decides, not its status.
+//! What to do after a failure. Its cause ([`ErrorCause`]) decides, not its status.
 
 use std::time::Duration;
 
 use super::gate::Limit;
 use super::outcome::Verdict;
-use crate::dialect::errors::{About, Diagnosis, ModelFault};
+use crate::dialect::errors::{Diagnosis, ErrorCause, ModelFault};
 use crate::dialect::free_models::ROUTER;
 
 /// The first pause; each further one is twice as long.
@@ -20,19 +20,19 @@ const GONE_FOR: Duration = Duration::from_secs(60 * 60);
 /// Returns what to do about an error in an attempt with this model.
 pub fn judge(diagnosis: &Diagnosis, model: &str) -> Verdict {
     match diagnosis.about {
-        About::AccountLimit(limit) => {
+        ErrorCause::AccountLimit(limit) => {
             Verdict::AccountLimit(Limit { reset: limit.reset, per_window: limit.per_window })
         }
-        About::Account if diagnosis.status == 402 => Verdict::BackupsOnly,
-        About::Account | About::Request | About::Unknown => Verdict::PassOn,
-        About::Model(ModelFault::Gone { .. } | ModelFault::Unfit)
+        ErrorCause::Account if diagnosis.status == 402 => Verdict::BackupsOnly,
+        ErrorCause::Account | ErrorCause::Request | ErrorCause::Unknown => Verdict::PassOn,
+        ErrorCause::Model(ModelFault::Gone { .. } | ModelFault::Unfit)
             if model == ROUTER && !diagnosis.is_the_providers =>
         {
             Verdict::PassOn // no free model can do this, or the account's settings rule them all out
         }
-        About::Model(fault) => Verdict::NextModel(Some(fault)),
-        About::Provider => Verdict::NextModel(None),
-        About::Moment => Verdict::TryAgain(diagnosis.retry_after.map(bounded)),
+        ErrorCause::Model(fault) => Verdict::NextModel(Some(fault)),
+        ErrorCause::Provider => Verdict::NextModel(None),
+        ErrorCause::Moment => Verdict::TryAgain(diagnosis.retry_after.map(bounded)),
     }
 }
 

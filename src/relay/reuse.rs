@@ -10,7 +10,7 @@ use super::shared_call::{Found, Source, Waiter};
 use super::state::Relay;
 use crate::client::exchange::ConnectionFate;
 use crate::client::head::Head;
-use crate::dialect::Written;
+use crate::dialect::ClientRequest;
 use crate::record::answers::{Answers, Key};
 use crate::record::calls::Waiting;
 
@@ -106,7 +106,7 @@ impl Relay {
     fn key(&self) -> Key {
         let settings = &self.snapshot.settings;
         let body = self.asked.request.body(&self.asked.request.model);
-        let nothing = Written::default();
+        let nothing = ClientRequest::default();
         let written = self.asked.translated.as_ref().map_or(&nothing, |(_, written)| written);
         let path = self.asked.route.shown();
         let target = self.asked.request.target.to_string();

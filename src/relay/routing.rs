@@ -17,7 +17,7 @@ impl Relay {
     pub(super) fn choose_model(&mut self) {
         let mut best = self.best_models().into_iter();
         self.tries.model = best.next().unwrap_or_else(|| self.next_in_line());
-        self.tries.beside = best.collect();
+        self.tries.fallback_models = best.collect();
     }
 
     /// Returns the named model or the next fallback model; else the conversation's, one that has answered lately, or
@@ -83,7 +83,7 @@ impl Relay {
             None => Conversation::of(&request.turns(), dialect, needs),
         };
         let known = self.shared.history.conversation(conversation.before.iter().copied(), kept_for);
-        self.tries.own_has_failed = known.as_ref().is_some_and(|(_, has_failed)| *has_failed);
+        self.tries.conversation_model_failed = known.as_ref().is_some_and(|(_, has_failed)| *has_failed);
         self.tries.belongs_to = known.map(|(model, _)| model);
         self.tries.conversation = conversation;
     }
@@ -109,7 +109,7 @@ impl Relay {
         history.answered(answered, self.wanted(), first_token);
         let (goes_on_with, has_failed) = self.model_of_the_conversation(answered);
         for mark in &self.tries.conversation.after {
-            history.converse(*mark, goes_on_with, has_failed);
+            history.assign_conversation(*mark, goes_on_with, has_failed);
         }
         self.save_history();
     }

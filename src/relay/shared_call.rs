@@ -205,7 +205,7 @@ impl CallSharing for SharedCall {
         wanted
     }
 
-    fn one_has_left(&self) {
+    fn follower_left(&self) {
         let state = self.lock();
         let unwanted = state.leader_left && !state.is_wanted();
         drop(state);
@@ -368,7 +368,7 @@ impl Follower {
 impl Drop for Follower {
     fn drop(&mut self) {
         self.shared_call.lock().readers -= 1;
-        self.shared_call.one_has_left();
+        self.shared_call.follower_left();
     }
 }
 

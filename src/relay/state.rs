@@ -14,7 +14,7 @@ use super::shared::Shared;
 use super::shared_call::{Leader, Source};
 use crate::client::exchange::{Exchange, Stream};
 use crate::dialect::request::Request;
-use crate::dialect::{Dialect, Routed, StandIn, Translated, Translator, Written};
+use crate::dialect::{ClientRequest, Dialect, Routed, StandIn, Translated, Translator};
 use crate::live::Snapshot;
 use crate::record::calls::{Recording, Waiting};
 use crate::record::metrics::{CallMetrics, FailedTry};
@@ -34,7 +34,7 @@ pub struct Relay {
     /// The attempts so far, and what the next one depends on.
     pub(super) tries: Tries,
     /// The way back to the client.
-    pub(super) client: ClientSide,
+    pub(super) client: ClientConnection,
     /// What this request shares with identical ones.
     pub(super) sharing: Sharing,
     /// What is recorded of this request.
@@ -48,7 +48,7 @@ pub(super) struct Asked {
     /// The route that the client used.
     pub(super) route: Routed,
     /// The API that the client speaks, if it isn't the upstream's, and the request as the client wrote it.
-    pub(super) translated: Option<(&'static dyn Translated, Written)>,
+    pub(super) translated: Option<(&'static dyn Translated, ClientRequest)>,
     pub(super) request: Request,
     /// The query of the client's request target, for the dialects whose upstream wants it.
     pub(super) query: Option<String>,
@@ -67,7 +67,7 @@ pub(super) struct Tries {
     /// When the call of the current attempt began.
     pub(super) call_began: Option<Instant>,
     /// The models that the same call falls back to.
-    pub(super) beside: Vec<String>,
+    pub(super) fallback_models: Vec<String>,
     /// The models that have failed in calls to the best models, which may name several.
     pub(super) failed_models: Vec<String>,
     /// The backup that is asked, by its index in the settings.
@@ -85,7 +85,7 @@ pub(super) struct Tries {
     /// The model of the conversation that this request continues.
     pub(super) belongs_to: Option<String>,
     /// Whether that model failed in the last call of the conversation.
-    pub(super) own_has_failed: bool,
+    pub(super) conversation_model_failed: bool,
     /// Whether the answer is only the best that could be had: nothing is learned from it.
     pub(super) answer_is_flawed: bool,
     /// The request in chat completions, for a backup that doesn't know the API that the client speaks.
@@ -97,13 +97,13 @@ pub(super) struct Tries {
 /// A request in chat completions, for a server that knows no other API.
 pub(super) struct InChat {
     /// The translation, and the request as it would be sent in the client's API.
-    pub(super) translated: (&'static dyn Translated, Written),
+    pub(super) translated: (&'static dyn Translated, ClientRequest),
     /// The body that is sent.
     pub(super) body: String,
 }
 
 /// The way back to the client.
-pub(super) struct ClientSide {
+pub(super) struct ClientConnection {
     pub(super) state: Client,
     /// Translates the current answer into the API that the client speaks.
     pub(super) translator: Option<Box<dyn Translator>>,
@@ -155,7 +155,7 @@ impl Relay {
     }
 
     /// Returns how the answer is translated into the API that the client speaks, if it comes in another one.
-    pub(super) fn translated(&self) -> Option<&(&'static dyn Translated, Written)> {
+    pub(super) fn translated(&self) -> Option<&(&'static dyn Translated, ClientRequest)> {
         let in_chat = self.tries.in_chat.as_ref().map(|in_chat| &in_chat.translated);
         in_chat.or(self.asked.translated.as_ref())
     }

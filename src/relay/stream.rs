@@ -21,7 +21,7 @@ const FAST_READ_BYTES: usize = 64 * 1024;
 /// How long a stream may go on after its end marker, if the upstream keeps the connection open.
 const AFTER_THE_END: Duration = Duration::from_secs(5);
 /// How long it may go on after only the model has said that it is done: the usage may follow.
-const AFTER_THE_LAST_WORD: Duration = Duration::from_secs(10);
+const AFTER_FINISH: Duration = Duration::from_secs(10);
 
 /// Handles each event, wherever it stands in the stream: reads it, and translates it into the API that the client
 /// speaks.
@@ -75,7 +75,7 @@ impl EventSink {
         let summary = self.reader.summary();
         let rest = match (summary.done, summary.finished) {
             (true, _) => AFTER_THE_END,
-            (false, true) => AFTER_THE_LAST_WORD,
+            (false, true) => AFTER_FINISH,
             (false, false) => return,
         };
         let deadline = Instant::now() + rest;

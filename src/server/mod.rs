@@ -26,7 +26,7 @@ use mio::Poll;
 use crate::client::access;
 use crate::client::connection::{Arrival, Connection};
 use crate::client::exchange::{ConnectionFate, Exchange, Reply, refusal};
-use crate::client::idle::{Idle, Parked};
+use crate::client::idle::{Idle, WaitingConnection};
 use crate::client::listen;
 use crate::client::slot;
 use crate::client::socket::CLIENT_TIMEOUT;
@@ -47,7 +47,7 @@ use pool::Pool;
 use slots::{Entry, Slots};
 
 /// Maximum number of threads that wait for clients which have stopped reading, in addition to `WORKERS`.
-const MAX_STUCK: usize = 512;
+const MAX_BLOCKED_THREADS: usize = 512;
 /// Additional threads for work that takes no time: health checks, refusals, bodies that arrive without a pause.
 const SPARE_THREADS: usize = 32;
 /// Maximum number of threads that wait a moment on their connections; with more connections than that, it is no use.
@@ -55,7 +55,7 @@ const MAX_LINGERING: usize = 32;
 /// How often the gate thread checks the settings, for the requests that wait, and cleans up.
 const GATE_INTERVAL: Duration = Duration::from_millis(250);
 /// After this many rounds without a request nothing is left to clean up, and the gate thread sleeps until the next one.
-const LOOKS_WITHOUT_A_REQUEST: u32 = 320;
+const IDLE_ROUNDS_BEFORE_SLEEP: u32 = 320;
 
 /// The next task of a thread of the pool.
 enum Job {
@@ -125,7 +125,7 @@ pub fn start(live: Arc<Live>, calls: Calls, listeners: Vec<TcpListener>) -> io::
     let Listen { workers, queue, .. } = live.snapshot().settings.listen;
     let port = listen::port(&listeners);
     let shared = Arc::new(Shared::new(live, calls, Arc::clone(&idle), port));
-    let threads = workers + MAX_STUCK + SPARE_THREADS;
+    let threads = workers + MAX_BLOCKED_THREADS + SPARE_THREADS;
     let server = Arc::new(Server {
         shared: Arc::clone(&shared),
         idle: Arc::clone(&idle),
@@ -137,7 +137,7 @@ pub fn start(live: Arc<Live>, calls: Calls, listeners: Vec<TcpListener>) -> io::
     });
     // This cycle of references is never freed: the server lives as long as the program.
     let resumes = Arc::clone(&server);
-    shared.resume_by(move |relay, wake| resumes.come_back(Call::Begun(relay, wake)));
+    shared.resume_by(move |relay, wake| resumes.requeue(Call::Begun(relay, wake)));
     let snapshot = shared.live.snapshot();
     shared.calls.look_back(&snapshot);
     if snapshot.debug {
@@ -177,8 +177,8 @@ impl Server {
     }
 
     /// Forwards a request that has waited elsewhere, as soon as a slot is free.
-    fn come_back(self: &Arc<Self>, call: Call) {
-        self.slot(self.slots.come_back(call));
+    fn requeue(self: &Arc<Self>, call: Call) {
+        self.slot(self.slots.requeue(call));
     }
 
     /// Refuses a request because nothing more of its body has arrived for too long.
@@ -223,7 +223,7 @@ impl Server {
                 return None;
             }
             ConnectionFate::Unsent(unsent) => {
-                self.idle.park(Parked::ForRoom(unsent));
+                self.idle.park(WaitingConnection::ForWritable(unsent));
                 return None;
             }
             ConnectionFate::Gone => return None,
@@ -237,7 +237,7 @@ impl Server {
         }
         match arrival {
             Arrival::Head(head) => return Some(Job::Serve(Box::new(Exchange::new(connection, head)))),
-            Arrival::Unfinished => self.idle.park(Parked::ForRequest(connection)),
+            Arrival::Unfinished => self.idle.park(WaitingConnection::ForRequest(connection)),
             Arrival::Refused(error) => self.refuse(connection, &error),
             Arrival::End => {}
         }
@@ -246,7 +246,7 @@ impl Server {
 
     fn drain(&self, connection: Connection) {
         connection.socket.end();
-        self.idle.park(Parked::for_end(connection));
+        self.idle.park(WaitingConnection::for_end(connection));
     }
 
     /// Refuses bytes that are not a valid request.
@@ -264,7 +264,7 @@ impl Server {
         match self.receive(&mut exchange, &snapshot.settings) {
             Ok(true) => {}
             Ok(false) => {
-                self.idle.park(Parked::for_body(exchange));
+                self.idle.park(WaitingConnection::for_body(exchange));
                 return Err(ConnectionFate::Gone);
             }
             Err(error) => {
@@ -396,7 +396,7 @@ impl Server {
     /// Gives the slot of this thread, which waits for its client, to another request. Returns false if too many threads
     /// wait like this: the rest of the threads is for other work.
     fn give_slot_up(self: &Arc<Self>) -> bool {
-        if self.stuck.fetch_add(1, Ordering::SeqCst) >= MAX_STUCK {
+        if self.stuck.fetch_add(1, Ordering::SeqCst) >= MAX_BLOCKED_THREADS {
             self.stuck.fetch_sub(1, Ordering::SeqCst);
             return false;
         }
@@ -424,20 +424,20 @@ impl Server {
             let now = shared.in_flight.activity();
             looks = if now == activity && shared.gate.waiting() == 0 { looks + 1 } else { 0 };
             activity = now;
-            if looks > LOOKS_WITHOUT_A_REQUEST && !shared.refusals.has_more_to_report() {
+            if looks > IDLE_ROUNDS_BEFORE_SLEEP && !shared.refusals.has_more_to_report() {
                 self.gate_sleeps.store(true, Ordering::SeqCst);
                 shared.gate.sleep_while(|| self.gate_sleeps.load(Ordering::SeqCst));
             }
             match shared.gate.next(GATE_INTERVAL, rules, |relay| relay.is_cancelled()) {
                 Some(Next::Go(relay, pass, waited)) => {
-                    self.come_back(Call::Begun(relay, Wake::Allowed(pass, waited)));
+                    self.requeue(Call::Begun(relay, Wake::Allowed(pass, waited)));
                 }
                 Some(Next::TooLate(relay, limit, waited)) => {
                     let wake = Wake::TooLate(limit, waited);
                     if shared.live.snapshot().settings.backups.is_empty() {
                         self.give(Job::Finish(Box::new(move || relay.resume(wake))));
                     } else {
-                        self.come_back(Call::Begun(relay, wake)); // a backup may answer it
+                        self.requeue(Call::Begun(relay, wake)); // a backup may answer it
                     }
                 }
                 Some(Next::Unwanted(relay)) => self.give(Job::Finish(Box::new(move || relay.abandon()))),
@@ -461,7 +461,7 @@ impl Server {
             if relay.is_cancelled() {
                 self.give(Job::Finish(Box::new(move || relay.abandon())));
             } else {
-                self.come_back(Call::Begun(relay, Wake::PauseOver));
+                self.requeue(Call::Begun(relay, Wake::PauseOver));
             }
         }
     }

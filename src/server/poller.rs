@@ -15,7 +15,7 @@ use mio::{Events, Poll, Token};
 use super::Server;
 use crate::client::connection::{Arrival, Connection};
 use crate::client::exchange::{ConnectionFate, Exchange};
-use crate::client::idle::{FIRST_TOKEN, Idle, Parked, WAKER, request_of};
+use crate::client::idle::{FIRST_TOKEN, Idle, WAKER, WaitingConnection, request_of};
 use crate::client::socket::{CLIENT_TIMEOUT, Listener};
 use crate::error::ApiError;
 use crate::peek::Peeked;
@@ -98,8 +98,8 @@ impl Poller {
         // A thread that stays with its connection begins requests without the poller, but only for less than a tick.
         let activity = in_flight.activity();
         let was_active = std::mem::replace(&mut self.activity, activity) != activity;
-        if busy || was_active || !in_flight.look_after(false) {
-            in_flight.look_after(true);
+        if busy || was_active || !in_flight.set_polled(false) {
+            in_flight.set_polled(true);
             self.next_tick = Some(Instant::now() + TICK);
         } else {
             self.next_tick = None; // the next request that begins wakes the poller
@@ -109,7 +109,7 @@ impl Poller {
     /// Makes sure that the ticks go on, because requests are in flight, or will be.
     fn look_after_clients(&mut self) {
         if self.next_tick.is_none() {
-            self.server.shared.in_flight.look_after(true);
+            self.server.shared.in_flight.set_polled(true);
             self.next_tick = Some(Instant::now() + TICK);
         }
     }
@@ -135,11 +135,13 @@ impl Poller {
             return;
         }
         match self.idle.take(token) {
-            Some(Parked::ForRequest(connection)) => self.read(Some(token), connection),
-            Some(Parked::ForBody(exchange, _)) => self.server.serve(exchange),
-            Some(Parked::ForEnd(connection, until)) => self.drain(token, connection, until),
-            Some(Parked::ForRoom(unsent)) => match unsent.go_on() {
-                ConnectionFate::Unsent(unsent) => self.idle.put_back(token, Parked::ForRoom(unsent)),
+            Some(WaitingConnection::ForRequest(connection)) => self.read(Some(token), connection),
+            Some(WaitingConnection::ForBody(exchange, _)) => self.server.serve(exchange),
+            Some(WaitingConnection::Draining(connection, until)) => self.drain(token, connection, until),
+            Some(WaitingConnection::ForWritable(unsent)) => match unsent.go_on() {
+                ConnectionFate::Unsent(unsent) => {
+                    self.idle.put_back(token, WaitingConnection::ForWritable(unsent))
+                }
                 fate => self.server.follow(fate),
             },
             None => {}
@@ -161,7 +163,9 @@ impl Poller {
                     Ok(socket) => {
                         self.server.make_room(0);
                         match socket.peek() {
-                            Peeked::Nothing => self.idle.park(Parked::ForRequest(Connection::new(socket))),
+                            Peeked::Nothing => {
+                                self.idle.park(WaitingConnection::ForRequest(Connection::new(socket)))
+                            }
                             Peeked::Bytes | Peeked::End => self.read(None, Connection::new(socket)),
                         }
                     }
@@ -184,8 +188,10 @@ impl Poller {
                 self.look_after_clients();
                 self.server.serve(Box::new(Exchange::new(connection, head)));
             }
-            (Arrival::Unfinished, Some(token)) => self.idle.put_back(token, Parked::ForRequest(connection)),
-            (Arrival::Unfinished, None) => self.idle.park(Parked::ForRequest(connection)),
+            (Arrival::Unfinished, Some(token)) => {
+                self.idle.put_back(token, WaitingConnection::ForRequest(connection))
+            }
+            (Arrival::Unfinished, None) => self.idle.park(WaitingConnection::ForRequest(connection)),
             (Arrival::Refused(error), _) => self.server.refuse(connection, &error),
             (Arrival::End, _) => {}
         }
@@ -193,20 +199,20 @@ impl Poller {
 
     fn drain(&self, token: Token, mut connection: Connection, until: Instant) {
         if connection.discard() {
-            self.idle.put_back(token, Parked::ForEnd(connection, until));
+            self.idle.put_back(token, WaitingConnection::Draining(connection, until));
         }
     }
 
     /// Ends the connections whose deadlines have passed.
     fn end_late(&self) {
         let now = Instant::now();
-        while let Some(parked) = self.idle.take_late(now) {
+        while let Some(parked) = self.idle.take_expired(now) {
             match parked {
-                Parked::ForRequest(connection) => {
+                WaitingConnection::ForRequest(connection) => {
                     self.server.refuse(connection, &ApiError::slow_head(CLIENT_TIMEOUT));
                 }
-                Parked::ForBody(exchange, _) => self.server.give_up_waiting(exchange),
-                Parked::ForEnd(..) | Parked::ForRoom(_) => {}
+                WaitingConnection::ForBody(exchange, _) => self.server.give_up_waiting(exchange),
+                WaitingConnection::Draining(..) | WaitingConnection::ForWritable(_) => {}
             }
         }
     }

@@ -34,16 +34,16 @@ struct State<T> {
     /// Jobs for which no thread was idle.
     jobs: VecDeque<T>,
     /// Idle threads, the one that became idle last at the end.
-    idle: Vec<Arc<Place<T>>>,
+    idle: Vec<Arc<Mailbox<T>>>,
     threads: usize,
     /// How many threads have been started so far: the number in the name of the last one.
     named: usize,
     /// Whether the console has said that the system gives no more threads.
-    is_told: bool,
+    shortage_reported: bool,
 }
 
 /// The place where an idle thread receives its next job.
-struct Place<T> {
+struct Mailbox<T> {
     given: Mutex<Option<T>>,
     came: Condvar,
 }
@@ -51,7 +51,8 @@ struct Place<T> {
 impl<T: Send + 'static> Pool<T> {
     /// Creates a pool without threads, which will never have more than `max`. Each job is passed to `work`.
     pub fn new(max: usize, work: impl Fn(T) + Send + Sync + 'static) -> Self {
-        let state = State { jobs: VecDeque::new(), idle: Vec::new(), threads: 0, named: 0, is_told: false };
+        let state =
+            State { jobs: VecDeque::new(), idle: Vec::new(), threads: 0, named: 0, shortage_reported: false };
         Self { shared: Arc::new(Shared { state: Mutex::new(state), work: Box::new(work), max }) }
     }
 
@@ -76,7 +77,7 @@ impl<T: Send + 'static> Pool<T> {
         if let Err(error) = started {
             let mut state = self.shared.lock();
             state.threads -= 1; // the job waits for another thread
-            if !std::mem::replace(&mut state.is_told, true) {
+            if !std::mem::replace(&mut state.shortage_reported, true) {
                 say(either(
                     format_args!(
                         "the system gives no more threads ({error}): requests wait for those there are"
@@ -90,7 +91,7 @@ impl<T: Send + 'static> Pool<T> {
 
 impl<T> Shared<T> {
     fn run(&self) {
-        let place = Arc::new(Place { given: Mutex::new(None), came: Condvar::new() });
+        let place = Arc::new(Mailbox { given: Mutex::new(None), came: Condvar::new() });
         while let Some(job) = self.next(&place) {
             // A panic ends only this job: its request answers by itself when it is dropped.
             let _ = catch_unwind(AssertUnwindSafe(|| (self.work)(job)));
@@ -98,7 +99,7 @@ impl<T> Shared<T> {
     }
 
     /// Waits for the next job; `None` if the thread is to end because none came for too long.
-    fn next(&self, place: &Arc<Place<T>>) -> Option<T> {
+    fn next(&self, place: &Arc<Mailbox<T>>) -> Option<T> {
         let mut state = self.lock();
         if let Some(job) = state.jobs.pop_front() {
             return Some(job);
@@ -129,7 +130,7 @@ impl<T> Shared<T> {
     }
 }
 
-impl<T> Place<T> {
+impl<T> Mailbox<T> {
     fn give(&self, job: T) {
         *lock(&self.given) = Some(job);
         self.came.notify_one();

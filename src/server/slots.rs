@@ -63,7 +63,7 @@ impl<T> Slots<T> {
 
     /// Takes a slot for a request that has waited elsewhere, or queues it even if the queue is full. Returns the
     /// request if it has a slot.
-    pub fn come_back(&self, who: T) -> Option<T> {
+    pub fn requeue(&self, who: T) -> Option<T> {
         let mut state = self.lock();
         match state.free {
             0 => {
@@ -114,17 +114,17 @@ mod tests {
         assert_eq!(slots.enter(1), Entry::Admitted(1));
         assert_eq!(slots.enter(2), Entry::Waits);
         assert_eq!(slots.enter(3), Entry::Full(3));
-        assert_eq!((slots.come_back(4), slots.come_back(5)), (None, None));
+        assert_eq!((slots.requeue(4), slots.requeue(5)), (None, None));
         let next = [(); 4].map(|()| slots.leave());
         assert_eq!(next, [Some(4), Some(5), Some(2), None]);
-        assert_eq!(slots.come_back(6), Some(6));
+        assert_eq!(slots.requeue(6), Some(6));
     }
 
     #[test]
     fn who_leaves_the_queue_leaves_its_place_in_it() {
         let slots = Slots::new(1, 2);
         assert_eq!([1, 2, 3].map(|who| slots.enter(who)), [Entry::Admitted(1), Entry::Waits, Entry::Waits]);
-        assert_eq!((slots.enter(4), slots.come_back(5)), (Entry::Full(4), None));
+        assert_eq!((slots.enter(4), slots.requeue(5)), (Entry::Full(4), None));
         assert_eq!(slots.take_out(|who| *who == 2 || *who == 5), [2, 5]);
         assert_eq!((slots.enter(6), slots.enter(7)), (Entry::Waits, Entry::Full(7)));
         assert_eq!([(); 3].map(|()| slots.leave()), [Some(3), Some(6), None]);

@@ -126,7 +126,7 @@ fn read_one(reader: &mut Reader<'_>, name: String, last: Option<&Backup>) -> Opt
             format!("{setting} is missing: the backup {name} isn't asked without it"),
             format!("缺少 {setting}：没有它就不会使用备用服务 {name}"),
         );
-        reader.mention(&setting, text);
+        reader.warn(&setting, text);
         return None;
     }
     Some(Backup { name, base_url: base_url?, key, models: models? })
@@ -146,7 +146,7 @@ fn hint_at_keys(reader: &mut Reader<'_>) {
                     "{setting} 尚未使用：写上 BACKUPS={name} 和 {upper}_MODEL=...，OpenRouter 无法回答时就会使用 {name}"
                 ),
             );
-            reader.mention(&setting, text);
+            reader.warn(&setting, text);
         }
     }
 }

@@ -14,7 +14,7 @@ pub struct BadLine {
     /// The line's number in the file, from 1.
     pub number: usize,
     /// The likely mistake in it.
-    pub slip: Slip,
+    pub slip: LikelyMistake,
 }
 
 /// The character in place of bytes that aren't text.
@@ -22,7 +22,7 @@ const NO_TEXT: char = '\u{FFFD}';
 
 /// The likely mistake in a line that can't be understood.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Slip {
+pub enum LikelyMistake {
     /// A key without its name.
     OnlyAKey,
     /// `NAME: value`.
@@ -37,19 +37,19 @@ impl fmt::Display for BadLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = self.number;
         f.write_str(&match &self.slip {
-            Slip::OnlyAKey => either(
+            LikelyMistake::OnlyAKey => either(
                 format!("{NAME} line {number} is only a key: write OPENROUTER_API_KEY= before it"),
                 format!("{NAME} 第 {number} 行只有密钥：请在前面加上 OPENROUTER_API_KEY="),
             ),
-            Slip::Colon(name) => either(
+            LikelyMistake::Colon(name) => either(
                 format!("{NAME} line {number} is skipped: write {name}=value, with = in place of :"),
                 format!("{NAME} 第 {number} 行已跳过：请写成 {name}=值，用 = 而不是 :"),
             ),
-            Slip::NotText => either(
+            LikelyMistake::NotText => either(
                 format!("{NAME} line {number} is skipped: it isn't UTF-8. Save the file as UTF-8"),
                 format!("{NAME} 第 {number} 行已跳过：不是 UTF-8 编码。请把文件另存为 UTF-8"),
             ),
-            Slip::Unknown => either(
+            LikelyMistake::Unknown => either(
                 format!("{NAME} line {number} can't be understood and is skipped: lines are NAME=value or # comment"),
                 format!("{NAME} 第 {number} 行无法识别，已跳过：每行应为 名称=值 或 # 注释"),
             ),
@@ -123,21 +123,21 @@ fn parse_line(line: &str) -> Result<Option<(String, String)>, ()> {
     }
 }
 
-fn slip(line: &str) -> Slip {
+fn slip(line: &str) -> LikelyMistake {
     if line.contains(NO_TEXT) {
-        return Slip::NotText;
+        return LikelyMistake::NotText;
     }
     let line = line.strip_prefix("export ").unwrap_or(line);
     let bare = line.trim_matches(['"', '\'', ' ']);
     if bare.starts_with("sk-") && !bare.contains(char::is_whitespace) {
-        return Slip::OnlyAKey;
+        return LikelyMistake::OnlyAKey;
     }
     let is_name = |name: &str| {
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
     };
     match line.split_once([':', '：']).map(|(name, _)| name.trim()) {
-        Some(name) if is_name(name) => Slip::Colon(name.to_owned()),
-        _ => Slip::Unknown,
+        Some(name) if is_name(name) => LikelyMistake::Colon(name.to_owned()),
+        _ => LikelyMistake::Unknown,
     }
 }
 
@@ -259,7 +259,15 @@ mod tests {
         assert_eq!(numbers.collect::<Vec<_>>(), [2, 3, 5]);
         let Parsed { bad, .. } = parse("sk-or-v1-abc\nMODEL: a/b:free\n\"sk-or-v1-abc\"\nhttps://x\n");
         let slips = bad.into_iter().map(|line| line.slip).collect::<Vec<_>>();
-        assert_eq!(slips, [Slip::OnlyAKey, Slip::Colon("MODEL".into()), Slip::OnlyAKey, Slip::Unknown]);
+        assert_eq!(
+            slips,
+            [
+                LikelyMistake::OnlyAKey,
+                LikelyMistake::Colon("MODEL".into()),
+                LikelyMistake::OnlyAKey,
+                LikelyMistake::Unknown
+            ]
+        );
         let Parsed { settings, bad, further_bad } = parse(&"nonsense\n".repeat(1_000_000));
         assert_eq!((settings.len(), bad.len(), further_bad), (0, 20, 999_980));
     }
@@ -269,6 +277,6 @@ mod tests {
         let gbk = b"# \xc4\xa3\xd0\xcd\nMODEL=a/b:free # \xc4\xa3\xd0\xcd\nCACHE_DIR=D:\\\xbb\xba\xb4\xe6\n";
         let Parsed { settings, bad, .. } = parse(&decode_as(gbk, None));
         assert_eq!(settings, [("MODEL".to_owned(), "a/b:free".to_owned())]);
-        assert_eq!(bad, [BadLine { number: 3, slip: Slip::NotText }]);
+        assert_eq!(bad, [BadLine { number: 3, slip: LikelyMistake::NotText }]);
     }
 }

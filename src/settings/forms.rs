@@ -81,7 +81,7 @@ impl<T, F: Form<T>> Form<Vec<T>> for List<F> {
                         format!("{name}: {entry} is left out, as it must be {range}"),
                         format!("{name}：已忽略 {entry}，应为：{range}"),
                     );
-                    reader.mention(name, text);
+                    reader.warn(name, text);
                 }
             }
         }

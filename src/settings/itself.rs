@@ -28,7 +28,7 @@ pub(super) fn refuse(settings: &mut Settings, in_force: Option<&Settings>, reade
             }
             None => {
                 settings.upstream_is_itself = true;
-                reader.mention(
+                reader.warn(
                     name,
                     either(
                         format!(
@@ -47,7 +47,7 @@ pub(super) fn refuse(settings: &mut Settings, in_force: Option<&Settings>, reade
         let is_own = is_own_address(&backup.base_url, &listen);
         if is_own {
             let (name, url) = (&backup.name, &backup.base_url);
-            reader.mention("BACKUPS", either(
+            reader.warn("BACKUPS", either(
                 format!("BACKUPS: {name} is left out, as {url} is this proxy's own address (change PORT, or the backup's)"),
                 format!("BACKUPS：已忽略 {name}，因为 {url} 是这个代理自己的地址（请更换 PORT 或备用服务的端口）"),
             ));

@@ -61,7 +61,7 @@ pub(super) fn hint(file: &[(String, String)], lacks_key: bool, reader: &mut Read
         }
     }
     for (name, text) in hints {
-        reader.mention(name, text);
+        reader.warn(name, text);
     }
 }
 

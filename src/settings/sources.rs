@@ -100,7 +100,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reports something that doesn't make the setting's value invalid.
-    pub(super) fn mention(&mut self, name: &str, text: String) {
+    pub(super) fn warn(&mut self, name: &str, text: String) {
         self.complaints.push(Complaint { name: name.to_owned(), text, keeps_value: false });
     }
 

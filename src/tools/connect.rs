@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Filling, Place, TOOLS, Tool, in_words};
+use super::{ConfigTarget, Placeholders, TOOLS, Tool, in_words};
 use crate::language::either;
 
 /// Returns the key to show. Tools may use any key, unless `PROXY_API_KEY` is set, and that one is shown nowhere.
@@ -12,7 +12,7 @@ fn shown_key(wants_key: bool) -> &'static str {
 
 /// Returns what `connect` prints, for this tool or for all.
 pub fn text(tool: Option<&Tool>, root: &str, wants_key: bool) -> String {
-    let filling = Filling { root, key: shown_key(wants_key), folder: "" };
+    let filling = Placeholders { root, key: shown_key(wants_key), folder: "" };
     let tools = tool.map_or(TOOLS, std::slice::from_ref);
     let mut text = tools.iter().map(|tool| paragraph(tool, &filling)).collect::<Vec<_>>().join("\n");
     if tool.is_none() {
@@ -24,7 +24,7 @@ pub fn text(tool: Option<&Tool>, root: &str, wants_key: bool) -> String {
     text
 }
 
-fn paragraph(tool: &Tool, filling: &Filling<'_>) -> String {
+fn paragraph(tool: &Tool, filling: &Placeholders<'_>) -> String {
     let mut text = format!("{}  ({})\n", in_words(tool.title), tool.name);
     let mut add = |line: &str| text.push_str(&format!("  {line}\n"));
     if tool.launch.is_some() {
@@ -35,9 +35,9 @@ fn paragraph(tool: &Tool, filling: &Filling<'_>) -> String {
         ));
     }
     match tool.place {
-        Place::Line(line) => add(&filling.fill(line)),
-        Place::Menu(words) => add(&plain(&filling.fill(in_words(words)))),
-        Place::File(path, _, content) => {
+        ConfigTarget::Line(line) => add(&filling.fill(line)),
+        ConfigTarget::Menu(words) => add(&plain(&filling.fill(in_words(words)))),
+        ConfigTarget::File(path, _, content) => {
             add(&either(format!("in {path}:"), format!("写入 {path}：")));
             filling.fill(content).lines().for_each(|line| add(&format!("  {line}")));
         }
@@ -82,13 +82,13 @@ struct Page<'a> {
 /// "run", "file", "snippet", "steps", "note"}]}`: what the panel's page Connect shows, with this address filled in.
 /// `wants_key` says whether `PROXY_API_KEY` is set.
 pub fn json(root: &str, wants_key: bool) -> String {
-    let filling = Filling { root, key: shown_key(wants_key), folder: "" };
+    let filling = Placeholders { root, key: shown_key(wants_key), folder: "" };
     let both = |text: super::Text| text.map(|text| filling.fill(text));
     let tools = TOOLS.iter().map(|tool| {
         let (file, snippet, steps) = match tool.place {
-            Place::Line(line) => (None, Some(filling.fill(line)), None),
-            Place::File(path, _, content) => (Some(path), Some(filling.fill(content)), None),
-            Place::Menu(words) => (None, None, Some(both(words))),
+            ConfigTarget::Line(line) => (None, Some(filling.fill(line)), None),
+            ConfigTarget::File(path, _, content) => (Some(path), Some(filling.fill(content)), None),
+            ConfigTarget::Menu(words) => (None, None, Some(both(words))),
         };
         Row {
             name: tool.name,
@@ -125,7 +125,7 @@ mod tests {
 
     use super::*;
 
-    const README: Filling<'_> = Filling { root: "http://localhost:5000", key: "x", folder: "" };
+    const README: Placeholders<'_> = Placeholders { root: "http://localhost:5000", key: "x", folder: "" };
     /// The lines around what the table says, in both READMEs.
     const BEGIN: &str =
         "<!-- What follows is written by `BLESS=1 cargo test --lib readmes` from src/tools/table.rs. -->\n";
@@ -141,9 +141,9 @@ mod tests {
                 None => String::new(),
             };
             let place = match tool.place {
-                Place::Line(line) => format!("`{}`", README.fill(line)),
-                Place::Menu(words) => README.fill(word(words)),
-                Place::File(path, ..) => format!("`{path}`"),
+                ConfigTarget::Line(line) => format!("`{}`", README.fill(line)),
+                ConfigTarget::Menu(words) => README.fill(word(words)),
+                ConfigTarget::File(path, ..) => format!("`{path}`"),
             };
             let note = README.fill(word(tool.note));
             let cell = format!("{place}{} {note}", word([".", "。"]));
@@ -163,7 +163,7 @@ mod tests {
             TOOLS.iter().filter(|tool| tool.tried == tried).for_each(|tool| text.push_str(&row(tool)));
         }
         for tool in TOOLS {
-            if let Place::File(path, kind, content) = tool.place {
+            if let ConfigTarget::File(path, kind, content) = tool.place {
                 let title = word(tool.title);
                 let content = README.fill(content);
                 let _ = write!(
@@ -195,9 +195,9 @@ mod tests {
     #[test]
     fn snippets_are_what_they_say_they_are() {
         let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
-        let filling = Filling { root: "http://localhost:1", key: "a\"b\\c", folder: "f" };
+        let filling = Placeholders { root: "http://localhost:1", key: "a\"b\\c", folder: "f" };
         for tool in TOOLS {
-            if let Place::File(_, "json", content) = tool.place {
+            if let ConfigTarget::File(_, "json", content) = tool.place {
                 json(&filling.fill(content));
             }
             for (_, content) in tool.launch.iter().flat_map(|launch| launch.files) {

@@ -26,13 +26,13 @@ pub struct Tool {
     /// How `run` starts it, if it can.
     pub launch: Option<Launch>,
     /// What to write where without `run`.
-    pub place: Place,
+    pub place: ConfigTarget,
     /// What else there is to know.
     pub note: Text,
 }
 
 /// The place where the proxy's address goes.
-pub enum Place {
+pub enum ConfigTarget {
     /// A line of a shell or a program.
     Line(&'static str),
     /// A file: its path, the name of its language in Markdown, its text.
@@ -59,7 +59,7 @@ const fn same(text: &'static str) -> Text {
 const NOTHING: Text = same("");
 
 /// The values of the placeholders in a tool's texts.
-pub struct Filling<'a> {
+pub struct Placeholders<'a> {
     /// `http://localhost:5000`, without a slash at its end.
     pub root: &'a str,
     /// What the tool sends as its key.
@@ -68,7 +68,7 @@ pub struct Filling<'a> {
     pub folder: &'a str,
 }
 
-impl Filling<'_> {
+impl Placeholders<'_> {
     /// Returns the text with the placeholders replaced.
     pub fn fill(&self, text: &str) -> String {
         let text = text.replace("{v1}", "{root}/v1").replace("{root}", self.root);

@@ -1,6 +1,6 @@
 //! The table of tools: what each of them needs, and what to write where.
 
-use super::{Launch, NOTHING, Place, Text, Tool, same};
+use super::{ConfigTarget, Launch, NOTHING, Text, Tool, same};
 
 /// The tools, in the order of the READMEs.
 pub const TOOLS: &[Tool] = &[
@@ -26,7 +26,7 @@ pub const TOOLS: &[Tool] = &[
             arguments: &["--settings", "{folder}/settings.json"],
             files: &[("settings.json", CLAUDE_SETTINGS_FOR_NOW)],
         }),
-        place: Place::File("~/.claude/settings.json", "json", CLAUDE_SETTINGS),
+        place: ConfigTarget::File("~/.claude/settings.json", "json", CLAUDE_SETTINGS),
         note: [
             "It asks for models of its own, which are replaced; `ANTHROPIC_MODEL` and `ANTHROPIC_DEFAULT_HAIKU_MODEL` may name free ones. The last two lines save the calls for titles of the terminal, up to one for each message.",
             "它请求的是自己的模型，会被替换；可以用 `ANTHROPIC_MODEL` 和 `ANTHROPIC_DEFAULT_HAIKU_MODEL` 指定免费模型。最后两行省去生成终端标题的调用，否则最多每条消息多一次。",
@@ -60,7 +60,7 @@ pub const TOOLS: &[Tool] = &[
             ],
             files: &[],
         }),
-        place: Place::File(
+        place: ConfigTarget::File(
             "~/.codex/config.toml",
             "toml",
             r#"model = "openrouter/free"
@@ -86,7 +86,7 @@ experimental_bearer_token = "{key}""#,
         tried: true,
         install: "npm install -g opencode-ai",
         launch: Some(Launch { environment: &[("OPENCODE_CONFIG_CONTENT", OPENCODE_CONFIG)], ..NO_LAUNCH }),
-        place: Place::File("~/.config/opencode/opencode.json", "json", OPENCODE_CONFIG),
+        place: ConfigTarget::File("~/.config/opencode/opencode.json", "json", OPENCODE_CONFIG),
         note: [
             "`agent.title` saves a call for the title of each session.",
             "`agent.title` 省去每个会话生成标题的一次调用。",
@@ -109,7 +109,7 @@ experimental_bearer_token = "{key}""#,
             ],
             files: &[],
         }),
-        place: Place::File(
+        place: ConfigTarget::File(
             "~/.aider.conf.yml",
             "yaml",
             "model: openai/openrouter/free\nopenai-api-base: {v1}\nopenai-api-key: {key}\nshow-model-warnings: false",
@@ -134,7 +134,7 @@ experimental_bearer_token = "{key}""#,
             )],
             ..NO_LAUNCH
         }),
-        place: Place::File(
+        place: ConfigTarget::File(
             "~/.qwen/settings.json",
             "json",
             r#"{
@@ -176,7 +176,7 @@ experimental_bearer_token = "{key}""#,
             )],
             ..NO_LAUNCH
         }),
-        place: Place::File(
+        place: ConfigTarget::File(
             "~/.gemini/settings.json",
             "json",
             r#"{
@@ -200,7 +200,7 @@ experimental_bearer_token = "{key}""#,
             files: &[("crush.json", CRUSH_CONFIG)],
             ..NO_LAUNCH
         }),
-        place: Place::File("~/.config/crush/crush.json", "json", CRUSH_CONFIG),
+        place: ConfigTarget::File("~/.config/crush/crush.json", "json", CRUSH_CONFIG),
         note: NOTHING,
     },
     Tool {
@@ -217,7 +217,7 @@ experimental_bearer_token = "{key}""#,
             ],
             ..NO_LAUNCH
         }),
-        place: Place::Line("OPENAI_BASE_URL={v1} OPENAI_API_KEY={key} llm -m gpt-4o-mini hello"),
+        place: ConfigTarget::Line("OPENAI_BASE_URL={v1} OPENAI_API_KEY={key} llm -m gpt-4o-mini hello"),
         note: [
             "So do most tools that are made with OpenAI's SDK.",
             "多数用 OpenAI SDK 写成的工具都可以这样用。",
@@ -230,7 +230,7 @@ experimental_bearer_token = "{key}""#,
         tried: true,
         install: "npm install -g @github/copilot",
         launch: None,
-        place: Place::Line(
+        place: ConfigTarget::Line(
             "COPILOT_PROVIDER_BASE_URL={v1} COPILOT_MODEL=openrouter/free COPILOT_OFFLINE=true copilot",
         ),
         note: NOTHING,
@@ -242,7 +242,7 @@ experimental_bearer_token = "{key}""#,
         tried: true,
         install: "npm install -g cline",
         launch: None,
-        place: Place::Line(
+        place: ConfigTarget::Line(
             "cline auth --provider openai-compatible --apikey {key} --modelid openrouter/free --baseurl {v1}",
         ),
         note: [
@@ -257,7 +257,7 @@ experimental_bearer_token = "{key}""#,
         tried: true,
         install: "npm install -g @kilocode/cli",
         launch: None,
-        place: Place::File("~/.config/kilo/kilo.json", "json", OPENCODE_CONFIG),
+        place: ConfigTarget::File("~/.config/kilo/kilo.json", "json", OPENCODE_CONFIG),
         note: NOTHING,
     },
     Tool {
@@ -267,7 +267,7 @@ experimental_bearer_token = "{key}""#,
         tried: true,
         install: "npm install -g @continuedev/cli",
         launch: None,
-        place: Place::File(
+        place: ConfigTarget::File(
             "~/.continue/config.yaml",
             "yaml",
             "name: local
@@ -291,7 +291,7 @@ models:
         tried: true,
         install: "npm install -g @mariozechner/pi-coding-agent",
         launch: None,
-        place: Place::File(
+        place: ConfigTarget::File(
             "~/.pi/agent/models.json",
             "json",
             r#"{
@@ -317,7 +317,7 @@ models:
         tried: true,
         install: "",
         launch: None,
-        place: Place::File(
+        place: ConfigTarget::File(
             "~/.hermes/config.yaml",
             "yaml",
             "model:
@@ -335,7 +335,9 @@ models:
         tried: true,
         install: "pip install shell-gpt",
         launch: None,
-        place: Place::Line("API_BASE_URL={v1} OPENAI_API_KEY={key} sgpt --model openrouter/free hello"),
+        place: ConfigTarget::Line(
+            "API_BASE_URL={v1} OPENAI_API_KEY={key} sgpt --model openrouter/free hello",
+        ),
         note: NOTHING,
     },
     Tool {
@@ -345,7 +347,7 @@ models:
         tried: true,
         install: "pip install open-webui",
         launch: None,
-        place: Place::Menu([
+        place: ConfigTarget::Menu([
             "Admin settings, Connections, OpenAI API: URL `{v1}`, key `{key}`",
             "管理员设置 → 外部连接 → OpenAI API：地址 `{v1}`，密钥 `{key}`",
         ]),
@@ -361,7 +363,7 @@ models:
         tried: true,
         install: "pip install openai",
         launch: None,
-        place: Place::Line(r#"OpenAI(base_url="{v1}", api_key="{key}")"#),
+        place: ConfigTarget::Line(r#"OpenAI(base_url="{v1}", api_key="{key}")"#),
         note: [
             "Or the environment: `OPENAI_BASE_URL`, `OPENAI_API_KEY`.",
             "也可以用环境变量 `OPENAI_BASE_URL`、`OPENAI_API_KEY`。",
@@ -374,7 +376,7 @@ models:
         tried: true,
         install: "npm install openai",
         launch: None,
-        place: Place::Line(r#"new OpenAI({ baseURL: "{v1}", apiKey: "{key}" })"#),
+        place: ConfigTarget::Line(r#"new OpenAI({ baseURL: "{v1}", apiKey: "{key}" })"#),
         note: NOTHING,
     },
     Tool {
@@ -384,7 +386,7 @@ models:
         tried: true,
         install: "pip install anthropic",
         launch: None,
-        place: Place::Line(r#"Anthropic(base_url="{root}", api_key="{key}")"#),
+        place: ConfigTarget::Line(r#"Anthropic(base_url="{root}", api_key="{key}")"#),
         note: WITHOUT_V1,
     },
     Tool {
@@ -394,7 +396,7 @@ models:
         tried: true,
         install: "npm install @anthropic-ai/sdk",
         launch: None,
-        place: Place::Line(r#"new Anthropic({ baseURL: "{root}", apiKey: "{key}" })"#),
+        place: ConfigTarget::Line(r#"new Anthropic({ baseURL: "{root}", apiKey: "{key}" })"#),
         note: WITHOUT_V1,
     },
     Tool {
@@ -404,7 +406,7 @@ models:
         tried: true,
         install: "pip install google-genai",
         launch: None,
-        place: Place::Line(r#"genai.Client(api_key="{key}", http_options={"base_url": "{root}"})"#),
+        place: ConfigTarget::Line(r#"genai.Client(api_key="{key}", http_options={"base_url": "{root}"})"#),
         note: WITHOUT_V1,
     },
     Tool {
@@ -414,7 +416,9 @@ models:
         tried: true,
         install: "npm install @google/genai",
         launch: None,
-        place: Place::Line(r#"new GoogleGenAI({ apiKey: "{key}", httpOptions: { baseUrl: "{root}" } })"#),
+        place: ConfigTarget::Line(
+            r#"new GoogleGenAI({ apiKey: "{key}", httpOptions: { baseUrl: "{root}" } })"#,
+        ),
         note: WITHOUT_V1,
     },
     Tool {
@@ -424,7 +428,7 @@ models:
         tried: true,
         install: "pip install ollama",
         launch: None,
-        place: Place::Line(r#"Client(host="{root}")"#),
+        place: ConfigTarget::Line(r#"Client(host="{root}")"#),
         note: NOTHING,
     },
     Tool {
@@ -434,7 +438,7 @@ models:
         tried: true,
         install: "npm install ollama",
         launch: None,
-        place: Place::Line(r#"new Ollama({ host: "{root}" })"#),
+        place: ConfigTarget::Line(r#"new Ollama({ host: "{root}" })"#),
         note: NOTHING,
     },
     Tool {
@@ -444,7 +448,7 @@ models:
         tried: true,
         install: "pip install langchain-openai",
         launch: None,
-        place: Place::Line(r#"ChatOpenAI(base_url="{v1}", api_key="{key}", model="any")"#),
+        place: ConfigTarget::Line(r#"ChatOpenAI(base_url="{v1}", api_key="{key}", model="any")"#),
         note: NOTHING,
     },
     Tool {
@@ -454,7 +458,7 @@ models:
         tried: true,
         install: "",
         launch: None,
-        place: Place::Line(
+        place: ConfigTarget::Line(
             r#"curl -N {v1}/chat/completions -H "Authorization: Bearer {key}" -d '{"stream":true,"messages":[{"role":"user","content":"hello"}]}'"#,
         ),
         note: NOTHING,
@@ -466,7 +470,7 @@ models:
         tried: false,
         install: "",
         launch: None,
-        place: Place::Line(
+        place: ConfigTarget::Line(
             "GOOSE_PROVIDER=openai GOOSE_MODEL=openrouter/free OPENAI_HOST={root} OPENAI_API_KEY={key} goose",
         ),
         note: NOTHING,
@@ -478,7 +482,7 @@ models:
         tried: false,
         install: "",
         launch: None,
-        place: Place::Menu([
+        place: ConfigTarget::Menu([
             "Settings, Model Provider, add one of type OpenAI: API host `{root}`, key `{key}`; then add the model `openrouter/free`",
             "设置 → 模型服务，添加类型为 OpenAI 的服务：API 地址 `{root}`，密钥 `{key}`；再添加模型 `openrouter/free`",
         ]),
@@ -491,7 +495,7 @@ models:
         tried: false,
         install: "",
         launch: None,
-        place: Place::Menu([
+        place: ConfigTarget::Menu([
             "Settings, Model Provider, add custom provider, OpenAI API compatible: host `{root}`, path `/v1/chat/completions`, key `{key}`",
             "设置 → 模型提供方 → 添加自定义提供方，OpenAI API 兼容：主机 `{root}`，路径 `/v1/chat/completions`，密钥 `{key}`",
         ]),
@@ -507,7 +511,7 @@ models:
         tried: false,
         install: "",
         launch: None,
-        place: Place::Menu([
+        place: ConfigTarget::Menu([
             "Ollama's address: `{root}`; one that can't be told an address looks at port 11434: start the proxy with `--port 11434`",
             "Ollama 地址填 `{root}`；不能填地址的工具会找 11434 端口：用 `--port 11434` 启动代理",
         ]),

@@ -10,7 +10,7 @@ const LARGE_BYTES: usize = 256 * 1024;
 
 /// Buffers for both directions.
 #[derive(Debug, Default)]
-pub struct Growing {
+pub struct GrowingBuffers {
     input: Vec<u8>,
     /// The bytes that have been received and not consumed lie between `consumed` and `filled`.
     consumed: usize,
@@ -21,7 +21,7 @@ pub struct Growing {
     output: Vec<u8>,
 }
 
-impl Growing {
+impl GrowingBuffers {
     /// Grows the output buffer; called when a full one has been sent.
     pub fn output_was_full(&mut self) {
         grow(&mut self.output);
@@ -41,7 +41,7 @@ fn grow(buffer: &mut Vec<u8>) {
     buffer.resize(size.max(buffer.len()), 0);
 }
 
-impl Buffers for Growing {
+impl Buffers for GrowingBuffers {
     fn output(&mut self) -> &mut [u8] {
         if self.output.is_empty() {
             grow(&mut self.output);
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn they_grow_with_what_comes_and_lose_none_of_it() {
-        let mut buffers = Growing::default();
+        let mut buffers = GrowingBuffers::default();
         let sent = (0..100_000_u32).flat_map(u32::to_ne_bytes).collect::<Vec<_>>();
         let (mut rest, mut received) = (&sent[..], Vec::new());
         while received.len() < sent.len() {

@@ -16,14 +16,14 @@ use crate::language::Words;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// The kind of failure, which decides what to do next.
-    pub trouble: Trouble,
+    pub kind: FailureKind,
     /// The reason, as shown to people.
     pub reason: Words,
 }
 
 /// The kinds of failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
+pub enum FailureKind {
     /// No connection could be opened.
     Unreachable,
     /// No connection could be opened, because no address is known for a name.
@@ -43,7 +43,7 @@ pub enum Trouble {
 impl Failure {
     /// Returns the failure of a connection that ended, or carried something other than HTTP.
     pub fn broke_off(reason: Words) -> Self {
-        Self { trouble: Trouble::BrokeOff, reason }
+        Self { kind: FailureKind::BrokeOff, reason }
     }
 
     /// Returns the failure of an answer that ended before it was complete.
@@ -59,14 +59,14 @@ impl Failure {
     /// Returns the failure of a call whose upstream is this proxy, or one that calls it.
     pub fn is_a_loop() -> Self {
         let reason = Words::new("the upstream is this proxy itself", "上游就是这个代理自己");
-        Self { trouble: Trouble::Loop, reason }
+        Self { kind: FailureKind::Loop, reason }
     }
 
     fn silent(limit: Duration) -> Self {
         let seconds = limit.as_secs_f64();
         let reason =
             Words::new(format!("no byte for {seconds} s"), format!("{seconds} 秒内没有收到任何数据"));
-        Self { trouble: Trouble::Silent(limit), reason }
+        Self { kind: FailureKind::Silent(limit), reason }
     }
 }
 
@@ -101,7 +101,7 @@ pub(super) fn failure(
     timeout: Duration,
     connected: bool,
 ) -> Failure {
-    let (trouble, reason, unknown) = match error {
+    let (kind, reason, unknown) = match error {
         ureq::Error::Timeout(Timeout::PerRead | Timeout::PerWrite) => return Failure::silent(timeout),
         ureq::Error::Timeout(_) => {
             let seconds = CONNECT_TIMEOUT.as_secs();
@@ -109,45 +109,47 @@ pub(super) fn failure(
                 format!("no connection within {seconds} s"),
                 format!("{seconds} 秒内未能建立连接"),
             );
-            (Trouble::Unreachable, reason, None)
+            (FailureKind::Unreachable, reason, None)
         }
         ureq::Error::ConnectProxyFailed(_) => {
-            (Trouble::Unreachable, Words::new("the HTTP proxy refused", "HTTP 代理拒绝了连接"), None)
+            (FailureKind::Unreachable, Words::new("the HTTP proxy refused", "HTTP 代理拒绝了连接"), None)
         }
         ureq::Error::Io(error) => match of_io(&error) {
-            Ok((trouble, reason)) => (trouble, reason, None),
+            Ok((kind, reason)) => (kind, reason, None),
             Err(UnknownName { host }) => {
-                (Trouble::UnknownName, unknown_name(), Some(host.as_str().to_owned()))
+                (FailureKind::UnknownName, unknown_name(), Some(host.as_str().to_owned()))
             }
         },
-        ureq::Error::HostNotFound => (Trouble::UnknownName, unknown_name(), None),
-        ureq::Error::Tls(reason) => (Trouble::Tls, Words::from(reason).about("TLS", "TLS"), None),
-        ureq::Error::TlsRequired => (Trouble::Tls, Words::new("TLS can't be set up", "无法建立 TLS"), None),
+        ureq::Error::HostNotFound => (FailureKind::UnknownName, unknown_name(), None),
+        ureq::Error::Tls(reason) => (FailureKind::Tls, Words::from(reason).about("TLS", "TLS"), None),
+        ureq::Error::TlsRequired => {
+            (FailureKind::Tls, Words::new("TLS can't be set up", "无法建立 TLS"), None)
+        }
         ureq::Error::LargeResponseHeader(..) => {
-            (Trouble::BrokeOff, Words::new("its response head is too large", "它的响应头过大"), None)
+            (FailureKind::BrokeOff, Words::new("its response head is too large", "它的响应头过大"), None)
         }
         ureq::Error::Protocol(_) | ureq::Error::Http(_) => {
-            (Trouble::BrokeOff, Words::new("what it answered is not HTTP", "它的回答不是 HTTP"), None)
+            (FailureKind::BrokeOff, Words::new("what it answered is not HTTP", "它的回答不是 HTTP"), None)
         }
-        _ => (Trouble::BrokeOff, Words::new("the connection failed", "连接失败"), None),
+        _ => (FailureKind::BrokeOff, Words::new("the connection failed", "连接失败"), None),
     };
     let host = |uri: &Uri| uri.authority().map(ToString::to_string).unwrap_or_default();
     // Without a connection, it was the proxy that couldn't be reached, if there is one.
     let proxy = config
         .proxy()
         .filter(|proxy| !connected && unknown.as_deref().is_none_or(|host| host == proxy.host()));
-    let reason = match (trouble, proxy) {
-        (Trouble::Unreachable | Trouble::UnknownName, Some(proxy)) => {
+    let reason = match (kind, proxy) {
+        (FailureKind::Unreachable | FailureKind::UnknownName, Some(proxy)) => {
             let address = format!("{}:{}", proxy.host(), proxy.port());
             reason.about(format_args!("the proxy {address}"), format_args!("代理 {address}"))
         }
-        (Trouble::Unreachable | Trouble::UnknownName, None) => {
+        (FailureKind::Unreachable | FailureKind::UnknownName, None) => {
             let host = unknown.unwrap_or_else(|| host(uri));
             reason.about(&host, &host)
         }
         _ => reason,
     };
-    Failure { trouble, reason }
+    Failure { kind, reason }
 }
 
 fn unknown_name() -> Words {
@@ -158,27 +160,27 @@ fn unknown_name() -> Words {
 }
 
 /// Describes an error of the socket, or of what is wrapped around it.
-fn of_io(error: &io::Error) -> Result<(Trouble, Words), &UnknownName> {
+fn of_io(error: &io::Error) -> Result<(FailureKind, Words), &UnknownName> {
     if is_about_descriptors(error) {
         let reason = Words::new("too many connections are open", "打开的连接过多");
-        return Ok((Trouble::NoDescriptors, reason));
+        return Ok((FailureKind::NoDescriptors, reason));
     }
     let inside = error.get_ref();
     if let Some(unknown) = inside.and_then(|inner| inner.downcast_ref::<UnknownName>()) {
         return Err(unknown);
     }
     if let Some(tls) = inside.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        return Ok((Trouble::Tls, of_tls(tls).about("TLS", "TLS")));
+        return Ok((FailureKind::Tls, of_tls(tls).about("TLS", "TLS")));
     }
     let inner = inside.and_then(|inner| inner.downcast_ref::<io::Error>());
     Ok(match inner.unwrap_or(error).kind() {
         io::ErrorKind::UnexpectedEof => {
-            (Trouble::BrokeOff, Words::new("it closed the connection", "对方关闭了连接"))
+            (FailureKind::BrokeOff, Words::new("it closed the connection", "对方关闭了连接"))
         }
         kind @ (io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
-            (Trouble::BrokeOff, of_kind(kind))
+            (FailureKind::BrokeOff, of_kind(kind))
         }
-        kind => (Trouble::Unreachable, of_kind(kind)),
+        kind => (FailureKind::Unreachable, of_kind(kind)),
     })
 }
 
@@ -233,22 +235,22 @@ mod tests {
         let told = |error: io::Error, proxy, connected| {
             let limit = Duration::from_millis(500);
             let failure = failure(ureq::Error::Io(error), &uri, &config(proxy), limit, connected);
-            (failure.trouble, failure.reason.english.into_owned(), failure.reason.chinese.into_owned())
+            (failure.kind, failure.reason.english.into_owned(), failure.reason.chinese.into_owned())
         };
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
         let unknown = |host: &str| io::Error::other(UnknownName { host: host.into() });
-        let (trouble, english, chinese) = told(refused(), Some("http://me:secret@h:1"), false);
-        assert_eq!(trouble, Trouble::Unreachable);
+        let (kind, english, chinese) = told(refused(), Some("http://me:secret@h:1"), false);
+        assert_eq!(kind, FailureKind::Unreachable);
         assert_eq!((&*english, &*chinese), ("the proxy h:1: connection refused", "代理 h:1：连接被拒绝"));
         assert_eq!(told(refused(), None, false).1, "upstream.example:81: connection refused");
-        let (trouble, english, _) = told(unknown("upstream.example"), Some("socks5://h:1"), false);
-        assert_eq!(trouble, Trouble::UnknownName);
+        let (kind, english, _) = told(unknown("upstream.example"), Some("socks5://h:1"), false);
+        assert_eq!(kind, FailureKind::UnknownName);
         assert!(english.starts_with("upstream.example: its name can't be looked up"), "{english}");
         let (_, english, _) = told(unknown("h"), Some("socks5://h:1"), false);
         assert!(english.starts_with("the proxy h:1: its name can't"), "{english}");
         let expired = rustls::Error::from(rustls::CertificateError::Expired);
-        let (trouble, english, chinese) = told(io::Error::other(expired), None, false);
-        assert_eq!(trouble, Trouble::Tls);
+        let (kind, english, chinese) = told(io::Error::other(expired), None, false);
+        assert_eq!(kind, FailureKind::Tls);
         assert!(
             english.starts_with("TLS: its certificate has expired") && chinese.starts_with("TLS：证书已过期")
         );

@@ -32,7 +32,7 @@ use crate::language::Words;
 use crate::settings::{Secret, Settings};
 use crate::sync::lock;
 use failure::failure;
-pub use failure::{Failure, Trouble};
+pub use failure::{Failure, FailureKind};
 use transport::Deadline;
 
 /// Opening a connection (name, TCP, TLS, proxy) may take this long.
@@ -147,7 +147,7 @@ impl Upstream {
 
     /// Prepares what each call to this address needs.
     pub fn at(settings: &Settings, base_url: &str, key: Option<&Secret>) -> Self {
-        let paths = dialect::natives().map(|dialect| dialect.path());
+        let paths = dialect::native_dialects().map(|dialect| dialect.path());
         let endpoints = paths.map(|path| (path, format!("{base_url}{path}").parse().ok()));
         let mut headers = HeaderMap::with_capacity(MAX_HEADERS);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -255,7 +255,7 @@ impl Upstream {
         let Some(uri) = uri else {
             return Err(fail(
                 Failure {
-                    trouble: Trouble::Unreachable,
+                    kind: FailureKind::Unreachable,
                     reason: Words::new("the address is not valid", "地址无效"),
                 },
                 false,
@@ -480,8 +480,8 @@ impl Call {
         let Upstream { config, timeout, .. } = &*self.upstream;
         read.map_err(|e| {
             let failure = failure(ureq::Error::from(e), &Uri::default(), config, *timeout, true);
-            match failure.trouble {
-                Trouble::Silent(_) => failure,
+            match failure.kind {
+                FailureKind::Silent(_) => failure,
                 _ => Failure::broke_off(failure.reason),
             }
         })

@@ -18,7 +18,7 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Error, Timeout, http::Uri};
 
-use super::buffers::Growing;
+use super::buffers::GrowingBuffers;
 use super::failure::UnknownName;
 use crate::error::{is_about_descriptors, is_timeout};
 use crate::peek::{Peeked, peek};
@@ -188,7 +188,7 @@ impl<In: Transport> Connector<In> for Dial {
         };
         let tcp = Tcp {
             stream: Arc::new(stream?),
-            buffers: Growing::default(),
+            buffers: GrowingBuffers::default(),
             held: Vec::new(),
             may_hold: true,
             may_be_stale: false,
@@ -265,7 +265,7 @@ impl std::error::Error for Stale {}
 /// A TCP connection.
 struct Tcp {
     stream: Arc<TcpStream>,
-    buffers: Growing,
+    buffers: GrowingBuffers,
     /// Output that is held until more follows.
     held: Vec<u8>,
     /// Whether nothing was sent since the last input: what comes now is the beginning of a request.
@@ -478,13 +478,13 @@ fn handshake(
     socket.set_timeout(details.timeout);
     let mut stream = StreamOwned { conn: connection, sock: socket };
     stream.conn.complete_io(&mut stream.sock)?;
-    Ok(TlsWire { stream, buffers: Growing::default(), is_reused: false, is_answered: false }.boxed())
+    Ok(TlsWire { stream, buffers: GrowingBuffers::default(), is_reused: false, is_answered: false }.boxed())
 }
 
 /// A TLS connection over any other connection.
 struct TlsWire {
     stream: StreamOwned<ClientConnection, TransportAdapter>,
-    buffers: Growing,
+    buffers: GrowingBuffers,
     /// Whether the connection has served a request before.
     is_reused: bool,
     /// Whether something of the answer to the current request has come.

@@ -10,7 +10,7 @@ const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Connects the threads that need a check with the one that makes it.
 #[derive(Debug, Default)]
-pub struct Looker {
+pub struct FileChecker {
     looks: Mutex<Looks>,
     wanted: Condvar,
     done: Condvar,
@@ -26,7 +26,7 @@ struct Looks {
     hangs: bool,
 }
 
-impl Looker {
+impl FileChecker {
     /// Waits for a check that begins after this call, unless the one before it hangs.
     pub fn ask(&self) {
         let mut looks = lock(&self.looks);
@@ -73,10 +73,10 @@ mod tests {
 
     #[test]
     fn a_look_that_hangs_holds_nobody_up() {
-        let looker = Arc::new(Looker::default());
+        let file_checker = Arc::new(FileChecker::default());
         let seen = Arc::new(AtomicU64::new(0));
         let (release, released) = mpsc::channel::<()>();
-        let (server, count) = (Arc::clone(&looker), Arc::clone(&seen));
+        let (server, count) = (Arc::clone(&file_checker), Arc::clone(&seen));
         thread::spawn(move || {
             server.serve(|| {
                 if count.fetch_add(1, Ordering::SeqCst) == 1 {
@@ -84,12 +84,12 @@ mod tests {
                 }
             })
         });
-        looker.ask();
+        file_checker.ask();
         assert_eq!(seen.load(Ordering::SeqCst), 1, "it has looked");
         // The second look hangs: whoever comes first waits a little, and the others not at all.
         let began = Instant::now();
         for _ in 0..1000 {
-            looker.ask();
+            file_checker.ask();
         }
         assert!(began.elapsed() < 100 * PATIENCE);
         assert_eq!(seen.load(Ordering::SeqCst), 2);
@@ -98,7 +98,7 @@ mod tests {
             thread::yield_now();
         }
         let before = seen.load(Ordering::SeqCst);
-        looker.ask();
-        assert!(seen.load(Ordering::SeqCst) > before || !lock(&looker.looks).hangs);
+        file_checker.ask();
+        assert!(seen.load(Ordering::SeqCst) > before || !lock(&file_checker.looks).hangs);
     }
 }
