@@ -860,7 +860,8 @@ impl Shared {
         };
         match then {
             Then::Unseen => return,
-            Then::Keep | Then::Close => {}
+            // A process that another test starts meanwhile has a copy of the socket until it runs: closing alone ends nothing.
+            Then::Keep | Then::Close => drop(socket.shutdown(Shutdown::Write)),
             Then::NotifyOnly => while (&socket).read(&mut [0; 64]).is_ok_and(|read| read > 0) {},
             Then::Reset => socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap(),
             Then::CloseUnread => {

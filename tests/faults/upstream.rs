@@ -141,7 +141,8 @@ fn a_pooled_connection_closed_between_requests_a_hundred_times() {
     });
     let proxy = Proxy::before(&upstream, "RETRIES=0");
     for number in 1..=100 {
-        assert_eq!(proxy.chat(HELLO).status, 200);
+        let response = proxy.chat(HELLO);
+        assert_eq!(response.status, 200, "{response:?}");
         upstream.wait_for_closed(number);
     }
     assert_eq!(upstream.calls(), 100, "and none was asked twice");
