@@ -27,7 +27,7 @@ const COUNT_INTERVAL: Duration = Duration::from_millis(250);
 /// The memory that a count takes while it waits, roughly.
 const COUNT_BYTES: usize = 2048;
 /// How often the thread checks whether a day has ended.
-const CLOCK_INTERVAL: Duration = Duration::from_secs(30);
+const CLOCK_INTERVAL: Duration = Duration::from_secs(60);
 /// How often a file's folder is made anew: somebody who deletes it may interfere more than once.
 const MISSING_FOLDER_RETRIES: usize = 10;
 /// The folder within `CACHE_DIR` for answers that may be given again.
@@ -182,12 +182,12 @@ impl Writer {
     fn run(&mut self, jobs: &Receiver<Job>) {
         self.check_folder();
         self.clean();
+        let mut next_clean = Instant::now() + CLOCK_INTERVAL;
         loop {
-            let patience = if self.unsaved_count.is_some() || self.unsaved_text.is_some() {
-                self.count_due()
-            } else {
-                CLOCK_INTERVAL
-            };
+            let mut patience = next_clean.saturating_duration_since(Instant::now());
+            if self.unsaved_count.is_some() || self.unsaved_text.is_some() {
+                patience = patience.min(self.count_due());
+            }
             match jobs.recv_timeout(patience) {
                 Ok(Job::Save(file)) => {
                     self.save(&file);
@@ -217,11 +217,16 @@ impl Writer {
                     self.save_count();
                     let _ = done.send(());
                 }
-                Err(RecvTimeoutError::Timeout) => self.clean(),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return self.save_count(),
             }
             if self.count_due().is_zero() {
                 self.save_count();
+            }
+            // Also where there is always something to be written.
+            if Instant::now() >= next_clean {
+                self.clean();
+                next_clean = Instant::now() + CLOCK_INTERVAL;
             }
         }
     }
