@@ -544,15 +544,34 @@ impl ApiError {
         Self { resets_at, ..error.retry_after(seconds) }
     }
 
-    /// The upstream failed, and every backup rests; `rests` is how long until the first of them may be asked again.
-    pub fn nobody_left(reason: &str, rests: Duration) -> Self {
-        Self::own(
+    /// OpenRouter can't answer, and every backup rests; `until` is when the first of them may be asked again.
+    pub fn all_rest(reason: &Words, until: SystemTime) -> Self {
+        let remaining = until.duration_since(SystemTime::now()).unwrap_or_default();
+        let seconds = remaining.as_secs_f64().ceil().max(1.0) as u64;
+        let (reason, chinese) = (reason.english.trim_end_matches('.'), reason.chinese.trim_end_matches('。'));
+        let error = Self::own(
             429,
             "rate_limit_exceeded",
-            format!("OpenRouter can't answer ({reason}), and no backup may be asked now."),
-            format!("OpenRouter 无法回答（{reason}），现在也没有可用的备用服务"),
+            format!("OpenRouter can't answer ({reason}), and every backup rests. Try again in {seconds} s."),
+            format!("OpenRouter 无法回答（{chinese}），备用服务也都在暂停。请在 {seconds} 秒后重试"),
+        );
+        let resets_at = until.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs());
+        // SDKs wait for a minute at most.
+        let is_soon = if seconds <= 60 { "true" } else { "false" };
+        Self { resets_at, ..error.retry_after(seconds).with("x-should-retry", is_soon) }
+    }
+
+    /// The backup that the client has named can't be reached.
+    pub fn backup_unreachable(name: &str, reason: &str) -> Self {
+        let setting = format!("{}_BASE_URL", name.to_uppercase().replace('-', "_"));
+        Self::own(
+            502,
+            "upstream_unreachable",
+            format!(
+                "The backup {name} can't be reached: {reason}. Check whether it runs, and {setting} in .env."
+            ),
+            format!("无法连接备用服务 {name}：{reason}。请检查它是否在运行，以及 .env 中的 {setting}"),
         )
-        .retry_after(rests.as_secs().max(1))
     }
 
     /// All workers are busy, and the queue is full.

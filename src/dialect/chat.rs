@@ -6,6 +6,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::chat_conversation::MAX_STOPS;
+use super::chat_parts::is_only_thought;
 use super::edits::Edits;
 use super::files;
 use super::free_models::{Kept, ToolRule};
@@ -92,6 +94,8 @@ impl Dialect for Chat {
         match field.name.as_ref() {
             "reasoning" => None,
             "messages" => Some(messages_elsewhere(field.value)),
+            "tools" => tools_elsewhere(field.value),
+            "stop" => Some(stops_elsewhere(field.value)),
             _ => elsewhere(field),
         }
     }
@@ -105,7 +109,11 @@ impl Dialect for Chat {
         if (needs.tools || needs.structured) && part.error.is_none() {
             summary.flaw = part.flaw(needs);
         }
+        let is_only_thought = part.is_only_thought();
         part.add_to(&mut summary, Needs::default());
+        if is_only_thought {
+            (summary.has_content, summary.has_reasoning) = (false, true);
+        }
         summary
     }
 
@@ -133,6 +141,29 @@ fn messages_elsewhere(written: &str) -> Cow<'_, str> {
         message.get_mut("content").and_then(Value::as_array_mut).into_iter().flatten().for_each(strip);
     }
     Cow::Owned(messages.to_string())
+}
+
+/// Returns the tools that other servers know; `None` if there are none, for servers refuse an empty list.
+fn tools_elsewhere(written: &str) -> Option<Cow<'_, str>> {
+    let Some(tools) = json::elements(written) else {
+        return Some(Cow::Borrowed(written));
+    };
+    let is_openrouters = |tool: &&str| {
+        let fields = json::fields(tool).unwrap_or_default();
+        let kind = json::field(&fields, "type").and_then(|kind| json::string(kind.value));
+        kind.is_some_and(|kind| kind.starts_with("openrouter:"))
+    };
+    let kept = tools.iter().filter(|tool| !is_openrouters(tool));
+    let kept = kept.map(|tool| json::without(tool, &["cache_control"])).collect::<Vec<_>>();
+    (!kept.is_empty()).then(|| Cow::Owned(format!("[{}]", kept.join(","))))
+}
+
+/// Returns as many stop sequences as every server takes.
+fn stops_elsewhere(written: &str) -> Cow<'_, str> {
+    match json::elements(written) {
+        Some(stops) if stops.len() > MAX_STOPS => Cow::Owned(format!("[{}]", stops[..MAX_STOPS].join(","))),
+        _ => Cow::Borrowed(written),
+    }
 }
 
 /// Returns the text of a message's content, with the type in brackets for each part that isn't text.
@@ -216,6 +247,18 @@ impl<'a> Part<'a> {
             let text = text_of(&serde_json::from_str(content).ok()?);
             flaw_of(&text, needs)
         })
+    }
+
+    /// Returns whether a plain answer has nothing but reasoning, written as `<think>…</think>`.
+    fn is_only_thought(&self) -> bool {
+        let mut messages = self.choices.iter().flatten().filter_map(|choice| choice.message).peekable();
+        messages.peek().is_some()
+            && messages.all(|message| {
+                let fields = json::fields(message.get()).unwrap_or_default();
+                let mut others = CONTENT_FIELDS.iter().filter(|name| **name != "content");
+                let text = given(&fields, "content").and_then(json::string).unwrap_or_default();
+                is_only_thought(&text) && !others.any(|name| given(&fields, name).is_some())
+            })
     }
 
     fn add_to(self, summary: &mut AnswerSummary, needs: Needs) {

@@ -89,6 +89,8 @@ struct Call {
     /// Arguments that haven't been passed on yet.
     arguments: String,
     is_begun: bool,
+    /// Whether any arguments have come.
+    has_arguments: bool,
     end: EndOfObject,
 }
 
@@ -260,6 +262,7 @@ impl ChatParts {
             call.name.push_str(name);
         }
         call.end.read(&arguments);
+        call.has_arguments |= !arguments.trim().is_empty();
         call.arguments.push_str(&arguments);
         self.advance(steps);
     }
@@ -296,7 +299,10 @@ impl ChatParts {
     }
 
     fn end_call(&mut self, steps: &mut Vec<Step>) {
-        self.calls.pop_front();
+        // Servers leave out the arguments of a tool that takes none; clients parse them as JSON.
+        if self.calls.pop_front().is_some_and(|call| call.is_begun && !call.has_arguments) {
+            self.grow("{}".to_owned(), steps);
+        }
         self.close(steps);
     }
 
@@ -460,6 +466,14 @@ impl Think {
         let kind = if self.state == Thinking::Inside { Kind::Reasoning } else { Kind::Text };
         Some((kind, held)).filter(|(_, held)| !held.trim().is_empty())
     }
+}
+
+/// Returns whether a whole text is nothing but reasoning.
+pub(super) fn is_only_thought(text: &str) -> bool {
+    let mut think = Think::default();
+    let mut parts = if text.trim_start().starts_with(THINK) { think.split(text) } else { Vec::new() };
+    parts.extend(think.finish());
+    !parts.is_empty() && parts.iter().all(|(kind, text)| *kind == Kind::Reasoning || text.trim().is_empty())
 }
 
 /// Returns a name that nothing else has.
@@ -676,5 +690,20 @@ mod tests {
         assert_eq!(parts.tokens, Tokens { input: 9, cached: 5, output: 4, reasoning: 2 });
         assert_eq!((parts.model.as_deref(), parts.finish.as_deref()), (Some("m"), Some("stop")));
         assert_ne!(unique(), unique());
+    }
+
+    #[test]
+    fn a_call_without_arguments_has_an_empty_object() {
+        for arguments in [Value::Null, json!(""), json!(" ")] {
+            let call = json!([{"index": 0, "id": "1", "function": {"name": "f", "arguments": arguments}}]);
+            for said in [json!({"delta": {"tool_calls": call}}), json!({"message": {"tool_calls": call}})] {
+                let mut parts = ChatParts::new(true);
+                let mut steps = parts.read(&json!({"choices": [said]}).to_string()).unwrap().unwrap();
+                steps.extend(parts.finish());
+                let Some(Step::End(block)) = steps.last() else { panic!("{steps:?}") };
+                assert_eq!(block.text.trim(), "{}", "{said}");
+                assert!(steps.contains(&Step::More(Kind::Call, "{}".into())), "{steps:?}");
+            }
+        }
     }
 }

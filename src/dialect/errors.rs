@@ -127,6 +127,8 @@ pub struct Diagnosis {
     pub retry_after: Option<Duration>,
     /// Whether the error comes from a provider, not from OpenRouter itself.
     pub is_the_providers: bool,
+    /// The model that the error names, which may be the one that a router has picked.
+    pub model: Option<String>,
 }
 
 /// Looks up a header field by its name in lower case.
@@ -229,8 +231,8 @@ impl<'a> Evidence<'a> {
         let retry_after = self.retry_after();
         let is_the_providers = self.is_the_providers();
         let about = self.about(retry_after, is_the_providers);
-        let message = self.message();
-        Diagnosis { about, status: self.status, message, retry_after, is_the_providers }
+        let (message, model) = (self.message(), self.model());
+        Diagnosis { about, status: self.status, message, retry_after, is_the_providers, model }
     }
 
     fn about(&self, retry_after: Option<Duration>, is_the_providers: bool) -> ErrorCause {
@@ -332,6 +334,23 @@ impl<'a> Evidence<'a> {
             || pool
             || self.all("provider_code").next().is_some()
             || self.error["message"].as_str().is_some_and(|said| said.starts_with("Provider returned error"))
+    }
+
+    /// Returns the model that the error is about: the only one in `requested_models`, or the one in the words about a
+    /// limit.
+    fn model(&self) -> Option<String> {
+        let requested =
+            self.all("availability").find_map(|availability| availability["requested_models"].as_array());
+        if let Some([Value::String(only)]) = requested.map(Vec::as_slice) {
+            return Some(only.clone());
+        }
+        let said = self.said();
+        let (before, _) = said.split_once(" is temporarily rate-limited upstream").or_else(|| {
+            let (_, after) = said.split_once("high demand for ")?;
+            after.split_once(' ')
+        })?;
+        let name = before.rsplit(char::is_whitespace).next()?;
+        name.contains('/').then(|| name.to_owned())
     }
 
     /// Returns all words of the error, in lower case.

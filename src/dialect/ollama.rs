@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::chat::{Chat, arguments_of, text_of, thought_in};
 use super::embeddings::Embeddings;
 use super::merge::{MemoryBudget, merge};
+use super::model_name::BEST;
 use super::open_calls::OpenCalls;
 use super::{
     Action, Api, CHAT_MODELS, ClientRequest, Dialect, Listed, Route, Show, Translated, Translator,
@@ -124,7 +125,7 @@ impl Translated for Ollama {
                 request.insert(name.to_owned(), value);
             }
         };
-        put("model", asked["model"].clone());
+        put("model", model(&asked["model"]));
         if matches!(self.0, Kind::Embed | Kind::Embeddings) {
             let input = if self.0 == Kind::Embed { &asked["input"] } else { &asked["prompt"] };
             put("input", input.clone());
@@ -137,7 +138,10 @@ impl Translated for Ollama {
             put("stream_options", json!({"include_usage": true}));
         }
         put("messages", self.messages(&asked));
-        put("tools", asked["tools"].clone());
+        put(
+            "tools",
+            asked["tools"].as_array().filter(|tools| !tools.is_empty()).map_or(Value::Null, |t| json!(t)),
+        );
         put("response_format", response_format(&asked["format"]));
         put("reasoning", reasoning(&asked["think"]));
         for (name, theirs) in OPTIONS {
@@ -164,6 +168,12 @@ impl Translated for Ollama {
             halves: SurrogateJoiner::default(),
         })
     }
+}
+
+/// Returns the model without the tag that Ollama's clients add; names that are nobody's but Ollama's keep it.
+fn model(asked: &Value) -> Value {
+    let name = asked.as_str().and_then(|name| name.strip_suffix(":latest"));
+    name.filter(|name| *name == BEST || name.contains('/')).map_or_else(|| asked.clone(), Value::from)
 }
 
 /// Returns an error as `{"error": "text"}`.

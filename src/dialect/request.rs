@@ -42,7 +42,7 @@ pub struct Request {
 
 #[derive(Debug)]
 enum Piece {
-    ClientRequest(Range<usize>),
+    Written(Range<usize>),
     Replaced(String),
     Model,
 }
@@ -80,7 +80,7 @@ impl Request {
             start..start + part.len()
         };
         let turns = dialect.turns().and_then(|name| json::field(&fields, name));
-        let turns = turns.filter(|field| field.value.starts_with('[')).map(|field| place(field.value));
+        let turns = turns.filter(|field| field.value.starts_with(['[', '"'])).map(|field| place(field.value));
         let mut edits = Edits::default();
         if !rule.allow_paid {
             free_models::make_free(dialect, &fields, &mut edits);
@@ -92,18 +92,18 @@ impl Request {
         let only_the_model = !had_duplicates && edits.is_empty();
         let pieces = match model_value {
             Some(_) if keeps_model && not_a_string && only_the_model => {
-                vec![Piece::ClientRequest(0..text.len())]
+                vec![Piece::Written(0..text.len())]
             }
             Some(value) if only_the_model => {
                 let Range { start, end } = place(value);
-                vec![Piece::ClientRequest(0..start), Piece::Model, Piece::ClientRequest(end..text.len())]
+                vec![Piece::Written(0..start), Piece::Model, Piece::Written(end..text.len())]
             }
             _ => {
                 let mut pieces = vec![Piece::Replaced("{".into())];
                 let mut separator = "";
                 let mut push = |name: Range<usize>, value: Piece| {
                     pieces.push(Piece::Replaced(separator.into()));
-                    pieces.push(Piece::ClientRequest(name));
+                    pieces.push(Piece::Written(name));
                     pieces.push(Piece::Replaced(":".into()));
                     pieces.push(value);
                     separator = ",";
@@ -113,7 +113,7 @@ impl Request {
                         Some(Edit::Drop) => continue,
                         Some(Edit::Replace(value)) => Piece::Replaced(value.clone()),
                         None if field.name == "model" && !(keeps_model && not_a_string) => Piece::Model,
-                        None => Piece::ClientRequest(place(field.value)),
+                        None => Piece::Written(place(field.value)),
                     };
                     push(place(field.raw_name), value);
                 }
@@ -154,7 +154,8 @@ impl Request {
 
     /// Returns the turns of the conversation so far, each as it was written; none if the API has no conversations.
     pub fn turns(&self) -> Vec<&str> {
-        let turns = self.turns.clone().and_then(|place| json::elements(&self.text[place]));
+        let turns = self.turns.clone().map(|place| &self.text[place]);
+        let turns = turns.and_then(|turns| json::elements(turns).or_else(|| Some(vec![turns])));
         turns.unwrap_or_default()
     }
 
@@ -181,7 +182,7 @@ impl Request {
         let mut body = Vec::with_capacity(self.text.len() + model.len() + 128 + room);
         for piece in &self.pieces {
             match piece {
-                Piece::ClientRequest(range) => body.extend_from_slice(&self.text.as_bytes()[range.clone()]),
+                Piece::Written(range) => body.extend_from_slice(&self.text.as_bytes()[range.clone()]),
                 Piece::Replaced(text) => body.extend_from_slice(text.as_bytes()),
                 Piece::Model => body.extend_from_slice(json::quoted(model).as_bytes()),
             }

@@ -245,7 +245,6 @@ impl Call {
             refused: self.refused.as_deref(),
             waiting: self.waiting.map(Waiting::json),
             metrics: self.metrics.json(ended.is_some()),
-            attempts: self.metrics.failed_tries.len() + 1,
             tries: self.metrics.tries_json(),
         }
     }
@@ -301,7 +300,6 @@ pub(super) struct CallJson<'a> {
     waiting: Option<WaitingJson>,
     #[serde(flatten)]
     metrics: MetricsJson<'a>,
-    attempts: usize,
     tries: Vec<FailedTryJson<'a>>,
 }
 

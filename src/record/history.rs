@@ -155,6 +155,7 @@ fn parse_metrics(tail: &str, ending: Name) -> PastCall {
         Kind::Response => 200,
         _ => after("data").and_then(|data| data["status"].as_u64()).unwrap_or(0) as u16,
     };
+    let failed_tries = attempts.as_array().into_iter().flatten().filter_map(tried).collect::<Vec<_>>();
     let metrics = CallMetrics {
         tool: text("tool").unwrap_or_default(),
         first_words: text("first_words").unwrap_or_default(),
@@ -167,7 +168,8 @@ fn parse_metrics(tail: &str, ending: Name) -> PastCall {
         asked: text("asked"),
         model: text("model").unwrap_or_default(),
         stream: call["stream"].as_bool().unwrap_or(false),
-        failed_tries: attempts.as_array().into_iter().flatten().filter_map(tried).collect(),
+        all_failed: call["attempts"].as_u64().is_some_and(|made| made == failed_tries.len() as u64),
+        failed_tries,
         waited: time(&call["waited_ms"]).unwrap_or_default(),
         first_token: time(&call["first_token_ms"]),
         total: time(&call["total_ms"]).unwrap_or_default(),

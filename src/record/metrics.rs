@@ -48,6 +48,8 @@ pub struct CallMetrics {
     pub stream: bool,
     /// Attempts that failed before the last.
     pub failed_tries: Vec<FailedTry>,
+    /// Whether the last attempt is among them: no backup could answer.
+    pub all_failed: bool,
     /// Time spent waiting for the account's limit.
     pub waited: Duration,
     /// The time from the beginning to the first content.
@@ -75,6 +77,7 @@ pub(super) struct MetricsJson<'a> {
     backup: Option<&'a str>,
     reused: Option<u64>,
     stream: bool,
+    attempts: usize,
     waited_ms: f64,
     first_token_ms: Option<f64>,
     total_ms: Option<f64>,
@@ -103,6 +106,11 @@ pub(super) struct FailedTryJson<'a> {
 }
 
 impl CallMetrics {
+    /// Returns how many attempts were made.
+    pub fn attempts(&self) -> usize {
+        self.failed_tries.len() + usize::from(!self.all_failed)
+    }
+
     pub(super) fn json(&self, ended: bool) -> MetricsJson<'_> {
         MetricsJson {
             status: ended.then_some(self.status),
@@ -115,6 +123,7 @@ impl CallMetrics {
             backup: self.backup.as_deref(),
             reused: self.reused.map(|age| age.as_secs()),
             stream: self.stream,
+            attempts: self.attempts(),
             waited_ms: ms(self.waited),
             first_token_ms: self.first_token.map(ms),
             total_ms: ended.then_some(ms(self.total)),

@@ -16,7 +16,7 @@ use super::state::Relay;
 use crate::builtin;
 use crate::client::exchange::Reply;
 use crate::dialect::errors::Diagnosis;
-use crate::dialect::free_models::is_free;
+use crate::dialect::free_models::{ROUTER, is_free};
 use crate::dialect::{AnswerSummary, Flaw};
 use crate::error::ApiError;
 use crate::language::Words;
@@ -180,8 +180,11 @@ impl Relay {
     /// Returns whether nobody else is asked if this attempt fails: then an answer that can be read is better than none.
     pub(super) fn is_last_resort(&self) -> bool {
         let is_local = self.record.metrics.reused.is_some() || self.snapshot.settings.test_mode;
-        let no_backup = self.snapshot.settings.backups.is_empty() || self.tries.backup.is_some();
-        is_local || (no_backup && (self.tries.backup.is_some() || !self.may_try_again()))
+        let is_last = match self.tries.backup {
+            Some(_) => self.tries.is_last_backup,
+            None => self.snapshot.settings.backups.is_empty() && !self.may_try_again(),
+        };
+        is_local || is_last
     }
 
     /// Returns what makes a readable answer useless, if anything does.
@@ -236,6 +239,9 @@ fn failed(reason: &str, diagnosis: &Diagnosis, model: &str, answer: FailedAnswer
     failed.status = Some(diagnosis.status);
     failed.retry_after = diagnosis.retry_after;
     failed.is_the_providers = diagnosis.is_the_providers;
+    if model == ROUTER {
+        failed.by.clone_from(&diagnosis.model);
+    }
     failed
 }
 

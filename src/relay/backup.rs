@@ -14,7 +14,7 @@ use crate::console::say;
 use crate::dialect::{ClientRequest, Dialect, Translated};
 use crate::error::ApiError;
 use crate::json;
-use crate::language::either;
+use crate::language::{Words, either};
 use crate::settings::backups::Backup;
 
 impl Relay {
@@ -34,6 +34,7 @@ impl Relay {
         }
         // The reasons for clients, and for the console.
         let (mut reasons, mut said) = (Vec::new(), Vec::new());
+        let mut readable = None;
         for (number, backup) in backups.iter().enumerate() {
             if let Some(until) = self.shared.backups.rests_until(backup) {
                 let (name, until) = (&backup.name, local_time(until));
@@ -46,6 +47,8 @@ impl Relay {
                 format_args!("{reason}: the backup {name} is asked"),
                 format_args!("{reason}：改为询问备用服务 {name}"),
             ));
+            let rests = |backup: &Backup| self.shared.backups.rests_until(backup).is_some();
+            self.tries.is_last_backup = backups[number + 1..].iter().all(rests);
             match self.ask_backup(number, backup, backup.model()) {
                 Ok(served) => return self.finish(served),
                 Err(at_backup) => {
@@ -57,9 +60,19 @@ impl Relay {
                     said.push(format!("{}{}{}", backup.name, either(": ", "："), at_backup.said));
                     let rests_until = self.shared.backups.rests_until(backup);
                     let model = format!("{} ({})", backup.model(), backup.name);
-                    self.note_failed_try(model, at_backup.reason, rests_until);
+                    self.note_failed_try(model, at_backup.reason.clone(), rests_until);
+                    self.record.metrics.all_failed = true;
+                    if let FailedAnswer::Readable(_) = &at_backup.answer {
+                        readable = Some((number, at_backup));
+                    }
                 }
             }
+        }
+        if let Some((number, readable)) = readable {
+            self.tries.backup = Some(number);
+            self.record.metrics.backup = Some(backups[number].name.clone());
+            backups[number].model().clone_into(&mut self.record.metrics.model);
+            return self.fail(readable);
         }
         self.tries.backup = None;
         self.record.metrics.backup = None;
@@ -89,10 +102,17 @@ impl Relay {
         let Some((number, backup)) = backups.iter().enumerate().find(|(_, backup)| named(backup)) else {
             return self.fail(unusable("it isn't among BACKUPS any more", "它已不在 BACKUPS 中"));
         };
+        self.tries.is_last_backup = true;
         match self.ask_backup(number, backup, model) {
             Ok(served) => self.finish(served),
             Err(_) if self.is_cancelled() => Parked::abandon(self),
-            Err(failed) => self.fail(failed),
+            Err(mut failed) => {
+                if is_out_of_reach(&failed) {
+                    failed.answer =
+                        FailedAnswer::Own(ApiError::backup_unreachable(&backup.name, &failed.said));
+                }
+                self.fail(failed)
+            }
         }
     }
 
@@ -201,10 +221,9 @@ fn is_unknown_there(dialect: &dyn Dialect, failed: &FailedAttempt) -> bool {
     }
 }
 
-/// Returns whether the server couldn't be reached, or stayed silent.
+/// Returns whether the server couldn't be reached.
 fn is_out_of_reach(failed: &FailedAttempt) -> bool {
-    let out_of_reach = ["upstream_unreachable", "upstream_timeout"];
-    matches!(&failed.answer, FailedAnswer::Own(error) if out_of_reach.contains(&error.code))
+    matches!(&failed.answer, FailedAnswer::Own(error) if error.code == "upstream_unreachable")
 }
 
 /// Returns whether the failure is OpenRouter's or the account's, and not the request's.
@@ -220,19 +239,23 @@ fn backup_may_help(failed: &FailedAttempt) -> bool {
     own || could || failed.status == Some(429)
 }
 
-/// Returns the 429 for when nobody is left to ask: the client may try again when the first server may be asked again.
+/// Returns the 429 for when nobody is left to ask: the client may try again when OpenRouter or the first server may be
+/// asked again.
 fn all_rest(failed: &FailedAttempt, soonest: SystemTime) -> ApiError {
-    let until = soonest.duration_since(SystemTime::now()).unwrap_or_default();
-    match &failed.answer {
-        FailedAnswer::Own(error) if error.code == "rate_limit_exceeded" => {
-            let mut error = error.clone();
-            let named = error.headers.iter_mut().find(|(name, _)| *name == "retry-after");
-            if let Some((_, seconds)) = named {
-                let limit = seconds.parse().map_or(until, Duration::from_secs);
-                *seconds = limit.min(until).as_secs().max(1).to_string();
-            }
-            error
+    let limit = match &failed.answer {
+        FailedAnswer::Own(error) => {
+            error.resets_at.map(|at| SystemTime::UNIX_EPOCH + Duration::from_secs(at))
         }
-        _ => ApiError::nobody_left(&failed.reason, until),
+        _ => None,
+    };
+    match limit.map(|limit| (limit, local_time(limit))) {
+        Some((limit, time)) => ApiError::all_rest(
+            &Words::new(
+                format!("the account's limit for free models is reached until {time}"),
+                format!("账户的免费额度已用完，{time} 恢复"),
+            ),
+            limit.min(soonest),
+        ),
+        None => ApiError::all_rest(&failed.reason.as_str().into(), soonest),
     }
 }

@@ -74,6 +74,10 @@ struct Turn {
 
 impl Turn {
     fn read(written: &str) -> Self {
+        // In Responses, a text alone is what the user says.
+        if written.starts_with('"') {
+            return Self::read(&format!(r#"{{"role":"user","content":{written}}}"#));
+        }
         if written.len() <= MAX_UNDERSTOOD_BYTES {
             let mut by = By::default();
             let mut json = serde_json::Deserializer::from_str(written);

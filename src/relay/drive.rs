@@ -120,11 +120,14 @@ impl Relay {
         self.note_failed_try(asked, failed.reason.clone(), rests_until);
         self.choose_model();
         let is_about_the_model = matches!(failed.verdict, Verdict::NextModel(Some(fault)) if !matches!(fault, ModelFault::Busy(_)));
-        if is_about_the_model && self.tries.model == model {
+        // The router picks another one by itself.
+        let is_the_same =
+            self.tries.model == model && (model != free_models::ROUTER || self.tries.prompt_is_too_long);
+        if is_about_the_model && is_the_same {
             self.record.metrics.failed_tries.pop(); // no other model could serve this
             return self.fall_back(failed);
         }
-        self.say_what_follows(&model, &failed, pause);
+        self.say_what_follows(by.as_deref().unwrap_or(&model), &failed, pause);
         if pause.is_zero() {
             return self.try_again();
         }

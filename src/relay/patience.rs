@@ -25,8 +25,8 @@ pub fn judge(diagnosis: &Diagnosis, model: &str) -> Verdict {
         }
         ErrorCause::Account if diagnosis.status == 402 => Verdict::BackupsOnly,
         ErrorCause::Account | ErrorCause::Request | ErrorCause::Unknown => Verdict::PassOn,
-        ErrorCause::Model(ModelFault::Gone { .. } | ModelFault::Unfit)
-            if model == ROUTER && !diagnosis.is_the_providers =>
+        ErrorCause::Model(ModelFault::Gone { for_good: true } | ModelFault::Unfit)
+            if model == ROUTER && !diagnosis.is_the_providers && !is_about_another(diagnosis) =>
         {
             Verdict::PassOn // no free model can do this, or the account's settings rule them all out
         }
@@ -34,6 +34,11 @@ pub fn judge(diagnosis: &Diagnosis, model: &str) -> Verdict {
         ErrorCause::Provider => Verdict::NextModel(None),
         ErrorCause::Moment => Verdict::TryAgain(diagnosis.retry_after.map(bounded)),
     }
+}
+
+/// Returns whether an error that the router has passed on names a model that it had picked.
+fn is_about_another(diagnosis: &Diagnosis) -> bool {
+    diagnosis.model.as_ref().is_some_and(|model| model != ROUTER)
 }
 
 /// Limits the pause that an upstream asks for to what a client may be made to wait.

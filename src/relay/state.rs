@@ -72,6 +72,8 @@ pub(super) struct Tries {
     pub(super) failed_models: Vec<String>,
     /// The backup that is asked, by its index in the settings.
     pub(super) backup: Option<usize>,
+    /// Whether no other backup is asked if that one fails.
+    pub(super) is_last_backup: bool,
     /// The calls made to OpenRouter so far, except those that the account's limit rejected.
     pub(super) calls_made: u32,
     /// How often the account's limit has rejected this request.
@@ -185,7 +187,7 @@ impl Relay {
     }
 
     pub(super) fn number_of_tries(&self) -> usize {
-        self.record.metrics.failed_tries.len() + 1
+        self.record.metrics.attempts()
     }
 
     /// Returns whether a failed attempt may be followed by another at OpenRouter.

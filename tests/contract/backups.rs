@@ -244,7 +244,102 @@ fn the_cause_is_named_where_none_can_answer() {
     refused.assert_error(429, "rate_limit_exceeded");
     assert!(refused.text().contains("ollama: no byte for 1 s"), "{}", refused.text());
     proxy.chat(HELLO).assert_error(429, "rate_limit_exceeded");
-    assert_eq!(silent.calls(), 1, "it rests");
+    assert_eq!(silent.calls(), 2, "silence is no wish to be left alone");
+}
+
+/// An answer that isn't what was asked for, and how a request asks for something else.
+const READABLE: [(&str, &str); 4] = [
+    (r#"{"role":"assistant","content":"","reasoning":"hm"}"#, ""),
+    (r#"{"role":"assistant","content":"<think>hm</think>\n"}"#, ""),
+    (r#"{"role":"assistant","content":"no JSON"}"#, r#","response_format":{"type":"json_object"}"#),
+    (
+        r#"{"role":"assistant","content":"<tool_call>{}</tool_call>"}"#,
+        r#","tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}]"#,
+    ),
+];
+
+fn says(message: &'static str) -> Upstream {
+    let choice = format!(r#"{{"index":0,"message":{message},"finish_reason":"stop"}}"#);
+    Upstream::start(move |_, answer| answer.json(200, &format!(r#"{{"model":"m","choices":[{choice}]}}"#)))
+}
+
+#[test]
+fn what_can_be_read_is_better_than_nothing() {
+    let failing = Upstream::start(|_, answer| answer.json(500, "{}"));
+    for (message, asks) in READABLE {
+        let backup = says(message);
+        let body = format!("{}{asks}}}", HELLO.strip_suffix('}').unwrap());
+        let more = format!("BACKUPS=ollama,broken\nBROKEN_BASE_URL={}\nBROKEN_MODEL=b", failing.url());
+        let settings = settings(&backup, &more).replacen("BACKUPS=ollama\n", "", 1);
+        let used_up = Upstream::start(move |_, answer| answer.json(429, &used_up(now_ms() + 3_600_000)));
+        let proxies = [
+            Start::new().env_file(settings.clone()).start(),
+            Start::new().env_file(settings.replace(",broken", "")).start(),
+            Proxy::before(&used_up, &settings),
+        ];
+        for proxy in proxies {
+            let response = proxy.chat(&body);
+            assert_eq!(response.status, 200, "{message}: {response:?}");
+            assert!(response.text().contains(message), "{response:?}");
+            assert_eq!(response.header("x-proxy-backup"), Some("ollama"), "{message}");
+        }
+        // Another one's real answer is better still.
+        let good = Upstream::saying("a real answer");
+        let settings = settings.replace(&failing.url(), &good.url());
+        let proxy = Start::new().env_file(settings).start();
+        assert_eq!(proxy.chat(&body).header("x-proxy-backup"), Some("broken"), "{message}");
+    }
+}
+
+#[test]
+fn a_call_written_as_text_is_healed_in_a_backups_stream_too() {
+    let [text, good] = ["<tool_call>{}</tool_call>", "a real answer"].map(Upstream::saying);
+    let tools = r#""tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}],"#;
+    let body = HELLO_STREAM.replacen('{', &format!("{{{tools}"), 1);
+    let more = format!("BACKUPS=ollama,other\nOTHER_BASE_URL={}\nOTHER_MODEL=b", good.url());
+    let settings = settings(&text, &more).replacen("BACKUPS=ollama\n", "", 1);
+    let proxy = Start::new().env_file(settings.clone()).start();
+    let response = proxy.chat(&body);
+    assert_eq!((response.header("x-proxy-backup"), response.status), (Some("other"), 200));
+    assert!(!response.text().contains("tool_call"), "{}", response.text());
+    let proxy = Start::new().env_file(settings.replace(",other", "")).start();
+    assert!(proxy.chat(&body).text().contains("tool_call"), "the last one's is better than nothing");
+}
+
+#[test]
+fn attempts_are_counted_as_they_were_made() {
+    let used_up = Upstream::start(move |_, answer| answer.json(429, &used_up(now_ms() + 3_600_000)));
+    let backup = Upstream::start(|_, answer| answer.json(500, "{}"));
+    let proxy = Proxy::recording(&used_up, &settings(&backup, ""));
+    let refused = proxy.chat(HELLO);
+    assert_eq!((refused.status, refused.header("x-proxy-attempts"), backup.calls()), (429, None, 1));
+    let call = proxy.get("/debug/calls").json()["calls"][0].clone();
+    assert_eq!((&call["attempts"], call["tries"].as_array().unwrap().len()), (&1.into(), 1), "{call}");
+    let failing = Upstream::start(|_, answer| answer.respond(500, "retry-after: 0\r\n", "{}"));
+    let proxy = Proxy::before(&failing, &settings(&backup, "RETRIES=1"));
+    let refused = proxy.chat(HELLO);
+    assert_eq!((refused.status, refused.header("x-proxy-attempts")), (500, Some("3")), "{refused:?}");
+}
+
+#[test]
+fn when_all_rest_the_client_is_told_when_to_come_back() {
+    let used_up = Upstream::start(move |_, answer| answer.json(429, &used_up(now_ms() + 3_600_000)));
+    let tired = Upstream::start(|_, answer| answer.respond(429, "retry-after: 40\r\n", "{}"));
+    let proxy = Proxy::before(&used_up, &settings(&tired, ""));
+    for path in ["/v1/chat/completions", "/v1/responses"] {
+        let refused = proxy.post(path, r#"{"input":"hi","messages":[]}"#);
+        let wait = refused.header("retry-after").unwrap().parse::<u128>().unwrap();
+        assert!((30..=40).contains(&wait), "{refused:?}");
+        assert_eq!(refused.header("x-should-retry"), Some("true"));
+        let text = refused.text();
+        assert!(text.contains("every backup rests") && !text.contains("set up a backup"), "{text}");
+        if let Some(resets_at) = refused.json()["error"]["resets_at"].as_u64() {
+            let left = u128::from(resets_at) * 1000 - now_ms();
+            assert!(left <= 41_000, "{text}");
+        } else {
+            assert_eq!(path, "/v1/chat/completions");
+        }
+    }
 }
 
 #[test]

@@ -397,6 +397,8 @@ fn a_backup_that_is_named_and_cannot_be_reached() {
         let refused = proxy.post(path, body);
         refused.assert_status(502);
         assert!(refused.text().contains("refused"), "{}", refused.text());
+        let text = refused.text();
+        assert!(text.contains("LMSTUDIO_BASE_URL") && !text.contains("OPENROUTER"), "{text}");
     }
     assert_eq!((upstream.calls(), other.calls()), (0, 0));
 }
@@ -424,11 +426,24 @@ fn what_only_openrouter_knows_stays_with_it() {
             r#""reasoning":{"effort":"low"},"top_k":1,"input":"x""#,
             json!({"model": "llama", "reasoning": {"effort": "low"}, "input": "x"}),
         ),
+        (
+            "/v1/chat/completions",
+            r#""stop":["a","b","c","d","e"],"tools":[{"type":"openrouter:datetime"},{"type":"function","function":{"name":"f"},"cache_control":{}}],"messages":[]"#,
+            json!({"model": "llama", "stop": ["a", "b", "c", "d"], "tools": [{"type": "function", "function": {"name": "f"}}], "messages": []}),
+        ),
+        ("/v1/chat/completions", r#""tools":[],"messages":[]"#, json!({"model": "llama", "messages": []})),
         ("/v1/completions", r#""prompt":"x""#, json!({"model": "llama", "prompt": "x"})),
     ] {
         proxy.post(path, &format!(r#"{{"model":"c:free",{own},{more}}}"#));
         let sent = backup.last();
         assert_eq!((&*sent.path, sent.json()), (&*path.replace("/v1", "/api/v1"), expected));
+    }
+    for empty in ["", r#""tools":[],"#] {
+        let body =
+            format!(r#"{{"model":"x","stream":false,{empty}"messages":[{{"role":"user","content":"b"}}]}}"#);
+        proxy.post("/api/chat", &body);
+        let messages = json!([{"role": "user", "content": "b"}]);
+        assert_eq!(backup.last().json(), json!({"model": "llama", "stream": false, "messages": messages}));
     }
     let think = r#"{"model":"x","think":"high","stream":false,"options":{"top_k":1,"min_p":0},"messages":[{"role":"assistant","content":"a","thinking":"hm"},{"role":"user","content":"b"}]}"#;
     proxy.post("/api/chat", think);

@@ -125,6 +125,9 @@ fn with(fields: &str) -> String {
     HI.replacen('{', &format!("{{{fields},"), 1)
 }
 
+/// A piece of a text without blanks, as it stands in a prompt or holds a picture.
+const BASE64: &str = "aGVsbG8gd29ybGQK";
+
 const TOOLS: &str = r#""tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}]"#;
 
 #[test]
@@ -180,6 +183,11 @@ fn only_those_that_can_do_it_are_asked() {
         (with(r#""max_tokens":32760"#), "f/high b/mid c/new"),
         (with(r#""max_completion_tokens":200000"#), "a/low"),
         (HI.replace("hi", &long), "f/high b/mid c/new"),
+        // However it is written, and also without blanks; but a picture is no text.
+        (HI.replace("hi", &"\u{4f60}".repeat(9_000)), "d/top f/high b/mid"),
+        (HI.replace("hi", &"\\u4f60".repeat(9_000)), "d/top f/high b/mid"),
+        (HI.replace("hi", &BASE64.repeat(5_000)), "f/high b/mid c/new"),
+        (picture.replace("AA==", &BASE64.repeat(5_000)), "d/top a/low"),
         (with(r#""max_tokens":2000000"#), "openrouter/free"),
     ] {
         proxy.chat(&body).assert_status(200);

@@ -404,12 +404,39 @@ fn failures_known_by_their_words_inside_of_a_200() {
     holds_in_every_dialect(&table, &[Way::Inside, Way::Event]);
 }
 
+/// A model that the router names as busy isn't the one to be asked next, though it answered last.
+#[test]
+fn failures_of_a_model_that_the_router_names() {
+    for dialect in DIALECTS {
+        let upstream = Upstream::start(move |request, answer| match request.number {
+            2 => provided(429, "some/model:free is temporarily rate-limited upstream. Please retry shortly.")
+                .with_headers("retry-after: 30\r\n")
+                .answer(Way::Status, dialect, answer),
+            _ => answer.good(dialect, request),
+        });
+        let proxy = Proxy::before(&upstream, "");
+        let body = dialect.request("hello", false).replace(MODEL, "openrouter/free");
+        for _ in 0..2 {
+            assert_eq!(proxy.post(dialect.path, &body).status, 200, "{}", dialect.name);
+        }
+        let asked = upstream.received().iter().map(|r| r.json()["model"].clone()).collect::<Vec<_>>();
+        assert_eq!(asked, vec![json!("openrouter/free"); 3], "{}", dialect.name);
+    }
+}
+
 /// The router has no one to blame but itself, and picks another model by itself.
 #[test]
 fn failures_of_the_router() {
     let table: Vec<(Failure, usize)> = vec![
-        (available("no_endpoints", 404, json!({})), 1),
-        (available("privacy_restricted", 404, json!({})), 1),
+        (available("no_endpoints", 404, json!({"requested_models": ["openrouter/free"]})), 1),
+        (available("privacy_restricted", 404, json!({"requested_models": ["openrouter/free"]})), 1),
+        (available("no_endpoints", 404, json!({"requested_models": []})), 1),
+        // Of the model that it has picked.
+        (available("model_deprecated", 404, json!({})), 2),
+        (available("free_variant_ended", 404, json!({"fallback_models": ["some/model"]})), 2),
+        (available("wrong_endpoint", 400, json!({})), 2),
+        (available("no_endpoints", 404, json!({})), 2),
+        (available("model_unavailable_upstream", 404, json!({"requested_models": [], "retryable": true})), 2),
         (failure(404, "No endpoints found that support tool use."), 1),
         (provided(400, "Developer instruction is not enabled"), 2),
         (provided(404, "nothing here"), 2),

@@ -122,6 +122,9 @@ fn otherwise_written(dialect: &Dialect, first: &str, turn: usize) -> Value {
     }
     let mut body = json!({"model": "gpt-4o", "max_tokens": 100});
     body[field] = messages.into();
+    if turn == 0 && dialect.name == "responses" {
+        body[field] = first.into();
+    }
     match dialect.name {
         "messages" if turn == 1 => body["system"] = json!("Be good"),
         "messages" => body["system"] = json!([{"type": "text", "text": "Be good"}]),

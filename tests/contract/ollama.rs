@@ -216,6 +216,7 @@ fn translations() -> Vec<Translated> {
         chat(json!({"stream": true}), json!({"stream": true})),
         chat(json!({"model": "llama3"}), json!({"model": "openrouter/free"})),
         chat(json!({"model": "x:latest"}), json!({"model": "openrouter/free"})),
+        chat(json!({"model": "a/b:free:latest"}), json!({"model": "a/b:free"})),
         chat(json!({"model": "openrouter/free"}), json!({"model": "openrouter/free"})),
         // Options that chat completions have, and others.
         chat(
