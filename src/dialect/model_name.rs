@@ -86,11 +86,13 @@ impl Rule<'_> {
         if asked == BEST || asked == ROUTER && self.default_model == BEST {
             return Target::Best;
         }
+        // OpenRouter's names have one slash, and `nvidia/…:free` is one of them.
+        let is_openrouters = is_free(asked) && asked.matches('/').count() < 2;
+        if let Some(backup) = backup(asked, &self.backups).filter(|_| !is_openrouters) {
+            return backup;
+        }
         if is_free(asked) {
             return Target::Model(asked.to_owned());
-        }
-        if let Some(backup) = backup(asked, &self.backups) {
-            return backup;
         }
         if !self.allow_paid
             && let Some(next) = next()
@@ -193,7 +195,7 @@ mod tests {
     #[test]
     fn who_answers() {
         let groqs = ["llama-70b".to_owned(), "openai/gpt-oss".to_owned()];
-        let nvidias = ["nemotron:free".to_owned()];
+        let nvidias = ["nemotron:free".to_owned(), "meta/llama:free".to_owned()];
         let backups: Vec<BackupModels<'_>> = vec![("groq", &groqs), ("nvidia", &nvidias)];
         let entries = ["*haiku*=a/small:free", "gpt-4o*=best", "o1=groq/llama-70b", "any*=openrouter/free"];
         let map = entries.map(|entry| Mapping::parse(entry, false, &backups).unwrap());
@@ -220,6 +222,12 @@ mod tests {
             (&rule, Some("groq/openai/gpt-oss"), Some("b:free"), groq("openai/gpt-oss")),
             (&rule, Some("groq/other"), None, model("my/own:free")),
             (&rule, Some("nvidia/nemotron:free"), None, model("nvidia/nemotron:free")),
+            (
+                &rule,
+                Some("nvidia/meta/llama:free"),
+                None,
+                Target::Backup { name: "nvidia".into(), model: "meta/llama:free".into() },
+            ),
             (&best, None, None, Target::Best),
             (&best, Some("o3"), None, Target::Best),
             (&best, Some(ROUTER), None, Target::Best),
