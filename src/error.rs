@@ -612,6 +612,16 @@ impl ApiError {
             .with("x-should-retry", "false")
     }
 
+    /// A request in Gemini's API asks nothing.
+    pub fn no_contents() -> Self {
+        Self::own(
+            400,
+            "no_contents",
+            "The request has no contents: send at least one part with a text, a picture, a file or a result.",
+            "请求中没有 contents：请至少发送一个含文本、图片、文件或结果的 part",
+        )
+    }
+
     /// The client closed the connection.
     pub fn client_closed() -> Self {
         Self::new(499, "client_closed", "The client closed the connection.")

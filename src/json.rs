@@ -201,6 +201,31 @@ const MAX_INDENTED_LEVEL: usize = 40;
 const FREE_BLANKS: usize = 1 << 20;
 const MAX_BLANKS: usize = 4;
 
+/// Returns the documents of a text that holds more than one, as some servers put into one event.
+pub fn documents(text: &str) -> Option<Vec<&str>> {
+    let boundaries = [&b"}{"[..], b"}\n{", b"}\r\n{", b"} {"];
+    if !boundaries.iter().any(|boundary| memchr::memmem::find(text.as_bytes(), boundary).is_some()) {
+        return None;
+    }
+    let documents = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+    let documents = documents.map_while(Result::ok).map(RawValue::get).collect::<Vec<_>>();
+    (documents.len() > 1).then_some(documents)
+}
+
+/// Returns how deep a text nests.
+pub fn depth(text: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for token in tokens(text) {
+        match token {
+            Token::Open(_) => depth += 1,
+            Token::Close => depth = depth.saturating_sub(1),
+            Token::Name(_) | Token::Scalar(_) => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
 /// Lays out valid JSON `text` on one line, with a blank behind each comma and colon.
 pub fn on_one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len() + text.len() / 8);

@@ -488,11 +488,13 @@ fn head<'a>(status: u16, fields: impl Iterator<Item = &'a Field>) -> Vec<u8> {
 /// Writes the whole response, or only its head.
 fn message(reply: &Reply, connection_header: &str, head_only: bool) -> Vec<u8> {
     let mut message = head(reply.status, reply.headers.iter());
-    if reply.status != 204 {
+    // RFC 9110, sections 15.3.5 and 15.4.5
+    let has_body = !matches!(reply.status, 204 | 304);
+    if has_body {
         let _ = write!(message, "content-length: {}\r\n", reply.body.len());
     }
     let _ = write!(message, "{connection_header}\r\n");
-    if !head_only {
+    if has_body && !head_only {
         message.extend_from_slice(&reply.body);
     }
     message

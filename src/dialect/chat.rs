@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::chat_conversation::MAX_STOPS;
 use super::chat_parts::is_only_thought;
 use super::edits::Edits;
+use super::errors::CHOICE_ERROR;
 use super::files;
 use super::free_models::{Kept, ToolRule};
 use super::merge::{MemoryBudget, OPEN_ELEMENTS, merge};
@@ -194,6 +195,15 @@ pub(super) fn arguments_of(call: &Value) -> Value {
     arguments.unwrap_or_else(|| json!({}))
 }
 
+/// Returns a tool call as text if its arguments are no object: run with other arguments, it could do anything.
+pub(super) fn call_as_text(call: &Value) -> Option<String> {
+    let function = &call["function"];
+    let arguments = function["arguments"].as_str().unwrap_or_default().trim();
+    let is_object = serde_json::from_str::<Value>(arguments).is_ok_and(|arguments| arguments.is_object());
+    let name = function["name"].as_str().unwrap_or_default();
+    (!matches!(arguments, "" | "null") && !is_object).then(|| format!("{name}({arguments})"))
+}
+
 /// The fields that are read from a plain answer and from each chunk of a stream; all others are skipped, not built.
 #[derive(Deserialize)]
 struct Part<'a> {
@@ -221,9 +231,6 @@ struct PartChoice<'a> {
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
 }
-
-/// The error of a choice that ended with an error without naming it.
-const CHOICE_ERROR: &str = r#"{"code":502,"message":"The model ended with an error."}"#;
 
 impl<'a> Part<'a> {
     fn parse(text: &'a str) -> Option<Self> {

@@ -505,14 +505,40 @@ fn one_line(text: &str) -> String {
     said
 }
 
-/// Returns the error object of a body: `error`, or the `error` of its `response`.
+/// Returns the error object of a body: `error`, or the `error` of its `response` or of its first choice, which may also
+/// have ended with an error that nobody names.
 pub fn object(body: &str) -> Option<String> {
     let fields = json::fields(body).ok()?;
     let error = |fields: &[json::Field<'_>]| {
         let value = json::field(fields, "error")?.value;
         (value != "null").then(|| value.to_owned())
     };
-    error(&fields).or_else(|| error(&json::fields(json::field(&fields, "response")?.value).ok()?))
+    let of_choice = || {
+        let choices = json::elements(json::field(&fields, "choices")?.value)?;
+        let choice = json::fields(choices.first()?).ok()?;
+        let has_failed = json::field(&choice, "finish_reason").is_some_and(|f| f.value == "\"error\"");
+        error(&choice).or_else(|| has_failed.then(|| CHOICE_ERROR.to_owned()))
+    };
+    let of_response = || error(&json::fields(json::field(&fields, "response")?.value).ok()?);
+    error(&fields).or_else(of_response).or_else(of_choice)
+}
+
+/// The error of a choice that ended with an error without naming it.
+pub const CHOICE_ERROR: &str = r#"{"code":502,"message":"The model ended with an error."}"#;
+
+/// Returns what an upstream's error says, with the provider's own words where it has any; never nothing.
+pub fn in_words(status: u16, body: &str) -> String {
+    let own = object(body).map(|own| message(&own)).filter(|text| !text.is_empty());
+    let said = own.map(|own| {
+        let whole = Diagnosis::read(status, &|_| None, body).message;
+        if whole.is_empty() { own } else { whole }
+    });
+    let said = said.unwrap_or_else(|| body.trim().to_owned());
+    if said.is_empty() {
+        format!("The upstream answered with status {status}, and without a word.")
+    } else {
+        said
+    }
 }
 
 /// Returns the message of an error object, on one line.

@@ -16,7 +16,7 @@ use super::{
     Untranslatable, messages, text, tokens,
 };
 use crate::error::ApiError;
-use crate::json;
+use crate::json::{self, items};
 
 const SAMPLE: &str = r#"{"contents":[{"parts":[{"text":"Hello"}]}]}"#;
 
@@ -98,7 +98,11 @@ impl Translated for Gemini {
             put("stream", json!(true));
             put("stream_options", json!({"include_usage": true}));
         }
-        put("messages", turns(&asked));
+        let turns = turns(&asked);
+        if !items(&turns).any(|turn| turn["role"] != "system") {
+            return Err(Untranslatable::Refused(ApiError::no_contents()));
+        }
+        put("messages", turns);
         let (tools, choice) = tools(&asked).map_err(Untranslatable::Refused)?;
         put("tools", tools);
         put("tool_choice", choice);
@@ -139,8 +143,11 @@ fn snake(name: &str) -> String {
     snake
 }
 
-/// Returns `5` for `5.0`, which is how Python's SDK writes integers.
+/// Returns `5` for `5.0`, which is how Python's SDK writes integers, and for `"5"`, as JSON of Protocol Buffers may have it.
 fn whole(number: &Value) -> Value {
+    if let Some(number) = number.as_str().and_then(|text| text.parse::<serde_json::Number>().ok()) {
+        return whole(&Value::Number(number));
+    }
     match number.as_f64() {
         Some(float) if !number.is_u64() && float.fract() == 0.0 && (0.0..1e15).contains(&float) => {
             json!(float as u64)
@@ -150,7 +157,7 @@ fn whole(number: &Value) -> Value {
 }
 
 fn text_in(part: &Value) -> Option<&str> {
-    part["text"].as_str().filter(|text| !text.is_empty())
+    part["text"].as_str().or_else(|| part.as_str()).filter(|text| !text.is_empty())
 }
 
 /// Returns the texts of a content, which may also be a plain string.
@@ -171,7 +178,9 @@ fn turns(asked: &Value) -> Value {
     let mut turns = Vec::<(bool, Vec<&Value>)>::new();
     for content in elements(get(asked, "contents")) {
         let is_models = content["role"] == "model";
-        let parts = elements(get(content, "parts")).iter();
+        // A text alone is what the user says.
+        let parts = if content.is_string() { elements(content) } else { elements(get(content, "parts")) };
+        let parts = parts.iter();
         let parts = parts.filter(|part| get(part, "thought") != true && says_something(part));
         let parts = parts.collect::<Vec<_>>();
         match turns.last_mut() {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::chat::{arguments_of, text_of, thought_in};
+use super::chat::{arguments_of, call_as_text, text_of, thought_in};
 use super::errors::{self, Diagnosis};
 use super::merge::{MemoryBudget, merge};
 use super::{Translator, UpstreamError, data_event};
@@ -131,11 +131,8 @@ impl Translator for GeminiTranslator {
         }
         let tells = |candidate: &mut Candidate| {
             let calls = candidate.calls.remove("tool_calls").unwrap_or_default();
-            complete_candidate(
-                candidate.index,
-                parts(&Value::Null, &calls, false),
-                candidate.finish.as_deref(),
-            )
+            let parts = parts(&Value::Null, &calls, false);
+            complete_candidate(candidate.index, parts, candidate.finish.as_deref())
         };
         let told = self.candidates.iter_mut().map(tells).collect();
         let last = self.frame(told, true) + self.end_of_all();
@@ -177,9 +174,7 @@ impl Translator for GeminiTranslator {
     }
 
     fn error_body(&self, error: &UpstreamError<'_>) -> String {
-        let said = errors::object(error.body).map(|error| errors::message(&error));
-        let said = said.filter(|text| !text.is_empty()).unwrap_or_else(|| error.body.trim().to_owned());
-        error_object(error.status, &said, error.retry_after).to_string()
+        error_object(error.status, &errors::in_words(error.status, error.body), error.retry_after).to_string()
     }
 }
 
@@ -279,6 +274,9 @@ fn parts(message: &Value, calls: &Value, tells_thoughts: bool) -> Vec<Value> {
         }
     }
     parts.extend(elements(calls).iter().map(|call| {
+        if let Some(text) = call_as_text(call) {
+            return json!({"text": text});
+        }
         let mut told = json!({"name": call["function"]["name"], "args": arguments_of(call)});
         if call["id"].is_string() {
             told["id"] = call["id"].clone();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 
-use super::chat::{Chat, arguments_of, text_of, thought_in};
+use super::chat::{Chat, arguments_of, call_as_text, text_of, thought_in};
 use super::embeddings::Embeddings;
 use super::merge::{MemoryBudget, merge};
 use super::model_name::BEST;
@@ -321,8 +321,9 @@ impl Translator for OllamaTranslator {
     }
 
     fn end(&mut self) -> String {
-        let calls = tool_calls(&self.calls.remove("tool_calls").unwrap_or_default());
-        let before = if calls.is_null() { String::new() } else { self.line("", "", &calls) };
+        let (calls, text) = tool_calls(&self.calls.remove("tool_calls").unwrap_or_default());
+        let is_empty = calls.is_null() && text.is_empty();
+        let before = if is_empty { String::new() } else { self.line(&text, "", &calls) };
         let mut last = self.frame("", "", &Value::Null);
         self.finish_up(&mut last);
         format!("{before}{last}\n")
@@ -330,7 +331,7 @@ impl Translator for OllamaTranslator {
 
     fn answer(&mut self, body: &str) -> String {
         let Some(answer) = self.halves.parse(body) else {
-            return error_text(body);
+            return self.error_body(&UpstreamError::in_a_success(body));
         };
         self.usage = answer["usage"].clone();
         if matches!(self.kind, Kind::Embed | Kind::Embeddings) {
@@ -350,8 +351,8 @@ impl Translator for OllamaTranslator {
         let choice = &answer["choices"][0];
         self.finish = choice["finish_reason"].as_str().map(str::to_owned);
         let message = &choice["message"];
-        let calls = tool_calls(&message["tool_calls"]);
-        let mut told = self.frame(&text_of(&message["content"]), &thought_in(message), &calls);
+        let (calls, text) = tool_calls(&message["tool_calls"]);
+        let mut told = self.frame(&(text_of(&message["content"]) + &text), &thought_in(message), &calls);
         self.finish_up(&mut told);
         told.to_string()
     }
@@ -361,14 +362,8 @@ impl Translator for OllamaTranslator {
     }
 
     fn error_body(&self, error: &UpstreamError<'_>) -> String {
-        error_text(error.body)
+        json!({"error": errors::in_words(error.status, error.body)}).to_string()
     }
-}
-
-fn error_text(body: &str) -> String {
-    let error = errors::object(body).map(|error| errors::message(&error)).filter(|text| !text.is_empty());
-    let text = error.unwrap_or_else(|| body.trim().to_owned());
-    json!({"error": text}).to_string()
 }
 
 impl OllamaTranslator {
@@ -415,14 +410,17 @@ impl OllamaTranslator {
     }
 }
 
-/// Returns the calls with arguments that are objects; `null` if there are no calls.
-fn tool_calls(calls: &Value) -> Value {
-    let calls = calls.as_array().into_iter().flatten().enumerate().map(|(index, call)| {
+/// Returns the calls with arguments that are objects, `null` if there are none; and all others as text, which no client
+/// runs by mistake.
+fn tool_calls(calls: &Value) -> (Value, String) {
+    let (whole, broken) = items(calls).partition::<Vec<_>, _>(|call| call_as_text(call).is_none());
+    let text = broken.into_iter().filter_map(call_as_text).collect();
+    let calls = whole.into_iter().enumerate().map(|(index, call)| {
         let function = &call["function"];
         json!({"id": call["id"], "function": {"index": index, "name": function["name"], "arguments": arguments_of(call)}})
     });
     let calls = calls.collect::<Vec<_>>();
-    if calls.is_empty() { Value::Null } else { json!(calls) }
+    (if calls.is_empty() { Value::Null } else { json!(calls) }, text)
 }
 
 fn nanos(duration: Duration) -> Value {
@@ -631,8 +629,21 @@ mod tests {
             (&vectors["embeddings"], &vectors["prompt_eval_count"]),
             (&json!([[1.5], [2]]), &json!(3))
         );
-        assert_eq!(error_text(r#"{"error":{"message":"no","code":402}}"#), r#"{"error":"no"}"#);
-        assert_eq!(error_text("<html>"), r#"{"error":"<html>"}"#);
+        for (body, expected) in [
+            (r#"{"error":{"message":"no","code":402}}"#, "no"),
+            (
+                r#"{"choices":[{"error":{"message":"the provider died"},"finish_reason":"error"}]}"#,
+                "the provider died",
+            ),
+            (
+                r#"{"error":{"message":"Provider returned error","metadata":{"provider_name":"x","raw":"too hot"}}}"#,
+                "Provider returned error: too hot",
+            ),
+            ("<html>", "<html>"),
+            ("", "The upstream answered with status 502, and without a word."),
+        ] {
+            assert_eq!(errors::in_words(502, body), expected, "{body}");
+        }
         assert_eq!(
             translator.event(r#"{"error":{"code":502,"message":"gone"},"choices":[]}"#),
             "{\"error\":\"gone\"}\n"

@@ -103,7 +103,8 @@ impl Relay {
         if let Some(permit) = permit.take() {
             permit.passed();
         }
-        if answer.is_event_stream() {
+        let wants_events = self.client.translator.is_none() || self.asked.request.stream;
+        if answer.is_event_stream() && wants_events {
             self.relay_stream(answer, model)
         } else if self.dialect().answers_in_bytes() && answer.is_audio() {
             self.relay_bytes(&mut answer, model)

@@ -13,12 +13,14 @@ use super::state::{Client, Relay};
 use crate::client::exchange::Reply;
 use crate::json;
 use crate::language::Words;
-use crate::upstream::Failure;
+use crate::upstream::{Failure, FailureKind};
 
 /// A plain answer of up to this size is examined before any of it goes to the client; longer ones can't be errors.
 const MAX_HELD_BYTES: usize = 8 << 20;
 /// The limit for an answer that is translated into another API: it can't be handed on in pieces.
 const MAX_TRANSLATED_BYTES: usize = 128 << 20;
+/// An answer that nests deeper can't be translated; no real one does.
+const MAX_DEPTH: usize = 100;
 /// The number of bytes read at a time of a long answer.
 const READ_BYTES: usize = 16 * 1024;
 /// The number of bytes that debug mode keeps of a long answer.
@@ -33,8 +35,27 @@ impl Relay {
     ) -> Result<Served, Box<FailedAttempt>> {
         let mut body = Vec::new();
         let limit = if self.client.translator.is_some() { MAX_TRANSLATED_BYTES } else { MAX_HELD_BYTES };
-        let whole = answer.read_whole(&mut body, limit).map_err(|failure| no_answer(&failure))?;
-        let headers = answer.returned_headers();
+        let whole = match answer.read_whole(&mut body, limit) {
+            // Everything is there, and only the end isn't announced.
+            Err(failure) if !(matches!(failure.kind, FailureKind::Silent(_)) && is_an_object(&body)) => {
+                return Err(no_answer(&failure));
+            }
+            whole => whole.unwrap_or(true),
+        };
+        let mut headers = answer.returned_headers();
+        if let Some(translator) = &self.client.translator {
+            let is_plain = !self.asked.request.stream;
+            let content_type = if is_plain { "application/json" } else { translator.content_type() };
+            headers.retain(|(name, value)| {
+                name != "content-type" || is_plain && value.starts_with(content_type)
+            });
+            if !headers.iter().any(|(name, _)| name == "content-type") {
+                headers.push(("content-type".into(), content_type.into()));
+            }
+        }
+        if answer.is_event_stream() && whole && self.client.translator.is_some() {
+            body = self.assembled(&body)?;
+        }
         if !whole && self.client.translator.is_some() {
             return Err(unusable("its answer is too long to be translated", "回答太长，无法转换"));
         }
@@ -56,6 +77,9 @@ impl Relay {
             let text = text.to_owned();
             let client_gets = |status| FailedAnswer::Upstream(Reply { status, headers, body });
             return Err(error_in_a_200(answer, &text, model, client_gets));
+        }
+        if self.client.translator.is_some() && json::depth(text) > MAX_DEPTH {
+            return Err(unusable("its answer nests too deeply to be translated", "回答嵌套过深，无法转换"));
         }
         let wants_stream = self.asked.request.stream && self.any_model_will_do();
         let is_told_in_lines = self.asked.translated.is_some();
@@ -149,6 +173,10 @@ impl Relay {
         self.client.state = Client::Streaming(stream);
         Ok(Served::Whole(record))
     }
+}
+
+fn is_an_object(body: &[u8]) -> bool {
+    body.trim_ascii_start().starts_with(b"{") && serde_json::from_slice::<IgnoredAny>(body).is_ok()
 }
 
 /// Returns whether a body that begins like JSON is complete; any other body counts as complete. (Where a body ends with

@@ -128,9 +128,10 @@ impl Shared {
         }
     }
 
-    /// Returns the address that a request was sent to, as people write it.
+    /// Returns the address that a request was sent to, as people write it: without its query, which may hold a key.
     pub fn address_of(&self, head: &Head) -> String {
-        format!("{}{}", self.site.to_str().unwrap_or_default(), head.target)
+        let path = head.target.split('?').next().unwrap_or_default();
+        format!("{}{path}", self.site.to_str().unwrap_or_default())
     }
 
     /// Returns the number of open connections to the upstream.

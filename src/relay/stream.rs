@@ -12,6 +12,7 @@ use super::state::{Client, Relay};
 use crate::dialect::sse::{Events, Prelude};
 use crate::dialect::{AnswerSummary, Reader, Translator, errors};
 use crate::error::ApiError;
+use crate::json;
 use crate::language::Words;
 use crate::upstream::Failure;
 
@@ -39,6 +40,13 @@ struct EventSink {
 
 impl EventSink {
     fn event(&mut self, data: Option<&str>) {
+        match data.and_then(json::documents) {
+            None => self.document(data),
+            Some(documents) => documents.into_iter().for_each(|document| self.document(Some(document))),
+        }
+    }
+
+    fn document(&mut self, data: Option<&str>) {
         let had_failed = self.summary().error.is_some();
         self.reader.read(data);
         let has_failed = self.summary().error.is_some();
@@ -279,6 +287,28 @@ impl Relay {
         events.feed(&rest, |data| sink.event(data));
         held.extend_from_slice(&rest);
         Some(Ok(Begun { held, events, sink, ended }))
+    }
+
+    /// Assembles a stream into the plain answer that was asked for, for a client whose API is translated: it knows no
+    /// events then. An error in the stream takes the answer's place.
+    pub(super) fn assembled(&self, stream: &[u8]) -> Result<Vec<u8>, Box<FailedAttempt>> {
+        let mut reader = self.dialect().reader(true, self.asked.request.needs);
+        let mut failed = None;
+        let mut read = |data: Option<&str>| {
+            reader.read(data);
+            if failed.is_none() && reader.summary().error.is_some() {
+                failed = data.map(str::to_owned);
+            }
+        };
+        let mut events = Events::default();
+        events.feed(stream, &mut read);
+        events.finish(&mut read);
+        let summary = reader.summary();
+        match failed {
+            Some(error) => Ok(error.into_bytes()),
+            None if !summary.done && !summary.finished => Err(no_answer(&Failure::cut())),
+            None => Ok(reader.answer().map(|answer| answer.to_string()).unwrap_or_default().into_bytes()),
+        }
     }
 
     /// Keeps the events that the panel shows.

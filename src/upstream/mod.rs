@@ -328,7 +328,7 @@ impl Upstream {
         if !end_call(&agent.state, ended, agent.call_number) {
             return; // the call was cut off
         }
-        agent.deadline.set(None);
+        agent.deadline.reset();
         let mut idle = self.lock_idle();
         idle.push_back((Instant::now(), agent));
         let oldest = if idle.len() > MAX_IDLE { idle.pop_front() } else { None };
@@ -467,6 +467,9 @@ impl Call {
         let Some(body) = &mut self.body else {
             return Ok(0);
         };
+        if let Some(agent) = &self.agent {
+            agent.deadline.wait_for_body();
+        }
         let read = match body {
             Body::Plain(body) => body.read(buffer),
             Body::Gzip(body) => match body.read(buffer) {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
 use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
@@ -40,18 +41,55 @@ pub fn connector(
     Begin(dialling).chain(ViaProxy).chain(Dial).chain(Tls(tls)).chain(done)
 }
 
+/// What comes between two bytes of a body, or behind it, is chunk sizes and trailers: this many pieces of them may come in
+/// any time, and no more than that altogether.
+const PIECES_OF_FRAMING: RangeInclusive<u32> = 8..=1000;
+/// How long pieces beyond the first of these may go on.
+const FRAMING_LIMIT: Duration = Duration::from_secs(5);
+
 /// The time at which waiting for an answer ends, whatever still comes.
 #[derive(Debug, Default)]
-pub struct Deadline(Mutex<Option<Instant>>);
+pub struct Deadline(Mutex<Waits>);
+
+#[derive(Debug, Default)]
+struct Waits {
+    by: Option<Instant>,
+    /// How often input was waited for since the last byte of the body, and since when; `None` before the body.
+    for_body: Option<(u32, Instant)>,
+}
 
 impl Deadline {
     /// Sets the time after which nothing more is waited for; `None` removes it.
     pub fn set(&self, by: Option<Instant>) {
-        *lock(&self.0) = by;
+        lock(&self.0).by = by;
     }
 
+    /// Begins to wait for more of the body.
+    pub fn wait_for_body(&self) {
+        let mut waits = lock(&self.0);
+        let since = waits.for_body.map_or_else(Instant::now, |(_, since)| since);
+        waits.for_body = Some((0, since));
+    }
+
+    /// Forgets the call that has ended.
+    pub fn reset(&self) {
+        *lock(&self.0) = Waits::default();
+    }
+
+    /// Returns how long may be waited for more input.
     fn left(&self) -> Option<Duration> {
-        let by = *lock(&self.0);
+        let mut waits = lock(&self.0);
+        let by = waits.by;
+        if let Some((pieces, since)) = &mut waits.for_body {
+            *pieces += 1;
+            if *pieces == *PIECES_OF_FRAMING.start() {
+                *since = Instant::now();
+            }
+            let is_endless = *pieces > *PIECES_OF_FRAMING.end();
+            if is_endless || *pieces > *PIECES_OF_FRAMING.start() && since.elapsed() > FRAMING_LIMIT {
+                return Some(Duration::ZERO);
+            }
+        }
         by.map(|by| by.saturating_duration_since(Instant::now()))
     }
 }

@@ -596,6 +596,11 @@ impl Answer<'_> {
         let _ = self.stream.write_all(bytes.as_ref()).and_then(|()| self.stream.flush());
     }
 
+    /// The same, and whether the other side still takes it.
+    pub fn try_raw(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).and_then(|()| self.stream.flush()).is_ok()
+    }
+
     pub fn respond(&mut self, status: u16, headers: &str, body: &str) {
         let length = body.len();
         self.raw(format!("HTTP/1.1 {status} Some\r\ncontent-length: {length}\r\n{headers}\r\n{body}"));

@@ -612,3 +612,161 @@ fn the_built_in_model_speaks_it_too() {
     let told = proxy.post(GENERATE, asked).json();
     assert_eq!(told["candidates"][0]["content"]["parts"][1]["functionCall"]["name"], "weather", "{told}");
 }
+
+/// A server that streams where a plain answer was asked for, and the other way round.
+#[test]
+fn the_shape_is_the_one_that_was_asked_for() {
+    let upstream = Upstream::start(|request, answer| {
+        if request.streams() {
+            return answer.say("hello there");
+        }
+        answer.stream_head();
+        let pieces = ["hello ", "there"].map(|text| chunk(&format!(r#"{{"content":"{text}"}}"#), "null"));
+        answer.piece(&(pieces.concat() + &chunk("{}", "\"stop\"") + "data: [DONE]\n\n"));
+        answer.end();
+    });
+    let proxy = Proxy::before(&upstream, "");
+    let plain = proxy.post(GENERATE, HI);
+    assert_eq!(
+        plain.json()["candidates"][0]["content"]["parts"],
+        json!([{"text": "hello there"}]),
+        "{plain:?}"
+    );
+    assert_eq!(plain.header("content-type"), Some("application/json"));
+    let streamed = proxy.post(SSE, HI);
+    assert_eq!(streamed.header("content-type"), Some("text/event-stream"));
+    assert_eq!(
+        events(streamed.text())[0]["candidates"][0]["content"]["parts"],
+        json!([{"text": "hello there"}])
+    );
+    let ollama = json!({"model": "x", "stream": false, "messages": [{"role": "user", "content": "x"}]});
+    let ollama = proxy.post("/api/chat", &ollama.to_string());
+    assert_eq!(ollama.json()["message"]["content"], "hello there", "{ollama:?}");
+    assert_eq!(upstream.calls(), 3);
+}
+
+#[test]
+fn a_stream_in_place_of_a_plain_answer_fails_as_any_other() {
+    let error = "data: {\"error\":{\"code\":502,\"message\":\"it died\"}}\n\n";
+    for (piece, said) in [(error, "it died"), ("data: {\"choices\":[]}\n\n", "broke off")] {
+        let upstream = Upstream::start(move |_, answer| {
+            answer.stream_head();
+            answer.piece(piece);
+            answer.end();
+        });
+        let proxy = Proxy::before(&upstream, "RETRIES=0");
+        let refused = proxy.post(GENERATE, HI);
+        assert_eq!(refused.status, 502, "{refused:?}");
+        assert!(refused.text().contains(said), "{refused:?}");
+    }
+}
+
+#[test]
+fn two_documents_in_one_event_are_two_events() {
+    let upstream = Upstream::start(|request, answer| {
+        let chunk = |text: &str| chunk(&format!(r#"{{"content":"{text}"}}"#), "null");
+        let [first, second] = [chunk("hello "), chunk("there")];
+        let (first, second) = (first.trim_end(), second.trim_end().trim_start_matches("data: "));
+        let between = if request.number == 1 { "" } else { "\ndata: " };
+        answer.stream_head();
+        answer.piece(&format!("{first}{between}{second}\n\ndata: [DONE]\n\n"));
+        answer.end();
+    });
+    let proxy = Proxy::before(&upstream, "");
+    for _ in 0..2 {
+        let streamed = proxy.post(SSE, HI);
+        let parts = events(streamed.text());
+        let text =
+            parts.iter().filter_map(|event| event["candidates"][0]["content"]["parts"][0]["text"].as_str());
+        assert_eq!(text.collect::<String>(), "hello there", "{streamed:?}");
+    }
+    assert_eq!(upstream.calls(), 2);
+}
+
+/// A client would run it with other arguments than the model's.
+#[test]
+fn a_call_whose_arguments_are_no_object_is_text() {
+    let call = r#"[{"index":0,"id":"c","type":"function","function":{"name":"delete_all","arguments":"{\"only\": [\"tmp"}}]"#;
+    let upstream = Upstream::start(move |request, answer| {
+        if request.streams() {
+            answer.stream_head();
+            answer.piece(
+                &(chunk(&format!(r#"{{"tool_calls":{call}}}"#), "\"tool_calls\"") + "data: [DONE]\n\n"),
+            );
+            answer.end();
+        } else {
+            let choice =
+                format!(r#"{{"index":0,"message":{{"tool_calls":{call}}},"finish_reason":"tool_calls"}}"#);
+            answer.json(200, &format!(r#"{{"choices":[{choice}]}}"#));
+        }
+    });
+    let proxy = Proxy::before(&upstream, "RETRIES=0");
+    for path in [GENERATE, SSE] {
+        let response = proxy.post(path, HI);
+        let text = response.text();
+        assert!(
+            text.contains(r#"delete_all({\"only\": [\"tmp)"#) && !text.contains("functionCall"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn what_has_no_contents_is_refused_without_a_call() {
+    let upstream = Upstream::saying("never asked");
+    let proxy = Proxy::before(&upstream, "");
+    for body in [
+        r#"{}"#,
+        r#"{"contents":[]}"#,
+        r#"{"contents":null}"#,
+        r#"{"contents":[{"parts":[]}],"systemInstruction":{"parts":[{"text":"x"}]}}"#,
+    ] {
+        let refused = proxy.post(GENERATE, body);
+        assert_eq!(
+            (refused.status, refused.json()["error"]["status"].as_str()),
+            (400, Some("INVALID_ARGUMENT"))
+        );
+    }
+    assert_eq!(upstream.calls(), 0);
+    let sent = sent(
+        GENERATE,
+        &json!({"contents": "hi", "generationConfig": {"maxOutputTokens": "77", "seed": "5"}}),
+    );
+    assert_eq!(sent["messages"], json!([{"role": "user", "content": "hi"}]));
+    assert_eq!((&sent["max_tokens"], &sent["seed"]), (&json!(77), &json!(5)));
+}
+
+/// An upstream's 304 has no body, and neither has ours.
+#[test]
+fn a_status_without_a_body_keeps_the_connection_in_step() {
+    let upstream = Upstream::start(|_, answer| answer.raw("HTTP/1.1 304 Not Modified\r\n\r\n"));
+    let proxy = Proxy::before(&upstream, "RETRIES=0");
+    for (path, body) in [(GENERATE, HI), ("/api/chat", HELLO), ("/v1/chat/completions", HELLO)] {
+        let mut client = proxy.connect();
+        client.send(&format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        let head = client.head();
+        assert_eq!((head.status, head.header("content-length")), (304, None), "{head:?}");
+        client.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(client.response().status, 200, "{path}");
+    }
+}
+
+#[test]
+fn an_answer_that_nests_too_deeply_is_no_success() {
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    let upstream = Upstream::start(move |_, answer| {
+        answer.json(200, &format!(r#"{{"choices":[{{"message":{{"content":"hi"}},"finish_reason":"stop"}}],"usage":{{"x":{deep}}}}}"#));
+    });
+    let proxy = Proxy::before(&upstream, "RETRIES=0");
+    for (path, body) in [
+        (GENERATE, HI),
+        ("/api/chat", r#"{"model":"x","stream":false,"messages":[{"role":"user","content":"x"}]}"#),
+    ] {
+        let refused = proxy.post(path, body);
+        assert_eq!(refused.status, 502, "{refused:?}");
+        assert!(refused.text().contains("nests too deeply"), "{refused:?}");
+    }
+}

@@ -412,7 +412,8 @@ fn tools_go_there_and_back() {
     }
 }
 
-/// A model may write what is no JSON, or no object: clients take the arguments for an object all the same.
+/// A model may write what is no JSON, or no object: clients take the arguments for an object all the same. A call with
+/// others than the model's could do anything, so it is told as text.
 #[test]
 fn arguments_are_objects_whatever_the_model_wrote() {
     const ARGUMENTS: [&str; 5] = ["", "{\\\"a\\\":", "nonsense", "[1]", "null"];
@@ -439,9 +440,16 @@ fn arguments_are_objects_whatever_the_model_wrote() {
             let response = proxy.post("/api/chat", &asked.to_string());
             let all = lines(&response);
             let mut calls = all.iter().filter_map(|line| line["message"]["tool_calls"].as_array()).flatten();
-            let call = calls.next().unwrap_or_else(|| panic!("{arguments}: {}", response.text()));
-            assert_eq!(call["function"]["name"], "f", "{arguments}");
-            assert!(call["function"]["arguments"].is_object(), "{arguments}: {call}");
+            if let "" | "null" = *arguments {
+                let call = calls.next().unwrap_or_else(|| panic!("{arguments}: {}", response.text()));
+                assert_eq!(call["function"]["name"], "f", "{arguments}");
+                assert_eq!(call["function"]["arguments"], json!({}), "{arguments}: {call}");
+            } else {
+                assert!(calls.next().is_none(), "{}", response.text());
+                let text =
+                    all.iter().filter_map(|line| line["message"]["content"].as_str()).collect::<String>();
+                assert_eq!(text, format!("f({})", arguments.replace('\\', "")));
+            }
             assert_last_line(all.last().unwrap(), "stop");
         }
     }

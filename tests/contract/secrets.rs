@@ -161,3 +161,28 @@ fn nothing_from_outside_acts_on_the_terminal() {
     let acts = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
     assert!(!console.contains(acts), "{console:?}");
 }
+
+/// Google's clients send a key in the query. Hints about a body repeat the address.
+#[test]
+fn a_key_in_the_query_is_in_no_hint() {
+    let upstream = Upstream::saying("never asked");
+    let proxy = Proxy::recording(&upstream, "");
+    const THEIRS: &str = "AIzaSyA-a-key-of-a-client-0123456789";
+    for path in [
+        "/v1beta/models/gemini-2.5-flash:generateContent",
+        "/v1/chat/completions",
+        "/v1/messages/count_tokens",
+    ] {
+        for body in ["{contents:[]}", "'{}'", "{'a':1}", "\u{201c}", "@body.json", r#"{\"a\":1}"#] {
+            let refused = proxy.post(&format!("{path}?alt=sse&key={THEIRS}"), body);
+            assert_eq!(refused.status, 400, "{body}");
+            assert!(!refused.text().contains(THEIRS), "{}", refused.text());
+        }
+    }
+    for call in proxy.get("/debug/calls").json()["calls"].as_array().unwrap() {
+        let id = call["message_id"].as_str().unwrap();
+        assert!(!proxy.get(&format!("/debug/calls/{id}")).text().contains(THEIRS));
+    }
+    assert!(!proxy.get("/debug/calls").text().contains(THEIRS));
+    assert!(!proxy.console().contains(THEIRS), "{}", proxy.console());
+}

@@ -287,3 +287,20 @@ fn a_day_of_comments() {
     assert!(text.contains("at last") && text.ends_with("data: [DONE]\n\n"));
     assert_serves(&proxy);
 }
+
+/// Trailers are no part of an answer, and their end isn't waited for.
+#[test]
+fn trailers_without_an_end_hold_no_answer_back() {
+    let upstream = faulty(|_, answer| {
+        let body = crate::fixture::completion("hi");
+        answer.raw(head("transfer-encoding: chunked\r\n") + &format!("{:x}\r\n{body}\r\n0\r\n", body.len()));
+        while answer.try_raw(&format!("x-trailer: {}\r\n", "x".repeat(1000))) {}
+    });
+    let proxy = Proxy::before(&upstream, "RETRIES=0");
+    for body in [HELLO, HELLO] {
+        let response = proxy.chat(&asking_for_it(body));
+        assert_eq!(response.status, 200, "{response:?}");
+        assert!(response.text().contains("hi"));
+        assert_serves(&proxy);
+    }
+}
