@@ -612,6 +612,16 @@ impl ApiError {
             .with("x-should-retry", "false")
     }
 
+    /// The body has too many values to be translated.
+    pub fn too_many_values(most: usize) -> Self {
+        Self::own(
+            413,
+            "body_too_large",
+            format!("The request has more than {most} JSON values. Send fewer, or longer, parts."),
+            format!("请求中的 JSON 值超过 {most} 个：请减少 part 的数量"),
+        )
+    }
+
     /// A request in Gemini's API asks nothing.
     pub fn no_contents() -> Self {
         Self::own(

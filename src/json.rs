@@ -212,6 +212,13 @@ pub fn documents(text: &str) -> Option<Vec<&str>> {
     (documents.len() > 1).then_some(documents)
 }
 
+/// Returns whether a text has more values than this, however deep they nest.
+pub fn has_more_values_than(text: &str, most: usize) -> bool {
+    let is_value = |token: &Token<'_>| matches!(token, Token::Open(_) | Token::Scalar(_));
+    // A value takes at least two bytes, a comma included.
+    text.len() / 2 > most && tokens(text).filter(is_value).nth(most).is_some()
+}
+
 /// Returns how deep a text nests.
 pub fn depth(text: &str) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);

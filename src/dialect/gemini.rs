@@ -435,6 +435,7 @@ fn reasoning(thinking: &Value) -> Value {
 /// Answers `:countTokens` without asking a model: `{"totalTokens": N}`.
 fn count_tokens(body: Vec<u8>, address: &str) -> Result<String, ApiError> {
     let text = text::decode(body, &|| address.to_owned())?;
+    text::check_size_of_tree(&text)?;
     let asked = serde_json::from_str(&text).map(Value::Object);
     let asked = asked.map_err(|error| text::not_an_object(&text, &error, address, SAMPLE))?;
     let asked = match get(&asked, "generateContentRequest") {

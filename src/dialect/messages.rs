@@ -170,6 +170,7 @@ impl Dialect for Messages {
 /// is where the request was sent to.
 fn count_tokens(body: Vec<u8>, address: &str) -> Result<String, ApiError> {
     let text = text::decode(body, &|| address.to_owned())?;
+    text::check_size_of_tree(&text)?;
     let fields = json::fields(&text).map_err(|error| text::not_an_object(&text, &error, address, SAMPLE))?;
     let part = |name| json::field(&fields, name).and_then(|part| serde_json::from_str(part.value).ok());
     let [system, tools, messages] = ["system", "tools", "messages"].map(part).map(Option::unwrap_or_default);

@@ -4,6 +4,7 @@
 
 use crate::encoding::utf16;
 use crate::error::ApiError;
+use crate::json;
 
 /// The byte order mark, which begins what Windows calls UTF-8.
 const MARK: char = '\u{FEFF}';
@@ -37,6 +38,19 @@ pub fn decode(body: Vec<u8>, address: &dyn Fn() -> String) -> Result<String, Api
         text.drain(..MARK.len_utf8());
     }
     Ok(text)
+}
+
+/// A body of which a tree must be made may have this many values. Each takes up to 700 bytes, a hundred times its text, and
+/// agents with long histories send a tenth of it.
+const MAX_VALUES: usize = 250_000;
+
+/// Refuses a body of which a tree would take too much memory.
+pub fn check_size_of_tree(text: &str) -> Result<(), ApiError> {
+    if json::has_more_values_than(text, MAX_VALUES) {
+        Err(ApiError::too_many_values(MAX_VALUES))
+    } else {
+        Ok(())
+    }
 }
 
 /// Returns the error for a body that isn't a JSON object; `example` is a body that would be accepted.

@@ -121,6 +121,7 @@ fn understand(
     let not_an_object = |text: &str, error| text::not_an_object(text, &error, &address(), route.route.sample);
     let (text, translated) = match route.route.action {
         Action::Translate(translated) => {
+            text::check_size_of_tree(&text)?;
             let model = route.model(&head.path);
             let query = head.query.clone().unwrap_or_default();
             let written = ClientRequest { model, query, body: text };

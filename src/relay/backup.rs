@@ -11,7 +11,7 @@ use super::parked::Parked;
 use super::state::{InChat, Relay};
 use crate::client::exchange::ConnectionFate;
 use crate::console::say;
-use crate::dialect::{ClientRequest, Dialect, Translated};
+use crate::dialect::{ClientRequest, Dialect, Translated, text};
 use crate::error::ApiError;
 use crate::json;
 use crate::language::{Words, either};
@@ -162,10 +162,12 @@ impl Relay {
     ) -> Result<Served, Box<FailedAttempt>> {
         let body = self.asked.request.body_for_other_servers(self.asked.dialect, model);
         let written = ClientRequest { body, ..ClientRequest::default() };
-        let Ok(body) = as_chat.translate(&written) else {
+        let translated =
+            text::check_size_of_tree(&written.body).ok().and_then(|()| as_chat.translate(&written).ok());
+        let Some(body) = translated else {
             return Err(unusable(
-                "the request nests too deeply to be told in chat completions",
-                "请求嵌套过深，无法转换为对话请求",
+                "the request nests too deeply, or has too many parts, to be told in chat completions",
+                "请求嵌套过深或部分过多，无法转换为对话请求",
             ));
         };
         self.sharing.leader = None; // a kept answer would be read as if it had come in the client's API

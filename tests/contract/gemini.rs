@@ -743,7 +743,7 @@ fn a_status_without_a_body_keeps_the_connection_in_step() {
     let proxy = Proxy::before(&upstream, "RETRIES=0");
     for (path, body) in [(GENERATE, HI), ("/api/chat", HELLO), ("/v1/chat/completions", HELLO)] {
         let mut client = proxy.connect();
-        client.send(&format!(
+        client.send(format!(
             "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         ));
@@ -769,4 +769,27 @@ fn an_answer_that_nests_too_deeply_is_no_success() {
         assert_eq!(refused.status, 502, "{refused:?}");
         assert!(refused.text().contains("nests too deeply"), "{refused:?}");
     }
+}
+
+/// A tree of so many values would take a hundred times the body's size.
+#[test]
+fn a_body_of_many_small_parts_takes_no_memory() {
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "");
+    let parts = |many: usize| {
+        format!(r#"{{"contents":[{{"parts":[{}]}}]}}"#, vec![r#"{"text":"a"}"#; many].join(","))
+    };
+    for path in [GENERATE, "/v1beta/models/gemini-2.5-flash:countTokens"] {
+        let refused = proxy.post(path, &parts(300_000));
+        assert_eq!(refused.status, 413, "{refused:?}");
+        assert!(refused.text().contains("250000 JSON values"), "{refused:?}");
+        proxy.post(path, &parts(10_000)).assert_status(200);
+    }
+    let messages = vec![r#"{"role":"user","content":"a"}"#; 200_000].join(",");
+    for path in ["/api/chat", "/v1/messages/count_tokens"] {
+        let refused = proxy.post(path, &format!(r#"{{"model":"x","messages":[{messages}]}}"#));
+        assert_eq!(refused.status, 413, "{refused:?}");
+    }
+    assert_eq!(upstream.calls(), 1);
+    proxy.chat(&format!(r#"{{"messages":[{messages}]}}"#)).assert_status(200);
 }

@@ -294,7 +294,7 @@ fn trailers_without_an_end_hold_no_answer_back() {
     let upstream = faulty(|_, answer| {
         let body = crate::fixture::completion("hi");
         answer.raw(head("transfer-encoding: chunked\r\n") + &format!("{:x}\r\n{body}\r\n0\r\n", body.len()));
-        while answer.try_raw(&format!("x-trailer: {}\r\n", "x".repeat(1000))) {}
+        while answer.try_raw(format!("x-trailer: {}\r\n", "x".repeat(1000))) {}
     });
     let proxy = Proxy::before(&upstream, "RETRIES=0");
     for body in [HELLO, HELLO] {
