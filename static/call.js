@@ -45,11 +45,11 @@ function facts(call, actions) {
     call.tool || null,
     call.path ? `POST ${call.path}${call.stream ? ` · ${word("stream")}` : ""}` : null,
     call.model && !call.refused ? `${asked}${call.model}` : null,
-    call.backup ? word("byBackup", call.backup) : null,
+    call.backup ? word(call.status >= 400 ? "triedBackup" : "byBackup", call.backup) : null,
     call.reused != null ? word("reused", count(call.reused)) : null,
     call.prompt_tokens == null && call.completion_tokens == null ? null : word("inTokens", tokens(call)),
   ].filter(Boolean);
-  const code = call.error_code && call.error_code !== String(call.status) ? ` ${call.error_code}` : "";
+  const code = call.error_code && ![String(call.status), "cancelled"].includes(call.error_code) ? ` ${call.error_code}` : "";
   const state = running
     ? [el("span", { class: "running" }, waits(call) ?? word("running")), " ", el("span", { "data-since": call.time_ms }, elapsed(call.time_ms)), " ", el("button", { class: "quiet cancel", type: "button", onclick: (event) => actions.cancel(event.target) }, word("cancel"))]
     : call.status === undefined ? [] : [...statusOf(call), code];
@@ -60,7 +60,7 @@ function facts(call, actions) {
 function timing(call) {
   const { total_ms: total, waited_ms: waited, first_token_ms: first } = call;
   if (!total) return null;
-  const rest = first === null ? [["bar-soft", "noteAnswer", waited, total]] : [["bar-soft", "noteFirst", waited, first], ["bar-good", "noteTotal", first, total]];
+  const rest = first === null ? [["bar-soft", call.status >= 400 ? "noteTotal" : "noteAnswer", waited, total]] : [["bar-soft", "noteFirst", waited, first], ["bar-good", "noteTotal", first, total]];
   const spans = [["bar-warn", "waited", 0, waited], ...rest].filter(([, , , to]) => to > 0);
   const bar = ([kind, , from, to]) => {
     const part = el("i", { class: kind });

@@ -1,9 +1,9 @@
 // The table of calls, its filters, and the call that is opened beside it.
 
 import { showCall } from "./call.js";
-import { $, copy, count, el, middle, modelName, seconds, setOptions, setText, showRows } from "./dom.js";
+import { $, about, copy, count, el, middle, modelName, seconds, setOptions, setText, showRows } from "./dom.js";
 import { ask } from "./proxy.js";
-import { clock, elapsed, minute } from "./time.js";
+import { brief, elapsed, minute, today } from "./time.js";
 import { word } from "./words.js";
 
 /** On a phone the plots stand below them. */
@@ -138,7 +138,7 @@ function show() {
   setOptions($("filter-tool"), [...new Set(calls.map((call) => call.tool || word("unknownTool")))].sort());
   setOptions($("filter-model"), [...new Set(calls.map((call) => call.model).filter(Boolean))].sort());
   matching = filtered();
-  const rows = showRows($("rows"), matching.slice(0, rowsShown), (call) => call.message_id, version, fill);
+  const rows = showRows($("rows"), matching.slice(0, rowsShown), (call) => call.message_id, (call) => `${version(call)} ${today()}`, fill);
   // One stop for the Tab key; the arrows go on from there.
   const stop = rows.find((row) => row.contains(document.activeElement)) ?? rows.find((row) => row.dataset.id === opened) ?? rows[0];
   for (const row of rows) {
@@ -165,7 +165,7 @@ function fill(row, call) {
   const text = call.refused ?? (call.first_words || word("noWords"));
   const asked = call.asked && call.asked !== call.model ? call.asked : null;
   row.replaceChildren(
-    el("td", { class: "time" }, clock(call.timestamp)),
+    el("td", { class: "time", title: call.timestamp }, brief(call.timestamp)),
     el("td", { class: "tool", title: call.tool }, call.tool || el("span", { class: "dim" }, word("unknownTool"))),
     el("td", { class: "words" }, el("a", { href: `#call=${call.message_id}`, title: text }, text)),
     el("td", { class: "asked dim" }, asked ? middle(asked) : ""),
@@ -173,7 +173,7 @@ function fill(row, call) {
     el("td", { class: "status" }, statusOf(call, kind)),
     el("td", { class: "first number" }, call.refused ? "" : seconds(call.first_token_ms)),
     el("td", { class: "total number", "data-since": kind === "running" ? call.time_ms : null }, call.refused ? "" : seconds(call.total_ms)),
-    el("td", { class: "tokens number" }, kind === "running" ? el("button", { class: "quiet", type: "button" }, word("cancel")) : tokens(call)));
+    el("td", { class: "tokens number", title: tokens(call) }, kind === "running" ? el("button", { class: "quiet", type: "button" }, word("cancel")) : tokens(call, about)));
 }
 
 export function statusOf(call, kind = kindOf(call)) {
@@ -194,7 +194,7 @@ export function waits(call) {
 }
 
 /** Those of the request and those of the answer, where it has any. */
-export const tokens = (call) => [call.prompt_tokens, call.completion_tokens].filter((n) => n != null).map(count).join(" + ") || (call.refused ? "" : "–");
+export const tokens = (call, written = count) => [call.prompt_tokens, call.completion_tokens].filter((n) => n != null).map(written).join(" + ") || (call.refused ? "" : "–");
 
 /** Running calls say how long they have been. */
 function tick() {

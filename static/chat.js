@@ -168,7 +168,7 @@ async function answer() {
       soon();
     }
   } catch (error) {
-    turn.failed = error.name !== "AbortError";
+    turn.failed = error.name !== "AbortError" && !leaving;
     problem = !turn.failed ? word("stopped") : error instanceof TypeError ? word("noAnswer") : error.message;
   }
   clearInterval(waiting);
@@ -184,6 +184,14 @@ async function answer() {
   $("send").disabled = false;
   $("words").focus();
 }
+
+/** Whoever leaves the page has stopped the answer. */
+let leaving = false;
+addEventListener("pagehide", () => (leaving = true));
+addEventListener("beforeunload", () => {
+  leaving = true;
+  setTimeout(() => (leaving = false), 3000); // a download doesn't leave it
+});
 
 async function* events(body) {
   let rest = "";

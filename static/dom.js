@@ -7,12 +7,15 @@ const FOLDED_LINES = 10;
 
 export const $ = (id) => document.getElementById(id);
 
+/** Characters that would turn round what stands beside a foreign text are shown as what they are. */
+const seen = (child) => (typeof child === "string" ? child.replace(/[\u202a-\u202e\u2066-\u2069]/g, (c) => `[U+${c.charCodeAt(0).toString(16).toUpperCase()}]`) : child);
+
 function fill(element, attributes, children) {
   for (const [key, value] of Object.entries(attributes)) {
     if (key.startsWith("on")) element[key] = value;
     else if (value != null && value !== false) element.setAttribute(key, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child != null));
+  element.append(...children.flat(Infinity).filter((child) => child != null).map(seen));
   return element;
 }
 

@@ -21,8 +21,14 @@ const text = (ms) => new Date(ms + offset).toISOString();
 export function clock(when, digits = 8) {
   if (when == null) return "–";
   const [day, time] = (typeof when === "number" ? text(when) : when).split("T");
-  return `${day === text(now()).slice(0, 10) ? "" : `${day.slice(5)} `}${time.slice(0, digits)}`;
+  return `${day === today() ? "" : `${day.slice(5)} `}${time.slice(0, digits)}`;
 }
+
+/** The day that it is, for what changes with it. */
+export const today = () => text(now()).slice(0, 10);
+
+/** As short as a column needs it: to the second today, else the day and the minute. */
+export const brief = (timestamp) => clock(timestamp, timestamp.startsWith(today()) ? 8 : 5);
 
 /** To the minute. */
 export const minute = (when) => clock(when, 5);

@@ -15,7 +15,6 @@ use super::state::{Asked, Client, ClientConnection, Record, Relay, Sharing, Trie
 use crate::builtin;
 use crate::client::exchange::{ConnectionFate, Exchange};
 use crate::dialect::free_models;
-use crate::dialect::model_name::Target;
 use crate::dialect::request::Request;
 use crate::dialect::{Action, ClientRequest, Dialect, Routed, StandIn, Translated, Untranslatable, text};
 use crate::error::ApiError;
@@ -73,7 +72,6 @@ impl Relay {
             metrics.tool = callers::of(&exchange.head);
             metrics.path = route.shown_with(&exchange.head.path).into();
             metrics.first_words = first_words::of(written);
-            metrics.changes = changes::between(request.as_written(), &request.body(&request.model));
         }
         let running = || Running::new(dialect, in_flight.canceller());
         let recording = shared.calls.begin(&snapshot, written, &metrics, running);
@@ -97,7 +95,7 @@ impl Relay {
         });
         relay.look_up_conversation(named.as_deref());
         relay.choose_model();
-        if relay.snapshot.debug && relay.asked.request.target == Target::Best {
+        if relay.snapshot.debug && !relay.tries.model.is_empty() {
             let sent = relay.body_of_the_call(&relay.tries.model);
             relay.record.metrics.changes = changes::between(relay.asked.request.as_written(), &sent);
         }

@@ -15,6 +15,7 @@ use crate::dialect::{ClientRequest, Dialect, Translated, text};
 use crate::error::ApiError;
 use crate::json;
 use crate::language::{Words, either};
+use crate::record::changes;
 use crate::settings::backups::Backup;
 
 impl Relay {
@@ -126,9 +127,13 @@ impl Relay {
         self.tries.backup = Some(number);
         self.record.metrics.model = model.to_owned();
         self.record.metrics.backup = Some(backup.name.clone());
-        self.report(None);
         let shared = Arc::clone(&self.shared);
         let dialect = self.asked.dialect;
+        if self.record.recording.is_some() {
+            let sent = self.asked.request.body_for_other_servers(dialect, model);
+            self.record.metrics.changes = changes::between(self.asked.request.as_written(), sent.as_bytes());
+        }
+        self.report(None);
         let answered = match dialect.as_chat() {
             None => self.attempt(model, &mut None),
             Some(as_chat) if !shared.backups.may_know(backup, dialect.path()) => {

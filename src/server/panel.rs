@@ -131,7 +131,7 @@ pub fn answer(shared: &Shared, exchange: &Exchange, snapshot: &Arc<Snapshot>) ->
 
 /// Answers that debug mode is off. A browser gets a page that says how to switch it on, in the browser's language.
 fn switched_off(shared: &Shared, exchange: &Exchange) -> Reply {
-    const STYLE: &str = "body{font:16px/1.6 system-ui,sans-serif;color-scheme:light dark;margin:0}\
+    const STYLE: &str = ":root{color-scheme:light dark}body{font:16px/1.6 system-ui,sans-serif;margin:0}\
         main{max-width:40rem;margin:12vh auto;padding:0 1rem}h1{font-size:1.25rem}\
         pre{padding:.75rem 1rem;border:1px solid;border-radius:6px;white-space:pre-wrap;overflow-wrap:anywhere}";
     // The page reloads only when the panel is there: until then nothing moves while somebody reads.

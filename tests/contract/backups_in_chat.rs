@@ -383,6 +383,18 @@ fn a_backup_that_is_named_answers_alone() {
         }
     }
     assert_eq!(upstream.calls(), 0, "OpenRouter is never asked");
+    // The panel shows what went to it, not what would have gone to OpenRouter.
+    let proxy = Proxy::recording(&upstream, &settings(&backup, ""));
+    proxy.chat(r#"{"model":"groq/llama","plugins":[],"messages":[]}"#);
+    let id = proxy.get("/debug/calls").json()["calls"][0]["message_id"].as_str().unwrap().to_owned();
+    let changes = proxy.get(&format!("/debug/calls/{id}")).json()["changes"].clone();
+    assert_eq!(
+        changes,
+        json!([
+            {"field": "model", "from": "\"groq/llama\"", "to": "\"llama\""},
+            {"field": "plugins", "from": "[0]", "to": null},
+        ])
+    );
 }
 
 #[test]
