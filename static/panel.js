@@ -18,6 +18,7 @@ let next = "";
 let stats = null;
 let days = null;
 let daysShown = false;
+let looks = 0;
 let refreshing = null;
 
 /** One at a time: whoever asks meanwhile waits for the one after it. */
@@ -102,6 +103,8 @@ function showFigures(now) {
   setText("tokens", about(stats.prompt_tokens + stats.completion_tokens));
   setText("tokens-parts", word("inAndOut", count(stats.prompt_tokens), count(stats.completion_tokens)));
   const quota = now.quota;
+  // The upstream is asked at the first look: what it says is there a moment later.
+  if (!quota && now.key && looks++ < 3) setTimeout(refresh, 1000);
   setText("quota", quota ? `${count(quota.remaining)} / ${count(quota.limit)}` : "–");
   $("quota-bar").style.visibility = quota ? "visible" : "hidden";
   if (quota) Object.assign($("quota-bar"), { max: quota.limit, low: quota.limit / 5, optimum: quota.limit, value: quota.remaining });
@@ -143,6 +146,7 @@ function choosePeriod(showDays) {
   refresh();
 }
 
+let byArrows = false;
 const tabs = [...document.querySelectorAll("[role=tab]")];
 
 function choose(tab) {
@@ -152,7 +156,8 @@ function choose(tab) {
     other.tabIndex = chosen ? 0 : -1;
     $(other.getAttribute("aria-controls")).hidden = !chosen;
   }
-  if (tab.id === "tab-chat") $("words").focus();
+  if (tab.id === "tab-chat" && !byArrows) $("words").focus();
+  byArrows = false;
   refresh();
 }
 
@@ -185,6 +190,7 @@ function start() {
       const other = { ArrowRight: tabs[(i + 1) % tabs.length], ArrowLeft: tabs.at(i - 1), Home: tabs[0], End: tabs.at(-1) }[event.key];
       if (!other) return;
       event.preventDefault();
+      byArrows = true; // who passes by isn't held
       other.click();
       other.focus();
     };

@@ -47,7 +47,8 @@ impl Times {
     pub fn percentile(&self, percent: usize) -> Option<u32> {
         let mut times = self.times.clone();
         times.sort_unstable();
-        let at = (times.len() * percent / 100).min(times.len().saturating_sub(1));
+        // Of two times, the lower one is the median: one slow call is none.
+        let at = times.len().saturating_sub(1) * percent / 100;
         times.get(at).copied()
     }
 }
@@ -273,6 +274,9 @@ mod tests {
     fn one_slow_call_is_no_median() {
         let mut times = Times::default();
         assert_eq!(times.percentile(50), None);
+        let mut two = times.clone();
+        [60_000, 30].into_iter().for_each(|ms| two.push(ms));
+        assert_eq!((two.percentile(50), two.percentile(100)), (Some(30), Some(60_000)));
         (0..99).for_each(|_| times.push(10));
         times.push(60_000);
         assert_eq!((times.percentile(50), times.percentile(95)), (Some(10), Some(10)));
