@@ -203,8 +203,10 @@ const MAX_BLANKS: usize = 4;
 
 /// Returns the documents of a text that holds more than one, as some servers put into one event.
 pub fn documents(text: &str) -> Option<Vec<&str>> {
-    let boundaries = [&b"}{"[..], b"}\n{", b"}\r\n{", b"} {"];
-    if !boundaries.iter().any(|boundary| memchr::memmem::find(text.as_bytes(), boundary).is_some()) {
+    let bytes = text.as_bytes();
+    let is_a_boundary = |at: usize| bytes[at + 1..].trim_ascii_start().starts_with(b"{");
+    // Only where a string or another document may begin so, the text is parsed.
+    if !memchr::memchr_iter(b'}', bytes).any(is_a_boundary) {
         return None;
     }
     let documents = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();

@@ -110,7 +110,8 @@ impl Dialect for Chat {
         if (needs.tools || needs.structured) && part.error.is_none() {
             summary.flaw = part.flaw(needs);
         }
-        let is_only_thought = part.is_only_thought();
+        // The mark may be written with an escape; nearly all answers have none.
+        let is_only_thought = body.contains("think>") && part.is_only_thought();
         part.add_to(&mut summary, Needs::default());
         if is_only_thought {
             (summary.has_content, summary.has_reasoning) = (false, true);

@@ -53,7 +53,7 @@ impl Relay {
                 headers.push(("content-type".into(), content_type.into()));
             }
         }
-        if answer.is_event_stream() && whole && self.client.translator.is_some() {
+        if answer.is_event_stream() && whole {
             body = self.assembled(&body)?;
         }
         if !whole && self.client.translator.is_some() {

@@ -39,6 +39,17 @@ struct EventSink {
 }
 
 impl EventSink {
+    fn new(reader: Box<dyn Reader>, translator: Option<Box<dyn Translator>>) -> Self {
+        Self {
+            reader,
+            translator,
+            translated: Vec::new(),
+            end_is_translated: false,
+            failed: None,
+            deadline: None,
+        }
+    }
+
     fn event(&mut self, data: Option<&str>) {
         match data.and_then(json::documents) {
             None => self.document(data),
@@ -229,14 +240,8 @@ impl Relay {
         buffer: &mut [u8],
         model: &str,
     ) -> Option<Result<Begun, Box<FailedAttempt>>> {
-        let mut sink = EventSink {
-            reader: self.dialect().reader(self.record.recording.is_some(), self.asked.request.needs),
-            translator: self.client.translator.take(),
-            translated: Vec::new(),
-            end_is_translated: false,
-            failed: None,
-            deadline: None,
-        };
+        let reader = self.dialect().reader(self.record.recording.is_some(), self.asked.request.needs);
+        let mut sink = EventSink::new(reader, self.client.translator.take());
         let mut prelude = Prelude::default();
         let mut pass = Vec::new();
         let (rest, ended) = loop {
@@ -292,22 +297,14 @@ impl Relay {
     /// Assembles a stream into the plain answer that was asked for, for a client whose API is translated: it knows no
     /// events then. An error in the stream takes the answer's place.
     pub(super) fn assembled(&self, stream: &[u8]) -> Result<Vec<u8>, Box<FailedAttempt>> {
-        let mut reader = self.dialect().reader(true, self.asked.request.needs);
-        let mut failed = None;
-        let mut read = |data: Option<&str>| {
-            reader.read(data);
-            if failed.is_none() && reader.summary().error.is_some() {
-                failed = data.map(str::to_owned);
-            }
-        };
+        let mut sink = EventSink::new(self.dialect().reader(true, self.asked.request.needs), None);
         let mut events = Events::default();
-        events.feed(stream, &mut read);
-        events.finish(&mut read);
-        let summary = reader.summary();
-        match failed {
+        events.feed(stream, |data| sink.event(data));
+        events.finish(|data| sink.event(data));
+        match sink.failed.take() {
             Some(error) => Ok(error.into_bytes()),
-            None if !summary.done && !summary.finished => Err(no_answer(&Failure::cut())),
-            None => Ok(reader.answer().map(|answer| answer.to_string()).unwrap_or_default().into_bytes()),
+            None if !sink.summary().done && !sink.summary().finished => Err(no_answer(&Failure::cut())),
+            None => Ok(sink.assembled().unwrap_or_default().into_bytes()),
         }
     }
 

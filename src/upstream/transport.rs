@@ -5,7 +5,6 @@ use std::fmt;
 use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
 use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
@@ -41,10 +40,11 @@ pub fn connector(
     Begin(dialling).chain(ViaProxy).chain(Dial).chain(Tls(tls)).chain(done)
 }
 
-/// What comes between two bytes of a body, or behind it, is chunk sizes and trailers: this many pieces of them may come in
-/// any time, and no more than that altogether.
-const PIECES_OF_FRAMING: RangeInclusive<u32> = 8..=1000;
-/// How long pieces beyond the first of these may go on.
+/// What comes between two bytes of a body, or behind it, is chunk sizes and trailers: so many pieces of them may take any
+/// time.
+const FREE_PIECES: u32 = 8;
+/// The most pieces altogether, and how long those beyond the first ones may go on.
+const MAX_PIECES: u32 = 1000;
 const FRAMING_LIMIT: Duration = Duration::from_secs(5);
 
 /// The time at which waiting for an answer ends, whatever still comes.
@@ -82,11 +82,10 @@ impl Deadline {
         let by = waits.by;
         if let Some((pieces, since)) = &mut waits.for_body {
             *pieces += 1;
-            if *pieces == *PIECES_OF_FRAMING.start() {
+            if *pieces == FREE_PIECES {
                 *since = Instant::now();
             }
-            let is_endless = *pieces > *PIECES_OF_FRAMING.end();
-            if is_endless || *pieces > *PIECES_OF_FRAMING.start() && since.elapsed() > FRAMING_LIMIT {
+            if *pieces > MAX_PIECES || *pieces > FREE_PIECES && since.elapsed() > FRAMING_LIMIT {
                 return Some(Duration::ZERO);
             }
         }
