@@ -13,7 +13,6 @@ use ureq::http::StatusCode;
 use super::chunks::Chunks;
 use super::connection::Connection;
 use super::head::{BodyLength, Coding, Head, path_in};
-use super::slot;
 use super::socket::{Pace, Socket};
 use crate::body::{self, Spare};
 use crate::dialect::{self, api};
@@ -23,6 +22,7 @@ use crate::error::ApiError;
 /// Code repeats a request after a 401 for minutes, without a word.
 pub const SHOULD_RETRY: &str = "x-should-retry";
 
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// How much of a chunked body is read at a time.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -148,6 +148,11 @@ impl Unsent {
         framing.after(connection, Ok(()), body_was_read)
     }
 
+    /// Returns how much memory the answer takes, in bytes.
+    pub fn bytes_kept(&self) -> usize {
+        self.message.len()
+    }
+
     /// Returns by when the client must have taken more of the answer.
     pub fn until(&self) -> Instant {
         self.pace.until()
@@ -196,7 +201,11 @@ impl Exchange {
             }
             body_length => {
                 if std::mem::take(&mut self.head.expects_continue) && connection.buffer.is_empty() {
-                    let _ = connection.socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+                    // Without waiting: a client that doesn't read even this waits for nothing (RFC 9110, 10.1.1).
+                    let sent = connection.socket.write_now(CONTINUE).map_err(|_| ApiError::broken_body())?;
+                    if 0 < sent && sent < CONTINUE.len() {
+                        return Err(ApiError::broken_body());
+                    }
                 }
                 match body_length {
                     BodyLength::Bytes(length) => {
@@ -249,10 +258,6 @@ impl Exchange {
         let framing = self.framing(self.body_was_read && !says_how);
         let connection_header = if says_how { "" } else { framing.connection_header() };
         let message = message(&reply, connection_header, framing.no_body);
-        if slot::is_held() {
-            let sent = connection.socket.write_all(&message);
-            return framing.after(connection, sent, self.body_was_read);
-        }
         let (body_was_read, begun) = (self.body_was_read, self.begun.take());
         let (sent, pace) = (0, Pace::start());
         Box::new(Unsent { connection, message, sent, pace, framing, body_was_read, _begun: begun }).go_on()

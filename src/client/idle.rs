@@ -31,6 +31,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 const NEW: Duration = Duration::from_millis(100);
 /// Descriptors for everything but clients and the upstream: files, pipes, the poller's own.
 const OTHER_DESCRIPTORS: usize = 32;
+/// How much of the answers that wait for their clients is kept; beyond it, the one that waits longest is cut off.
+const MAX_UNSENT_BYTES: usize = 256 * 1024 * 1024;
 /// For how long after a shortage of descriptors a failure is put down to it.
 const A_MOMENT: Duration = Duration::from_secs(2);
 
@@ -81,6 +83,13 @@ impl WaitingConnection {
         }
     }
 
+    fn unsent_bytes(&self) -> usize {
+        match self {
+            Self::ForWritable(unsent) => unsent.bytes_kept(),
+            _ => 0,
+        }
+    }
+
     fn rest(&mut self) {
         match self {
             Self::ForRequest(connection) | Self::Draining(connection, _) => connection.rest(),
@@ -106,6 +115,8 @@ pub struct Idle {
 struct Table {
     next: usize,
     parked: BTreeMap<usize, WaitingConnection>,
+    /// How much of answers is kept.
+    unsent_bytes: usize,
     deadlines: BTreeSet<(Instant, usize)>,
 }
 
@@ -127,6 +138,7 @@ impl Idle {
             table: Mutex::new(Table {
                 next: FIRST_TOKEN,
                 parked: BTreeMap::new(),
+                unsent_bytes: 0,
                 deadlines: BTreeSet::new(),
             }),
             limit,
@@ -142,11 +154,12 @@ impl Idle {
         table.next += 1;
         let unwatched = self.put_into(&mut table, Token(number), parked);
         let is_first = table.deadlines.first().is_some_and(|(_, first)| *first == number);
+        let surplus = if table.unsent_bytes > MAX_UNSENT_BYTES { table.take_longest_unsent() } else { None };
         drop(table);
         if is_first {
             self.wake_poller(); // the poller may have meant to sleep for longer
         }
-        unwatched.into_iter().for_each(WaitingConnection::close);
+        unwatched.into_iter().chain(surplus).for_each(WaitingConnection::close);
     }
 
     /// Wakes the poller.
@@ -272,11 +285,18 @@ impl Table {
         if let Some(until) = parked.until() {
             self.deadlines.insert((until, number));
         }
+        self.unsent_bytes += parked.unsent_bytes();
         self.parked.insert(number, parked);
+    }
+
+    fn take_longest_unsent(&mut self) -> Option<WaitingConnection> {
+        let number = *self.parked.iter().find(|(_, parked)| parked.unsent_bytes() > 0)?.0;
+        self.remove(number)
     }
 
     fn remove(&mut self, number: usize) -> Option<WaitingConnection> {
         let parked = self.parked.remove(&number)?;
+        self.unsent_bytes -= parked.unsent_bytes();
         if let Some(until) = parked.until() {
             self.deadlines.remove(&(until, number));
         }

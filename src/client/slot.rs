@@ -16,11 +16,6 @@ pub fn give_up() {
     SLOT.with_borrow_mut(|slot| drop(slot.take_if(|free| free())));
 }
 
-/// Returns whether this thread has a slot: it may then wait for its client, as others can have the slot meanwhile.
-pub fn is_held() -> bool {
-    SLOT.with_borrow(Option::is_some)
-}
-
 /// Notes that this thread is done. Returns whether it still had its slot, which the caller then has to give away.
 pub fn leave() -> bool {
     SLOT.take().is_some()

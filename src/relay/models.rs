@@ -31,6 +31,9 @@ const MAX_LIST_BYTES: usize = 16 << 20;
 /// The path of the list of those chat models that the account's privacy settings allow.
 const OF_THE_ACCOUNT: &str = "/models/user";
 
+/// The kinds of models that don't chat.
+const OTHERS: [Kind; 3] = [Kind::Embeddings, Kind::Rerank, Kind::Speech];
+
 /// The free models of one kind that the upstream lists.
 #[derive(Debug, Default)]
 pub struct Listing {
@@ -102,13 +105,21 @@ impl Models {
         }
         let list = &self.lists[kind as usize];
         let mut state = list.fresh_state(kind, snapshot);
-        if let (true, Fetch::UnderWay(since)) = (state.is_first, state.fetch) {
+        if let Some(since) = state.awaited_since() {
             let left = FIRST_WAIT.saturating_sub(since.elapsed());
             let unknown = |state: &mut State| state.is_first && state.is_of(&snapshot.upstream);
             let waited = list.changed.wait_timeout_while(state, left, unknown);
             state = unpoisoned(waited).0;
         }
         state.listing.clone().filter(|_| state.is_of(&snapshot.upstream)).unwrap_or_default()
+    }
+
+    /// Returns whether [`Models::listing`] doesn't wait for any of these kinds. Has them fetched if they are due.
+    fn are_at_hand(&self, kinds: &[Kind], snapshot: &Snapshot) -> bool {
+        let is_awaited =
+            |kind: &Kind| self.lists[*kind as usize].fresh_state(*kind, snapshot).awaited_since().is_some();
+        // Not `any`, which would stop at the first: all are fetched at the same time.
+        snapshot.settings.test_mode || kinds.iter().filter(|kind| is_awaited(kind)).count() == 0
     }
 
     /// Returns the listings of several kinds, which are fetched at the same time.
@@ -121,7 +132,7 @@ impl Models {
 
     /// Returns the free model with this id that is for something else than chatting.
     pub fn of_another_kind(&self, id: &str, snapshot: &Snapshot) -> Option<(Kind, Arc<Model>)> {
-        let listings = self.listings(&[Kind::Embeddings, Kind::Rerank, Kind::Speech], snapshot);
+        let listings = self.listings(&OTHERS, snapshot);
         let find = |(kind, listing): &(Kind, Arc<Listing>)| {
             let found = listing.models.iter().find(|model| model.id == id)?;
             Some((*kind, Arc::clone(found)))
@@ -165,38 +176,56 @@ impl Models {
         first.into_iter().chain(listing.models.iter().cloned()).chain(of_backups).collect()
     }
 
-    /// Answers with the list of what the upstream has at this path, as written by `write`.
+    /// Answers with the list of what the upstream has at this path, as written by `write`; `None` if the list would
+    /// have to be waited for, and `may_wait` is false.
     pub fn list(
         &self,
         path: &str,
         query: Option<&str>,
         snapshot: &Snapshot,
+        may_wait: bool,
         write: fn(&[Listed<'_>]) -> String,
-    ) -> Reply {
-        let models = match Kind::at(path) {
+    ) -> Option<Reply> {
+        let kind = Kind::at(path);
+        let others = if kind == Kind::Chat { kinds_wanted(query.unwrap_or_default()) } else { Vec::new() };
+        if !may_wait && !self.are_at_hand(&[&others[..], &[kind]].concat(), snapshot) {
+            return None;
+        }
+        let models = match kind {
             Kind::Chat => {
-                let others = self.listings(&kinds_wanted(query.unwrap_or_default()), snapshot);
+                let others = self.listings(&others, snapshot);
                 let others = others.iter().flat_map(|(_, listing)| listing.models.iter().cloned());
                 self.named(snapshot).into_iter().chain(others).collect()
             }
             kind => self.listing(kind, snapshot).models.clone(),
         };
-        Reply::json(200, write(&models.iter().map(|model| model.listed()).collect::<Vec<_>>()))
+        Some(Reply::json(200, write(&models.iter().map(|model| model.listed()).collect::<Vec<_>>())))
     }
 
-    /// Answers with one of the models.
-    pub fn show(&self, snapshot: &Snapshot, show: Show, asked: &str) -> Result<Reply, ApiError> {
+    /// Answers with one of the models; `None` if a list would have to be waited for, and `may_wait` is false.
+    pub fn show(
+        &self,
+        snapshot: &Snapshot,
+        may_wait: bool,
+        show: Show,
+        asked: &str,
+    ) -> Option<Result<Reply, ApiError>> {
+        let is_at_hand = |kinds: &[Kind]| may_wait || self.are_at_hand(kinds, snapshot);
+        if !is_at_hand(&[Kind::Chat]) {
+            return None;
+        }
         let models = self.named(snapshot);
         let named = |id: &str| models.iter().find(|model| model.id == id).cloned();
         let stand_in = || named(&snapshot.settings.model).or_else(|| models.first().cloned());
         let of_another_kind = || self.of_another_kind(asked, snapshot).map(|(_, model)| model);
-        let found = named(asked).or_else(|| match (is_free(asked), show.any_name) {
-            (true, false) => of_another_kind(),
-            (false, true) => stand_in(),
-            _ => None,
-        });
-        let shown = found.ok_or_else(ApiError::no_such_model)?;
-        Ok(Reply::json(200, (show.write)(&shown.listed(), asked)))
+        let found = match (named(asked), is_free(asked), show.any_name) {
+            (None, true, false) if !is_at_hand(&OTHERS) => return None,
+            (None, true, false) => of_another_kind(),
+            (None, false, true) => stand_in(),
+            (found, ..) => found,
+        };
+        let shown = found.ok_or_else(ApiError::no_such_model);
+        Some(shown.map(|shown| Reply::json(200, (show.write)(&shown.listed(), asked))))
     }
 }
 
@@ -241,6 +270,14 @@ impl List {
 }
 
 impl State {
+    /// Returns since when the very first list has been being fetched; `None` if it isn't.
+    fn awaited_since(&self) -> Option<Instant> {
+        match self.fetch {
+            Fetch::UnderWay(since) if self.is_first => Some(since),
+            _ => None,
+        }
+    }
+
     fn is_of(&self, upstream: &Arc<Upstream>) -> bool {
         self.upstream.as_ref().is_some_and(|known| Arc::ptr_eq(known, upstream))
     }
@@ -287,8 +324,7 @@ fn kinds_wanted(query: &str) -> Vec<Kind> {
     let value = query.split('&').find_map(|part| part.strip_prefix("output_modalities="));
     let value = percent_decoded(value.unwrap_or_default());
     let wanted = value.split(',').map(str::trim).collect::<Vec<_>>();
-    let others = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Chat);
-    others.filter(|kind| wanted.contains(&"all") || wanted.contains(&kind.output())).collect()
+    OTHERS.into_iter().filter(|kind| wanted.contains(&"all") || wanted.contains(&kind.output())).collect()
 }
 
 #[cfg(test)]

@@ -48,8 +48,9 @@ use slots::{Entry, Slots};
 
 /// Maximum number of threads that wait for clients which have stopped reading, in addition to `WORKERS`.
 const MAX_BLOCKED_THREADS: usize = 512;
-/// Additional threads for work that takes no time: health checks, refusals, bodies that arrive without a pause.
-const SPARE_THREADS: usize = 32;
+/// Maximum number of threads that are at work and wait for nobody: parsing, health checks, refusals. More of them would
+/// only wait for a processor, and keep others from it.
+const MAX_BUSY_THREADS: usize = 16;
 /// Maximum number of threads that wait a moment on their connections; with more connections than that, it is no use.
 const MAX_LINGERING: usize = 32;
 /// How often the gate thread checks the settings, for the requests that wait, and cleans up.
@@ -125,11 +126,10 @@ pub fn start(live: Arc<Live>, calls: Calls, listeners: Vec<TcpListener>) -> io::
     let Listen { workers, queue, .. } = live.snapshot().settings.listen;
     let port = listen::port(&listeners);
     let shared = Arc::new(Shared::new(live, calls, Arc::clone(&idle), port));
-    let threads = workers + MAX_BLOCKED_THREADS + SPARE_THREADS;
     let server = Arc::new(Server {
         shared: Arc::clone(&shared),
         idle: Arc::clone(&idle),
-        pool: Pool::new(threads, |(server, job)| Server::work(&server, job)),
+        pool: Pool::new(MAX_BUSY_THREADS, |(server, job)| Server::work(&server, job)),
         slots: Slots::new(workers, queue),
         stuck: AtomicUsize::new(0),
         lingering: AtomicUsize::new(0),
@@ -203,19 +203,25 @@ impl Server {
             next = match job {
                 Job::Serve(exchange) => match self.answer(exchange) {
                     Ok((call, snapshot)) => self.forward(call, Some(snapshot)),
-                    Err(after) => self.next_request(after, true),
+                    Err(after) => self.next_request(after),
                 },
                 // The settings may have changed while the request waited.
                 Job::Forward(call) => self.forward(call, None),
-                Job::Finish(finish) => self.next_request(finish(), true),
+                Job::Finish(finish) => self.next_request(finish()),
             };
+            // The next request of a busy connection is behind those that came meanwhile.
+            if self.pool.has_waiting()
+                && let Some(job) = next.take_if(|next| matches!(next, Job::Serve(_)))
+            {
+                self.give(job);
+            }
         }
     }
 
-    /// Gives a connection back to the poller, unless its next request has arrived already, which is returned. With
-    /// `stays`, waits a moment for that request first.
+    /// Gives a connection back to the poller, unless its next request has arrived already, which is returned. If no
+    /// other work waits, waits a moment for that request first.
     #[inline(never)]
-    fn next_request(&self, after: ConnectionFate, stays: bool) -> Option<Job> {
+    fn next_request(&self, after: ConnectionFate) -> Option<Job> {
         let mut connection = match after {
             ConnectionFate::Open(connection) => connection,
             ConnectionFate::Drain(connection) => {
@@ -229,11 +235,12 @@ impl Server {
             ConnectionFate::Gone => return None,
         };
         let mut arrival = connection.next_head();
-        if let (Arrival::Unfinished, true) = (&arrival, stays) {
-            if self.lingering.fetch_add(1, Ordering::Relaxed) < MAX_LINGERING {
-                arrival = connection.linger();
-            }
-            self.lingering.fetch_sub(1, Ordering::Relaxed);
+        if matches!(arrival, Arrival::Unfinished) && !self.pool.has_waiting() {
+            self.linger(|waits| {
+                if waits {
+                    arrival = connection.linger();
+                }
+            });
         }
         match arrival {
             Arrival::Head(head) => return Some(Job::Serve(Box::new(Exchange::new(connection, head)))),
@@ -292,8 +299,15 @@ impl Server {
             }
             routes::check(exchange, settings.listen.port)?;
         }
+        self.linger(|waits| exchange.read_body(settings.max_body_bytes, &self.shared.spare, waits))
+    }
+
+    /// Tells `read` whether it may wait a moment for its connection.
+    fn linger<R>(&self, read: impl FnOnce(bool) -> R) -> R {
         let waits = self.lingering.fetch_add(1, Ordering::Relaxed) < MAX_LINGERING;
-        let read = exchange.read_body(settings.max_body_bytes, &self.shared.spare, waits);
+        let blocking = waits.then(|| self.pool.blocking());
+        let read = read(waits);
+        drop(blocking);
         self.lingering.fetch_sub(1, Ordering::Relaxed);
         read
     }
@@ -318,6 +332,8 @@ impl Server {
                     Err(error) => self.shared.refusal(&exchange.head, &error),
                 })
             }
+            // Without a slot, unless the list has to be waited for.
+            Action::List(..) | Action::Show(_) => tell_models(&self.shared, exchange, snapshot, false),
             Action::Translate(translated) => {
                 let body = std::str::from_utf8(&exchange.body).ok()?;
                 Some(Reply::json(200, translated.without_a_model(body)?))
@@ -364,6 +380,7 @@ impl Server {
         let server = Arc::clone(self);
         slot::take(move || server.give_slot_up());
         let slot_guard = SlotGuard(self);
+        let blocking = self.pool.blocking();
         self.make_room(2);
         let after = match call {
             Call::New(exchange, in_flight) => {
@@ -372,15 +389,14 @@ impl Server {
             }
             Call::Begun(relay, wake) => relay.resume(wake),
         };
+        drop(blocking);
         match slot_guard.leave() {
             // The request that gets the slot has waited for longer than this connection's next request.
             Some(call) => {
-                if let Some(job) = self.next_request(after, false) {
-                    self.give(job);
-                }
+                self.follow(after);
                 Some(Job::Forward(call))
             }
-            None => self.next_request(after, true),
+            None => self.next_request(after),
         }
     }
 
@@ -497,7 +513,8 @@ fn forward_new(
     #[cfg(debug_assertions)]
     assert!(exchange.head.header("x-test-panic").is_none(), "asked for by a test");
     let Some(asked) = asked(&exchange) else {
-        let reply = tell_models(shared, &exchange, &snapshot);
+        let reply = tell_models(shared, &exchange, &snapshot, true);
+        let reply = reply.unwrap_or_else(|| Reply::refusal(&exchange.head, &ApiError::internal()));
         return exchange.reply(reply);
     };
     match Relay::begin(shared, asked, exchange, snapshot, in_flight) {
@@ -533,22 +550,32 @@ fn asked(exchange: &Exchange) -> Option<Asked> {
     Some((routed.route.action.native()?, routed.clone()))
 }
 
-/// Answers with the list of models, or with one model of it.
+/// Answers with the list of models, or with one model of it; `None` if the list would have to be waited for, and
+/// `may_wait` is false.
 #[inline(never)]
-fn tell_models(shared: &Arc<Shared>, exchange: &Exchange, snapshot: &Snapshot) -> Reply {
+fn tell_models(
+    shared: &Arc<Shared>,
+    exchange: &Exchange,
+    snapshot: &Snapshot,
+    may_wait: bool,
+) -> Option<Reply> {
     let Exchange { head, body, .. } = exchange;
-    let told = match head.route.as_ref().map(|routed| (routed, routed.route.action)) {
-        Some((_, Action::List(path, write))) => {
-            Ok(shared.models.list(path, head.query.as_deref(), snapshot, write))
+    let routed = head.route.as_ref()?;
+    let told = match routed.route.action {
+        Action::List(path, write) => {
+            Ok(shared.models.list(path, head.query.as_deref(), snapshot, may_wait, write)?)
         }
-        Some((routed, Action::Show(show))) => {
+        Action::Show(show) => {
             let named = match show.named_in {
                 Some(named_in) => named_in(body),
                 None => Ok(routed.model(&head.path)),
             };
-            named.and_then(|asked| shared.models.show(snapshot, show, &asked))
+            match named {
+                Ok(asked) => shared.models.show(snapshot, may_wait, show, &asked)?,
+                Err(error) => Err(error),
+            }
         }
         _ => Err(ApiError::internal()), // nothing else gets here
     };
-    told.unwrap_or_else(|error| Reply::refusal(head, &error))
+    Some(told.unwrap_or_else(|error| Reply::refusal(head, &error)))
 }

@@ -1,10 +1,12 @@
 //! A pool of threads: one is started when there is a job and no thread is idle, and ends after being idle for a while.
 //!
 //! The thread that became idle last gets the next job: its stack is still in the CPU's cache, and the number of idle
-//! threads makes no difference.
+//! threads makes no difference. A flood of short jobs starts only a fixed number of threads, as more of them would do
+//! the same work in the same time; threads that wait for somebody outside ([`Pool::blocking`]) come on top of it.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
@@ -26,8 +28,12 @@ pub struct Pool<T> {
 struct Shared<T> {
     state: Mutex<State<T>>,
     work: Box<dyn Fn(T) + Send + Sync>,
-    /// The maximum number of threads.
+    /// The maximum number of threads, not counting those that are blocked.
     max: usize,
+    /// The number of threads that wait for somebody outside.
+    blocked: AtomicUsize,
+    /// The length of [`State::jobs`].
+    waiting: AtomicUsize,
 }
 
 struct State<T> {
@@ -49,33 +55,85 @@ struct Mailbox<T> {
 }
 
 impl<T: Send + 'static> Pool<T> {
-    /// Creates a pool without threads, which will never have more than `max`. Each job is passed to `work`.
+    /// Creates a pool without threads, which starts at most `max`, and one more for each that is blocked. Each job is
+    /// passed to `work`.
     pub fn new(max: usize, work: impl Fn(T) + Send + Sync + 'static) -> Self {
         let state =
             State { jobs: VecDeque::new(), idle: Vec::new(), threads: 0, named: 0, shortage_reported: false };
-        Self { shared: Arc::new(Shared { state: Mutex::new(state), work: Box::new(work), max }) }
+        let (blocked, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self {
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+                work: Box::new(work),
+                max,
+                blocked,
+                waiting,
+            }),
+        }
     }
 
-    /// Has `job` done as soon as a thread is idle or can be started.
+    /// Has `job` done as soon as a thread is idle or can be started, after those that came before it.
     pub fn give(&self, job: T) {
         let mut state = self.shared.lock();
-        if let Some(place) = state.idle.pop() {
-            drop(state);
-            place.give(job);
+        state.jobs.push_back(job);
+        self.shared.employ(state);
+    }
+
+    /// Returns whether a job waits for a thread.
+    pub fn has_waiting(&self) -> bool {
+        self.shared.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Has this thread of the pool, which may wait for somebody outside, replaced by another until the guard is
+    /// dropped.
+    pub fn blocking(&self) -> Blocking<'_> {
+        self.shared.blocked.fetch_add(1, Ordering::SeqCst);
+        // Either `employ` sees that one more is blocked, or the job that it left waiting is seen here.
+        if self.shared.waiting.load(Ordering::SeqCst) > 0 {
+            self.shared.employ(self.shared.lock());
+        }
+        Blocking(&self.shared.blocked)
+    }
+}
+
+/// A thread of the pool that waits for somebody outside.
+#[must_use]
+pub struct Blocking<'a>(&'a AtomicUsize);
+
+impl Drop for Blocking<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl<T: Send + 'static> Shared<T> {
+    /// Gives the first job to an idle thread, or starts one for it, if the limit allows that.
+    fn employ(self: &Arc<Self>, mut state: MutexGuard<'_, State<T>>) {
+        self.waiting.store(state.jobs.len(), Ordering::SeqCst);
+        let idle_or_blocked = state.idle.len() + self.blocked.load(Ordering::SeqCst);
+        if state.threads.saturating_sub(idle_or_blocked) >= self.max {
             return;
         }
-        state.jobs.push_back(job);
-        if state.threads >= self.shared.max {
+        if let Some(place) = state.idle.pop() {
+            if let Some(job) = self.first_job(&mut state) {
+                drop(state);
+                place.give(job);
+            } else {
+                state.idle.push(place);
+            }
+            return;
+        }
+        if state.jobs.is_empty() {
             return;
         }
         state.threads += 1;
         state.named += 1;
         let name = format!("worker-{}", state.named);
         drop(state);
-        let shared = Arc::clone(&self.shared);
+        let shared = Arc::clone(self);
         let started = thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || shared.run());
         if let Err(error) = started {
-            let mut state = self.shared.lock();
+            let mut state = self.lock();
             state.threads -= 1; // the job waits for another thread
             if !std::mem::replace(&mut state.shortage_reported, true) {
                 say(either(
@@ -87,9 +145,13 @@ impl<T: Send + 'static> Pool<T> {
             }
         }
     }
-}
 
-impl<T> Shared<T> {
+    fn first_job(&self, state: &mut State<T>) -> Option<T> {
+        let job = state.jobs.pop_front();
+        self.waiting.store(state.jobs.len(), Ordering::SeqCst);
+        job
+    }
+
     fn run(&self) {
         let place = Arc::new(Mailbox { given: Mutex::new(None), came: Condvar::new() });
         while let Some(job) = self.next(&place) {
@@ -101,7 +163,7 @@ impl<T> Shared<T> {
     /// Waits for the next job; `None` if the thread is to end because none came for too long.
     fn next(&self, place: &Arc<Mailbox<T>>) -> Option<T> {
         let mut state = self.lock();
-        if let Some(job) = state.jobs.pop_front() {
+        if let Some(job) = self.first_job(&mut state) {
             return Some(job);
         }
         state.idle.push(Arc::clone(place));
@@ -169,6 +231,31 @@ mod tests {
         let (_, fourth) = begins.recv().unwrap();
         assert!(first.contains(&fourth));
         (0..3).for_each(|_| go_on.send(()).unwrap());
+    }
+
+    #[test]
+    fn a_blocked_thread_is_replaced_also_for_a_job_that_waits_already() {
+        let (go_on, waits) = bounded::<()>(0);
+        let (begun, begins) = unbounded();
+        let pool = Arc::new_cyclic(|weak: &std::sync::Weak<Pool<bool>>| {
+            let pool = weak.clone();
+            Pool::new(1, move |blocks: bool| {
+                begun.send(blocks).unwrap();
+                waits.recv().unwrap();
+                let pool = pool.upgrade().unwrap();
+                let _blocking = blocks.then(|| pool.blocking());
+                waits.recv().unwrap();
+            })
+        });
+        [true, false, false].into_iter().for_each(|job| pool.give(job));
+        assert_eq!(begins.recv(), Ok(true));
+        assert!(begins.try_recv().is_err() && pool.has_waiting(), "the only thread is busy");
+        go_on.send(()).unwrap();
+        assert_eq!(begins.recv(), Ok(false));
+        assert!(begins.try_recv().is_err(), "one is blocked, one busy");
+        (0..3).for_each(|_| go_on.send(()).unwrap());
+        assert_eq!(begins.recv(), Ok(false));
+        (0..2).for_each(|_| go_on.send(()).unwrap());
     }
 
     #[test]

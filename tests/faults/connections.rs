@@ -339,27 +339,55 @@ fn clients_that_stop_reading_a_stream_keep_no_worker_and_are_let_go() {
     eventually("the workers to be as many as before", || (proxy.usage().threads < 64 + 30).then_some(()));
 }
 
-/// Whatever they ask, and however many: what needs no place among the workers is sent as far as they take it, and no thread
-/// waits for the rest.
+/// Whatever they ask, and however many: what is there is sent as far as they take it, no thread waits for the rest, and
+/// a flood of them starts no more threads than can be of use.
 #[test]
 fn clients_that_ask_and_hardly_read_hold_no_thread() {
-    let upstream = Upstream::saying("hi");
-    let proxy = Start::new().env_file(env(&upstream, "WORKERS=1")).file("DEBUG_MODE.txt", "").start();
-    let threads = proxy.usage().threads;
-    let request = "GET /debug/words.js HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
-    let clients = (0..700).map(|_| {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
-        socket.connect(&std::net::SocketAddr::from(([127, 0, 0, 1], proxy.port)).into()).unwrap();
-        let mut stream = std::net::TcpStream::from(socket);
-        std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
-        stream
+    const MOST_THREADS: usize = 100;
+    let upstream = Upstream::start(|request, answer| {
+        if request.body.is_empty() {
+            return answer.json(200, r#"{"data":[{"id":"some/model:free","context_length":8000}]}"#);
+        }
+        answer.fitting(request, &"much ".repeat(100_000))
     });
-    let clients = clients.collect::<Vec<_>>();
+    let proxy = Start::new().env_file(env(&upstream, "WORKERS=4")).file("DEBUG_MODE.txt", "").start();
+    proxy.get("/v1/models").assert_status(200);
+    let (idle, mut most) = (proxy.usage().threads, 0);
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").repeat(25);
+    let chat = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{HELLO}",
+        HELLO.len()
+    );
+    let upload = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n";
+    let kinds = [
+        get("/debug/words.js"),
+        get("/v1/models"),
+        get("/v1/models/openrouter/free"),
+        get("/v1beta/models"),
+        get("/api/tags"),
+        get("/nothing"),
+        get("/health") + upload,
+        chat,
+    ];
+    let mut clients = Vec::new();
+    for (kind, request) in kinds.iter().enumerate() {
+        for _ in 0..if kind == kinds.len() - 1 { 30 } else { 80 } {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.set_recv_buffer_size(4096).unwrap();
+            socket.connect(&std::net::SocketAddr::from(([127, 0, 0, 1], proxy.port)).into()).unwrap();
+            let mut stream = std::net::TcpStream::from(socket);
+            std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+            clients.push(stream);
+            most = most.max(proxy.usage().threads);
+        }
+    }
+    upstream.wait_for(1 + 30);
     proxy.get("/health").assert_status(200);
     proxy.chat(HELLO).assert_status(200);
+    most = most.max(proxy.usage().threads);
+    assert!(most < MOST_THREADS, "{most} threads");
     // Those that were needed for a moment end soon.
-    eventually("the threads to end", || (proxy.usage().threads < threads + 20).then_some(()));
+    eventually("the threads to end", || (proxy.usage().threads < idle + 20).then_some(()));
     drop(clients);
     assert_serves(&proxy);
 }
