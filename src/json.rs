@@ -75,6 +75,15 @@ pub fn field<'f, 'a>(fields: &'f [Field<'a>], name: &str) -> Option<&'f Field<'a
     fields.iter().rev().find(|field| field.name == name)
 }
 
+/// Returns an object that has only these fields of the one that `text` holds, so that no tree is made of the rest.
+pub fn with_only(text: &str, names: &[&str]) -> Value {
+    let fields = fields(text).unwrap_or_default();
+    let wanted = fields.iter().filter(|field| names.contains(&&*field.name));
+    let parsed =
+        wanted.filter_map(|field| Some((field.name.to_string(), serde_json::from_str(field.value).ok()?)));
+    Value::Object(parsed.collect())
+}
+
 /// The text of a JSON string, borrowed where it has no escapes; `None` for any other value.
 pub fn string(value: &str) -> Option<Cow<'_, str>> {
     let inside = value.strip_prefix('"')?.strip_suffix('"')?;

@@ -117,7 +117,7 @@ impl Translated for Gemini {
     }
 
     fn translator(&self, written: &ClientRequest) -> Box<dyn Translator> {
-        let asked = serde_json::from_str::<Value>(&written.body).unwrap_or_default();
+        let asked = json::with_only(&written.body, &["generationConfig", "generation_config"]);
         let thinking = get(get(&asked, "generationConfig"), "thinkingConfig");
         let is_sse = written.query.split('&').any(|parameter| parameter == "alt=sse");
         Box::new(GeminiTranslator::new(self.0, is_sse, get(thinking, "includeThoughts") != false))
@@ -435,9 +435,13 @@ fn reasoning(thinking: &Value) -> Value {
 /// Answers `:countTokens` without asking a model: `{"totalTokens": N}`.
 fn count_tokens(body: Vec<u8>, address: &str) -> Result<String, ApiError> {
     let text = text::decode(body, &|| address.to_owned())?;
-    text::check_size_of_tree(&text)?;
-    let asked = serde_json::from_str(&text).map(Value::Object);
-    let asked = asked.map_err(|error| text::not_an_object(&text, &error, address, SAMPLE))?;
+    let count = text::with_tree(&text, || count_tokens_of(&text))?;
+    let count = count.map_err(|error| text::not_an_object(&text, &error, address, SAMPLE))?;
+    Ok(format!(r#"{{"totalTokens":{count}}}"#))
+}
+
+fn count_tokens_of(body: &str) -> serde_json::Result<u64> {
+    let asked = serde_json::from_str(body).map(Value::Object)?;
     let asked = match get(&asked, "generateContentRequest") {
         Value::Null => &asked,
         request => request,
@@ -452,7 +456,7 @@ fn count_tokens(body: Vec<u8>, address: &str) -> Result<String, ApiError> {
     let contents = elements(get(asked, "contents")).iter().chain([get(asked, "systemInstruction")]);
     let parts = contents.flat_map(|content| elements(get(content, "parts"))).map(of_part).sum::<u64>();
     let tools = elements(get(asked, "tools")).iter().map(|tool| tokens::estimate(&tool.to_string()));
-    Ok(json!({"totalTokens": parts + tools.sum::<u64>()}).to_string())
+    Ok(parts + tools.sum::<u64>())
 }
 
 fn list(models: &[Listed<'_>]) -> String {

@@ -170,14 +170,18 @@ impl Dialect for Messages {
 /// is where the request was sent to.
 fn count_tokens(body: Vec<u8>, address: &str) -> Result<String, ApiError> {
     let text = text::decode(body, &|| address.to_owned())?;
-    text::check_size_of_tree(&text)?;
-    let fields = json::fields(&text).map_err(|error| text::not_an_object(&text, &error, address, SAMPLE))?;
+    let count = text::with_tree(&text, || count_tokens_of(&text))?;
+    let count = count.map_err(|error| text::not_an_object(&text, &error, address, SAMPLE))?;
+    Ok(format!(r#"{{"input_tokens":{count}}}"#))
+}
+
+fn count_tokens_of(body: &str) -> serde_json::Result<u64> {
+    let fields = json::fields(body)?;
     let part = |name| json::field(&fields, name).and_then(|part| serde_json::from_str(part.value).ok());
     let [system, tools, messages] = ["system", "tools", "messages"].map(part).map(Option::unwrap_or_default);
     let tools = items(&tools).map(|tool| tokens::estimate(&tool.to_string())).sum::<u64>();
     let messages = items(&messages).map(|message| TOKENS_AROUND_A_MESSAGE + tokens_of(&message["content"]));
-    let count = TOKENS_AROUND_A_MESSAGE + tokens_of(&system) + tools + messages.sum::<u64>();
-    Ok(format!(r#"{{"input_tokens":{count}}}"#))
+    Ok(TOKENS_AROUND_A_MESSAGE + tokens_of(&system) + tools + messages.sum::<u64>())
 }
 
 /// Estimates how many tokens the model sees of a text or of blocks: not of the JSON around them, and not of an image's

@@ -12,7 +12,7 @@ use super::chat_parts::{Block, ChatParts, Kind, Step, Tokens, blocks_of, unique}
 use super::errors::{self, Diagnosis};
 use super::{ClientRequest, Dialect, Translated, Translator, Untranslatable, UpstreamError, named_event};
 use crate::error::ApiError;
-use crate::json::items;
+use crate::json::{self, items};
 use crate::object::object;
 
 /// The translation of the Messages API to chat completions.
@@ -87,7 +87,7 @@ impl Translated for MessagesAsChat {
     }
 
     fn translator(&self, written: &ClientRequest) -> Box<dyn Translator> {
-        let asked = serde_json::from_str::<Value>(&written.body).unwrap_or_default();
+        let asked = json::with_only(&written.body, &["model", "thinking", "tools"]);
         Box::new(MessagesTranslator {
             model: asked["model"].as_str().unwrap_or_default().to_owned(),
             shows_thinking: asked["thinking"]["type"] != "disabled",

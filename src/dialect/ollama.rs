@@ -92,12 +92,10 @@ impl Translated for Ollama {
     }
 
     fn without_a_model(&self, body: &str) -> Option<String> {
-        let asked = serde_json::from_str::<Value>(body).ok().filter(Value::is_object)?;
-        let nothing = |name: &str| match &asked[name] {
-            Value::Null => true,
-            Value::String(text) => text.is_empty(),
-            Value::Array(list) => list.is_empty(),
-            _ => false,
+        let fields = json::fields(body).ok()?;
+        let nothing = |name: &str| match json::field(&fields, name) {
+            Some(field) => matches!(field.value, "null" | r#""""#) || is_empty_list(field.value),
+            None => true,
         };
         let nothing_asked = match self.0 {
             Kind::Chat => nothing("messages"),
@@ -106,6 +104,7 @@ impl Translated for Ollama {
         };
         // "If an empty prompt is provided, the model will be loaded into memory", says Ollama's documentation; or it is
         // unloaded.
+        let asked = json::with_only(body, &["model", "keep_alive"]);
         let reason = if asked["keep_alive"] == 0 { "unload" } else { "load" };
         let mut answer = json!({
             "model": asked["model"], "created_at": now(), "done": true, "done_reason": reason,
@@ -155,7 +154,7 @@ impl Translated for Ollama {
     }
 
     fn translator(&self, written: &ClientRequest) -> Box<dyn Translator> {
-        let asked = serde_json::from_str::<Value>(&written.body).unwrap_or_default();
+        let asked = json::with_only(&written.body, &["model"]);
         Box::new(OllamaTranslator {
             kind: self.0,
             model: asked["model"].as_str().unwrap_or_default().to_owned(),
@@ -168,6 +167,11 @@ impl Translated for Ollama {
             halves: SurrogateJoiner::default(),
         })
     }
+}
+
+fn is_empty_list(written: &str) -> bool {
+    let inside = written.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    inside.is_some_and(|inside| inside.trim().is_empty())
 }
 
 /// Returns the model without the tag that Ollama's clients add; names that are nobody's but Ollama's keep it.

@@ -8,7 +8,7 @@ use super::chat_conversation::{Conversation, Outcome, begin_request, document, p
 use super::responses_from_chat::ResponsesTranslator;
 use super::responses_tools::{Tools, flat, key};
 use super::{ClientRequest, Dialect, Translated, Translator, Untranslatable};
-use crate::json::items;
+use crate::json::{self, items};
 use crate::object::object;
 
 /// The translation of the Responses API to chat completions.
@@ -55,7 +55,12 @@ impl Translated for ResponsesAsChat {
     }
 
     fn translator(&self, written: &ClientRequest) -> Box<dyn Translator> {
-        Box::new(ResponsesTranslator::new(&serde_json::from_str(&written.body).unwrap_or_default()))
+        let fields = ["model", "reasoning", "tools", "input"];
+        // The input may be long, and hardly ever has tools.
+        let has_more_tools =
+            ["additional_tools", "tool_search_output"].iter().any(|kind| written.body.contains(kind));
+        let wanted = if has_more_tools { &fields[..] } else { &fields[..3] };
+        Box::new(ResponsesTranslator::new(&json::with_only(&written.body, wanted)))
     }
 }
 fn messages(asked: &Value, tools: &Tools) -> Value {

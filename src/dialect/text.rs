@@ -4,7 +4,7 @@
 
 use crate::encoding::utf16;
 use crate::error::ApiError;
-use crate::json;
+use crate::{json, memory};
 
 /// The byte order mark, which begins what Windows calls UTF-8.
 const MARK: char = '\u{FEFF}';
@@ -44,13 +44,12 @@ pub fn decode(body: Vec<u8>, address: &dyn Fn() -> String) -> Result<String, Api
 /// agents with long histories send a tenth of it.
 const MAX_VALUES: usize = 250_000;
 
-/// Refuses a body of which a tree would take too much memory.
-pub fn check_size_of_tree(text: &str) -> Result<(), ApiError> {
+/// Does `work`, which makes a tree of this body; refuses one of which a tree would take too much memory.
+pub fn with_tree<R: Send>(text: &str, work: impl FnMut() -> R + Send) -> Result<R, ApiError> {
     if json::has_more_values_than(text, MAX_VALUES) {
-        Err(ApiError::too_many_values(MAX_VALUES))
-    } else {
-        Ok(())
+        return Err(ApiError::too_many_values(MAX_VALUES));
     }
+    Ok(memory::apart(text.len(), work))
 }
 
 /// Returns the error for a body that isn't a JSON object; `example` is a body that would be accepted.

@@ -119,11 +119,11 @@ fn understand(
     let not_an_object = |text: &str, error| text::not_an_object(text, &error, &address(), route.route.sample);
     let (text, translated) = match route.route.action {
         Action::Translate(translated) => {
-            text::check_size_of_tree(&text)?;
             let model = route.model(&head.path);
             let query = head.query.clone().unwrap_or_default();
             let written = ClientRequest { model, query, body: text };
-            let in_native = translated.translate(&written).map_err(|error| match error {
+            let in_native = text::with_tree(&written.body, || translated.translate(&written))?;
+            let in_native = in_native.map_err(|error| match error {
                 Untranslatable::NotAnObject(error) => not_an_object(&written.body, error),
                 Untranslatable::Refused(error) => error,
             })?;

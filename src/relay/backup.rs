@@ -167,9 +167,7 @@ impl Relay {
     ) -> Result<Served, Box<FailedAttempt>> {
         let body = self.asked.request.body_for_other_servers(self.asked.dialect, model);
         let written = ClientRequest { body, ..ClientRequest::default() };
-        let translated =
-            text::check_size_of_tree(&written.body).ok().and_then(|()| as_chat.translate(&written).ok());
-        let Some(body) = translated else {
+        let Ok(Ok(body)) = text::with_tree(&written.body, || as_chat.translate(&written)) else {
             return Err(unusable(
                 "the request nests too deeply, or has too many parts, to be told in chat completions",
                 "请求嵌套过深或部分过多，无法转换为对话请求",

@@ -13,6 +13,7 @@ use super::state::{Client, Relay};
 use crate::client::exchange::Reply;
 use crate::json;
 use crate::language::Words;
+use crate::memory;
 use crate::upstream::{Failure, FailureKind};
 
 /// A plain answer of up to this size is examined before any of it goes to the client; longer ones can't be errors.
@@ -106,7 +107,7 @@ impl Relay {
         self.note(&summary);
         let body = match &mut self.client.translator {
             Some(translator) => {
-                let translated = translator.answer(text).into_bytes();
+                let translated = memory::apart(text.len(), || translator.answer(text)).into_bytes();
                 if let Some(leader) = &mut self.sharing.leader {
                     leader.add_translated(&translated);
                 }

@@ -150,3 +150,38 @@ fn lengths_that_nobody_means() {
     let after = proxy.usage();
     assert!(after.peak_kib <= MAX_MEMORY_KIB, "{after:?}");
 }
+
+/// Of some a tree is made for a moment, which takes up to a hundred times their length.
+#[test]
+fn requests_of_many_small_parts_leave_no_memory_behind() {
+    const PARTS: usize = 60_000;
+    let many = |part: &str| format!("{part},").repeat(PARTS - 1) + part;
+    let text = many(r#"{"type":"text","text":"a"}"#);
+    let gemini = format!(r#"{{"contents":[{{"parts":[{}]}}]}}"#, many(r#"{"text":"a"}"#));
+    let ollama = format!(r#"{{"stream":false,"messages":[{}]}}"#, many(r#"{"role":"user","content":"a"}"#));
+    let content = |content: &str| format!(r#"{{"messages":[{{"role":"user","content":{content}}}]}}"#);
+    let asked = [
+        ("/v1/chat/completions", content(&format!("[{text}]"))),
+        ("/v1/messages/count_tokens", content(&format!("[{text}]"))),
+        ("/v1beta/models/m:generateContent", gemini.clone()),
+        ("/v1beta/models/m:countTokens", gemini),
+        ("/api/chat", ollama),
+    ];
+    let upstream = Upstream::saying("hi");
+    let proxy = Proxy::before(&upstream, "");
+    let ask = |path: &str, body: &str| proxy.post(path, body).assert_status(200);
+    for _ in 0..20 {
+        ask("/v1/chat/completions", HELLO);
+    }
+    let before = proxy.usage();
+    for (path, body) in &asked {
+        (0..3).for_each(|_| ask(path, body));
+    }
+    // What a thread keeps comes back when it ends.
+    eventually("the memory to be given back", || {
+        let after = proxy.usage();
+        println!("{before:?} {after:?}");
+        (after.resident_kib <= before.resident_kib + ALLOCATORS_MOOD_KIB).then_some(())
+    });
+    assert_serves(&proxy);
+}
