@@ -50,8 +50,20 @@ fn strip_page() {
     }
 }
 
+/// Strips a page, whose values need quotes only where they hold more than letters and digits.
 fn markup(text: &str) -> String {
-    text.lines().map(|line| format!("{}\n", line.trim())).collect::<String>().replace(">\n<", "><")
+    let text =
+        text.lines().map(|line| format!("{}\n", line.trim())).collect::<String>().replace(">\n<", "><");
+    let mut parts = text.split("=\"");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |page, part| match part.split_once('"') {
+        Some((value, behind))
+            if !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') =>
+        {
+            format!("{page}={value}{behind}")
+        }
+        _ => format!("{page}=\"{part}"),
+    })
 }
 
 /// Strips a style sheet, in which every comment must be a line of its own.

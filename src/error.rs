@@ -168,15 +168,16 @@ impl ApiError {
     }
 
     /// The request was sent to a name that isn't this machine's. `port` is the one in use.
-    pub fn forbidden_host(port: u16) -> Self {
+    pub fn forbidden_host(host: &str, port: u16) -> Self {
+        let host = beginning(host);
         Self::own(
             403,
             "forbidden_host",
             format!(
-                "This name is not one of this machine's. Use http://localhost:{port} or an IP address, or set PROXY_API_KEY in .env."
+                "\"{host}\" is not one of this machine's names. Use http://localhost:{port} or an IP address, or set PROXY_API_KEY in .env."
             ),
             format!(
-                "请求的主机名不属于本机：请使用 http://localhost:{port} 或 IP 地址，或在 .env 中设置 PROXY_API_KEY"
+                "主机名“{host}”不属于本机：请使用 http://localhost:{port} 或 IP 地址，或在 .env 中设置 PROXY_API_KEY"
             ),
         )
     }
@@ -202,12 +203,15 @@ impl ApiError {
     }
 
     /// A web page that isn't allowed to use the proxy has sent the request.
-    pub fn forbidden_origin() -> Self {
+    pub fn forbidden_origin(origin: &str) -> Self {
+        let origin = beginning(origin);
         Self::own(
             403,
             "forbidden_origin",
-            "This web page may not use the proxy. If you trust it, add its origin to ALLOWED_ORIGINS in .env.",
-            "不允许此网页使用代理：如果信任它，请把它的来源加入 .env 的 ALLOWED_ORIGINS",
+            format!(
+                "The web page {origin} may not use the proxy. If you trust it, add {origin} to ALLOWED_ORIGINS in .env."
+            ),
+            format!("不允许网页 {origin} 使用代理：如果信任它，请把 {origin} 加入 .env 的 ALLOWED_ORIGINS"),
         )
     }
 
@@ -647,6 +651,12 @@ impl ApiError {
             format!("上游在 {seconds} 秒内没有响应（.env 中的 UPSTREAM_TIMEOUT）"),
         )
     }
+}
+
+/// Returns the beginning of what a client has sent, for a message that names it.
+fn beginning(text: &str) -> String {
+    const MOST_CHARACTERS: usize = 100;
+    text.chars().take(MOST_CHARACTERS).collect()
 }
 
 #[cfg(test)]

@@ -12,9 +12,9 @@ import { word } from "./words.js";
 export function showCall(call, { note, actions, first }) {
   const box = $("call");
   const scrolled = box.scrollTop;
-  const button = (label, text, onclick) => el("button", { class: "quiet", type: "button", title: label, "aria-label": label, onclick }, text);
+  const button = (label, text, onclick) => el("button", { class: "quiet", title: label, "aria-label": label, onclick }, text);
   const heading = el("div", { class: "row top" },
-    el("button", { class: "quiet back", type: "button", onclick: actions.close }, `← ${word("back")}`),
+    el("button", { class: "quiet back", onclick: actions.close }, `← ${word("back")}`),
     el("span", { class: "dim" }, `${clock(call.timestamp)} · ${call.message_id}`),
     el("span", { class: "end" }, button(word("newer"), "↑", () => actions.step(-1)), button(word("older"), "↓", () => actions.step(1)), button(word("close"), "✕", actions.close)));
   const title = el("h2", {}, call.refused ?? (call.first_words || call.model || "–"));
@@ -25,7 +25,7 @@ export function showCall(call, { note, actions, first }) {
     else {
       const boxes = conversation(call);
       answer = boxes.answer;
-      const expand = el("button", { class: "quiet", type: "button", onclick: () => expandAll(talk) }, word("expandAll"));
+      const expand = el("button", { class: "quiet", onclick: () => expandAll(talk) }, word("expandAll"));
       const talk = el("div", {}, boxes.all);
       said = [call.refused ? null : el("div", { class: "row" }, el("h3", {}, word("conversation")), expand), talk];
     }
@@ -51,7 +51,7 @@ function facts(call, actions) {
   ].filter(Boolean);
   const code = call.error_code && ![String(call.status), "cancelled"].includes(call.error_code) ? ` ${call.error_code}` : "";
   const state = running
-    ? [el("span", { class: "running" }, waits(call) ?? word("running")), " ", el("span", { "data-since": call.time_ms }, elapsed(call.time_ms)), " ", el("button", { class: "quiet cancel", type: "button", onclick: (event) => actions.cancel(event.target) }, word("cancel"))]
+    ? [el("span", { class: "running" }, waits(call) ?? word("running")), " ", el("span", { "data-since": call.time_ms }, elapsed(call.time_ms)), " ", el("button", { class: "quiet cancel", onclick: (event) => actions.cancel(event.target) }, word("cancel"))]
     : call.status === undefined ? [] : [...statusOf(call), code];
   return el("p", { class: "facts" }, state, parts.map((part) => [" · ", el("span", { class: "dim" }, part)]));
 }

@@ -7,7 +7,7 @@ import { brief, elapsed, minute, today } from "./time.js";
 import { word } from "./words.js";
 
 /** On a phone the plots stand below them. */
-const ROWS_AT_ONCE = innerWidth > 1000 ? 200 : 50;
+const ROWS_AT_ONCE = innerWidth >= 820 ? 200 : 50;
 const MOST_KEPT = 1000;
 const SEARCH_PAUSE_MS = 250;
 /** Of what is looked for, so many words are; each of them is asked for. */
@@ -21,6 +21,8 @@ let rowsShown = ROWS_AT_ONCE;
 /** The id in the address, and the call itself once it has come: it may be older than all in the table. */
 let opened = null;
 let whole = null;
+/** Where the table was on a phone, where an opened call takes the page. */
+let scrolledTo = 0;
 let refresh = () => {};
 
 export function startCalls(refreshAll) {
@@ -57,7 +59,9 @@ function onKey(event) {
   }
   if (typing) return;
   const inTable = Boolean(event.target.closest("#rows"));
-  const steps = { j: 1, k: -1, ...(inTable && { ArrowDown: 1, ArrowUp: -1 }) };
+  // Up and down scroll an opened call; right and left have their own meaning on tabs and in wide code.
+  const sideways = opened && !event.target.closest("[role=tab], pre");
+  const steps = { j: 1, k: -1, ...(inTable && { ArrowDown: 1, ArrowUp: -1 }), ...(sideways && { ArrowRight: 1, ArrowLeft: -1 }) };
   if (event.key === "/") $("filter-text").focus();
   else if (event.key in steps) step(steps[event.key], inTable);
   else return;
@@ -173,11 +177,11 @@ function fill(row, call) {
     el("td", { class: "status" }, statusOf(call, kind)),
     el("td", { class: "first number" }, call.refused ? "" : seconds(call.first_token_ms)),
     el("td", { class: "total number", "data-since": kind === "running" ? call.time_ms : null }, call.refused ? "" : seconds(call.total_ms)),
-    el("td", { class: "tokens number", title: tokens(call) }, kind === "running" ? el("button", { class: "quiet", type: "button" }, word("cancel")) : tokens(call, about)));
+    el("td", { class: "tokens number", title: tokens(call) }, kind === "running" ? el("button", { class: "quiet" }, word("cancel")) : tokens(call, about)));
 }
 
 export function statusOf(call, kind = kindOf(call)) {
-  if (kind === "running") return [el("span", { class: "running" }, waits(call) ?? word("running"))];
+  if (kind === "running") return [el("span", { class: "running", title: waits(call) }, waits(call, "Short") ?? word("running"))];
   const classes = { answered: "good", errors: "bad", cancelled: "dim", refused: "dim" };
   const status = kind === "cancelled" ? word("cancelled") : String(call.status);
   return [
@@ -188,9 +192,9 @@ export function statusOf(call, kind = kindOf(call)) {
 }
 
 /** What a running call waits for beside an answer. */
-export function waits(call) {
+export function waits(call, length = "") {
   const { for: what, until } = call.waiting ?? {};
-  return { limit: word("waitsLimit", minute(until)), place: word("waitsPlace"), pause: word("waitsPause"), another: word("waitsAnother") }[what];
+  return { limit: word(`waitsLimit${length}`, minute(until)), place: word("waitsPlace"), pause: word("waitsPause"), another: word("waitsAnother") }[what];
 }
 
 /** Those of the request and those of the answer, where it has any. */
@@ -213,6 +217,7 @@ export function applyAddress() {
   const id = location.hash.match(/^#call=([0-9a-f]{8})$/)?.[1] ?? null;
   if (id === opened) return;
   const before = opened;
+  if (!before) scrolledTo = scrollY;
   opened = id;
   whole = null;
   document.body.classList.toggle("opened", Boolean(id));
@@ -222,11 +227,13 @@ export function applyAddress() {
   if (!id) {
     $("call").replaceChildren();
     rowOf(before)?.querySelector("a").focus({ preventScroll: true });
+    scrollTo(0, scrolledTo);
     return;
   }
   const call = known.get(id);
   if (call) showCall(call, { note: word("loading"), actions });
   $("call").scrollTop = 0;
+  if (!before) scrollTo(0, 0);
   $("call").focus({ preventScroll: true });
   look();
 }

@@ -51,7 +51,7 @@ export async function showChat(now) {
   listed = true;
   try {
     const { models } = await ask("/debug/models", 20_000);
-    const ids = models.filter((m) => m.listed && m.setting === "MODEL").map((m) => m.id);
+    const ids = models.filter((m) => m.listed && !m.expired && m.setting === "MODEL").map((m) => m.id);
     setOptions($("chat-model"), ["best", ...ids], (id) => id.replace(/:free$/, ""));
     $("chat-model").value = sessionStorage.getItem("chat-model") ?? "";
     if ($("chat-model").selectedIndex < 0) $("chat-model").selectedIndex = 0;
@@ -88,7 +88,7 @@ function bubble(turn) {
     box.classList.toggle("bad", Boolean(turn.failed));
     if (!mine) box.firstChild.textContent = turn.model ?? "";
     again.replaceChildren(...(turn.content && !mine && turn.ended ? [copyButton(word("copy"), () => turn.content)] : []),
-      ...(turn.failed && turn === turns.at(-1) ? [el("button", { class: "quiet", type: "button", onclick: retry }, word("retry"))] : []));
+      ...(turn.failed && turn === turns.at(-1) ? [el("button", { class: "quiet", onclick: retry }, word("retry"))] : []));
   };
   show();
   return { box, show, note };
@@ -143,7 +143,7 @@ async function answer() {
     });
   };
   try {
-    const response = await fetch("/v1/chat/completions", {
+    const response = await fetch(`${location.origin}/v1/chat/completions`, {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify({ ...(model && { model }), messages: sent, stream: true }),

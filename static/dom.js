@@ -115,7 +115,7 @@ export async function copy(text, button) {
 }
 
 export function copyButton(label, text, title) {
-  const button = el("button", { class: "quiet copy", type: "button", title }, label);
+  const button = el("button", { class: "quiet copy", title }, label);
   button.onclick = () => copy(text(), button);
   return button;
 }

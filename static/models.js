@@ -10,7 +10,8 @@ const PATIENCE_MS = 20_000;
 
 const CAN = ["tools", "images", "structured"];
 const figure = (n) => (n == null ? "–" : n.toFixed(1));
-const answeredShare = (m) => (m.calls ? Math.floor((m.answered / m.calls) * 100) : null);
+/** All of them is said only where it is true. */
+const answeredShare = (m) => (m.calls ? Math.min(Math.round((m.answered / m.calls) * 100), m.answered < m.calls ? 99 : 100) : null);
 
 /** Name, what it is sorted by, how that is shown; whether the greatest comes first. */
 const COLUMNS = [
@@ -38,7 +39,7 @@ let asking = false;
 
 export function startModels() {
   $("model-heads").append(...COLUMNS.map(([name]) =>
-    el("th", { class: kind(name), scope: "col", "data-name": name }, el("button", { class: "sort", type: "button", "data-word": name, onclick: () => sortBy(name) }))), el("td"));
+    el("th", { class: kind(name), scope: "col", "data-name": name }, el("button", { class: "sort", "data-word": name, onclick: () => sortBy(name) }))), el("td"));
   $("models-shown").before(...CAN.map((can) => el("label", {}, el("input", { type: "checkbox", name: can }), " ", el("span", { "data-word": can }))));
   $("model-filter").oninput = show;
 }
@@ -99,12 +100,13 @@ function fill(row, model) {
     const content = shown(value(model), model);
     return name === "model" ? el("th", { scope: "row", class: "model", title: model.name }, content) : el("td", { class: kind(name), "data-label": word(name) }, content);
   });
-  cells.at(-1).classList.toggle("warn", Boolean(model.rests_until_ms));
-  const use = model.listed && !model.retired ? copyButton(word("useThis"), () => `${model.setting}=${model.id}`, word("useHint", model.setting, model.id)) : null;
+  cells.at(-1).classList.toggle("warn", Boolean(model.rests_until_ms || model.expired));
+  const use = model.listed && !model.retired && !model.expired ? copyButton(word("useThis"), () => `${model.setting}=${model.id}`, word("useHint", model.setting, model.id)) : null;
   row.replaceChildren(...cells, el("td", { class: "use" }, model.id === used ? el("span", { class: "good" }, word("inUse")) : use));
 }
 
-function stateOf({ rests_until_ms: until, retired, listed }) {
+function stateOf({ rests_until_ms: until, retired, listed, expired }) {
+  if (expired) return word("expired");
   if (until) return word(retired ? "retired" : "rests", minute(until));
   return listed === false ? word("unlisted") : word("ready");
 }

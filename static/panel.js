@@ -94,7 +94,7 @@ function showFigures(now) {
   const version = [root.lang, stats.reused, ...kinds.map((kind) => stats[kind])].join();
   if ($("parts").dataset.version !== version) {
     $("parts").dataset.version = version;
-    const part = (kind) => el("button", { type: "button", class: `part ${stats[kind] ? kind : ""}`, "data-kind": kind, title: word("onlyThese"), onclick: () => showCalls(kind) },
+    const part = (kind) => el("button", { class: `part ${stats[kind] ? kind : ""}`, "data-kind": kind, title: word("onlyThese"), onclick: () => showCalls(kind) },
       el("b", {}, count(stats[kind])), ` ${word(kind)}`);
     $("parts").replaceChildren(...kinds.map(part), stats.reused ? el("span", {}, word("reusedToday", count(stats.reused))) : "");
   }

@@ -11,9 +11,15 @@ const NAMES_AT_ONCE = 5;
 const title = (text) => svg("title", {}, text);
 const label = (text, x, y, anchor, kind) => svg("text", { x, y, "text-anchor": anchor, class: kind }, text);
 
-function frame(width, name, ...marks) {
+/** Who doesn't see a plot hears its name and what the marks say. */
+function picture(width, name, told, ...marks) {
+  const said = told.length ? told : [word("nothingYet")];
+  return svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": [name, ...said].join("; ") }, ...marks);
+}
+
+function frame(width, name, told, ...marks) {
   const axis = svg("line", { class: "axis", x1: 0, x2: width, y1: FLOOR, y2: FLOOR });
-  return svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": name }, axis, ...marks);
+  return picture(width, name, told, axis, ...marks);
 }
 
 const empty = (width) => label(word("nothingYet"), width / 2, FLOOR / 2 + 4, "middle");
@@ -34,7 +40,7 @@ function stacks(width, name, slots, highest = count) {
     return svg("g", {}, title(slot.title), svg("rect", { class: "hover", x: i * step, y: 0, width: step, height: FLOOR }), stack);
   });
   const ends = [label(slots[0].label, 0, HEIGHT - 2, "start"), label(slots.at(-1).label, width, HEIGHT - 2, "end")];
-  return frame(width, name, bars, ends, most ? label(highest(most), 0, 11, "start") : empty(width));
+  return frame(width, name, slots.filter(sum).map((slot) => slot.title), bars, ends, most ? label(highest(most), 0, 11, "start") : empty(width));
 }
 
 const PARTS = (s) => [["bar-good", s.answered], ["bar-grey", s.cancelled], ["bar-hollow", s.refused], ["bar-bad", s.errors]];
@@ -67,24 +73,25 @@ export function latency(slots, width) {
   const { top } = latencyTop(slots);
   const step = width / slots.length;
   const y = (ms) => FLOOR - (Math.min(ms, top) / top) * (FLOOR - TOP);
+  const told = [];
   const marks = slots.map((s, i) => {
     if (s.total_ms === null) return null;
+    told.push(word("latencyTitle", hourOf(s), seconds(s.first_ms), seconds(s.total_ms), seconds(s.slow_ms)));
     const [x, wide] = [i * step + 2, step - 4];
     const first = s.first_ms ?? s.total_ms;
-    return svg("g", {}, title(word("latencyTitle", hourOf(s), seconds(s.first_ms), seconds(s.total_ms), seconds(s.slow_ms))),
+    return svg("g", {}, title(told.at(-1)),
       svg("rect", { class: "hover", x: i * step, y: 0, width: step, height: FLOOR }),
       svg("line", { class: "slow", x1: x + wide / 2, x2: x + wide / 2, y1: y(s.total_ms), y2: y(s.slow_ms) }),
       svg("rect", { class: "bar-soft", x, width: wide, y: y(s.total_ms), height: Math.max(y(first) - y(s.total_ms), 2) }),
       svg("rect", { class: "bar-good", x, width: wide, y: y(first) - 1, height: 2 }));
   });
   const ends = [label(hourOf(slots[0]), 0, HEIGHT - 2, "start"), label(hourOf(slots.at(-1)), width, HEIGHT - 2, "end")];
-  const any = marks.some(Boolean);
-  return frame(width, word("latency"), marks.filter(Boolean), ends, any ? label(seconds(top), 0, 11, "start") : empty(width));
+  return frame(width, word("latency"), told, marks.filter(Boolean), ends, told.length ? label(seconds(top), 0, 11, "start") : empty(width));
 }
 
 /** Bars by name: `rows` are {name, title, value, told, bad}. */
 function bars(width, name, rows) {
-  if (!rows.length) return frame(width, name, empty(width));
+  if (!rows.length) return frame(width, name, [], empty(width));
   const most = Math.max(1, ...rows.map((row) => row.value));
   const room = Math.floor((width - 60) / 6.4);
   const marks = rows.slice(0, NAMES_AT_ONCE).map((row, i) => svg("g", {}, title(row.title),
@@ -92,7 +99,7 @@ function bars(width, name, rows) {
     row.bad ? svg("rect", { class: "bar-bad", x: 0, y: i * 19 + 14, width: Math.max((row.bad / most) * width, 2), height: 2 }) : null,
     label(row.name.length > room ? `${row.name.slice(0, Math.ceil(room / 2))}…${row.name.slice(-Math.floor(room / 2))}` : row.name, 4, i * 19 + 12, "start", "name"),
     label(row.told, width - 4, i * 19 + 12, "end", "name")));
-  return svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": name }, marks);
+  return picture(width, name, rows.map((row) => row.title), marks);
 }
 
 export const models = (list, width) =>

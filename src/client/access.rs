@@ -60,10 +60,9 @@ fn check_host(exchange: &Exchange, settings: &Settings) -> Result<(), ApiError> 
     }
     let own = |host: &str| is_own_host(host, &settings.listen.host);
     let target = exchange.head.target_host.as_deref().map(Cow::Borrowed);
-    if exchange.head.header("host").into_iter().chain(target).all(|host| own(&host)) {
-        Ok(())
-    } else {
-        Err(ApiError::forbidden_host(settings.listen.port))
+    match exchange.head.header("host").into_iter().chain(target).find(|host| !own(host)) {
+        Some(host) => Err(ApiError::forbidden_host(&host, settings.listen.port)),
+        None => Ok(()),
     }
 }
 
@@ -96,7 +95,7 @@ fn check_origin(exchange: &mut Exchange, settings: &Settings) -> Result<(), ApiE
         return Ok(()); // no browser, or a page opened by its user
     };
     if !is_allowed_origin(&origin, &settings.allowed_origins) && !is_own_origin(exchange, &origin) {
-        return Err(ApiError::forbidden_origin());
+        return Err(ApiError::forbidden_origin(&origin));
     }
     exchange.extra_headers = vec![
         ("access-control-allow-origin".into(), origin),

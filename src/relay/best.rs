@@ -67,7 +67,7 @@ pub fn in_order(
     });
     let candidate = |model| {
         let model: &Arc<Model> = model;
-        let fits = can(model, needs) && model.expires.is_none_or(|last| today <= last) && !model.is_router();
+        let fits = can(model, needs) && !model.is_expired(today) && !model.is_router();
         let seen = fits.then(|| seen(&model.id)).filter(|seen| !seen.rests)?;
         Some({
             let index = known(model).unwrap_or_else(|| *unknown);

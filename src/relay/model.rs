@@ -144,6 +144,11 @@ pub struct Model {
 }
 
 impl Model {
+    /// Returns whether the model's last day is over.
+    pub fn is_expired(&self, today: NaiveDate) -> bool {
+        self.expires.is_some_and(|last| last < today)
+    }
+
     /// Parses an entry of the upstream's list of this kind, and tells whether the model is of this kind; `None` if the
     /// entry isn't a free model.
     pub fn parse(written: &str, kind: Kind) -> Option<(Self, bool)> {

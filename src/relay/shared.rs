@@ -116,8 +116,13 @@ impl Shared {
 
     /// Prints and records that a request was refused, and returns the response that says so.
     pub fn refusal(&self, head: &Head, error: &ApiError) -> Reply {
-        let dialect = head.route.as_ref().map_or("", |route| route.api.name);
-        self.refused(&asked(head), callers::of(head), dialect, error);
+        // A browser learns from the first refusal that it has to ask its user for the key.
+        let is_challenge = error.headers.iter().any(|(name, _)| *name == "www-authenticate")
+            && head.header("authorization").is_none();
+        if !is_challenge {
+            let dialect = head.route.as_ref().map_or("", |route| route.api.name);
+            self.refused(&asked(head), callers::of(head), dialect, error);
+        }
         Reply::refusal(head, error)
     }
 

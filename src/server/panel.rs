@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use chrono::Utc;
 use ring::digest::{SHA256, digest};
 use serde_json::json;
 use ureq::http::Method;
@@ -232,6 +233,7 @@ fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
     let at = |time: SystemTime| ms(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
     let figure = |value: f64| (value * 1000.0).round() / 1000.0;
     let now = SystemTime::now();
+    let today = Utc::now().date_naive();
     let listing = shared.models.listing(Kind::Chat, snapshot);
     let order = shared.history.in_order(&listing.models, Needs::default());
     let mut seen = shared.history.models();
@@ -251,6 +253,7 @@ fn models_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
             "tools": can.tools,
             "images": can.images,
             "structured": can.structured,
+            "expired": listed.is_some_and(|model| model.is_expired(today)),
             "expires": listed.and_then(|model| model.expires).map(|date| date.to_string()),
             "calls": seen.calls,
             "answered": seen.answered,

@@ -434,6 +434,10 @@ def test_the_keyboard_is_enough(browser, proxy):
     active().send_keys("k")
     until(browser, lambda: "You said: call 2" in text(browser, "call"), "the one before")
     address = browser.current_url
+    active().send_keys(Keys.ARROW_RIGHT)
+    until(browser, lambda: "You said: call 1" in text(browser, "call"), "the next by an arrow")
+    active().send_keys(Keys.ARROW_LEFT)
+    until(browser, lambda: "You said: call 2" in text(browser, "call"), "the one before by an arrow")
     active().send_keys(Keys.ESCAPE)
     until(browser, lambda: in_table() and not browser.find_element(By.ID, "call").is_displayed(), "the way back")
     browser.get("about:blank")
@@ -442,6 +446,39 @@ def test_the_keyboard_is_enough(browser, proxy):
     unnamed = browser.execute_script("""return [...document.querySelectorAll('button, input, select, textarea')]
         .filter(e => !(e.textContent.trim() || e.getAttribute('aria-label') || e.labels?.length)).map(e => e.outerHTML)""")
     assert unnamed == []
+
+
+def test_an_address_with_a_call_shows_its_answer(browser, proxy):
+    proxy.chat("question " * 400 + "?")
+    [call] = proxy.get("calls")["calls"]
+    browser.get(f"{proxy.url}/debug#call={call['message_id']}")
+    until(browser, lambda: "You said" in text(browser, "call") and browser.execute_script("return Boolean(document.querySelector('#plot-calls svg rect'))"), "all of the page")
+    answer = "const [box, said] = [document.getElementById('call'), [...document.querySelectorAll('#call .said')].at(-1)].map(e => e.getBoundingClientRect());"
+    assert browser.execute_script(answer + "return said.top < box.bottom - 40 && said.bottom > box.top"), "the answer is in sight"
+
+
+def test_a_phones_way_back_leads_to_the_same_place(browser, proxy):
+    for number in range(30):
+        proxy.chat(f"call {number}")
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True})
+    open_panel(browser, proxy, 30)
+    browser.execute_script("document.documentElement.style.scrollBehavior = 'auto'; document.querySelectorAll('#rows tr')[20].scrollIntoView()")
+    before = browser.execute_script("return scrollY")
+    assert before > 300
+    open_call(browser, rows(browser)[22], "You said: call 7")
+    assert browser.execute_script("return document.getElementById('call').getBoundingClientRect().top") < 844
+    browser.find_element(By.CSS_SELECTOR, "#call .back").click()
+    until(browser, lambda: abs(browser.execute_script("return scrollY") - before) < 2, "the place where the table was")
+
+
+def test_an_address_with_a_key(browser, proxy):
+    proxy.configure("PROXY_API_KEY=open-sesame")
+    url = proxy.url.replace("://", "://me:open-sesame@")
+    browser.get(f"{url}/debug")
+    until(browser, lambda: text(browser, "state") == "ok", "the state")
+    browser.find_element(By.ID, "tab-chat").click()
+    browser.find_element(By.ID, "words").send_keys("hello", Keys.ENTER)
+    until(browser, lambda: "You said: hello" in text(browser, "talk"), "the answer")
 
 
 def test_five_thousand_calls(browser, proxy):
@@ -705,7 +742,7 @@ def test_a_call_that_is_long_in_coming(browser, proxy):
     proxy.chat("hello")
     open_panel(browser, proxy, 1)
     browser.execute_script("""const real = window.fetch;
-        window.fetch = (path, options) => path.startsWith('/debug/calls/') ? new Promise(go => window.release = () => go(real(path, {}))) : real(path, options)""")
+        window.fetch = (path, options) => path.includes('/debug/calls/') ? new Promise(go => window.release = () => go(real(path, {}))) : real(path, options)""")
     open_call(browser, rows(browser)[0], "Loading…")
     assert "POST /v1/chat/completions" in text(browser, "call")
     browser.execute_script("release()")
@@ -766,12 +803,17 @@ def test_models(browser, proxy, monkeypatch):
     best = [model["id"] for model in sorted((m for m in proxy.get("models")["models"] if m["rank"]), key=lambda m: m["rank"])]
     assert [f"{id}:free" for id in ids()[:len(best)]] == best, "the order in which `best` asks"
     ab = found["a/b"]
-    assert [ab[name] for name in ("context", "tools", "images", "structured", "seenCalls", "answeredShare", "state", "use")] == ["131,072", "✓", "✓", "✓", "3", "66", "ready", "Use this"]
+    assert [ab[name] for name in ("context", "tools", "images", "structured", "seenCalls", "answeredShare", "state", "use")] == ["131,072", "✓", "✓", "✓", "3", "67", "ready", "Use this"]
     assert float(ab["medianFirstS"]) < 5 and float(ab["share"]) < 100 and ab["rank"].isdigit() and float(ab["worth"]) > 0
     assert (found["c/tools"]["seenCalls"], found["c/tools"]["use"]) == ("0", "in use")
     assert (found["d/eyes"]["state"], found["d/eyes"]["rank"]) == (resting, "–")
     assert "for 30 minutes (STICKY_MINUTES)" in text(browser, "sticky")
     shoot(browser, "models")
+    for width in (1920, 1280, 1101, 1024, 820, 390):
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": 860, "deviceScaleFactor": 1, "mobile": False})
+        assert overflow(browser, "#models-page") <= 0 and overflow(browser, "html") <= 0, f"all of it is in sight at {width} px while a model rests"
+        shoot(browser, f"models-{width}")
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
     heads = {button.text: button for button in browser.find_elements(By.CSS_SELECTOR, "#model-heads button")}
     heads["Context"].click()
@@ -790,6 +832,26 @@ def test_models(browser, proxy, monkeypatch):
     browser.find_element(By.ID, "model-text").send_keys("EYES")
     assert ids() == ["d/eyes"] and text(browser, "models-shown") == "1 of 5"
     assert copied(browser, "Use this") == "MODEL=d/eyes:free"
+
+
+def test_an_expired_model_is_not_offered(browser, proxy):
+    browser.get(f"{proxy.url}/debug")
+    browser.execute_script("""const real = window.fetch;
+        window.fetch = async (path, options) => {
+          const response = await real(path, options);
+          if (!String(path).endsWith('/debug/models')) return response;
+          const list = await response.json();
+          list.models.find(m => m.id === 'd/eyes:free').expired = true;
+          return new Response(JSON.stringify(list));
+        }""")
+    browser.find_element(By.ID, "tab-models").click()
+    until(browser, lambda: len(browser.execute_script(MODELS)) == 5, "the models")
+    found = {row[1]: row for row in browser.execute_script(MODELS)}
+    assert "expired" in found["d/eyes"] and "Use this" not in found["d/eyes"] and "Use this" in found["a/b"]
+    browser.find_element(By.ID, "tab-chat").click()
+    offered = lambda: [option.get_attribute("value") for option in browser.find_elements(By.CSS_SELECTOR, "#chat-model option")]
+    until(browser, lambda: "a/b:free" in offered(), "the models to choose from")
+    assert "d/eyes:free" not in offered()
 
 
 def test_backups_in_their_order(browser, proxy, upstream):

@@ -14,7 +14,9 @@ fn only_own_names() {
         assert_eq!(get(&proxy, "/v1/models", &format!("Host: {host}\r\n")).status, 200, "{host}");
     }
     for path in ["/v1/models", "/debug", "/debug/calls", "/health", "/nowhere"] {
-        get(&proxy, path, "Host: rebound.example.com\r\n").assert_error(403, "forbidden_host");
+        let refused = get(&proxy, path, "Host: rebound.example.com\r\n");
+        refused.assert_error(403, "forbidden_host");
+        assert!(refused.text().contains("rebound.example.com"));
     }
     // The target counts as much as the header.
     get(&proxy, "http://evil.example/v1/models", "Host: localhost\r\n").assert_error(403, "forbidden_host");
@@ -97,7 +99,25 @@ fn preflights_are_answered() {
         assert_eq!(response.header("access-control-allow-methods"), Some("GET, HEAD, POST, OPTIONS"));
         assert_eq!(response.header("access-control-allow-private-network"), Some("true"));
     }
-    ask("/v1/chat/completions", "https://evil.example").assert_error(403, "forbidden_origin");
+    let refused = ask("/v1/chat/completions", "https://evil.example");
+    refused.assert_error(403, "forbidden_origin");
+    assert!(refused.text().contains("https://evil.example"), "it says what to add to ALLOWED_ORIGINS");
+}
+
+#[test]
+fn a_browser_that_asks_its_user_for_the_key_is_not_refused() {
+    let start = Start::new().env_file("PROXY_API_KEY=k\nTEST_MODE=true").file("DEBUG_MODE.txt", "");
+    let proxy = start.start();
+    for (credentials, status) in
+        [("", 401), ("Authorization: Basic eDp4\r\n", 401), ("Authorization: Basic eDpr\r\n", 200)]
+    {
+        for path in ["/debug", "/debug/icon.png"] {
+            assert_eq!(get(&proxy, path, &format!("Host: localhost\r\n{credentials}")).status, status);
+        }
+    }
+    let stats = get(&proxy, "/debug/stats", "Host: localhost\r\nx-api-key: k\r\n").json();
+    assert_eq!(stats["refused"], 2, "those with a wrong key");
+    assert!(proxy.console().contains("/debug"), "and they are said");
 }
 
 #[test]

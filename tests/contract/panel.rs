@@ -268,7 +268,7 @@ fn the_models_and_what_was_seen_of_them() {
         if request.body.is_empty() {
             return answer.json(
                 200,
-                r#"{"data":[{"id":"some/model:free","name":"Some Model","context_length":32000,"supported_parameters":["tools"],"architecture":{"input_modalities":["text","image"]}},{"id":"quiet/one:free"},{"id":"paid/one"}]}"#,
+                r#"{"data":[{"id":"some/model:free","name":"Some Model","context_length":32000,"supported_parameters":["tools"],"architecture":{"input_modalities":["text","image"]}},{"id":"quiet/one:free","expiration_date":"2026-01-31"},{"id":"paid/one"}]}"#,
             );
         }
         if request.body.contains("busy/one") {
@@ -293,7 +293,8 @@ fn the_models_and_what_was_seen_of_them() {
     assert_eq!([&some["tools"], &some["images"], &some["structured"]], [true, true, false]);
     assert!(some["calls"].as_u64() >= Some(2) && some["answered"].as_u64() >= Some(2), "{some}");
     assert!(some["first_token_ms"].is_u64() && some["rests_until_ms"].is_null());
-    assert_eq!(of("quiet/one:free")["calls"], 0);
+    assert_eq!((&of("quiet/one:free")["calls"], &of("quiet/one:free")["expired"]), (&0.into(), &true.into()));
+    assert_eq!(some["expired"], false);
     let busy = of("busy/one:free");
     assert_eq!((&busy["listed"], &busy["answered"]), (&false.into(), &0.into()));
     assert!(busy["rests_until_ms"].as_u64() > proxy.get("/debug/stats").json()["now_ms"].as_u64());
