@@ -50,16 +50,16 @@ fn strip_page() {
     }
 }
 
-/// Strips a page, whose values need quotes only where they hold more than letters and digits.
+/// Strips a page: values need quotes only where they hold more than letters and digits, and heads of columns no end.
 fn markup(text: &str) -> String {
-    let text =
-        text.lines().map(|line| format!("{}\n", line.trim())).collect::<String>().replace(">\n<", "><");
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let text = lines.map(|line| format!("{line}\n")).collect::<String>();
+    let text = text.replace(">\n<", "><").replace("</th>", "");
     let mut parts = text.split("=\"");
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |page, part| match part.split_once('"') {
-        Some((value, behind))
-            if !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') =>
-        {
+        Some(("", behind)) => page + behind,
+        Some((value, behind)) if value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') => {
             format!("{page}={value}{behind}")
         }
         _ => format!("{page}=\"{part}"),

@@ -142,8 +142,8 @@ fn is_taken(snapshot: &Snapshot, key: &Secret) -> bool {
         ),
         Account::Taken(quota) => accepted(host, key, quota),
         Account::Unreachable(reason) => either(
-            format!("The key can't be checked now: {host} can't be reached ({reason})."),
-            format!("现在无法检查密钥：无法连接 {host}（{reason}）。"),
+            format!("The key can't be checked now: {host} can't be reached ({}).", reason.english),
+            format!("现在无法检查密钥：无法连接 {host}（{}）。", reason.chinese),
         ),
         Account::Unknown => either(
             format!("The key can't be checked: {host} doesn't say anything about keys."),
@@ -206,8 +206,8 @@ pub fn check(live: &Arc<Live>, snapshot: &Arc<Snapshot>) {
                 ));
             }
             Account::Unreachable(reason) => say(either(
-                format!("the key {} can't be checked now: {reason}", key.masked()),
-                format!("现在无法检查密钥 {}：{reason}", key.masked()),
+                format!("the key {} can't be checked now: {}", key.masked(), reason.english),
+                format!("现在无法检查密钥 {}：{}", key.masked(), reason.chinese),
             )),
             Account::Unknown => {}
         }

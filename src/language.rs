@@ -17,12 +17,13 @@ pub fn either<T>(english: T, chinese: T) -> T {
     if is_chinese() { chinese } else { english }
 }
 
-/// A text in both languages: clients and files get the English one, which tools know; the console shows the system's.
+/// A text in both languages: clients and files get the English one, which tools know; the console shows the
+/// system's, and the panel the browser's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Words {
-    /// For clients, files and the panel.
+    /// For clients and files.
     pub english: Cow<'static, str>,
-    /// For a console in Chinese.
+    /// For a console and a panel in Chinese.
     pub chinese: Cow<'static, str>,
 }
 
@@ -35,6 +36,11 @@ impl Words {
     /// Returns the version for the console.
     pub fn here(&self) -> &str {
         either(&self.english, &self.chinese)
+    }
+
+    /// Returns the Chinese version if it is another one.
+    pub fn only_chinese(&self) -> Option<&str> {
+        Some(&*self.chinese).filter(|chinese| *chinese != self.english)
     }
 
     /// Puts what the text is about before it.

@@ -26,14 +26,20 @@ pub fn peek(stream: &TcpStream) -> Peeked {
     }
 }
 
-#[cfg(target_os = "linux")]
+/// `MSG_DONTWAIT` of send(2) and recv(2), which is for one call what a socket that doesn't block is for all.
+#[cfg(unix)]
+pub const DONT_WAIT: i32 = if cfg!(any(target_os = "linux", target_os = "android")) { 0x40 } else { 0x80 };
+
+#[cfg(unix)]
 fn peek_now(stream: &TcpStream) -> io::Result<usize> {
-    /// recv(2): `MSG_PEEK | MSG_DONTWAIT`. One call in place of three.
-    const PEEK_NOW: i32 = 0x02 | 0x40;
-    socket2::SockRef::from(stream).recv_with_flags(&mut [std::mem::MaybeUninit::uninit()], PEEK_NOW)
+    /// `MSG_PEEK` of recv(2).
+    const PEEK: i32 = 0x02;
+    let byte = &mut [std::mem::MaybeUninit::uninit()];
+    socket2::SockRef::from(stream).recv_with_flags(byte, PEEK | DONT_WAIT)
 }
 
-#[cfg(not(target_os = "linux"))]
+/// For a moment the socket doesn't block others that use it either.
+#[cfg(windows)]
 fn peek_now(stream: &TcpStream) -> io::Result<usize> {
     stream.set_nonblocking(true)?;
     let peeked = stream.peek(&mut [0]);

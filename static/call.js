@@ -1,6 +1,6 @@
 // The opened call: what became of it, its timing, its tries, what was changed, then what was said, and the JSON.
 
-import { statusOf, tokens, waits } from "./calls.js";
+import { reasonOf, statusOf, tokens, waits } from "./calls.js";
 import { conversation } from "./conversation.js";
 import { curl } from "./curl.js";
 import { $, copyButton, count, el, expandAll, folded, seconds } from "./dom.js";
@@ -73,7 +73,7 @@ function timing(call) {
 
 function tries(call) {
   if (!call.tries?.length) return null;
-  const items = call.tries.map((t) => el("li", {}, `${t.model}: ${t.failed} (${seconds(t.after_ms)} s)`, t.rests_until_ms ? el("span", { class: "dim" }, ` · ${word("restsUntil", minute(t.rests_until_ms))}`) : null));
+  const items = call.tries.map((t) => el("li", {}, `${t.model}: ${reasonOf(t)} (${seconds(t.after_ms)} s)`, t.rests_until_ms ? el("span", { class: "dim" }, ` · ${word("restsUntil", minute(t.rests_until_ms))}`) : null));
   const last = [call.backup, call.model].filter(Boolean).join(" · ");
   if (call.status !== null) items.push(el("li", {}, `${last}: ${call.status} (${seconds(call.total_ms)} s)`));
   return el("div", {}, el("h3", {}, word("attempts")), el("ol", {}, ...items));

@@ -4,7 +4,7 @@ import { showCall } from "./call.js";
 import { $, about, copy, count, el, middle, modelName, seconds, setOptions, setText, showRows } from "./dom.js";
 import { ask } from "./proxy.js";
 import { brief, elapsed, minute, today } from "./time.js";
-import { word } from "./words.js";
+import { isChinese, word } from "./words.js";
 
 /** On a phone the plots stand below them. */
 const ROWS_AT_ONCE = innerWidth >= 820 ? 200 : 50;
@@ -180,13 +180,15 @@ function fill(row, call) {
     el("td", { class: "tokens number", title: tokens(call) }, kind === "running" ? el("button", { class: "quiet" }, word("cancel")) : tokens(call, about)));
 }
 
+export const reasonOf = (tried) => (isChinese() && tried.failed_in_chinese) || tried.failed;
+
 export function statusOf(call, kind = kindOf(call)) {
   if (kind === "running") return [el("span", { class: "running", title: waits(call) }, waits(call, "Short") ?? word("running"))];
   const classes = { answered: "good", errors: "bad", cancelled: "dim", refused: "dim" };
   const status = kind === "cancelled" ? word("cancelled") : String(call.status);
   return [
     el("span", { class: classes[kind], title: call.error_code }, status),
-    call.attempts > 1 ? el("span", { class: "warn", title: call.tries.map((t) => `${t.model}: ${t.failed}`).join("\n") }, ` ×${call.attempts}`) : null,
+    call.attempts > 1 ? el("span", { class: "warn", title: call.tries.map((t) => `${t.model}: ${reasonOf(t)}`).join("\n") }, ` ×${call.attempts}`) : null,
     call.reused != null ? el("span", { class: "dim", title: word("reused", count(call.reused)) }, " ↺") : null,
   ];
 }

@@ -9,7 +9,7 @@ import * as plots from "./plots.js";
 import { ask } from "./proxy.js";
 import { refreshSettings } from "./settings.js";
 import { nextDayOfQuota, setClock } from "./time.js";
-import { isWord, showWords, switchLanguage, word } from "./words.js";
+import { isChinese, isWord, showWords, switchLanguage, word } from "./words.js";
 
 const REFRESH_MS = 5000;
 const root = document.documentElement;
@@ -82,7 +82,7 @@ function showState(now) {
     no_key: () => [el("p", {}, word("noKeyNotice", now.env_file)), key()],
     key_refused: () => [el("p", {}, word("keyRefusedNotice", now.env_file)), key()],
     limit: () => [el("p", {}, word("limitNotice", now.limit_until))],
-    unreachable: () => [el("p", {}, word("unreachableNotice", now.address, via, now.reason ?? word("reasonUnknown")))],
+    unreachable: () => [el("p", {}, word("unreachableNotice", now.address, via, (isChinese() && now.reason_in_chinese) || now.reason || word("reasonUnknown")))],
   };
   const build = notices[now.state];
   notice(build ? [now.state, now.limit_until, now.reason, via].join() : "", build);

@@ -33,7 +33,7 @@ const WORDS = {
   directly: ["directly", "直接"],
   through: ["through the proxy {}", "经由代理 {} "],
   reasonUnknown: ["no reason was given", "原因未知"],
-  goneNotice: ["The proxy doesn't answer. What it told last is shown below, and it is asked again every few seconds.", "代理没有响应。下面是它最后的数据；每隔几秒会自动重试。"],
+  goneNotice: ["The proxy doesn't answer. Below is what it told last; it is asked again every few seconds.", "代理没有响应。下面是它最后的数据；每隔几秒会自动重试。"],
   offNotice: ["Debug mode is off: create an empty file DEBUG_MODE.txt beside .env.", "调试模式已关闭：请在 .env 旁新建一个空文件 DEBUG_MODE.txt。"],
 
   today: ["Calls today", "今日调用"],
@@ -95,7 +95,7 @@ const WORDS = {
   waitsPause: ["pauses before a try", "稍后重试"],
   waitsAnother: ["waits for the same call", "等待相同调用"],
   noCalls: ["No calls yet. Try this in a terminal:", "还没有调用。在终端里试试："],
-  noCallsMore: ["Or point a tool here: the tab Connect says how.", "或者把工具接入这里：见“接入”页。"],
+  noCallsMore: ["Or point a tool here: see Connect.", "或者把工具接入这里：见“接入”页。"],
   noMatch: ["No call matches the filter.", "没有符合筛选条件的调用。"],
 
   openedCall: ["The opened call", "打开的调用"],

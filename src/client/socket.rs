@@ -5,6 +5,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::{Interest, Registry, Token};
@@ -28,6 +29,9 @@ const LINGER: Duration = Duration::from_millis(2);
 const LINGERS: bool = !cfg!(windows);
 /// Clients that vanished without closing their connections are noticed after about twice this.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// A look at a socket takes less than this.
+const A_LOOK: Duration = Duration::from_millis(1);
 
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
@@ -158,6 +162,8 @@ impl Socket {
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if is_timeout(&e) && cfg!(not(windows)) => slot::give_up(),
+                // Another thread looks at the socket (`peek`); a send that takes too long is `TimedOut` on Windows.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => thread::sleep(A_LOOK),
                 Err(e) => return Err(e),
             }
             if Instant::now() > pace.until() {
@@ -170,13 +176,12 @@ impl Socket {
     /// Sends what the system takes at once, without waiting. Returns how many bytes it took.
     pub fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
         let sent = {
-            #[cfg(target_os = "linux")]
+            #[cfg(unix)]
             {
-                /// send(2): `MSG_DONTWAIT | MSG_NOSIGNAL`.
-                const NOW: i32 = 0x40 | 0x4000;
-                SockRef::from(&self.stream).send_with_flags(bytes, NOW)
+                // Rust's runtime ignores SIGPIPE.
+                SockRef::from(&self.stream).send_with_flags(bytes, crate::peek::DONT_WAIT)
             }
-            #[cfg(not(target_os = "linux"))]
+            #[cfg(windows)]
             {
                 self.stream.set_nonblocking(true)?;
                 let sent = (&self.stream).write(bytes);

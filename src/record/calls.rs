@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::error::ApiError;
 use crate::json;
+use crate::language::Words;
 use crate::live::Snapshot;
 use crate::record::call::{Call, CallJson, FromFiles, State, TooLarge};
 pub use crate::record::call::{Ending, Running, Waiting};
@@ -45,7 +46,7 @@ pub struct Outcome {
     /// The `code` of the error, if there was one.
     pub error_code: Option<String>,
     /// Why the last attempt before the end failed.
-    pub reason: Option<String>,
+    pub reason: Option<Words>,
 }
 
 /// `GET /debug/stats`.

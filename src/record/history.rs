@@ -16,6 +16,7 @@ use super::disk;
 use super::metrics::{CallMetrics, FailedTry};
 use super::names::{CALL_KEY, Kind, Name, moment};
 use crate::json;
+use crate::language::Words;
 
 /// The figures are within this distance of a file's end: nearly always, and always. Reading them therefore costs as
 /// much for a large call as for a small one.
@@ -146,7 +147,10 @@ fn parse_metrics(tail: &str, ending: Name) -> PastCall {
         let until = tried["rests_until_ms"].as_u64().map(Duration::from_millis);
         Some(FailedTry {
             model: tried["model"].as_str()?.to_owned(),
-            reason: tried["failed"].as_str()?.to_owned(),
+            reason: Words::new(
+                tried["failed"].as_str()?.to_owned(),
+                tried["failed_in_chinese"].as_str().or(tried["failed"].as_str())?.to_owned(),
+            ),
             at: time(&tried["after_ms"])?,
             rests_until: until.and_then(|until| SystemTime::UNIX_EPOCH.checked_add(until)),
         })

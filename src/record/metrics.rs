@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::json;
+use crate::language::Words;
 use crate::record::changes::Change;
 
 /// One attempt of a call that failed and was followed by another.
@@ -14,7 +15,7 @@ pub struct FailedTry {
     /// The model that was asked.
     pub model: String,
     /// What happened, in words.
-    pub reason: String,
+    pub reason: Words,
     /// When it failed, from the beginning of the call.
     pub at: Duration,
     /// Until when the model isn't asked again because of this, if it rests.
@@ -101,6 +102,8 @@ struct FileMetrics<'a> {
 pub(super) struct FailedTryJson<'a> {
     model: &'a str,
     failed: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed_in_chinese: Option<&'a str>,
     after_ms: u64,
     rests_until_ms: Option<u64>,
 }
@@ -142,7 +145,8 @@ impl CallMetrics {
     pub(super) fn tries_json(&self) -> Vec<FailedTryJson<'_>> {
         let tries = self.failed_tries.iter().map(|failed| FailedTryJson {
             model: &failed.model,
-            failed: &failed.reason,
+            failed: &failed.reason.english,
+            failed_in_chinese: failed.reason.only_chinese(),
             after_ms: failed.at.as_millis() as u64,
             rests_until_ms: failed.rests_until.map(unix_ms),
         });

@@ -43,7 +43,7 @@ impl Relay {
                 said.push(either(format!("{name} rests until {until}"), format!("{name} 暂停至 {until}")));
                 continue;
             }
-            let (reason, name) = (failed.said.trim_end_matches('.'), &backup.name);
+            let (reason, name) = (failed.reason.here().trim_end_matches('.'), &backup.name);
             say(either(
                 format_args!("{reason}: the backup {name} is asked"),
                 format_args!("{reason}：改为询问备用服务 {name}"),
@@ -57,8 +57,8 @@ impl Relay {
                         return Parked::abandon(self);
                     }
                     self.tries.in_chat = None;
-                    reasons.push(format!("{}: {}", backup.name, at_backup.reason));
-                    said.push(format!("{}{}{}", backup.name, either(": ", "："), at_backup.said));
+                    reasons.push(format!("{}: {}", backup.name, at_backup.reason.english));
+                    said.push(format!("{}{}{}", backup.name, either(": ", "："), at_backup.reason.here()));
                     let rests_until = self.shared.backups.rests_until(backup);
                     let model = format!("{} ({})", backup.model(), backup.name);
                     self.note_failed_try(model, at_backup.reason.clone(), rests_until);
@@ -110,7 +110,7 @@ impl Relay {
             Err(mut failed) => {
                 if is_out_of_reach(&failed) {
                     failed.answer =
-                        FailedAnswer::Own(ApiError::backup_unreachable(&backup.name, &failed.said));
+                        FailedAnswer::Own(ApiError::backup_unreachable(&backup.name, failed.reason.here()));
                 }
                 self.fail(failed)
             }
@@ -261,6 +261,6 @@ fn all_rest(failed: &FailedAttempt, soonest: SystemTime) -> ApiError {
             ),
             limit.min(soonest),
         ),
-        None => ApiError::all_rest(&failed.reason.as_str().into(), soonest),
+        None => ApiError::all_rest(&failed.reason, soonest),
     }
 }

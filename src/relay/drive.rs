@@ -187,10 +187,10 @@ impl Relay {
     fn say_what_follows(&self, model: &str, failed: &FailedAttempt, pause: Duration) {
         let is_an_outage =
             matches!(&failed.answer, FailedAnswer::Own(error) if error.code == "upstream_unreachable");
-        if is_an_outage && !self.shared.is_news(&failed.reason) {
+        if is_an_outage && !self.shared.is_news(&failed.reason.english) {
             return; // the call's own line on the console says it
         }
-        let (reason, next) = (&failed.said, &self.tries.model);
+        let (reason, next) = (failed.reason.here(), &self.tries.model);
         if let Verdict::NextModel(_) = failed.verdict {
             say_in(
                 Tone::Notice,

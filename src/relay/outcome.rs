@@ -25,10 +25,8 @@ pub enum Verdict {
 
 /// An attempt that failed before any part of an answer went to the client.
 pub struct FailedAttempt {
-    /// The reason in English, for the panel, files and clients.
-    pub reason: String,
-    /// The reason in the user's language, for the console.
-    pub said: String,
+    /// The reason.
+    pub reason: Words,
     /// What to do next.
     pub verdict: Verdict,
     /// What the client gets if this was the last attempt.
@@ -49,8 +47,7 @@ impl FailedAttempt {
     #[inline(never)]
     pub fn new(reason: Words, verdict: Verdict, answer: FailedAnswer) -> Box<Self> {
         Box::new(Self {
-            reason: reason.english.trim_end().to_owned(),
-            said: reason.here().trim_end().to_owned(),
+            reason: Words::new(reason.english.trim_end().to_owned(), reason.chinese.trim_end().to_owned()),
             verdict,
             answer,
             status: None,

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 
+use crate::language::Words;
 use crate::live::Snapshot;
 use crate::settings::Secret;
 use crate::sync::lock;
@@ -41,7 +42,7 @@ pub enum Account {
     /// The key is refused: 401.
     Refused,
     /// There was no answer, for this reason.
-    Unreachable(String),
+    Unreachable(Words),
     /// The answer says nothing about the key.
     Unknown,
 }
@@ -148,7 +149,7 @@ fn day_of(time: SystemTime) -> u64 {
 pub fn ask(upstream: &Arc<Upstream>) -> Account {
     let mut call = match upstream.get("/key") {
         Ok(call) => call,
-        Err(error) => return Account::Unreachable(error.failure.to_string()),
+        Err(error) => return Account::Unreachable(error.failure.reason),
     };
     match call.status() {
         200 => {}

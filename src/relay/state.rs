@@ -15,6 +15,7 @@ use super::shared_call::{Leader, Source};
 use crate::client::exchange::{Exchange, Stream};
 use crate::dialect::request::Request;
 use crate::dialect::{ClientRequest, Dialect, Routed, StandIn, Translated, Translator};
+use crate::language::Words;
 use crate::live::Snapshot;
 use crate::record::calls::{Recording, Waiting};
 use crate::record::metrics::{CallMetrics, FailedTry};
@@ -174,7 +175,7 @@ impl Relay {
     }
 
     /// Records a failed attempt that is followed by another.
-    pub(super) fn note_failed_try(&mut self, model: String, reason: String, rests_until: Option<SystemTime>) {
+    pub(super) fn note_failed_try(&mut self, model: String, reason: Words, rests_until: Option<SystemTime>) {
         let at = self.asked.began.elapsed();
         self.record.metrics.failed_tries.push(FailedTry { model, reason, at, rests_until });
     }

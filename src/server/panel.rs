@@ -17,6 +17,7 @@ use crate::dialect;
 use crate::dialect::Needs;
 use crate::encoding::percent_decoded;
 use crate::error::ApiError;
+use crate::language::Words;
 use crate::live::{DEBUG_FILE, Snapshot};
 use crate::relay::gate::local_time;
 use crate::relay::model::{Kind, Model};
@@ -328,7 +329,8 @@ fn state_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
     }
     json!({
         "state": state,
-        "reason": reason,
+        "reason": reason.as_ref().map(|reason| &*reason.english),
+        "reason_in_chinese": reason.as_ref().and_then(Words::only_chinese),
         "via": settings.proxy(&settings.base_url).map(|proxy| proxy.address()),
         "address": settings.base_url,
         "model": settings.model,
@@ -346,7 +348,7 @@ fn state_json(shared: &Shared, snapshot: &Arc<Snapshot>) -> String {
 }
 
 /// Returns whether the upstream can be used, by the last call or the last query of the account, whichever is later.
-fn trouble(shared: &Shared, told: Option<&(Account, SystemTime)>) -> (&'static str, Option<String>) {
+fn trouble(shared: &Shared, told: Option<&(Account, SystemTime)>) -> (&'static str, Option<Words>) {
     let look = told.and_then(|(account, when)| match account {
         Account::Taken(_) => Some((*when, ("ok", None))),
         Account::Refused => Some((*when, ("key_refused", None))),

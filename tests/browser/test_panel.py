@@ -685,7 +685,7 @@ def test_tries_backups_and_waiting(browser, proxy, upstream):
     tries = [item.text.split(" (")[0] for item in browser.find_elements(By.CSS_SELECTOR, "#call ol li")]
     assert tries == ["a/b:free: 503 No instances available", "c/tools:free: 503"]
 
-    backup = [f"OPENROUTER_BASE_URL={NOBODY}", "BACKUPS=spare", f"SPARE_BASE_URL=http://127.0.0.1:{upstream}/api/v1", "SPARE_MODEL=a/b:free"]
+    backup = ["CACHE_DIR=cache", f"OPENROUTER_BASE_URL={NOBODY}", "BACKUPS=spare", f"SPARE_BASE_URL=http://127.0.0.1:{upstream}/api/v1", "SPARE_MODEL=a/b:free"]
     proxy.configure(*backup)
     proxy.chat("hello", stream=True)
     until(browser, lambda: (refresh(browser), len(rows(browser)) == 2)[1], "the second row")
@@ -697,6 +697,12 @@ def test_tries_backups_and_waiting(browser, proxy, upstream):
     parts = browser.execute_script("return [...document.querySelectorAll('#call .timing div i')].map(e => e.getBoundingClientRect().width)")
     bar = browser.execute_script("return document.querySelector('#call .timing div').getBoundingClientRect().width")
     assert len(parts) == 2 and abs(sum(parts) - bar) < 1 and parts[0] > bar / 2, "the refused connection took its time"
+    assert "connection refused" in text(browser, "call")
+    browser.find_element(By.ID, "language").click()
+    until(browser, lambda: "连接被拒绝" in text(browser, "call"), "the reason in Chinese")
+    proxy.restart()
+    browser.refresh()
+    until(browser, lambda: "连接被拒绝" in text(browser, "call"), "it, after a restart")
 
 
 def test_an_answer_that_came_again(browser, proxy):
@@ -1051,3 +1057,54 @@ def overflow(browser, selector):
 def shoot(browser, name):
     SHOTS.mkdir(parents=True, exist_ok=True)
     browser.save_screenshot(str(SHOTS / f"{name}.png"))
+
+
+TOOLS = {"claude-cli/2.1.0 (external, cli)": "Claude Code", "codex_cli_rs/0.99.0": "Codex", "aider/0.86": "aider", "opencode/1.1": "opencode", "GeminiCLI/0.9": "Gemini CLI", "curl/8.5.0": "curl"}
+
+
+def test_a_thousand_calls_of_six_tools_in_every_state(browser, proxy):
+    """Nothing is cut off or wraps, in either language, on any screen; and it tells which tool asked what, and what is left."""
+    def one(number):
+        tool = list(TOOLS)[number % len(TOOLS)]
+        if number % 40 == 0:
+            return proxy.post("/v1/v1/chat/completions", {}, User_Agent=tool)
+        words = "error 503" if number % 10 == 1 else f"question {number} about the zebra"
+        model = ["gpt-4o", "a/b:free", "vendor/a-model-with-quite-a-long-name:free"][number % 3]
+        return proxy.post("/v1/chat/completions", {"model": model, "stream": number % 2 == 0, "messages": [{"role": "user", "content": words}]}, User_Agent=tool)
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        list(pool.map(one, range(999)))
+    streaming = concurrent.futures.ThreadPoolExecutor(1).submit(proxy.chat, "slowly please", stream=True)
+    until(browser, lambda: proxy.get("stats")["running"] == 1, "the stream")
+    limit = lambda: (proxy.configure(), proxy.chat("the day's limit"))
+    states = [
+        ("running", lambda: None, "ok", "正常"),
+        ("unreachable", lambda: proxy.configure(f"OPENROUTER_BASE_URL={NOBODY}"), "upstream unreachable", "无法连接上游"),
+        ("no-key", lambda: proxy.configure(key=""), "no key", "没有密钥"),
+        ("key-refused", lambda: proxy.configure(key="OPENROUTER_API_KEY=sk-or-v1-refused-0bad"), "key refused", "密钥被拒绝"),
+        ("limit", limit, "limit reached until", "额度已用完"),
+    ]
+    for name, begin, *words in states:
+        begin()
+        for _, width, height, theme, language in LOOKS:
+            phone = width < 500
+            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone})
+            browser.get(f"{proxy.url}/debug")
+            browser.execute_script(f"localStorage.setItem('theme', '{theme}'); localStorage.setItem('language', '{language}')")
+            browser.get(f"{proxy.url}/debug")
+            until(browser, lambda: (refresh(browser), text(browser, "state").startswith(words[language == "zh"]))[1] and len(rows(browser)) >= 50, f"{name} at {width}")
+            for part in ("html", "#table", "#figures", "#notice", "#filter"):
+                assert overflow(browser, part) <= 0, f"{part} fits at {width} in {name}, {language}"
+            sizes = browser.execute_script("return [document.querySelector('header').getBoundingClientRect().height, document.getElementById('table').clientHeight]")
+            assert sizes[0] < (90 if phone else 60) and sizes[1] >= 200, f"{name} at {width}: {sizes}"
+            shoot(browser, f"state-{name}-{width}-{theme}")
+            if (width, language) in ((390, "zh"), (1280, "en")):
+                check_access(browser, f"{name} at {width}")
+            if name == "running" and language == "en":
+                assert sum(parts(browser).values()) == int(text(browser, "calls-today").replace(",", "")) + 1, "the one that runs"
+                assert set(TOOLS.values()) <= {option.text for option in browser.find_elements(By.CSS_SELECTOR, "#filter-tool option")}
+    assert [call for call in proxy.get("calls")["calls"] if call["status"] is None], "it still runs"
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    id = next(call["message_id"] for call in proxy.get("calls")["calls"] if call["status"] is None)
+    urllib.request.urlopen(urllib.request.Request(f"{proxy.url}/debug/calls/{id}", method="DELETE"))
+    streaming.result(20)

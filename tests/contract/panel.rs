@@ -632,7 +632,9 @@ fn what_is_wrong_with_the_upstream_is_said_without_a_call() {
     state(&proxy, "key_refused");
     proxy.write_env("OPENROUTER_API_KEY=sk-or-v1-x\nOPENROUTER_BASE_URL=http://127.0.0.1:1/api/v1\nHTTP_PROXY=http://127.0.0.1:2\nCACHE_DIR=cache");
     let unreachable = state(&proxy, "unreachable");
-    assert!(unreachable["reason"].is_string() && unreachable["env_file"].as_str().unwrap().ends_with(".env"));
+    assert!(unreachable["reason"].as_str().unwrap().contains("connection refused"), "{unreachable}");
+    assert!(unreachable["reason_in_chinese"].as_str().unwrap().contains("连接被拒绝"));
+    assert!(unreachable["env_file"].as_str().unwrap().ends_with(".env"));
     proxy.write_env("CACHE_DIR=cache");
     state(&proxy, "no_key");
 }
