@@ -1084,9 +1084,9 @@ def test_a_thousand_calls_of_six_tools_in_every_state(browser, proxy):
         ("key-refused", lambda: proxy.configure(key="OPENROUTER_API_KEY=sk-or-v1-refused-0bad"), "key refused", "密钥被拒绝"),
         ("limit", limit, "limit reached until", "额度已用完"),
     ]
-    for name, begin, *words in states:
+    for number, (name, begin, *words) in enumerate(states):
         begin()
-        for _, width, height, theme, language in LOOKS:
+        for _, width, height, theme, language in LOOKS if number == 0 else LOOKS[::3] + LOOKS[1::3]:
             phone = width < 500
             browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone})
             browser.get(f"{proxy.url}/debug")
