@@ -1077,11 +1077,12 @@ def test_a_thousand_calls_of_six_tools_in_every_state(browser, proxy):
     streaming = concurrent.futures.ThreadPoolExecutor(1).submit(proxy.chat, "slowly please", stream=True)
     until(browser, lambda: proxy.get("stats")["running"] == 1, "the stream")
     limit = lambda: (proxy.configure(), proxy.chat("the day's limit"))
+    refused = lambda: (proxy.configure(key="OPENROUTER_API_KEY=sk-or-v1-refused-0bad"), proxy.chat("error 401"))
     states = [
         ("running", lambda: None, "ok", "正常"),
         ("unreachable", lambda: proxy.configure(f"OPENROUTER_BASE_URL={NOBODY}"), "upstream unreachable", "无法连接上游"),
         ("no-key", lambda: proxy.configure(key=""), "no key", "没有密钥"),
-        ("key-refused", lambda: proxy.configure(key="OPENROUTER_API_KEY=sk-or-v1-refused-0bad"), "key refused", "密钥被拒绝"),
+        ("key-refused", refused, "key refused", "密钥被拒绝"),
         ("limit", limit, "limit reached until", "额度已用完"),
     ]
     for number, (name, begin, *words) in enumerate(states):

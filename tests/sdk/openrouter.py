@@ -51,6 +51,8 @@ class OpenRouter(BaseHTTPRequestHandler):
             # For tests that aren't in this process; no page of OpenRouter's.
             "/received": [{"headers": r.headers, "body": r.body, "path": r.path} for r in self.received],
         }
+        if path == "/api/v1/key" and "refused" in self.headers.get("Authorization", ""):
+            return self.send(401, chat.error(401, "User not found."))
         if path in pages:
             return self.send(200, {"data": pages[path]})
         self.send(404, chat.error(404, "Not Found"))
