@@ -204,6 +204,15 @@ impl ApiError {
 
     /// A web page that isn't allowed to use the proxy has sent the request.
     pub fn forbidden_origin(origin: &str) -> Self {
+        if origin == "null" {
+            // To allow that would be to allow every page that hides where it comes from.
+            return Self::own(
+                403,
+                "forbidden_origin",
+                "A web page that doesn't say where it comes from (a file, or a sandboxed frame) may not use the proxy. Serve it from http://localhost.",
+                "不允许来源不明的网页（本地文件或沙盒框架）使用代理：请通过 http://localhost 提供该网页",
+            );
+        }
         let origin = beginning(origin);
         Self::own(
             403,

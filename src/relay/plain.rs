@@ -149,16 +149,17 @@ impl Relay {
         let Ok(mut stream) = exchange.start(answer.status(), &headers) else {
             return Ok(Served::ClientLeft(record));
         };
-        let mut buffer = begun;
+        // In pieces: while the client doesn't take them, none is kept twice.
+        if begun.chunks(READ_BYTES).any(|piece| stream.write(piece).is_err()) {
+            return Ok(Served::ClientLeft(record));
+        }
+        drop(begun);
+        let mut buffer = vec![0; READ_BYTES];
         loop {
-            if stream.write(&buffer).is_err() {
-                return Ok(Served::ClientLeft(record));
-            }
-            buffer.resize(READ_BYTES, 0);
-            buffer.shrink_to(READ_BYTES);
             match answer.read(&mut buffer) {
                 Ok(0) => break,
-                Ok(read) => buffer.truncate(read),
+                Ok(read) if stream.write(&buffer[..read]).is_err() => return Ok(Served::ClientLeft(record)),
+                Ok(_) => {}
                 Err(failure) => {
                     stream.abort();
                     let error = broke_off(&failure);

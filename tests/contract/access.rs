@@ -102,6 +102,12 @@ fn preflights_are_answered() {
     let refused = ask("/v1/chat/completions", "https://evil.example");
     refused.assert_error(403, "forbidden_origin");
     assert!(refused.text().contains("https://evil.example"), "it says what to add to ALLOWED_ORIGINS");
+    let nowhere = ask("/v1/chat/completions", "null");
+    nowhere.assert_error(403, "forbidden_origin");
+    assert!(
+        !nowhere.text().contains("ALLOWED_ORIGINS"),
+        "nobody should allow all pages that hide their origin"
+    );
 }
 
 #[test]
