@@ -110,8 +110,8 @@ impl Dialect for Chat {
         if (needs.tools || needs.structured) && part.error.is_none() {
             summary.flaw = part.flaw(needs);
         }
-        // The mark may be written with an escape; nearly all answers have none.
-        let is_only_thought = body.contains("think>") && part.is_only_thought();
+        // Without the angle bracket, which Go's servers write as an escape; nearly all answers have none.
+        let is_only_thought = body.contains("think") && part.is_only_thought();
         part.add_to(&mut summary, Needs::default());
         if is_only_thought {
             (summary.has_content, summary.has_reasoning) = (false, true);
@@ -632,5 +632,15 @@ mod tests {
             (&data["error"]["code"], &data["choices"][0]["finish_reason"]),
             (&json!(502), &json!("error"))
         );
+    }
+
+    #[test]
+    fn thought_alone_is_nothing_also_where_its_marks_are_escaped() {
+        for written in ["<think>hm</think>", r"\u003cthink\u003ehm\u003c/think\u003e"] {
+            let choice =
+                format!(r#"{{"choices":[{{"message":{{"content":"{written}"}},"finish_reason":"stop"}}]}}"#);
+            let summary = summary_of(&choice);
+            assert!(summary.has_reasoning && !summary.is_an_answer(), "{written}");
+        }
     }
 }
